@@ -1,0 +1,14 @@
+"""Discrete concepts between two layers of a language model, as a TransformerLens plugin.
+
+Importing this package is cheap and gives every TransformerLens model ``add_clvq``; torch and
+TransformerLens are imported when something that needs them is first used.
+"""
+
+from importlib.metadata import version
+
+import lazy_loader
+
+from clvq_lens.host import install as install  # gives the host classes add_clvq
+
+__version__ = version("clvq-lens")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,98 @@
+"""Encoding: the code of every token of some texts."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from clvq_lens.config import LongTexts
+from clvq_lens.host.protocol import Host
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.training.activations import check_finite
+from clvq_lens.training.documents import Data, open_documents
+from clvq_lens.training.tokens import TokenBatch, token_batches
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Texts as codes; one row per sequence, in the order of the data, padded on the right.
+
+    Attributes:
+        codes: The code of each token, -1 where ``mask`` is False.
+        tokens: Token ids.
+        mask: True on real tokens: neither padding nor special.
+        documents: Running number of the document of each row.
+        strings: The text of each token, row by row, without padding.
+    """
+
+    codes: Int[Tensor, "row pos"]
+    tokens: Int[Tensor, "row pos"]
+    mask: Bool[Tensor, "row pos"]
+    documents: tuple[int, ...]
+    strings: tuple[tuple[str, ...], ...]
+
+    def frame(self) -> "pd.DataFrame":
+        """One line for each real token: document, position, token and code."""
+        import pandas as pd
+
+        rows, positions = (index.tolist() for index in self.mask.nonzero(as_tuple=True))
+        return pd.DataFrame(
+            {
+                "document": [self.documents[row] for row in rows],
+                "position": positions,
+                "token": [self.strings[r][p] for r, p in zip(rows, positions, strict=True)],
+                "code": self.codes[self.mask].tolist(),
+            }
+        )
+
+
+def encode(
+    host: Host,
+    quantizer: CrossLayerQuantizer,
+    source: str,
+    data: Data,
+    *,
+    long_texts: LongTexts = "error",
+) -> Encoding:
+    """The code of every token; see `clvq_lens.Lens.encode`."""
+    quantizer.eval()
+    rows: list[tuple[int, Tensor, Tensor, Tensor]] = []
+    batches = token_batches(host, open_documents(data), long_texts=long_texts)
+    for batch in batches:
+        codes = batch_codes(host, quantizer, source, batch).cpu()
+        for row, document in enumerate(batch.documents):
+            real = batch.attended[row]
+            parts = (batch.tokens[row][real], batch.mask[row][real], codes[row][real])
+            rows.append((document, *parts))
+    rows.sort(key=lambda row: row[0])  # stable: the pieces of a long text stay in order
+    tokens, mask, codes = (
+        pad_sequence([row[i] for row in rows], batch_first=True) for i in (1, 2, 3)
+    )
+    return Encoding(
+        codes=codes.masked_fill(~mask, -1),
+        tokens=tokens,
+        mask=mask,
+        documents=tuple(row[0] for row in rows),
+        strings=tuple(tuple(host.strings(row[1])) for row in rows),
+    )
+
+
+@torch.no_grad()
+def batch_codes(
+    host: Host, quantizer: CrossLayerQuantizer, source: str, batch: TokenBatch
+) -> Int[Tensor, "b pos"]:
+    """The code of every position of a batch.
+
+    Raises:
+        NonFiniteError: If activations hold NaN or infinity.
+    """
+    attended = batch.attended.to(host.device)
+    x = host.activations(batch.tokens.to(host.device), attended, [source])[source]
+    check_finite(x[attended.to(x.device)], source)
+    return quantizer.assign(x)

@@ -1,0 +1,228 @@
+"""What can be chosen: one frozen dataclass for the quantizer, one for fitting it."""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args
+
+from clvq_lens.errors import ConfigError
+
+Initialization = Literal["random", "kmeans++", "scaled_spherical"]
+TemperatureUnit = Literal["relative", "raw"]
+Decoder = Literal["transformer", "mlp", "table"]
+DecoderMemory = Literal["codes", "encoder"]
+LossUnit = Literal["variance", "raw"]
+LongTexts = Literal["error", "split", "truncate"]
+
+
+class _Options:
+    """What both configs share: change by name, with a helpful error for a wrong name."""
+
+    def replace(self, **options: Any) -> Self:
+        """A copy with some options changed.
+
+        Raises:
+            ConfigError: If there is no option of that name, or its value is impossible.
+        """
+        names = [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+        for name in options:
+            if name not in names:
+                raise ConfigError(
+                    f"{type(self).__name__} has no option {name!r}. "
+                    f"{closest(name, names)}Options: {', '.join(names)}."
+                )
+        return dataclasses.replace(self, **options)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLVQConfig(_Options):
+    """The quantizer between two layers: codebook, encoder and decoder.
+
+    Attributes:
+        n_codes: Size of the codebook.
+        top_k: In training, a code is drawn among the ``top_k`` nearest.
+        temperature: Of that draw, in ``temperature_unit``; higher is more random.
+        temperature_unit: "relative" divides squared distances by their running mean to the
+            nearest code, so that a temperature means the same at every layer; "raw" is the paper's.
+        ema_decay: Of the running cluster sizes and sums that the codebook follows.
+        commitment_weight: Pull of encoder outputs towards their code vector.
+        dead_after_tokens: A code unused for so many tokens is revived; None: 100 * ``n_codes``.
+        initialization: How the codebook starts: random rows, k-means++ or scaled-spherical
+            k-means++.
+        decoder: "transformer" reads the whole sequence of code vectors, "mlp" one token,
+            "table" holds the mean target of each code and needs no gradient.
+        decoder_memory: "codes" lets the decoder see code vectors only; "encoder" adds
+            cross-attention to the unquantized encoder output, as the authors' code does, and
+            the codebook can then be bypassed.
+        decoder_layers: Number of decoder blocks.
+        decoder_heads: Attention heads of a block; None: about one for 16 dimensions of small
+            models, one for 64 of large ones.
+        d_decoder_mlp: Hidden width of a block's MLP; None: four times the target width.
+        decoder_dropout: Dropout in the decoder while training.
+    """
+
+    n_codes: int = 400
+    top_k: int = 5
+    temperature: float = 1.0
+    temperature_unit: TemperatureUnit = "relative"
+    ema_decay: float = 0.99
+    commitment_weight: float = 0.1
+    dead_after_tokens: int | None = None
+    initialization: Initialization = "scaled_spherical"
+    decoder: Decoder = "transformer"
+    decoder_memory: DecoderMemory = "codes"
+    decoder_layers: int = 2
+    decoder_heads: int | None = None
+    d_decoder_mlp: int | None = None
+    decoder_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "n_codes", "top_k", "temperature", "decoder_layers")
+        for name in ("dead_after_tokens", "decoder_heads", "d_decoder_mlp"):
+            if getattr(self, name) is not None:
+                _check_positive(self, name)
+        _check_between(self, "ema_decay", 0.0, 1.0)
+        _check_between(self, "decoder_dropout", 0.0, 1.0)
+        _check_between(self, "commitment_weight", 0.0, float("inf"))
+        _check_choice(self, "temperature_unit", TemperatureUnit)
+        _check_choice(self, "initialization", Initialization)
+        _check_choice(self, "decoder", Decoder)
+        _check_choice(self, "decoder_memory", DecoderMemory)
+        if self.top_k > self.n_codes:
+            raise ConfigError(
+                f"top_k is {self.top_k}, but there are only {self.n_codes} codes. "
+                f"Pass top_k <= n_codes."
+            )
+        if self.decoder_memory == "encoder" and self.decoder != "transformer":
+            raise ConfigError(
+                f"decoder_memory='encoder' needs decoder='transformer', not {self.decoder!r}: only "
+                f"a transformer can attend to the encoder. Pass decoder_memory='codes'."
+            )
+
+    @classmethod
+    def paper(cls) -> Self:
+        """The published setting (arXiv 2506.20040 and its code); fit with `FitConfig.paper()`."""
+        return cls(
+            temperature_unit="raw",
+            decoder_memory="encoder",
+            decoder_layers=6,
+            decoder_heads=8,
+            d_decoder_mlp=2048,
+            decoder_dropout=0.1,
+        )
+
+    @property
+    def resolved_dead_after_tokens(self) -> int:
+        """Tokens without an assignment after which a code is revived."""
+        return self.dead_after_tokens or 100 * self.n_codes
+
+    @property
+    def reads_sequences(self) -> bool:
+        """Whether the decoder looks at a token's neighbours, so that sequences must stay whole."""
+        return self.decoder == "transformer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(_Options):
+    """How a quantizer is fitted.
+
+    Attributes:
+        n_tokens: Real tokens to train on in all; data are read again as often as that takes.
+        batch_tokens: Real tokens of a step, about.
+        learning_rate: Peak of a warm-up and cosine schedule, for Adam.
+        weight_decay: Of Adam (decoupled).
+        warmup_fraction: Part of the steps in which the learning rate rises.
+        max_grad_norm: Gradients are clipped to this norm.
+        recon_weight: Weight of the reconstruction error.
+        loss_unit: "variance" measures that error in units of the target's variance (so it is
+            the FVU of the batch), "raw" as a mean square, as the paper does.
+        kl_weight: Weight of KL(clean || spliced) of the model's next-token distributions, in
+            nats per token, with gradients through the layers above the target.
+        held_out_fraction: Part of the documents kept aside for validation, by content, so that
+            duplicates stay on one side; 0 keeps none.
+        n_evaluations: Validations during a fit.
+        patience: Validations without improvement after which the fit stops.
+        buffer_bytes: Size of the shuffle buffer of activations.
+        long_texts: What to do with a text longer than the model's context.
+        seed: Of the one generator: data order, initialisation, sampling, revival.
+    """
+
+    n_tokens: int = 4_000_000
+    batch_tokens: int = 6_144
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.05
+    max_grad_norm: float = 1.0
+    recon_weight: float = 1.0
+    loss_unit: LossUnit = "variance"
+    kl_weight: float = 0.0
+    held_out_fraction: float = 0.05
+    n_evaluations: int = 20
+    patience: int = 6
+    buffer_bytes: int = 256 * 2**20
+    long_texts: LongTexts = "error"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_positive(
+            self,
+            *("n_tokens", "batch_tokens", "learning_rate", "max_grad_norm"),
+            *("n_evaluations", "patience", "buffer_bytes"),
+        )
+        for name in ("weight_decay", "recon_weight", "kl_weight"):
+            _check_between(self, name, 0.0, float("inf"))
+        _check_between(self, "warmup_fraction", 0.0, 1.0)
+        _check_between(self, "held_out_fraction", 0.0, 0.9)
+        _check_choice(self, "loss_unit", LossUnit)
+        _check_choice(self, "long_texts", LongTexts)
+        if self.recon_weight == 0 and self.kl_weight == 0:
+            raise ConfigError(
+                "recon_weight and kl_weight are both 0, so nothing would be learned. "
+                "Give at least one of them a positive weight."
+            )
+
+    @classmethod
+    def paper(cls) -> Self:
+        """The published setting: 50 epochs of 81,456 tokens, 128 sentences (751 tokens) a batch."""
+        return cls(
+            n_tokens=50 * 81_456,
+            batch_tokens=751,
+            learning_rate=5e-3,
+            weight_decay=1e-4,
+            loss_unit="raw",
+            held_out_fraction=0.1,
+            n_evaluations=50,
+            patience=15,
+        )
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps of a whole fit."""
+        return max(1, round(self.n_tokens / self.batch_tokens))
+
+
+def closest(name: str, names: list[str]) -> str:
+    """A hint such as "Closest: 'n_codes'. ", or nothing when no name is similar."""
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"Closest: {matches[0]!r}. " if matches else ""
+
+
+def _check_positive(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise ConfigError(f"{name} is {value!r}; pass a number above 0.")
+
+
+def _check_between(config: Any, name: str, low: float, high: float) -> None:
+    value = getattr(config, name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ConfigError(f"{name} is {value!r}; pass a number in [{low:g}, {high:g}].")
+
+
+def _check_choice(config: Any, name: str, choices: Any) -> None:
+    value = getattr(config, name)
+    if value not in get_args(choices):
+        allowed = ", ".join(map(repr, get_args(choices)))
+        hint = closest(str(value), list(get_args(choices)))
+        raise ConfigError(f"{name} is {value!r}. {hint}Pass one of {allowed}.")

@@ -1,0 +1,83 @@
+"""Every error this library raises: what was wrong, what was expected, how to mend it.
+
+Each one also inherits the builtin that a caller would guess.
+"""
+
+
+class CLVQError(Exception):
+    """Base of every error raised by clvq_lens."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""  # KeyError would show the repr
+
+
+class ConfigError(CLVQError, ValueError):
+    """An option has an impossible value, or no such option exists."""
+
+
+class HookNotFoundError(CLVQError, KeyError):
+    """The model has no hook point, or no layer, of that name."""
+
+
+class LayerOrderError(ConfigError):
+    """The target lies before the source."""
+
+
+class NameTakenError(CLVQError, ValueError):
+    """Another quantizer on this model already has that name."""
+
+
+class SpliceConflictError(CLVQError, RuntimeError):
+    """Two quantizers would replace the same target at the same time."""
+
+
+class DetachedError(CLVQError, RuntimeError):
+    """The lens was removed from its model."""
+
+
+class HostMismatchError(CLVQError, ValueError):
+    """The quantizer was fitted on another model, or on other hook points or weights."""
+
+
+class UnsupportedHostError(CLVQError, TypeError):
+    """The object is no model that a quantizer can be attached to."""
+
+
+class NotFittedError(CLVQError, RuntimeError):
+    """The quantizer has seen no data yet, so its codes mean nothing."""
+
+
+class ShapeError(CLVQError, ValueError):
+    """A tensor has the wrong shape, width or range."""
+
+
+class DataError(CLVQError, ValueError):
+    """The data cannot be read as texts or tokens."""
+
+
+class EmptyCorpusError(DataError):
+    """The data hold no text, or none with a real token in it."""
+
+
+class TextTooLongError(DataError):
+    """A text has more tokens than the model's context."""
+
+
+class TooFewTokensError(DataError):
+    """There are fewer real tokens than codes to initialise."""
+
+
+class NonFiniteError(CLVQError, ValueError):
+    """Activations hold NaN or infinity."""
+
+
+class FileFormatError(CLVQError, ValueError):
+    """A saved quantizer is damaged, incomplete or not one of ours."""
+
+
+class NewerFormatError(FileFormatError):
+    """A saved quantizer was written by a newer version of this library."""
+
+
+class MissingDependencyError(CLVQError, ImportError):
+    """An optional package is needed and not installed."""

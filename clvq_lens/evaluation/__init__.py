@@ -1,0 +1,1 @@
+"""How good a quantizer is, next to baselines and controls."""

@@ -1,0 +1,79 @@
+"""Bootstrap over documents in one streaming pass (Poisson bootstrap)."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+_LEVEL = 0.95
+
+
+class BootstrapSums:
+    """Sums over documents, and the same sums over resampled documents, in constant memory.
+
+    Each replicate counts each document Poisson(1) times, which for many documents is the ordinary
+    bootstrap, and needs no list of documents (Chamandy et al. 2012, "Estimating uncertainty for
+    massive data streams"). Row 0 counts every document once: the estimate itself.
+
+    Args:
+        n_replicates: Resampled data sets.
+        seed: Of the counts.
+    """
+
+    def __init__(self, *, n_replicates: int, seed: int) -> None:
+        self._n_replicates, self._seed = n_replicates, seed
+        self._sums: dict[str, np.ndarray] = {}
+
+    def add(self, documents: Sequence[int], values: Mapping[str, np.ndarray]) -> None:
+        """Adds what some documents contribute.
+
+        Args:
+            documents: Running number of the document of each row; a document may come in pieces.
+            values: Arrays of shape [row] or [row, width].
+        """
+        weights = np.stack([self._weights(document) for document in documents], axis=1)
+        for name, rows in values.items():
+            added = weights @ np.asarray(rows, dtype=np.float64)
+            self._sums[name] = self._sums.get(name, 0.0) + added
+
+    def _weights(self, document: int) -> np.ndarray:
+        """A column of counts that depends on the document alone."""
+        random = np.random.Generator(np.random.Philox(key=[self._seed, document]))
+        return np.concatenate([[1.0], random.poisson(1.0, self._n_replicates)])
+
+    def estimate(self, statistic: Callable[[Mapping[str, np.ndarray]], np.ndarray]) -> "Estimate":
+        """A statistic of the sums, with its interval.
+
+        Args:
+            statistic: From arrays whose first axis runs over replicates, to one value for each.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):  # a replicate may hold no document
+            values = statistic(self._sums)
+        replicates = values[1:][np.isfinite(values[1:])]
+        if len(replicates) == 0:
+            return Estimate(float(values[0]), float("nan"), float("nan"))
+        tail = (1 - _LEVEL) / 2
+        low, high = np.quantile(replicates, [tail, 1 - tail])
+        return Estimate(float(values[0]), float(low), float(high))
+
+
+class Estimate(float):
+    """A number with its 95 % bootstrap interval over documents.
+
+    Attributes:
+        low: Lower end of the interval.
+        high: Upper end.
+    """
+
+    low: float
+    high: float
+
+    def __new__(cls, value: float, low: float, high: float) -> "Estimate":
+        self = super().__new__(cls, value)
+        self.low, self.high = low, high
+        return self
+
+    def __repr__(self) -> str:
+        return f"{float(self):.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+    def __reduce__(self) -> tuple[type, tuple[float, float, float]]:
+        return Estimate, (float(self), self.low, self.high)

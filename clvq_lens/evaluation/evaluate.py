@@ -1,0 +1,282 @@
+"""Evaluation in one streaming pass: reconstruction, reliance on codes, and effect in the model."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from clvq_lens.config import LongTexts
+from clvq_lens.errors import DataError, EmptyCorpusError
+from clvq_lens.evaluation.bootstrap import BootstrapSums
+from clvq_lens.evaluation.metrics import ce_loss_recovered, perplexity_of_usage
+from clvq_lens.evaluation.recovery import Recovery, concept_recovery
+from clvq_lens.evaluation.report import Report
+from clvq_lens.host.protocol import Host
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.training.activations import check_finite
+from clvq_lens.training.documents import Data, open_documents
+from clvq_lens.training.objective import kl_divergence
+from clvq_lens.training.tokens import TokenBatch, token_batches
+
+Sums = Mapping[str, np.ndarray]
+_Statistic = Callable[[Sums], np.ndarray]
+_RECOVERY_TOKENS = 2**15  # k-means on more would take longer than all the rest
+
+
+def evaluate(
+    host: Host,
+    quantizer: CrossLayerQuantizer,
+    source: str,
+    target: str,
+    data: Data,
+    *,
+    labels: Sequence[Sequence[str]] | None = None,
+    long_texts: LongTexts = "error",
+    n_replicates: int = 1_000,
+    seed: int = 0,
+    progress: bool = True,
+) -> Report:
+    """Measures a fitted quantizer on data that it was not fitted on.
+
+    Args:
+        host: The model.
+        quantizer: Fitted.
+        source: Hook point that is read.
+        target: Hook point that is reconstructed.
+        data: Documents, as for fitting.
+        labels: The true concept of every real token of every document, to add concept recovery.
+        long_texts: What to do with a text beyond the context.
+        n_replicates: Of the bootstrap over documents.
+        seed: Of the bootstrap, of random codes and of k-means.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        EmptyCorpusError: If the data hold no real token.
+        DataError: If labels do not match the tokens.
+        NonFiniteError: If activations hold NaN or infinity.
+    """
+    quantizer.eval()
+    run = Evaluation(host, quantizer, source, target, labels, n_replicates, seed)
+    batches = token_batches(host, open_documents(data), long_texts=long_texts)
+    for batch in tqdm(batches, desc="evaluate", unit="batch", disable=not progress):
+        run.add(batch)
+    return run.report()
+
+
+class Evaluation:
+    """Sums over batches, from which the report is made.
+
+    Args:
+        host: The model.
+        quantizer: Fitted.
+        source: Hook point that is read.
+        target: Hook point that is reconstructed.
+        labels: Of every real token of every document, or None.
+        n_replicates: Of the bootstrap.
+        seed: Of bootstrap, random codes and k-means.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        quantizer: CrossLayerQuantizer,
+        source: str,
+        target: str,
+        labels: Sequence[Sequence[str]] | None,
+        n_replicates: int,
+        seed: int,
+    ) -> None:
+        self.host, self.quantizer, self.source, self.target = host, quantizer, source, target
+        self.sums = BootstrapSums(n_replicates=n_replicates, seed=seed)
+        self.usage = torch.zeros_like(quantizer.usage)
+        self.n_documents = 0
+        self.generator = torch.Generator(quantizer.device).manual_seed(seed)
+        self.recovery = None if labels is None else _LabelledTokens(labels)
+        self.seed = seed
+
+    @torch.no_grad()
+    def add(self, batch: TokenBatch) -> None:
+        """Runs the model, clean and changed, on one batch."""
+        tokens, attended = batch.tokens.to(self.host.device), batch.attended.to(self.host.device)
+        found: dict[str, Tensor] = {}
+        with self.host.reading([self.source, self.target], found):
+            clean_logits = self.host.run(tokens, attended)
+        x = found[self.source].float()
+        y = found[self.target].float().to(x.device)
+        mask, attended = batch.mask.to(x.device), attended.to(x.device)
+        check_finite(x[attended], self.source)
+        check_finite(y[attended], self.target)
+        encoded = self.quantizer.encode(x)
+        codes = self.quantizer.codebook.nearest(encoded)
+        recon = self._decode(self.quantizer.codebook(codes), encoded, attended)
+        values = self._reconstruction(y, recon, encoded, mask, attended)
+        if self.host.causal:
+            values |= self._function(y, recon, clean_logits, tokens, mask, attended)
+        numbers = {name: value.double().cpu().numpy() for name, value in values.items()}
+        self.sums.add(batch.documents, numbers)
+        self.usage += torch.bincount(codes[mask], minlength=len(self.usage))
+        self.n_documents = max(self.n_documents, 1 + max(batch.documents))
+        if self.recovery is not None:
+            self.recovery.add(batch, codes.cpu(), x.cpu())
+
+    def _decode(self, quantized: Tensor, encoded: Tensor, attended: Tensor) -> Tensor:
+        key_mask = None if self.quantizer.causal else attended
+        return self.quantizer.decode(quantized, encoded=encoded, key_mask=key_mask)
+
+    def _reconstruction(
+        self, y: Tensor, recon: Tensor, encoded: Tensor, mask: Tensor, attended: Tensor
+    ) -> dict[str, Tensor]:
+        """Sums per sequence for the FVU and its controls."""
+        quantizer = self.quantizer
+        shape = mask.shape
+        drawn = torch.multinomial(
+            quantizer.shares, mask.numel(), replacement=True, generator=self.generator
+        )
+        random = self._decode(quantizer.codebook(drawn.view(shape)), encoded, attended)
+        centered = (y - quantizer.target_mean) * mask.unsqueeze(-1)
+        values = {
+            "n": mask.sum(1),
+            "error": _squared_error(y, recon, mask),
+            "error_random": _squared_error(y, random, mask),
+            "sum": centered.sum(1),
+            "squares": centered.double().square().sum((1, 2)),
+        }
+        if quantizer.config.decoder_memory == "encoder":
+            n = int(attended.sum())
+            order = torch.randperm(n, generator=self.generator, device=self.generator.device)
+            shuffled = encoded.clone()
+            shuffled[attended] = encoded[attended][order]
+            codes = quantizer.codebook.nearest(encoded)
+            kept = self._decode(quantizer.codebook(codes), shuffled, attended)
+            values["error_shuffled"] = _squared_error(y, kept, mask)
+        return values
+
+    def _function(
+        self,
+        y: Tensor,
+        recon: Tensor,
+        clean_logits: Tensor,
+        tokens: Tensor,
+        mask: Tensor,
+        attended: Tensor,
+    ) -> dict[str, Tensor]:
+        """Sums per sequence of cross-entropy and KL: predictions of real tokens at real tokens."""
+        predicts = (mask[:, :-1] & mask[:, 1:]).to(clean_logits.device)
+        following = tokens[:, 1:].to(clean_logits.device)
+        clean = clean_logits[:, :-1].float().log_softmax(-1)
+        replacements = {
+            "spliced": recon,
+            "mean_ablated": self.quantizer.target_mean.expand_as(y),
+            "zero_ablated": torch.zeros_like(y),
+        }
+        values = {"n_predictions": predicts.sum(1), "ce_clean": _ce(clean, following, predicts)}
+        for name, replacement in replacements.items():
+            changed = torch.where(mask.unsqueeze(-1), replacement, y)
+            logits = self.host.logits_with(self.target, changed, tokens, attended)[:, :-1]
+            values[f"ce_{name}"] = _ce(logits.float().log_softmax(-1), following, predicts)
+            if name != "zero_ablated":
+                values[f"kl_{name}"] = (kl_divergence(clean, logits) * predicts).sum(1)
+        return values
+
+    def report(self) -> Report:
+        """The numbers, with intervals."""
+        n_tokens = int(self.usage.sum())
+        if n_tokens == 0:
+            raise EmptyCorpusError(
+                "The data hold no real token: only special tokens such as BOS, or padding. "
+                "Pass texts with words in them."
+            )
+        estimate = self.sums.estimate
+        has_memory = self.quantizer.config.decoder_memory == "encoder"
+        function = {name: None for name in _FUNCTION}
+        if self.host.causal:
+            function = {name: estimate(statistic) for name, statistic in _FUNCTION.items()}
+        return Report(
+            n_codes=self.quantizer.config.n_codes,
+            n_tokens=n_tokens,
+            n_documents=self.n_documents,
+            fvu=estimate(lambda s: s["error"] / _total(s)),
+            fvu_random_codes=estimate(lambda s: s["error_random"] / _total(s)),
+            fvu_shuffled_memory=(
+                estimate(lambda s: s["error_shuffled"] / _total(s)) if has_memory else None
+            ),
+            perplexity=perplexity_of_usage(self.usage),
+            n_dead_codes=int((self.usage == 0).sum()),
+            recovery=self._recovery(),
+            **function,
+        )
+
+    def _recovery(self) -> Recovery | None:
+        if self.recovery is None:
+            return None
+        n_codes = self.quantizer.config.n_codes
+        return concept_recovery(*self.recovery.arrays(), n_codes=n_codes, seed=self.seed)
+
+
+class _LabelledTokens:
+    """Codes, activations, tokens and labels of the first tokens, for concept recovery."""
+
+    def __init__(self, labels: Sequence[Sequence[str]]) -> None:
+        self._labels = labels
+        self._codes: list[Tensor] = []
+        self._source: list[Tensor] = []
+        self._tokens: list[Tensor] = []
+        self._names: list[str] = []
+
+    def add(self, batch: TokenBatch, codes: Tensor, source: Tensor) -> None:
+        for row, document in enumerate(batch.documents):
+            real = batch.mask[row]
+            names = self._labels[document] if document < len(self._labels) else ()
+            if len(names) != int(real.sum()):
+                raise DataError(
+                    f"Document {document} has {int(real.sum())} real tokens and {len(names)} "
+                    f"labels. Pass one label for each token, special tokens left out."
+                )
+            if len(self._names) < _RECOVERY_TOKENS:
+                self._codes.append(codes[row][real])
+                self._source.append(source[row][real])
+                self._tokens.append(batch.tokens[row][real])
+                self._names.extend(names)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+        codes, source, tokens = map(torch.cat, (self._codes, self._source, self._tokens))
+        return codes.numpy(), source.numpy(), tokens.numpy(), self._names
+
+
+def _squared_error(
+    y: Float[Tensor, "b pos d"], recon: Float[Tensor, "b pos d"], mask: Bool[Tensor, "b pos"]
+) -> Float[Tensor, " b"]:
+    return ((y - recon).square().sum(-1) * mask).double().sum(1)
+
+
+def _ce(log_probabilities: Tensor, following: Tensor, predicts: Tensor) -> Float[Tensor, " b"]:
+    chosen = log_probabilities.gather(-1, following.unsqueeze(-1)).squeeze(-1)
+    return -(chosen * predicts).double().sum(1)
+
+
+def _total(s: Sums) -> np.ndarray:
+    """sum ||y - mean(y)||^2 from sums that were shifted by the training mean."""
+    return s["squares"] - (s["sum"] ** 2).sum(-1) / s["n"]
+
+
+def _per_prediction(name: str) -> _Statistic:
+    return lambda s: s[name] / s["n_predictions"]
+
+
+def _recovered(ablated: str) -> _Statistic:
+    return lambda s: ce_loss_recovered(s["ce_clean"], s["ce_spliced"], s[ablated])
+
+
+_FUNCTION = {
+    "ce_clean": _per_prediction("ce_clean"),
+    "ce_spliced": _per_prediction("ce_spliced"),
+    "ce_mean_ablated": _per_prediction("ce_mean_ablated"),
+    "ce_zero_ablated": _per_prediction("ce_zero_ablated"),
+    "kl": _per_prediction("kl_spliced"),
+    "kl_mean_ablated": _per_prediction("kl_mean_ablated"),
+    "ce_loss_recovered": _recovered("ce_mean_ablated"),
+    "ce_loss_recovered_zero": _recovered("ce_zero_ablated"),
+}

@@ -1,0 +1,146 @@
+"""Metrics as pure functions: formula, range and baseline of each in its docstring."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clvq_lens.errors import ShapeError
+
+Labels = Sequence[Any]
+
+
+def fraction_of_variance_unexplained(
+    target: Float[Tensor, "n d"], recon: Float[Tensor, "n d"]
+) -> float:
+    """FVU = sum ||y - y_hat||^2 / sum ||y - mean(y)||^2 over all tokens.
+
+    Args:
+        target: y, one row for each real token.
+        recon: y_hat.
+
+    Returns:
+        0 for a perfect reconstruction, 1 for the mean of ``target`` (the baseline), more for
+        anything worse than that.
+
+    Example:
+        >>> y = torch.tensor([[0.0], [2.0]])
+        >>> fraction_of_variance_unexplained(y, torch.tensor([[1.0], [1.0]]))
+        1.0
+    """
+    target, recon = target.double(), recon.double()
+    error = (target - recon).square().sum()
+    return float(error / (target - target.mean(0)).square().sum())
+
+
+def perplexity(codes: Int[Tensor, "*n"], n_codes: int) -> float:
+    """Effective number of codes in use: the exponential of the entropy of their shares.
+
+    Args:
+        codes: Codes of the tokens that count; drop padding first.
+        n_codes: Size of the codebook.
+
+    Returns:
+        A value in [1, n_codes]; n_codes (the baseline of uniform use) means that all codes are
+        used equally often. Never the perplexity of a language model.
+
+    Raises:
+        ShapeError: If a code lies outside [0, n_codes), or there is none.
+
+    Example:
+        >>> round(perplexity(torch.tensor([0, 1, 2, 3]), n_codes=8), 3)
+        4.0
+    """
+    if codes.numel() == 0 or not 0 <= int(codes.min()) <= int(codes.max()) < n_codes:
+        raise ShapeError(
+            f"Codes must lie in [0, {n_codes}) and there must be at least one. "
+            f"Drop padding first: codes[mask]."
+        )
+    return perplexity_of_usage(torch.bincount(codes.flatten(), minlength=n_codes))
+
+
+def perplexity_of_usage(usage: Int[Tensor, " k"]) -> float:
+    """`perplexity` from the usage of each code: exp(-sum_k p_k log p_k), in [1, k]."""
+    shares = usage.double() / usage.sum()
+    return float(torch.special.entr(shares).sum().exp())
+
+
+def ce_loss_recovered(
+    clean: float | np.ndarray, spliced: float | np.ndarray, ablated: float | np.ndarray
+) -> Any:
+    """(CE_ablated - CE_spliced) / (CE_ablated - CE_clean).
+
+    Args:
+        clean: Cross-entropy of the model as it is, nats per token.
+        spliced: With the target replaced by the reconstruction.
+        ablated: With the target replaced by its mean (or zero): the baseline.
+
+    Returns:
+        1 if splicing costs nothing, 0 if it is no better than the ablation, negative if worse.
+
+    Example:
+        >>> ce_loss_recovered(clean=1.0, spliced=1.5, ablated=3.0)
+        0.75
+    """
+    return (ablated - spliced) / (ablated - clean)
+
+
+def purity(codes: Labels, labels: Labels) -> float:
+    """Fraction of tokens whose label is the commonest one of their code.
+
+    Returns:
+        A value in (0, 1]. Many codes raise it by themselves, up to 1 with a code per token: compare
+        with shuffled labels at the same number of codes (the baseline), never with 0.
+
+    Raises:
+        ShapeError: If there are not as many labels as codes, or none.
+
+    Example:
+        >>> purity([0, 0, 0, 1], ["a", "a", "b", "b"])
+        0.75
+    """
+    table = _contingency(codes, labels)
+    return float(table.max(1).sum() / table.sum())
+
+
+def normalized_mutual_information(codes: Labels, labels: Labels) -> float:
+    """NMI = 2 I(codes; labels) / (H(codes) + H(labels)), in nats throughout.
+
+    Returns:
+        0 for independent ones (in the limit of many tokens; in a sample, shuffled labels are the
+        baseline), 1 if each determines the other. More codes than labels keep it below 1.
+
+    Raises:
+        ShapeError: If there are not as many labels as codes, or none.
+
+    Example:
+        >>> normalized_mutual_information([0, 0, 1, 1], ["a", "a", "b", "b"])
+        1.0
+    """
+    joint = _contingency(codes, labels)
+    joint = joint / joint.sum()
+    h_codes, h_labels = _entropy(joint.sum(1)), _entropy(joint.sum(0))
+    if h_codes + h_labels == 0:
+        return 1.0
+    information = h_codes + h_labels - _entropy(joint.ravel())
+    return float(max(0.0, 2 * information / (h_codes + h_labels)))
+
+
+def _contingency(codes: Labels, labels: Labels) -> np.ndarray:
+    if len(codes) != len(labels) or len(codes) == 0:
+        raise ShapeError(
+            f"{len(labels)} labels for {len(codes)} codes. Pass one label for every real token."
+        )
+    _, row = np.unique(np.asarray(codes), return_inverse=True)
+    _, column = np.unique(np.asarray(labels), return_inverse=True)
+    table = np.zeros((row.max() + 1, column.max() + 1))
+    np.add.at(table, (row, column), 1)
+    return table
+
+
+def _entropy(p: np.ndarray) -> float:
+    p = p[p > 0]
+    return float(-(p * np.log(p)).sum())

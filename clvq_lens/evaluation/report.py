@@ -1,0 +1,99 @@
+"""Report: every number beside its baseline."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from clvq_lens.evaluation.bootstrap import Estimate
+from clvq_lens.evaluation.recovery import Recovery
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MEANING = {
+    "fvu": "fraction of the target's variance unexplained; 0 perfect, 1 the mean",
+    "fvu_random_codes": "control: codes drawn at random by their shares",
+    "fvu_shuffled_memory": "control: encoder memory shuffled, codes kept; near fvu: codes are used",
+    "perplexity": "effective number of codes in use, of n_codes",
+    "n_dead_codes": "codes that no token of these data chose",
+    "ce_clean": "cross-entropy of the model as it is, nats per token",
+    "ce_spliced": "with the target replaced by the reconstruction",
+    "ce_mean_ablated": "baseline: target replaced by its mean over the training tokens",
+    "ce_zero_ablated": "baseline: target replaced by zero",
+    "ce_loss_recovered": "1 splicing costs nothing, 0 as bad as the mean ablation",
+    "ce_loss_recovered_zero": "the same against the zero ablation, which flatters",
+    "kl": "KL(clean || spliced) of next-token distributions, nats per token",
+    "kl_mean_ablated": "baseline: KL(clean || mean-ablated)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """How well codes stand for the target on some data; intervals are over documents.
+
+    Fields that need a language-model head are None where the model predicts no next token, and
+    ``fvu_shuffled_memory`` is None where the decoder has no memory.
+
+    Attributes:
+        n_codes: Size of the codebook.
+        n_tokens: Real tokens evaluated.
+        n_documents: Documents evaluated.
+        fvu: Fraction of variance unexplained; the baseline, the mean target, is 1.
+        fvu_random_codes: FVU with codes drawn at random by their shares: how much the decoder
+            relies on codes.
+        fvu_shuffled_memory: FVU with the encoder memory shuffled and codes kept.
+        perplexity: Effective number of codes in use.
+        n_dead_codes: Codes without a token in these data.
+        ce_clean: Cross-entropy of the model, nats per token.
+        ce_spliced: With the target replaced by the reconstruction.
+        ce_mean_ablated: With the target replaced by its mean over the training tokens.
+        ce_zero_ablated: With the target replaced by zero.
+        ce_loss_recovered: (mean-ablated - spliced) / (mean-ablated - clean).
+        ce_loss_recovered_zero: The same with the zero ablation.
+        kl: KL(clean || spliced), nats per token.
+        kl_mean_ablated: KL(clean || mean-ablated), nats per token.
+        recovery: Concept recovery, if labels were given.
+    """
+
+    n_codes: int
+    n_tokens: int
+    n_documents: int
+    fvu: Estimate
+    fvu_random_codes: Estimate
+    fvu_shuffled_memory: Estimate | None
+    perplexity: float
+    n_dead_codes: int
+    ce_clean: Estimate | None
+    ce_spliced: Estimate | None
+    ce_mean_ablated: Estimate | None
+    ce_zero_ablated: Estimate | None
+    ce_loss_recovered: Estimate | None
+    ce_loss_recovered_zero: Estimate | None
+    kl: Estimate | None
+    kl_mean_ablated: Estimate | None
+    recovery: Recovery | None = None
+
+    def frame(self) -> "pd.DataFrame":
+        """One row for each metric: value, ends of the 95 % interval, meaning."""
+        import pandas as pd
+
+        rows = []
+        for name, meaning in _MEANING.items():
+            value = getattr(self, name)
+            if value is not None:
+                low, high = getattr(value, "low", None), getattr(value, "high", None)
+                rows.append((name, float(value), low, high, meaning))
+        return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "meaning"])
+
+    def __repr__(self) -> str:
+        table = self.frame().round(4).to_string(index=False, na_rep="")
+        head = f"{self.n_tokens:,} tokens of {self.n_documents:,} documents, {self.n_codes} codes"
+        parts = [head, table]
+        if self.recovery is not None:
+            parts.append(self.recovery.frame().round(3).to_string(index=False))
+        return "\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        html = self.frame().round(4).to_html(index=False, na_rep="")
+        if self.recovery is not None:
+            html += self.recovery.frame().round(3).to_html(index=False)
+        return html

@@ -1,0 +1,39 @@
+"""Gives TransformerLens' model classes ``add_clvq`` and ``clvqs``, whichever is imported first.
+
+Importing this module is cheap: TransformerLens itself is only imported by its own users.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from wrapt import when_imported
+
+if TYPE_CHECKING:
+    from clvq_lens.lens import Lens
+
+_HOSTS = ("HookedTransformer",)
+
+
+def _add_clvq(self: Any, *args: Any, **kwargs: Any) -> "Lens":
+    """Attaches a quantizer to this model; see `clvq_lens.add_clvq`."""
+    from clvq_lens.lens import add_clvq
+
+    return add_clvq(self, *args, **kwargs)
+
+
+def _clvqs(self: Any) -> "Mapping[str, Lens]":
+    """The lenses on this model, by name."""
+    from clvq_lens.host.attach import lenses_of
+
+    return MappingProxyType(lenses_of(self))
+
+
+@when_imported("transformer_lens")
+def install(transformer_lens: ModuleType) -> None:
+    """Puts the methods on every host class that this TransformerLens has."""
+    for name in _HOSTS:
+        host = getattr(transformer_lens, name, None)
+        if host is not None:
+            host.add_clvq = _add_clvq
+            host.clvqs = property(_clvqs)

@@ -1,0 +1,1 @@
+"""The quantizer between two layers: encoder, codebook, decoder. Torch only; knows no model."""

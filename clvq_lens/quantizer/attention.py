@@ -1,0 +1,133 @@
+"""Attention with rotary positions and a cache, the building block of the transformer decoder."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+_ROTARY_BASE = 10_000.0  # arXiv 2104.09864
+
+
+@dataclass
+class KeyValues:
+    """Keys and values of the positions that one attention layer has already seen."""
+
+    keys: Float[Tensor, "b heads past d_head"] | None = None
+    values: Float[Tensor, "b heads past d_head"] | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of positions held."""
+        return 0 if self.keys is None else self.keys.shape[2]
+
+    def extend_(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Appends new positions and returns all of them."""
+        if self.keys is not None and self.values is not None:
+            keys = torch.cat([self.keys, keys], dim=2)
+            values = torch.cat([self.values, values], dim=2)
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+@dataclass
+class DecoderCache:
+    """What a decoder keeps between the steps of a generation, so that each step costs the same."""
+
+    layers: dict[int, KeyValues] = field(default_factory=dict)
+    length: int = 0
+
+    def layer(self, index: int) -> KeyValues:
+        """The keys and values of one attention layer."""
+        return self.layers.setdefault(index, KeyValues())
+
+    def fork(self) -> "DecoderCache":
+        """A copy that can be extended without extending this one."""
+        return DecoderCache({i: replace(layer) for i, layer in self.layers.items()}, self.length)
+
+
+def rotate(x: Float[Tensor, "b heads pos d_head"], *, offset: int) -> Float[Tensor, "b heads pos d_head"]:
+    """Turns pairs of dimensions by angles proportional to position (rotary embedding).
+
+    Only differences of positions reach the attention scores, so left padding does not matter.
+    """
+    half = x.shape[-1] // 2
+    position = torch.arange(offset, offset + x.shape[2], device=x.device, dtype=torch.float32)
+    frequency = _ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angle = torch.outer(position, frequency)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], dim=-1)
+
+
+def attention_mask(
+    n_queries: int, key_mask: Bool[Tensor, "b keys"], *, causal: bool
+) -> Bool[Tensor, "b 1 queries keys"]:
+    """True where a query may look: at real keys, not later than itself, and always at itself.
+
+    A padded query sees itself, because a row without any key would be NaN.
+    """
+    n_keys = key_mask.shape[1]
+    square = key_mask.new_ones(n_queries, n_keys)
+    itself = square.tril(n_keys - n_queries) & square.triu(n_keys - n_queries)
+    allowed = key_mask[:, None, None, :] & (square.tril(n_keys - n_queries) if causal else square)
+    return allowed | itself
+
+
+class Attention(nn.Module):
+    """Multi-head attention of a sequence to itself or to a memory of the same length.
+
+    Args:
+        d: Width of queries.
+        d_memory: Width of what keys and values are read from.
+        n_heads: Number of heads; divides ``d``.
+        causal: Whether position i sees positions up to i only.
+    """
+
+    def __init__(self, d: int, d_memory: int, n_heads: int, *, causal: bool) -> None:
+        super().__init__()
+        self.n_heads, self.causal = n_heads, causal
+        self.query = nn.Linear(d, d)
+        self.key_value = nn.Linear(d_memory, 2 * d)
+        self.out = nn.Linear(d, d)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b pos d"],
+        memory: Float[Tensor, "b pos d_memory"],
+        *,
+        key_mask: Bool[Tensor, "b keys"] | None = None,
+        past: KeyValues | None = None,
+        dropout: float = 0.0,
+    ) -> Float[Tensor, "b pos d"]:
+        """What each position gathers from those it may look at.
+
+        Args:
+            x: Queries are made of these.
+            memory: Keys and values of the same positions.
+            key_mask: False on padding, for past and present positions; None: no padding that a
+                real position could see.
+            past: Extended by the present positions.
+            dropout: Of attention weights.
+        """
+        offset = past.length if past is not None else 0
+        query = rotate(self._heads(self.query(x)), offset=offset)
+        key, value = map(self._heads, self.key_value(memory).chunk(2, dim=-1))
+        key = rotate(key, offset=offset)
+        if past is not None:
+            key, value = past.extend_(key, value)
+        mask = None
+        if key_mask is None and self.causal and 0 < offset and x.shape[1] > 1:
+            key_mask = torch.ones(len(x), key.shape[2], dtype=torch.bool, device=x.device)
+        if key_mask is not None:
+            mask = attention_mask(x.shape[1], key_mask, causal=self.causal)
+        is_causal = self.causal and mask is None and offset == 0
+        gathered = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=is_causal, dropout_p=dropout
+        )
+        return self.out(rearrange(gathered, "b heads pos d_head -> b pos (heads d_head)"))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b pos (heads d_head) -> b heads pos d_head", heads=self.n_heads)

@@ -1,0 +1,219 @@
+"""The codebook: distances, nearest and sampled codes, EMA updates, revival of dead codes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from clvq_lens.config import CLVQConfig
+from clvq_lens.quantizer.initialization import Clusters
+
+_SMOOTHING = 1e-5  # Laplace smoothing of cluster sizes, as in VQ-VAE (arXiv 1711.00937)
+_SCALE_ROWS = 1024  # rows that estimate the mean distance to the nearest code
+_SCORES_PER_CHUNK = {"cpu": 2**20, "cuda": 2**26}  # on a CPU the scores of a chunk stay in cache
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Codes drawn for training, and the nearest ones of the same tokens."""
+
+    codes: Int[Tensor, " n"]
+    nearest: Int[Tensor, " n"]
+
+
+def squared_distances(z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]) -> Float[Tensor, "n k"]:
+    """Squared Euclidean distance of every row to every code vector, in float32.
+
+    Both sides are shifted by the mean code vector first: residual streams have a mean far longer
+    than the distances of interest, and its square would swallow their last digits.
+    """
+    with torch.autocast(z.device.type, enabled=False):
+        center = vectors.float().mean(0)
+        z, vectors = z.float() - center, vectors.float() - center
+        squares = z.square().sum(1, keepdim=True) + vectors.square().sum(1)
+        return torch.addmm(squares, z, vectors.T, alpha=-2).clamp_min_(0)
+
+
+def nearest_codes(z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]) -> Int[Tensor, " n"]:
+    """The code of the nearest vector, for each row; ties go to the lower code.
+
+    Example:
+        >>> nearest_codes(torch.tensor([[0.9, 0.0]]), torch.eye(2))
+        tensor([0])
+    """
+    codes = torch.empty(len(z), dtype=torch.long, device=z.device)
+    for rows, scores in _scores(z, vectors):
+        torch.argmin(scores, dim=1, out=codes[rows])
+    return codes
+
+
+def sample_codes(
+    z: Float[Tensor, "n d"],
+    vectors: Float[Tensor, "k d"],
+    *,
+    top_k: int,
+    temperature: float | Float[Tensor, ""],
+    generator: torch.Generator,
+) -> Assignment:
+    """Draws, for each row, one of the ``top_k`` nearest codes, p proportional to exp(-d2 / T).
+
+    Args:
+        z: Encoder outputs.
+        vectors: The codebook.
+        top_k: How many of the nearest codes take part.
+        temperature: T, in units of squared distance.
+        generator: On the device of ``z``.
+
+    Returns:
+        The drawn and the nearest code of each row.
+    """
+    scores = z.new_empty(len(z), top_k, dtype=torch.float32)
+    codes = torch.empty(len(z), top_k, dtype=torch.long, device=z.device)
+    for rows, chunk in _scores(z, vectors):
+        torch.topk(chunk, top_k, dim=1, largest=False, out=(scores[rows], codes[rows]))
+    # Scores are distances less ||z||^2, which is the same for all codes of a row and cancels.
+    weights = torch.softmax(scores / -temperature, dim=1)
+    # The first of several exponential clocks to ring is each one with its weight's probability.
+    clocks = torch.empty_like(weights).exponential_(generator=generator)
+    drawn = (weights / clocks).argmax(1, keepdim=True)
+    return Assignment(codes=codes.gather(1, drawn).squeeze(1), nearest=codes[:, 0])
+
+
+def _scores(
+    z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]
+) -> Iterator[tuple[slice, Float[Tensor, "rows k"]]]:
+    """Squared distances less a constant per row, chunk by chunk into one reused buffer."""
+    with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
+        vectors = vectors.detach().float()
+        center = vectors.mean(0)
+        vectors = vectors - center  # see squared_distances; z itself need not be shifted
+        offsets = vectors.square().sum(1) + 2 * (vectors @ center)
+        n_rows = max(256, _SCORES_PER_CHUNK.get(z.device.type, 2**24) // len(vectors))
+        buffer = vectors.new_empty(min(n_rows, len(z)), len(vectors))
+        for start in range(0, len(z), n_rows):
+            rows = z[start : start + n_rows].detach().float()
+            scores = torch.addmm(offsets, rows, vectors.T, alpha=-2, out=buffer[: len(rows)])
+            yield slice(start, start + len(rows)), scores
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Forward: the code vector. Backward: as if it were z, so q = z + stop_gradient(e - z)."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, vectors: Tensor) -> Tensor:
+        return vectors.clone() if vectors is z else vectors
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0], None
+
+
+def straight_through(z: Float[Tensor, "*n d"], vectors: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+    """The code vectors themselves, with the gradient handed on to ``z`` (arXiv 1711.00937)."""
+    return _StraightThrough.apply(z, vectors.detach())  # type: ignore[return-value]
+
+
+class Codebook(nn.Module):
+    """Code vectors that follow the running mean of the encoder outputs assigned to them.
+
+    Args:
+        config: Number of codes, sampling, decay, revival.
+        d: Width of a code vector.
+        generator: Draws the vectors that stand there before `initialize_`.
+    """
+
+    vectors: Float[Tensor, "k d"]
+    ema_sizes: Float[Tensor, " k"]
+    ema_sums: Float[Tensor, "k d"]
+    tokens_since_use: Int[Tensor, " k"]
+    mean_distance: Float[Tensor, ""]
+    n_revived: Int[Tensor, ""]
+
+    def __init__(self, config: CLVQConfig, d: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        vectors = torch.randn(config.n_codes, d, generator=generator, device=generator.device)
+        self.register_buffer("vectors", vectors)
+        self.register_buffer("ema_sizes", torch.ones(config.n_codes))
+        self.register_buffer("ema_sums", vectors.clone())
+        self.register_buffer("tokens_since_use", torch.zeros(config.n_codes, dtype=torch.long))
+        self.register_buffer("mean_distance", torch.ones(()))
+        self.register_buffer("n_revived", torch.zeros((), dtype=torch.long))
+
+    def forward(self, codes: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
+        """The vectors of some codes."""
+        return F.embedding(codes, self.vectors)
+
+    def nearest(self, z: Float[Tensor, "*n d"]) -> Int[Tensor, "*n"]:
+        """The nearest code of each encoder output."""
+        return nearest_codes(z.flatten(0, -2), self.vectors).view(z.shape[:-1])
+
+    def sample(self, z: Float[Tensor, "*n d"], *, generator: torch.Generator) -> Assignment:
+        """Codes for training: drawn among the ``top_k`` nearest."""
+        unit = self.mean_distance if self.config.temperature_unit == "relative" else 1.0
+        return sample_codes(
+            z.flatten(0, -2),
+            self.vectors,
+            top_k=self.config.top_k,
+            temperature=self.config.temperature * unit,
+            generator=generator,
+        )
+
+    @torch.no_grad()
+    def initialize_(self, clusters: Clusters) -> None:
+        """Takes over centroids; running sizes and sums start at the clusters' own."""
+        self.vectors.copy_(clusters.centroids)
+        self.ema_sizes.copy_(clusters.sizes)
+        self.ema_sums.copy_(clusters.centroids * clusters.sizes.unsqueeze(1))
+        self.tokens_since_use.zero_()
+        self.n_revived.zero_()
+
+    @torch.no_grad()
+    def measure_distance_(self, z: Float[Tensor, "n d"], nearest: Int[Tensor, " n"], *, decay: float) -> None:
+        """Moves the running mean of the squared distance to the nearest code."""
+        rows = slice(None, None, max(1, len(z) // _SCALE_ROWS))  # a thousand rows are enough
+        d2 = (z[rows].float() - self(nearest[rows])).square().sum(1).mean()
+        self.mean_distance.lerp_(d2.clamp_min(torch.finfo(torch.float32).tiny), 1 - decay)
+
+    @torch.no_grad()
+    def update_(
+        self, z: Float[Tensor, "n d"], assignment: Assignment, *, generator: torch.Generator
+    ) -> None:
+        """One EMA step on the real tokens of a batch, then revival of dead codes.
+
+        N <- g N + (1 - g) n; M <- g M + (1 - g) sum z; e = M / N for the codes in use (VQ-VAE,
+        arXiv 1711.00937). N is Laplace-smoothed where used, not where stored, and codes that no
+        token chose keep their vector: their ratio does not change.
+        """
+        z, codes, decay = z.detach(), assignment.codes, self.config.ema_decay
+        sizes = torch.bincount(codes, minlength=self.config.n_codes)
+        self.measure_distance_(z, assignment.nearest, decay=decay)
+        self.ema_sizes.lerp_(sizes.to(self.ema_sizes), 1 - decay)
+        self.ema_sums.mul_(decay).index_add_(0, codes, z.float(), alpha=1 - decay)
+        total = self.ema_sizes.sum()
+        smoothed = (self.ema_sizes + _SMOOTHING) * total / (total + len(sizes) * _SMOOTHING)
+        used = sizes > 0
+        means = self.ema_sums / smoothed.unsqueeze(1)
+        self.vectors.copy_(torch.where(used.unsqueeze(1), means, self.vectors))
+        self.tokens_since_use.add_(len(z)).masked_fill_(used, 0)
+        self._revive_(z, codes, generator)
+
+    def _revive_(self, z: Float[Tensor, "n d"], codes: Int[Tensor, " n"], generator: torch.Generator) -> None:
+        dead = (self.tokens_since_use >= self.config.resolved_dead_after_tokens).nonzero().flatten()
+        dead = dead[: len(z)]
+        if len(dead) == 0:
+            return
+        badly_served = (z.float() - self(codes)).square().sum(1)  # p proportional to d2: k-means++
+        clocks = torch.empty_like(badly_served).exponential_(generator=generator)
+        rows = (badly_served / clocks).topk(len(dead)).indices
+        # As if that one token had just been assigned: the next batch soon outweighs it.
+        size = 1 - self.config.ema_decay or 1.0
+        self.vectors[dead] = z[rows].float()
+        self.ema_sizes[dead] = size
+        self.ema_sums[dead] = size * z[rows].float()
+        self.tokens_since_use[dead] = 0
+        self.n_revived += len(dead)

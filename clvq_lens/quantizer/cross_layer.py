@@ -1,0 +1,295 @@
+"""CrossLayerQuantizer: encoder, codebook and decoder together, with their hook points."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from clvq_lens.config import CLVQConfig
+from clvq_lens.errors import NotFittedError, ShapeError
+from clvq_lens.quantizer.attention import DecoderCache
+from clvq_lens.quantizer.codebook import Codebook
+from clvq_lens.quantizer.decoders import MLPDecoder, TableDecoder, TransformerDecoder, make_decoder
+from clvq_lens.quantizer.encoder import AdaptiveResidualEncoder
+from clvq_lens.quantizer.initialization import initialize
+from clvq_lens.quantizer.origin import Origin
+
+_RIDGE = 1e-3  # of the mean square of the inputs; keeps unused directions of the skip map small
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """One pass of source activations through the hook points up to ``hook_quantized``.
+
+    Attributes:
+        codes: Nearest codes, before any hook.
+        clean_encoded: Encoder output, before any hook.
+        encoded: Encoder output, as the hooks left it.
+        quantized: Code vectors, as the hooks left them.
+        changed: Whether a hook replaced or modified anything.
+    """
+
+    codes: Int[Tensor, "b pos"]
+    clean_encoded: Float[Tensor, "b pos d_source"]
+    encoded: Float[Tensor, "b pos d_source"]
+    quantized: Float[Tensor, "b pos d_source"]
+    changed: bool
+
+
+class CrossLayerQuantizer(nn.Module):
+    """A discrete bottleneck between two layers (CLVQ-VAE, arXiv 2506.20040).
+
+    Args:
+        config: Codebook, sampling and decoder.
+        d_source: Width at the source.
+        d_target: Width at the target.
+        causal: Whether the host is: a decoder then sees no later position.
+        generator: Draws the weights before fitting; None: a new one with seed 0.
+
+    Example:
+        >>> quantizer = CrossLayerQuantizer(CLVQConfig(n_codes=8), d_source=4, d_target=4)
+        >>> quantizer(torch.randn(2, 5, 4)).shape
+        torch.Size([2, 5, 4])
+    """
+
+    usage: Int[Tensor, " k"]
+    mean_encoded: Float[Tensor, "k d_source"]
+    mean_target: Float[Tensor, "k d_target"]
+    target_variance: Float[Tensor, ""]
+
+    def __init__(
+        self,
+        config: CLVQConfig,
+        d_source: int,
+        d_target: int,
+        *,
+        causal: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.d_source, self.d_target, self.causal = config, d_source, d_target, causal
+        self.origin: Origin | None = None
+        generator = generator or torch.Generator().manual_seed(0)
+        with torch.random.fork_rng(devices=[]):  # torch's layers draw from the caller's global state
+            self.encoder = AdaptiveResidualEncoder(d_source)
+            self.codebook = Codebook(config, d_source, generator=generator)
+            self.decoder: TransformerDecoder | MLPDecoder | TableDecoder = make_decoder(
+                config, self.codebook, d_source, d_target, causal=causal
+            )
+        self.register_buffer("usage", torch.zeros(config.n_codes, dtype=torch.long))
+        self.register_buffer("mean_encoded", torch.zeros(config.n_codes, d_source))
+        self.register_buffer("mean_target", torch.zeros(config.n_codes, d_target))
+        self.register_buffer("target_variance", torch.ones(()))
+        self.hook_encoded, self.hook_codes, self.hook_quantized = HookPoint(), HookPoint(), HookPoint()
+        self.hook_recon, self.hook_error = HookPoint(), HookPoint()
+        self._reset_parameters_(generator)
+        self.eval()
+
+    @property
+    def hooks(self) -> dict[str, HookPoint]:
+        """The hook points by name, in the order in which they are passed."""
+        names = ("hook_encoded", "hook_codes", "hook_quantized", "hook_recon", "hook_error")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the quantizer lives: with the source."""
+        return self.usage.device
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the frozen pass over the training tokens was made, so that codes mean something."""
+        return bool(self.usage.sum() > 0)
+
+    @property
+    def shares(self) -> Float[Tensor, " k"]:
+        """Fraction of the training tokens in each code."""
+        return self.usage / self.usage.sum()
+
+    @property
+    def target_mean(self) -> Float[Tensor, " d_target"]:
+        """Mean target over the training tokens."""
+        return self.shares @ self.mean_target
+
+    def require_fitted(self) -> None:
+        """Raises `NotFittedError` before the first fit."""
+        if not self.fitted:
+            raise NotFittedError(
+                "This quantizer has not been fitted, so its codes mean nothing yet. "
+                "Call lens.fit(data) first, or load a fitted one with clvq_lens.load(folder)."
+            )
+
+    # ---- computing -----------------------------------------------------------------------------
+
+    def encode(self, source: Float[Tensor, "*n d_source"]) -> Float[Tensor, "*n d_source"]:
+        """Encoder output z of source activations, in float32."""
+        return self.encoder(source.float())
+
+    def assign(self, source: Float[Tensor, "*n d_source"]) -> Int[Tensor, "*n"]:
+        """The nearest code of source activations."""
+        return self.codebook.nearest(self.encode(source))
+
+    def quantize(self, source: Float[Tensor, "b pos d_source"]) -> Quantized:
+        """Source activations to code vectors, through the hook points.
+
+        Raises:
+            ShapeError: If a hook returns codes of another shape or outside [0, n_codes).
+        """
+        encoded = pass_through(self.hook_encoded, self.encode(source))
+        nearest = self.codebook.nearest(encoded.before)
+        chosen = self.codebook.nearest(encoded.after) if encoded.changed else nearest
+        codes = pass_through(self.hook_codes, chosen)
+        if codes.changed:
+            self._check_codes(codes.after, nearest.shape)
+        vectors = self.codebook(codes.after)
+        wants_gradient = torch.is_grad_enabled() and bool(self.hook_quantized.bwd_hooks)
+        quantized = pass_through(self.hook_quantized, vectors.requires_grad_(wants_gradient))
+        return Quantized(
+            codes=nearest if encoded.changed else codes.before,
+            clean_encoded=encoded.before,
+            encoded=encoded.after,
+            quantized=quantized.after,
+            changed=encoded.changed or codes.changed or quantized.changed or wants_gradient,
+        )
+
+    def decode(
+        self,
+        quantized: Float[Tensor, "b pos d_source"],
+        *,
+        encoded: Float[Tensor, "b pos d_source"],
+        key_mask: Bool[Tensor, "b keys"] | None = None,
+        cache: DecoderCache | None = None,
+    ) -> Float[Tensor, "b pos d_target"]:
+        """The reconstruction of the target from code vectors, in float32.
+
+        Args:
+            quantized: Code vectors of whole sequences (or the next part of them, with a cache).
+            encoded: Encoder outputs, read only if ``decoder_memory`` is "encoder".
+            key_mask: False on padding that a real position could see; None: there is none.
+            cache: Of earlier positions, in generation; extended by these.
+        """
+        memory = encoded if self.config.decoder_memory == "encoder" else None
+        with torch.autocast(quantized.device.type, enabled=False):
+            return self.decoder(quantized, memory=memory, key_mask=key_mask, cache=cache)
+
+    def forward(self, source: Float[Tensor, "b pos d_source"]) -> Float[Tensor, "b pos d_target"]:
+        """The reconstruction of the target, through the hook points."""
+        quantized = self.quantize(source)
+        return self.hook_recon(self.decode(quantized.quantized, encoded=quantized.encoded))
+
+    def _check_codes(self, codes: Tensor, shape: torch.Size) -> None:
+        if codes.dtype.is_floating_point or codes.shape != shape:
+            raise ShapeError(
+                f"A hook on hook_codes returned {codes.dtype} of shape {list(codes.shape)}; expected "
+                f"integers of shape {list(shape)}. Return one code per token."
+            )
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.config.n_codes:
+            raise ShapeError(
+                f"A hook on hook_codes returned codes from {int(codes.min())} to "
+                f"{int(codes.max())}; valid codes lie in [0, {self.config.n_codes})."
+            )
+
+    # ---- changing ------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def reset_(self, generator: torch.Generator) -> None:
+        """Back to unfitted, with fresh weights.
+
+        Args:
+            generator: On the quantizer's device.
+        """
+        self.usage.zero_()
+        self.encoder.reset_()
+        self._reset_parameters_(generator)
+
+    @torch.no_grad()
+    def initialize_(
+        self,
+        source: Float[Tensor, "n d_source"],
+        target: Float[Tensor, "n d_target"],
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        """Starts the codebook, units and decoder from a sample of training tokens.
+
+        The codebook is clustered from encoder outputs, not raw activations, and written where the
+        next lookup reads it.
+
+        Raises:
+            TooFewTokensError: If there are fewer distinct tokens than codes.
+            NonFiniteError: If activations hold NaN or infinity.
+        """
+        z = self.encode(source)
+        method = self.config.initialization
+        clusters = initialize(z, self.config.n_codes, method=method, generator=generator)
+        self.codebook.initialize_(clusters)
+        codes = self.codebook.nearest(z)
+        self.codebook.measure_distance_(z, codes, decay=0.0)
+        self.target_variance.copy_((target - target.mean(0)).square().sum(1).mean())
+        if isinstance(self.decoder, TableDecoder):
+            self.decoder.update_(codes, target, decay=0.0)
+            return
+        self.decoder.source_units.measure_(z)
+        self.decoder.target_units.measure_(target)
+        inputs = self.decoder.source_units.strip(self.codebook(codes))
+        _least_squares_(self.decoder.skip, inputs, self.decoder.target_units.strip(target))
+
+    @torch.no_grad()
+    def record_(
+        self,
+        usage: Int[Tensor, " k"],
+        encoded_sums: Float[Tensor, "k d_source"],
+        target_sums: Float[Tensor, "k d_target"],
+    ) -> None:
+        """Keeps the result of the frozen pass: usage, mean encoder output and mean target."""
+        counts = usage.clamp_min(1).unsqueeze(1)
+        self.usage.copy_(usage)
+        self.mean_encoded.copy_(encoded_sums / counts)
+        self.mean_target.copy_(target_sums / counts)
+        if isinstance(self.decoder, TableDecoder):
+            used = (usage > 0).unsqueeze(1)
+            overall = target_sums.sum(0) / usage.sum()
+            self.decoder.set_(torch.where(used, self.mean_target, overall.to(self.mean_target)))
+
+    def _reset_parameters_(self, generator: torch.Generator) -> None:
+        for module in self.decoder.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+        if not isinstance(self.decoder, TableDecoder):
+            nn.init.zeros_(self.decoder.out.weight)  # starts at the linear map alone
+
+
+@dataclass(frozen=True)
+class _Passed:
+    before: Tensor
+    after: Tensor
+    changed: bool
+
+
+def pass_through(hook: HookPoint, value: Tensor) -> _Passed:
+    """Sends a value through a hook point and tells whether a hook changed it.
+
+    A hook may return another tensor or, as is common, write into the one it receives: only a copy
+    made before can tell.
+    """
+    if not hook.has_hooks("fwd"):
+        return _Passed(value, hook(value), changed=False)
+    before = value.detach().clone()
+    after = hook(value)
+    return _Passed(before, after, changed=after is not value or not torch.equal(before, after))
+
+
+def _least_squares_(linear: nn.Linear, inputs: Float[Tensor, "n i"], outputs: Float[Tensor, "n o"]) -> None:
+    """Sets a linear map to the ridge regression of outputs on inputs."""
+    mean_in, mean_out = inputs.mean(0), outputs.mean(0)
+    x, y = (inputs - mean_in).double(), (outputs - mean_out).double()
+    gram = x.T @ x
+    gram.diagonal().add_(_RIDGE * gram.diagonal().mean().clamp_min(1e-12))
+    weight = torch.linalg.solve(gram, x.T @ y).T.to(linear.weight.dtype)
+    linear.weight.copy_(weight)
+    linear.bias.copy_(mean_out - weight @ mean_in)

@@ -1,0 +1,252 @@
+"""Decoders: from the code vectors of a sequence to the residual stream at the target."""
+
+from typing import Protocol, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from clvq_lens.config import CLVQConfig
+from clvq_lens.errors import ConfigError
+from clvq_lens.quantizer.attention import Attention, DecoderCache
+from clvq_lens.quantizer.codebook import Codebook
+
+
+class Units(nn.Module):
+    """Mean and overall scale of vectors, so that a decoder works on numbers of order one.
+
+    One scale for all dimensions: errors keep their proportions, and the loss stays an FVU.
+    """
+
+    mean: Float[Tensor, " d"]
+    scale: Float[Tensor, ""]
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(d))
+        self.register_buffer("scale", torch.ones(()))
+
+    @torch.no_grad()
+    def measure_(self, x: Float[Tensor, "n d"]) -> Self:
+        """Takes mean and root-mean-square deviation from a sample."""
+        self.mean.copy_(x.mean(0))
+        deviation = (x - self.mean).square().mean().sqrt()
+        self.scale.copy_(deviation.clamp_min(torch.finfo(torch.float32).tiny))
+        return self
+
+    def strip(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """From the model's units to ours."""
+        return (x - self.mean) / self.scale
+
+    def restore(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """From our units to the model's."""
+        return x * self.scale + self.mean
+
+
+class Decoder(Protocol):
+    """What the three decoders have in common, besides being modules."""
+
+    def __call__(
+        self,
+        quantized: Float[Tensor, "b pos d_source"],
+        *,
+        memory: Float[Tensor, "b pos d_source"] | None = None,
+        key_mask: Bool[Tensor, "b keys"] | None = None,
+        cache: DecoderCache | None = None,
+    ) -> Float[Tensor, "b pos d_target"]:
+        """The reconstruction of the target, from code vectors and nothing else unless a memory is given."""
+        ...
+
+
+class _Perceptron(nn.Sequential):
+    def __init__(self, d: int, d_hidden: int, d_out: int) -> None:
+        super().__init__(nn.Linear(d, d_hidden), nn.GELU(), nn.Linear(d_hidden, d_out))
+
+
+class _Block(nn.Module):
+    """Pre-norm: attention to the codes, attention to the encoder if there is a memory, MLP."""
+
+    def __init__(self, config: CLVQConfig, d: int, *, n_heads: int, d_mlp: int, causal: bool) -> None:
+        super().__init__()
+        self.dropout = config.decoder_dropout
+        self.norm_self, self.norm_mlp = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.attend_self = Attention(d, d, n_heads, causal=causal)
+        self.mlp = _Perceptron(d, d_mlp, d)
+        with_memory = config.decoder_memory == "encoder"
+        self.norm_memory = nn.LayerNorm(d) if with_memory else None
+        self.attend_memory = Attention(d, d, n_heads, causal=causal) if with_memory else None
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor | None,
+        *,
+        key_mask: Tensor | None,
+        cache: DecoderCache | None,
+        index: int,
+    ) -> Tensor:
+        p = self.dropout if self.training else 0.0
+        past = None if cache is None else cache.layer(2 * index)
+        h = self.norm_self(x)
+        x = x + F.dropout(self.attend_self(h, h, key_mask=key_mask, past=past, dropout=p), p)
+        if self.attend_memory is not None and self.norm_memory is not None and memory is not None:
+            past = None if cache is None else cache.layer(2 * index + 1)
+            h = self.norm_memory(x)
+            seen = self.attend_memory(h, memory, key_mask=key_mask, past=past, dropout=p)
+            x = x + F.dropout(seen, p)
+        return x + F.dropout(self.mlp(self.norm_mlp(x)), p)
+
+
+class TransformerDecoder(nn.Module):
+    """Self-attention over the sequence's code vectors: causal when the host is.
+
+    The output starts at a linear map of the code vector, to which the blocks learn to add.
+
+    Args:
+        config: Layers, heads, memory, dropout.
+        d_source: Width of code vectors.
+        d_target: Width of the reconstruction, and of the blocks.
+        causal: Whether position i may see codes up to i only.
+    """
+
+    def __init__(self, config: CLVQConfig, d_source: int, d_target: int, *, causal: bool) -> None:
+        super().__init__()
+        n_heads = config.decoder_heads or default_heads(d_target)
+        if d_target % n_heads:
+            raise ConfigError(
+                f"decoder_heads is {n_heads}, which does not divide the target width {d_target}. "
+                f"Pass a divisor of {d_target}, or None."
+            )
+        d_mlp = config.d_decoder_mlp or 4 * d_target
+        self.source_units, self.target_units = Units(d_source), Units(d_target)
+        self.embed = nn.Linear(d_source, d_target)
+        self.embed_memory = nn.Linear(d_source, d_target) if config.decoder_memory == "encoder" else None
+        self.blocks = nn.ModuleList(
+            _Block(config, d_target, n_heads=n_heads, d_mlp=d_mlp, causal=causal)
+            for _ in range(config.decoder_layers)
+        )
+        self.norm = nn.LayerNorm(d_target)
+        self.out = nn.Linear(d_target, d_target)
+        self.skip = nn.Linear(d_source, d_target)
+
+    def forward(
+        self,
+        quantized: Float[Tensor, "b pos d_source"],
+        *,
+        memory: Float[Tensor, "b pos d_source"] | None = None,
+        key_mask: Bool[Tensor, "b keys"] | None = None,
+        cache: DecoderCache | None = None,
+    ) -> Float[Tensor, "b pos d_target"]:
+        """The reconstruction of the target.
+
+        Args:
+            quantized: Code vectors of the sequence.
+            memory: Encoder outputs, for ``decoder_memory="encoder"`` only.
+            key_mask: False on padding; None if no real position could see any.
+            cache: Of the earlier positions, in generation; extended by these.
+        """
+        codes = self.source_units.strip(quantized)
+        if self.embed_memory is not None and memory is not None:
+            memory = self.embed_memory(self.source_units.strip(memory))
+        x = self.embed(codes)
+        for index, block in enumerate(self.blocks):
+            x = block(x, memory, key_mask=key_mask, cache=cache, index=index)
+        if cache is not None:
+            cache.length += quantized.shape[1]
+        return self.target_units.restore(self.skip(codes) + self.out(self.norm(x)))
+
+
+class MLPDecoder(nn.Module):
+    """Token by token: a linear map plus a perceptron with one hidden layer per ``decoder_layers``.
+
+    Args:
+        config: Layers and hidden width.
+        d_source: Width of code vectors.
+        d_target: Width of the reconstruction.
+    """
+
+    def __init__(self, config: CLVQConfig, d_source: int, d_target: int) -> None:
+        super().__init__()
+        d_mlp = config.d_decoder_mlp or 4 * d_target
+        self.source_units, self.target_units = Units(d_source), Units(d_target)
+        self.embed = nn.Linear(d_source, d_target)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(d_target), _Perceptron(d_target, d_mlp, d_target))
+            for _ in range(config.decoder_layers)
+        )
+        self.norm = nn.LayerNorm(d_target)
+        self.out = nn.Linear(d_target, d_target)
+        self.skip = nn.Linear(d_source, d_target)
+
+    def forward(
+        self,
+        quantized: Float[Tensor, "b pos d_source"],
+        *,
+        memory: Float[Tensor, "b pos d_source"] | None = None,
+        key_mask: Bool[Tensor, "b keys"] | None = None,
+        cache: DecoderCache | None = None,
+    ) -> Float[Tensor, "b pos d_target"]:
+        """The reconstruction of the target; only ``quantized`` matters."""
+        codes = self.source_units.strip(quantized)
+        x = self.embed(codes)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.target_units.restore(self.skip(codes) + self.out(self.norm(x)))
+
+
+class TableDecoder(nn.Module):
+    """Token by token: the mean target of the code, which no gradient trains.
+
+    Args:
+        codebook: Tells the code of a vector.
+        d_target: Width of the reconstruction.
+    """
+
+    table: Float[Tensor, "k d_target"]
+
+    def __init__(self, codebook: Codebook, d_target: int) -> None:
+        super().__init__()
+        self._nearest = codebook.nearest  # a bound method: the codebook is not a submodule twice
+        self.register_buffer("table", torch.zeros(codebook.config.n_codes, d_target))
+
+    @torch.no_grad()
+    def set_(self, table: Float[Tensor, "k d_target"]) -> None:
+        """Takes the mean target of every code."""
+        self.table.copy_(table)
+
+    @torch.no_grad()
+    def update_(self, codes: Int[Tensor, " n"], target: Float[Tensor, "n d_target"], *, decay: float) -> None:
+        """Moves the means of the codes in use, so that a fit can watch its error."""
+        sizes = torch.bincount(codes, minlength=len(self.table)).unsqueeze(1)
+        sums = torch.zeros_like(self.table).index_add_(0, codes, target)
+        weight = torch.where(sizes > 0, 1 - decay**sizes, 0.0)
+        self.table.lerp_(sums / sizes.clamp_min(1), weight.to(self.table))
+
+    def forward(
+        self,
+        quantized: Float[Tensor, "b pos d_source"],
+        *,
+        memory: Float[Tensor, "b pos d_source"] | None = None,
+        key_mask: Bool[Tensor, "b keys"] | None = None,
+        cache: DecoderCache | None = None,
+    ) -> Float[Tensor, "b pos d_target"]:
+        """The mean target of the code nearest to each vector; only ``quantized`` matters."""
+        return F.embedding(self._nearest(quantized), self.table)
+
+
+def default_heads(d: int) -> int:
+    """One head for 64 dimensions, at least four where ``d`` allows, each of even width."""
+    wanted = max(4, d // 64)
+    return next((n for n in range(wanted, 1, -1) if d % (2 * n) == 0), 1)
+
+
+def make_decoder(
+    config: CLVQConfig, codebook: Codebook, d_source: int, d_target: int, *, causal: bool
+) -> TransformerDecoder | MLPDecoder | TableDecoder:
+    """The decoder that a config names."""
+    if config.decoder == "transformer":
+        return TransformerDecoder(config, d_source, d_target, causal=causal)
+    if config.decoder == "mlp":
+        return MLPDecoder(config, d_source, d_target)
+    return TableDecoder(codebook, d_target)

@@ -1,0 +1,96 @@
+"""The toy model from the files of the package, together with texts it was not trained on."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from clvq_lens.errors import FileFormatError, MissingDependencyError
+from clvq_lens.toy.labelling import generate
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+
+DATA = Path(__file__).parent / "data"
+
+
+class ToyWorld(NamedTuple):
+    """What ``load`` gives: ``model, texts = load()``."""
+
+    model: "HookedTransformer"
+    texts: list[str]
+
+
+def load(n_texts: int = 2000, *, seed: int = 0, device: str | torch.device = "cpu") -> ToyWorld:
+    """A language model of a small world with known concepts, and texts of that world.
+
+    Nothing is downloaded. The model is a HookedTransformer in eval mode with its tokenizer:
+    BOS, then one token per word. ``labels(texts)`` gives the true concept of each word.
+
+    Args:
+        n_texts: Number of texts.
+        seed: Of the texts; the model is always the same.
+        device: Where the model is put.
+
+    Returns:
+        ``(model, texts)``. The texts are held out: training drew its own.
+
+    Raises:
+        MissingDependencyError: If the installed transformer_lens has no HookedTransformer.
+
+    Example:
+        >>> model, texts = load(n_texts=10)
+        >>> model.cfg.n_layers, len(texts)
+        (4, 10)
+    """
+    config = json.loads((DATA / "config.json").read_text())
+    model = build_model(config["model"], load_tokenizer(DATA), device)
+    fill(model, load_file(DATA / "model.safetensors", device=str(device)))
+    return ToyWorld(model.eval(), generate(n_texts, seed=seed))
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The word-level tokenizer: special tokens, then every word of the world."""
+    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def build_model(
+    config: dict[str, Any],
+    tokenizer: PreTrainedTokenizerFast,
+    device: str | torch.device,
+    *,
+    init_weights: bool = False,
+) -> "HookedTransformer":
+    """The one place that knows how TransformerLens builds a model."""
+    try:
+        from transformer_lens import HookedTransformer, HookedTransformerConfig
+    except ImportError as error:
+        raise MissingDependencyError(
+            "The toy model is a HookedTransformer, which the installed transformer-lens does not "
+            "have (version 4 removed it). Run: pip install 'transformer-lens>=3.9,<4'"
+        ) from error
+    cfg = HookedTransformerConfig(**config, device=str(device), init_weights=init_weights)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="HookedTransformer is deprecated", category=DeprecationWarning
+        )
+        return HookedTransformer(cfg, tokenizer=tokenizer)
+
+
+def fill(model: torch.nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy ``weights`` into the parameters; masks and other buffers are rebuilt, not stored."""
+    parameters = dict(model.named_parameters())
+    if parameters.keys() != weights.keys():
+        names = ", ".join(sorted(parameters.keys() ^ weights.keys()))
+        raise FileFormatError(
+            f"The toy model's file and the model differ in: {names}. Reinstall clvq-lens, or "
+            f"train the model again: python -m clvq_lens.toy.train"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])

@@ -1,0 +1,1 @@
+"""Streams activations from a model and fits a quantizer on them."""

@@ -1,0 +1,79 @@
+"""History: what happened during a fit."""
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+Stop = Literal["finished", "early", "interrupted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """State of a fit at one validation.
+
+    Attributes:
+        step: Optimiser steps so far.
+        n_tokens: Real tokens trained on so far, repetitions counted.
+        epoch: Completed passes over the data.
+        wall_s: Seconds since the start of the fit.
+        learning_rate: At this step.
+        fvu: Fraction of variance unexplained, over the training batches since the last record,
+            with sampled codes.
+        kl: KL(clean || spliced) of the same batches, nats per token; None unless trained on.
+        commitment: Mean squared distance of encoder outputs to their code, per dimension.
+        held_out_fvu: The same as ``fvu`` on held-out documents, with nearest codes; None if none
+            were held out.
+        held_out_kl: KL on held-out documents, nats per token; None unless trained on.
+        perplexity: Effective number of codes in use over the training batches since the last
+            record.
+        n_dead_codes: Codes that none of those batches used.
+        n_revived: Codes revived so far.
+    """
+
+    step: int
+    n_tokens: int
+    epoch: int
+    wall_s: float
+    learning_rate: float
+    fvu: float
+    kl: float | None
+    commitment: float
+    held_out_fvu: float | None
+    held_out_kl: float | None
+    perplexity: float
+    n_dead_codes: int
+    n_revived: int
+
+
+@dataclass
+class History:
+    """What happened during a fit.
+
+    Attributes:
+        records: One for every validation.
+        stop: How it ended: "finished", "early" (no more improvement) or "interrupted" (Ctrl-C).
+        best_step: Step whose weights were kept.
+        n_training_documents: Documents trained on in one pass.
+        n_held_out_documents: Documents kept aside for validation.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    stop: Stop = "finished"
+    best_step: int = 0
+    n_training_documents: int = 0
+    n_held_out_documents: int = 0
+
+    def frame(self) -> "pd.DataFrame":
+        """One row for every validation."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(record) for record in self.records])
+
+    def plot(self) -> "go.Figure":
+        """FVU, perplexity and, if trained on, KL over the tokens seen."""
+        from clvq_lens.plots.training import plot_history
+
+        return plot_history(self.frame())

@@ -1,0 +1,108 @@
+"""The training loss: reconstruction, function (KL in the model) and commitment."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clvq_lens.config import FitConfig
+from clvq_lens.host.protocol import Host
+from clvq_lens.quantizer.codebook import Assignment, straight_through
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.training.activations import Activations
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The parts of the loss on one batch.
+
+    Attributes:
+        total: What is minimised.
+        squared_error: Summed over real tokens and dimensions.
+        kl: KL(clean || spliced), nats per token; None unless asked for.
+        commitment: Mean squared distance to the code vector, per dimension.
+    """
+
+    total: Float[Tensor, ""]
+    squared_error: Float[Tensor, ""]
+    kl: Float[Tensor, ""] | None
+    commitment: Float[Tensor, ""]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A forward pass of training: the loss, and what the EMA update needs."""
+
+    loss: Loss
+    encoded: Float[Tensor, "n d_source"]
+    assignment: Assignment
+
+
+class Objective:
+    """Computes the loss of a batch.
+
+    Args:
+        host: For the layers above the target.
+        quantizer: Being fitted.
+        target: Hook point that is reconstructed.
+        config: The weights.
+    """
+
+    def __init__(
+        self, host: Host, quantizer: CrossLayerQuantizer, target: str, config: FitConfig
+    ) -> None:
+        self.host, self.quantizer, self.target, self.config = host, quantizer, target, config
+
+    def training_step(self, batch: Activations, generator: torch.Generator) -> Step:
+        """The loss with codes drawn among the nearest."""
+        encoded = self.quantizer.encode(batch.source)
+        everywhere = self.quantizer.codebook.sample(encoded.detach(), generator=generator)
+        codes = everywhere.codes.view(batch.mask.shape)
+        quantized = straight_through(encoded, self.quantizer.codebook(codes))
+        loss = self._loss(batch, encoded, quantized)
+        real = batch.mask.flatten()
+        assignment = Assignment(everywhere.codes[real], everywhere.nearest[real])
+        return Step(loss, encoded.detach()[batch.mask], assignment)
+
+    @torch.no_grad()
+    def evaluate(self, batch: Activations) -> Loss:
+        """The loss with nearest codes."""
+        encoded = self.quantizer.encode(batch.source)
+        quantized = self.quantizer.codebook(self.quantizer.codebook.nearest(encoded))
+        return self._loss(batch, encoded, quantized)
+
+    def _loss(self, batch: Activations, encoded: Tensor, quantized: Tensor) -> Loss:
+        key_mask = None if self.quantizer.causal else batch.attended
+        recon = self.quantizer.decode(quantized, encoded=encoded, key_mask=key_mask)
+        n_tokens = batch.mask.sum()
+        squared_error = (recon - batch.target)[batch.mask].square().sum()
+        unit = self.quantizer.target_variance
+        if self.config.loss_unit == "raw":
+            unit = torch.full_like(unit, recon.shape[-1])
+        distance = (encoded - quantized.detach())[batch.mask].square().mean()
+        total = self.config.recon_weight * squared_error / (n_tokens * unit)
+        total = total + self.quantizer.config.commitment_weight * distance
+        kl = None
+        if self.config.kl_weight > 0:
+            kl = self._kl(batch, recon)
+            total = total + self.config.kl_weight * kl
+        return Loss(total, squared_error.detach(), kl, distance.detach())
+
+    def _kl(self, batch: Activations, recon: Tensor) -> Float[Tensor, ""]:
+        """KL(clean || spliced) of next-token distributions at real tokens, nats per token."""
+        spliced = torch.where(batch.mask.unsqueeze(-1), recon, batch.target)
+        with torch.no_grad():
+            clean_logits = self._logits(batch.target, batch)[batch.mask]
+        return kl_divergence(clean_logits, self._logits(spliced, batch)[batch.mask]).mean()
+
+    def _logits(self, value: Tensor, batch: Activations) -> Tensor:
+        return self.host.logits_with(self.target, value, batch.tokens, batch.attended)
+
+
+def kl_divergence(
+    clean_logits: Float[Tensor, "*n d_vocab"], logits: Float[Tensor, "*n d_vocab"]
+) -> Float[Tensor, "*n"]:
+    """KL(clean || edited) of next-token distributions, in nats: 0 where they agree."""
+    clean = clean_logits.float().log_softmax(-1)
+    return (clean.exp() * (clean - logits.float().log_softmax(-1))).sum(-1)

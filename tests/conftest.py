@@ -1,0 +1,83 @@
+"""Shared fixtures. Shapes and types of the whole package are checked while the tests run."""
+
+import json
+import os
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+jaxtyping.install_import_hook("clvq_lens", "beartype.beartype").install()
+
+import torch  # noqa: E402
+from transformer_lens import HookedTransformer, HookedTransformerConfig  # noqa: E402
+
+import clvq_lens as cl  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Trained models and real data, which are not part of the project."""
+    folder = Path(os.environ.get("CLVQ_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "models").is_dir():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI needs the trained models and data sets, and {folder} has none")
+        pytest.skip(f"no trained models in {folder}; set CLVQ_SHARED to the folder that has them")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stories_model(shared: Path) -> HookedTransformer:
+    """LLaMA-like, 5 layers of width 64, really trained on TinyStories; attach nothing for good."""
+    from safetensors.torch import load_file
+    from transformers import AutoTokenizer
+
+    folder = shared / "models" / "stories260K"
+    cfg = HookedTransformerConfig(**json.loads((folder / "hooked/cfg.json").read_text()), device="cpu")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "hf")
+    model = HookedTransformer(cfg, tokenizer=tokenizer, default_padding_side="right")
+    model.load_state_dict(load_file(folder / "hooked/model.safetensors"), strict=False)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def stories(shared: Path) -> list[str]:
+    """917 real stories."""
+    return json.loads((shared / "data/tinystories/tinystories_917_ascii.json").read_text())
+
+
+def random_model(**changes: object) -> HookedTransformer:
+    """A tiny GPT-2-like model with random weights and no tokenizer; same seed, same weights."""
+    options = {
+        **{"n_layers": 4, "n_heads": 4, "d_model": 16, "d_head": 4, "d_mlp": 32, "n_ctx": 48},
+        **{"d_vocab": 40, "act_fn": "gelu", "seed": 0, "device": "cpu", "model_name": "tiny"},
+        "init_weights": True,
+    }
+    return HookedTransformer(HookedTransformerConfig(**{**options, **changes})).eval()
+
+
+@pytest.fixture
+def model() -> HookedTransformer:
+    """A fresh tiny model."""
+    return random_model()
+
+
+@pytest.fixture
+def tokens() -> torch.Tensor:
+    """Four sequences of twelve tokens for the tiny model."""
+    return torch.randint(0, 40, (4, 12), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def toy() -> cl.toy.ToyWorld:
+    """The toy world: a trained model and texts. Remove what you attach."""
+    return cl.toy.load(n_texts=300)
+
+
+@pytest.fixture
+def fitted(model: HookedTransformer) -> cl.Lens:
+    """A lens on the tiny model, fitted for a moment on random tokens."""
+    data = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
+    lens = model.add_clvq(1, 2, n_codes=12, top_k=3)
+    lens.fit(data, n_tokens=3_000, batch_tokens=256, progress=False)
+    return lens
