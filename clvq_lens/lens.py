@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
 from clvq_lens.concepts.encoding import Encoding, encode
 from clvq_lens.concepts.table import ConceptTable, concept_table
@@ -221,7 +221,7 @@ class Lens:
         )
 
     @contextmanager
-    def splice(self) -> Iterator[Self]:
+    def splice(self) -> Iterator["Lens"]:
         """While open, the target is replaced by the reconstruction at every real token.
 
         Raises:

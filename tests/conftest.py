@@ -7,7 +7,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-jaxtyping.install_import_hook("clvq_lens", "beartype.beartype").install()
+jaxtyping.install_import_hook("clvq_lens", "beartype.beartype")
 
 import torch  # noqa: E402
 from transformer_lens import HookedTransformer, HookedTransformerConfig  # noqa: E402
@@ -33,7 +33,9 @@ def stories_model(shared: Path) -> HookedTransformer:
     from transformers import AutoTokenizer
 
     folder = shared / "models" / "stories260K"
-    cfg = HookedTransformerConfig(**json.loads((folder / "hooked/cfg.json").read_text()), device="cpu")
+    cfg = HookedTransformerConfig(
+        **json.loads((folder / "hooked/cfg.json").read_text()), device="cpu"
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder / "hf")
     model = HookedTransformer(cfg, tokenizer=tokenizer, default_padding_side="right")
     model.load_state_dict(load_file(folder / "hooked/model.safetensors"), strict=False)

@@ -15,7 +15,6 @@ from clvq_lens.host.generation import GenerationState, GenerationStates
 from clvq_lens.host.protocol import Host
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer, Quantized, pass_through
 
-
 _LENSES = "_clvq_lenses"
 
 
@@ -121,7 +120,11 @@ class Attachment:
 
     @property
     def _wants_codes(self) -> bool:
-        hooks = self.quantizer.hook_encoded, self.quantizer.hook_codes, self.quantizer.hook_quantized
+        hooks = (
+            self.quantizer.hook_encoded,
+            self.quantizer.hook_codes,
+            self.quantizer.hook_quantized,
+        )
         return any(hook.has_hooks() for hook in hooks)
 
     def _read(self, source: Tensor) -> None:

@@ -50,7 +50,10 @@ class PassWatcher:
 
     def take_context(self) -> PassContext:
         """The context of the pass under way, which is then forgotten."""
-        context, self._context = self._context, PassContext(key_mask=None, cache_entry=None, n_past=0)
+        context, self._context = (
+            self._context,
+            PassContext(key_mask=None, cache_entry=None, n_past=0),
+        )
         return context
 
     def real(self, shape: tuple[int, int], context: PassContext) -> Bool[Tensor, "b pos"]:
@@ -72,7 +75,10 @@ class PassWatcher:
         """The tokens last embedded, or, in generation without a cache, all of them so far."""
         if self._tokens and self._tokens[-1].shape == shape:
             return self._tokens[-1]
-        if self._tokens and (self._tokens[0].shape[0], sum(t.shape[1] for t in self._tokens)) == shape:
+        if (
+            self._tokens
+            and (self._tokens[0].shape[0], sum(t.shape[1] for t in self._tokens)) == shape
+        ):
             return torch.cat(self._tokens, dim=1)
         return None
 

@@ -5,24 +5,21 @@ Importing this module is cheap: TransformerLens itself is only imported by its o
 
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wrapt import when_imported
-
-if TYPE_CHECKING:
-    from clvq_lens.lens import Lens
 
 _HOSTS = ("HookedTransformer",)
 
 
-def _add_clvq(self: Any, *args: Any, **kwargs: Any) -> "Lens":
+def _add_clvq(self: Any, *args: Any, **kwargs: Any) -> Any:
     """Attaches a quantizer to this model; see `clvq_lens.add_clvq`."""
     from clvq_lens.lens import add_clvq
 
     return add_clvq(self, *args, **kwargs)
 
 
-def _clvqs(self: Any) -> "Mapping[str, Lens]":
+def _clvqs(self: Any) -> Mapping[str, Any]:
     """The lenses on this model, by name."""
     from clvq_lens.host.attach import lenses_of
 
