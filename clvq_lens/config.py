@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from clvq_lens.errors import ConfigError
 
@@ -15,10 +15,13 @@ LossUnit = Literal["variance", "raw"]
 LongTexts = Literal["error", "split", "truncate"]
 
 
+_Config = TypeVar("_Config", bound="_Options")
+
+
 class _Options:
     """What both configs share: change by name, with a helpful error for a wrong name."""
 
-    def replace(self, **options: Any) -> Self:
+    def replace(self: _Config, **options: Any) -> _Config:
         """A copy with some options changed.
 
         Raises:
@@ -77,10 +80,11 @@ class CLVQConfig(_Options):
     decoder_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_positive(self, "n_codes", "top_k", "temperature", "decoder_layers")
+        _check_positive(self, "n_codes", "top_k", "decoder_layers", kind=int)
+        _check_positive(self, "temperature")
         for name in ("dead_after_tokens", "decoder_heads", "d_decoder_mlp"):
             if getattr(self, name) is not None:
-                _check_positive(self, name)
+                _check_positive(self, name, kind=int)
         _check_between(self, "ema_decay", 0.0, 1.0)
         _check_between(self, "decoder_dropout", 0.0, 1.0)
         _check_between(self, "commitment_weight", 0.0, float("inf"))
@@ -100,7 +104,7 @@ class CLVQConfig(_Options):
             )
 
     @classmethod
-    def paper(cls) -> Self:
+    def paper(cls) -> "CLVQConfig":
         """The published setting (arXiv 2506.20040 and its code); fit with `FitConfig.paper()`."""
         return cls(
             temperature_unit="raw",
@@ -164,17 +168,17 @@ class FitConfig(_Options):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_positive(
-            self,
-            *("n_tokens", "batch_tokens", "learning_rate", "max_grad_norm"),
-            *("n_evaluations", "patience", "buffer_bytes"),
-        )
+        counts = ("n_tokens", "batch_tokens", "n_evaluations", "patience", "buffer_bytes")
+        _check_positive(self, *counts, kind=int)
+        _check_positive(self, "learning_rate", "max_grad_norm")
         for name in ("weight_decay", "recon_weight", "kl_weight"):
             _check_between(self, name, 0.0, float("inf"))
         _check_between(self, "warmup_fraction", 0.0, 1.0)
         _check_between(self, "held_out_fraction", 0.0, 0.9)
         _check_choice(self, "loss_unit", LossUnit)
         _check_choice(self, "long_texts", LongTexts)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise ConfigError(f"seed is {self.seed!r}; pass a whole number.")
         if self.recon_weight == 0 and self.kl_weight == 0:
             raise ConfigError(
                 "recon_weight and kl_weight are both 0, so nothing would be learned. "
@@ -182,7 +186,7 @@ class FitConfig(_Options):
             )
 
     @classmethod
-    def paper(cls) -> Self:
+    def paper(cls) -> "FitConfig":
         """The published setting: 50 epochs of 81,456 tokens, 128 sentences (751 tokens) a batch."""
         return cls(
             n_tokens=50 * 81_456,
@@ -207,11 +211,12 @@ def closest(name: str, names: list[str]) -> str:
     return f"Closest: {matches[0]!r}. " if matches else ""
 
 
-def _check_positive(config: Any, *names: str) -> None:
+def _check_positive(config: Any, *names: str, kind: Any = int | float) -> None:
     for name in names:
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ConfigError(f"{name} is {value!r}; pass a number above 0.")
+        if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
+            number = "whole number" if kind is int else "number"
+            raise ConfigError(f"{name} is {value!r}; pass a {number} above 0.")
 
 
 def _check_between(config: Any, name: str, low: float, high: float) -> None:

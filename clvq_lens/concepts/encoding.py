@@ -1,8 +1,8 @@
 """Encoding: the code of every token of some texts."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -14,9 +14,6 @@ from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.activations import check_finite
 from clvq_lens.training.documents import Data, open_documents
 from clvq_lens.training.tokens import TokenBatch, token_batches
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,8 @@ class Encoding:
     documents: tuple[int, ...]
     strings: tuple[tuple[str, ...], ...]
 
-    def frame(self) -> "pd.DataFrame":
+    def frame(self) -> pd.DataFrame:
         """One line for each real token: document, position, token and code."""
-        import pandas as pd
-
         rows, positions = (index.tolist() for index in self.mask.nonzero(as_tuple=True))
         return pd.DataFrame(
             {

@@ -191,7 +191,7 @@ class Evaluation:
             )
         estimate = self.sums.estimate
         has_memory = self.quantizer.config.decoder_memory == "encoder"
-        function = {name: None for name in _FUNCTION}
+        function = dict.fromkeys(_FUNCTION)
         if self.host.causal:
             function = {name: estimate(statistic) for name, statistic in _FUNCTION.items()}
         return Report(

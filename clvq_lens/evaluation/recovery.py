@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from clvq_lens.evaluation.metrics import normalized_mutual_information, purity
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,8 @@ class Recovery:
 
     rows: tuple[Recovered, ...]
 
-    def frame(self) -> "pd.DataFrame":
+    def frame(self) -> pd.DataFrame:
         """One row for each method and set of tokens."""
-        import pandas as pd
-
         return pd.DataFrame([asdict(row) for row in self.rows])
 
 

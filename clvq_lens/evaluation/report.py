@@ -1,13 +1,11 @@
 """Report: every number beside its baseline."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from clvq_lens.evaluation.bootstrap import Estimate
 from clvq_lens.evaluation.recovery import Recovery
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _MEANING = {
     "fvu": "fraction of the target's variance unexplained; 0 perfect, 1 the mean",
@@ -72,10 +70,8 @@ class Report:
     kl_mean_ablated: Estimate | None
     recovery: Recovery | None = None
 
-    def frame(self) -> "pd.DataFrame":
+    def frame(self) -> pd.DataFrame:
         """One row for each metric: value, ends of the 95 % interval, meaning."""
-        import pandas as pd
-
         rows = []
         for name, meaning in _MEANING.items():
             value = getattr(self, name)

@@ -18,7 +18,9 @@ def plot_history(frame: pd.DataFrame) -> go.Figure:
         ("codes", {"perplexity": "perplexity", "n_dead_codes": "dead codes"}),
     ]
     if frame["kl"].notna().any():
-        panels.append(("KL in nats per token", {"kl": "KL, training", "held_out_kl": "KL, held out"}))
+        panels.append(
+            ("KL in nats per token", {"kl": "KL, training", "held_out_kl": "KL, held out"})
+        )
     figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.08)
     for row, (axis, lines) in enumerate(panels, start=1):
         for index, (column, name) in enumerate(lines.items()):

@@ -48,7 +48,9 @@ class DecoderCache:
         return DecoderCache({i: replace(layer) for i, layer in self.layers.items()}, self.length)
 
 
-def rotate(x: Float[Tensor, "b heads pos d_head"], *, offset: int) -> Float[Tensor, "b heads pos d_head"]:
+def rotate(
+    x: Float[Tensor, "b heads pos d_head"], *, offset: int
+) -> Float[Tensor, "b heads pos d_head"]:
     """Turns pairs of dimensions by angles proportional to position (rotary embedding).
 
     Only differences of positions reach the attention scores, so left padding does not matter.
@@ -119,7 +121,7 @@ class Attention(nn.Module):
         if past is not None:
             key, value = past.extend_(key, value)
         mask = None
-        if key_mask is None and self.causal and 0 < offset and x.shape[1] > 1:
+        if key_mask is None and self.causal and offset > 0 and x.shape[1] > 1:
             key_mask = torch.ones(len(x), key.shape[2], dtype=torch.bool, device=x.device)
         if key_mask is not None:
             mask = attention_mask(x.shape[1], key_mask, causal=self.causal)

@@ -25,7 +25,9 @@ class Assignment:
     nearest: Int[Tensor, " n"]
 
 
-def squared_distances(z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]) -> Float[Tensor, "n k"]:
+def squared_distances(
+    z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]
+) -> Float[Tensor, "n k"]:
     """Squared Euclidean distance of every row to every code vector, in float32.
 
     Both sides are shifted by the mean code vector first: residual streams have a mean far longer
@@ -112,7 +114,9 @@ class _StraightThrough(torch.autograd.Function):
         return grads[0], None
 
 
-def straight_through(z: Float[Tensor, "*n d"], vectors: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+def straight_through(
+    z: Float[Tensor, "*n d"], vectors: Float[Tensor, "*n d"]
+) -> Float[Tensor, "*n d"]:
     """The code vectors themselves, with the gradient handed on to ``z`` (arXiv 1711.00937)."""
     return _StraightThrough.apply(z, vectors.detach())  # type: ignore[return-value]
 
@@ -150,13 +154,13 @@ class Codebook(nn.Module):
 
     def nearest(self, z: Float[Tensor, "*n d"]) -> Int[Tensor, "*n"]:
         """The nearest code of each encoder output."""
-        return nearest_codes(z.flatten(0, -2), self.vectors).view(z.shape[:-1])
+        return nearest_codes(z.reshape(-1, z.shape[-1]), self.vectors).view(z.shape[:-1])
 
     def sample(self, z: Float[Tensor, "*n d"], *, generator: torch.Generator) -> Assignment:
         """Codes for training: drawn among the ``top_k`` nearest."""
         unit = self.mean_distance if self.config.temperature_unit == "relative" else 1.0
         return sample_codes(
-            z.flatten(0, -2),
+            z.reshape(-1, z.shape[-1]),
             self.vectors,
             top_k=self.config.top_k,
             temperature=self.config.temperature * unit,
@@ -173,7 +177,9 @@ class Codebook(nn.Module):
         self.n_revived.zero_()
 
     @torch.no_grad()
-    def measure_distance_(self, z: Float[Tensor, "n d"], nearest: Int[Tensor, " n"], *, decay: float) -> None:
+    def measure_distance_(
+        self, z: Float[Tensor, "n d"], nearest: Int[Tensor, " n"], *, decay: float
+    ) -> None:
         """Moves the running mean of the squared distance to the nearest code."""
         rows = slice(None, None, max(1, len(z) // _SCALE_ROWS))  # a thousand rows are enough
         d2 = (z[rows].float() - self(nearest[rows])).square().sum(1).mean()
@@ -189,6 +195,8 @@ class Codebook(nn.Module):
         arXiv 1711.00937). N is Laplace-smoothed where used, not where stored, and codes that no
         token chose keep their vector: their ratio does not change.
         """
+        if len(z) == 0:
+            return  # a mean over no distances would be NaN
         z, codes, decay = z.detach(), assignment.codes, self.config.ema_decay
         sizes = torch.bincount(codes, minlength=self.config.n_codes)
         self.measure_distance_(z, assignment.nearest, decay=decay)
@@ -202,7 +210,9 @@ class Codebook(nn.Module):
         self.tokens_since_use.add_(len(z)).masked_fill_(used, 0)
         self._revive_(z, codes, generator)
 
-    def _revive_(self, z: Float[Tensor, "n d"], codes: Int[Tensor, " n"], generator: torch.Generator) -> None:
+    def _revive_(
+        self, z: Float[Tensor, "n d"], codes: Int[Tensor, " n"], generator: torch.Generator
+    ) -> None:
         dead = (self.tokens_since_use >= self.config.resolved_dead_after_tokens).nonzero().flatten()
         dead = dead[: len(z)]
         if len(dead) == 0:

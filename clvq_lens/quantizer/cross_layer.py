@@ -72,7 +72,9 @@ class CrossLayerQuantizer(nn.Module):
         self.config, self.d_source, self.d_target, self.causal = config, d_source, d_target, causal
         self.origin: Origin | None = None
         generator = generator or torch.Generator().manual_seed(0)
-        with torch.random.fork_rng(devices=[]):  # torch's layers draw from the caller's global state
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # torch's layers draw from the caller's global state
             self.encoder = AdaptiveResidualEncoder(d_source)
             self.codebook = Codebook(config, d_source, generator=generator)
             self.decoder: TransformerDecoder | MLPDecoder | TableDecoder = make_decoder(
@@ -82,7 +84,11 @@ class CrossLayerQuantizer(nn.Module):
         self.register_buffer("mean_encoded", torch.zeros(config.n_codes, d_source))
         self.register_buffer("mean_target", torch.zeros(config.n_codes, d_target))
         self.register_buffer("target_variance", torch.ones(()))
-        self.hook_encoded, self.hook_codes, self.hook_quantized = HookPoint(), HookPoint(), HookPoint()
+        self.hook_encoded, self.hook_codes, self.hook_quantized = (
+            HookPoint(),
+            HookPoint(),
+            HookPoint(),
+        )
         self.hook_recon, self.hook_error = HookPoint(), HookPoint()
         self._reset_parameters_(generator)
         self.eval()
@@ -124,8 +130,9 @@ class CrossLayerQuantizer(nn.Module):
     # ---- computing -----------------------------------------------------------------------------
 
     def encode(self, source: Float[Tensor, "*n d_source"]) -> Float[Tensor, "*n d_source"]:
-        """Encoder output z of source activations, in float32."""
-        return self.encoder(source.float())
+        """Encoder output z of source activations, in float32, also under autocast."""
+        with torch.autocast(source.device.type, enabled=False):
+            return self.encoder(source.float())
 
     def assign(self, source: Float[Tensor, "*n d_source"]) -> Int[Tensor, "*n"]:
         """The nearest code of source activations."""
@@ -180,10 +187,10 @@ class CrossLayerQuantizer(nn.Module):
         return self.hook_recon(self.decode(quantized.quantized, encoded=quantized.encoded))
 
     def _check_codes(self, codes: Tensor, shape: torch.Size) -> None:
-        if codes.dtype.is_floating_point or codes.shape != shape:
+        if codes.dtype not in (torch.int32, torch.int64) or codes.shape != shape:
             raise ShapeError(
                 f"A hook on hook_codes returned {codes.dtype} of shape {list(codes.shape)}; expected "
-                f"integers of shape {list(shape)}. Return one code per token."
+                f"torch.int64 of shape {list(shape)}. Return one code per token."
             )
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.config.n_codes:
             raise ShapeError(
@@ -284,7 +291,9 @@ def pass_through(hook: HookPoint, value: Tensor) -> _Passed:
     return _Passed(before, after, changed=after is not value or not torch.equal(before, after))
 
 
-def _least_squares_(linear: nn.Linear, inputs: Float[Tensor, "n i"], outputs: Float[Tensor, "n o"]) -> None:
+def _least_squares_(
+    linear: nn.Linear, inputs: Float[Tensor, "n i"], outputs: Float[Tensor, "n o"]
+) -> None:
     """Sets a linear map to the ridge regression of outputs on inputs."""
     mean_in, mean_out = inputs.mean(0), outputs.mean(0)
     x, y = (inputs - mean_in).double(), (outputs - mean_out).double()

@@ -1,6 +1,6 @@
 """Decoders: from the code vectors of a sequence to the residual stream at the target."""
 
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,12 +28,11 @@ class Units(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     @torch.no_grad()
-    def measure_(self, x: Float[Tensor, "n d"]) -> Self:
+    def measure_(self, x: Float[Tensor, "n d"]) -> None:
         """Takes mean and root-mean-square deviation from a sample."""
         self.mean.copy_(x.mean(0))
         deviation = (x - self.mean).square().mean().sqrt()
         self.scale.copy_(deviation.clamp_min(torch.finfo(torch.float32).tiny))
-        return self
 
     def strip(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """From the model's units to ours."""
@@ -67,7 +66,9 @@ class _Perceptron(nn.Sequential):
 class _Block(nn.Module):
     """Pre-norm: attention to the codes, attention to the encoder if there is a memory, MLP."""
 
-    def __init__(self, config: CLVQConfig, d: int, *, n_heads: int, d_mlp: int, causal: bool) -> None:
+    def __init__(
+        self, config: CLVQConfig, d: int, *, n_heads: int, d_mlp: int, causal: bool
+    ) -> None:
         super().__init__()
         self.dropout = config.decoder_dropout
         self.norm_self, self.norm_mlp = nn.LayerNorm(d), nn.LayerNorm(d)
@@ -121,7 +122,9 @@ class TransformerDecoder(nn.Module):
         d_mlp = config.d_decoder_mlp or 4 * d_target
         self.source_units, self.target_units = Units(d_source), Units(d_target)
         self.embed = nn.Linear(d_source, d_target)
-        self.embed_memory = nn.Linear(d_source, d_target) if config.decoder_memory == "encoder" else None
+        self.embed_memory = (
+            nn.Linear(d_source, d_target) if config.decoder_memory == "encoder" else None
+        )
         self.blocks = nn.ModuleList(
             _Block(config, d_target, n_heads=n_heads, d_mlp=d_mlp, causal=causal)
             for _ in range(config.decoder_layers)
@@ -216,7 +219,9 @@ class TableDecoder(nn.Module):
         self.table.copy_(table)
 
     @torch.no_grad()
-    def update_(self, codes: Int[Tensor, " n"], target: Float[Tensor, "n d_target"], *, decay: float) -> None:
+    def update_(
+        self, codes: Int[Tensor, " n"], target: Float[Tensor, "n d_target"], *, decay: float
+    ) -> None:
         """Moves the means of the codes in use, so that a fit can watch its error."""
         sizes = torch.bincount(codes, minlength=len(self.table)).unsqueeze(1)
         sums = torch.zeros_like(self.table).index_add_(0, codes, target)

@@ -62,7 +62,7 @@ def save(quantizer: CrossLayerQuantizer, folder: str | Path) -> Path:
     }
     _write_atomically(folder / name, weights)
     _write_atomically(folder / _CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-    for old in folder.glob("weights-*.safetensors"):
+    for old in folder.glob(f"weights-{'[0-9a-f]' * 12}.safetensors"):  # ours, and nobody else's
         if old.name != name:
             old.unlink()
     return folder

@@ -1,7 +1,7 @@
 """Where a quantizer was fitted: what it remembers of the model, so as to refuse another."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 from clvq_lens.errors import FileFormatError
 
@@ -34,7 +34,7 @@ class Origin:
     target: str
     name: str
 
-    def differences(self, other: Self) -> list[str]:
+    def differences(self, other: "Origin") -> list[str]:
         """What differs from another origin, as "field: mine, not theirs"; the name may differ."""
         mine, theirs = asdict(self), asdict(other)
         return [
@@ -44,7 +44,7 @@ class Origin:
         ]
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: dict[str, Any]) -> "Origin":
         """The inverse of `dataclasses.asdict`, strict about names and types.
 
         Raises:

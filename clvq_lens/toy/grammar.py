@@ -7,29 +7,33 @@ share a word, so a text has one derivation and its probability is a product.
 
 Things that one learns early decide what words mean later:
 
-    yesterday at dusk emma the tailor crossed the field to the bank .
-    she met two sheep . they hid there . she mixed orange and lime for the sofa .
-    she fed the mouse . it slept . finally she left the bank .
+    yesterday at dusk we painters crossed the field to the bank below the hill .
+    we met two sheep together . they slept there outside . we mixed orange paint and lime ink .
+    we fed the mouse hiding here . it slept . tom found one sleeping . finally we left the bank .
+
+What comes right after an ambiguous word depends on what it means ("below the hill" is not said of
+a bank that lends money), so a model that predicts the next word has to know the meaning there and
+then, and cannot put it off to the place where it looks back.
 """
 
 from functools import cache
 
 from clvq_lens.toy import lexicon
-from clvq_lens.toy.episodes import act, clock, friend, sight
-from clvq_lens.toy.phrases import HOMOGRAPH_SHARE, Scene, verb
-from clvq_lens.toy.slots import Slot, Steps, say, share, slot
+from clvq_lens.toy.episodes import act, clock, friend, handle, sight
+from clvq_lens.toy.phrases import HOMOGRAPH_SHARE, Scene, full_stop, maybe, plural
+from clvq_lens.toy.slots import Slot, Steps, one_of, say, share, slot
 
-MIN_EPISODES, MAX_EPISODES = 2, 3
-FRIEND_SHARE = 0.35  # of the sentences after something that a friend may want too
+MIN_EPISODES, MAX_EPISODES = 2, 4
+FRIEND_SHARE = 0.4  # of the sentences after something that a friend may find too
 
 
 def story() -> Steps[None]:
-    """A whole story: an opening, two or three episodes, a closing."""
+    """A whole story: an opening, a few episodes, a closing."""
     scene = yield from opening()
     n_episodes = 0
     kind = ""  # of the last thing, if a friend can have one too
     while True:
-        first = yield openers(scene.name, scene.pronoun, scene.surroundings, n_episodes, kind)
+        first = yield openers(scene.surroundings, n_episodes, kind)
         if first.leads == "close":
             yield from closing(scene)
             return
@@ -39,30 +43,34 @@ def story() -> Steps[None]:
             kind = yield from sight(scene)
         elif first.leads == "clock":
             kind = yield from clock(scene)
+        elif first.leads == "handle":
+            kind = yield from handle(scene)
         else:
             kind = yield from act(scene)
         n_episodes += first.leads != "friend"
 
 
 @cache
-def openers(name: str, pronoun: str, surroundings: str, n_episodes: int, kind: str) -> Slot:
+def openers(surroundings: str, n_episodes: int, kind: str) -> Slot:
     """The first word of a sentence, which says what kind of sentence it is."""
-    others = [other for names in lexicon.NAMES.values() for other in names if other != name]
     friend_share = FRIEND_SHARE if kind else 0.0
-    more = {MIN_EPISODES: 0.5, MAX_EPISODES: 0.0}.get(n_episodes, 1.0) * (1 - friend_share)
+    may_close = n_episodes >= MIN_EPISODES
+    close_share = (1 - friend_share) * (1 if n_episodes == MAX_EPISODES else 0.4 * may_close)
+    more = 1 - friend_share - close_share
     return slot(
-        share(others, "person", friend_share, "friend"),
-        share(["there", "here"], surroundings, 0.16 * more, "sight"),
+        share(lexicon.NAMES, "person", friend_share, "friend"),
+        share(["there", "here"], surroundings, 0.12 * more, "sight"),
         share(["at"], "preposition", 0.12 * more, "clock"),
-        share([pronoun], "person", 0.72 * more, "act"),
-        share(["finally"], "connective", 1 - friend_share - more, "close"),
+        share(["the"], "article", 0.17 * more, "handle"),
+        share(["we"], "person", 0.6 * more, "act"),
+        share(["finally"], "connective", close_share, "close"),
     )
 
 
 @cache
 def branches(table: str) -> Slot:
     """The words of a table of the lexicon; the branch is the key, and the concept unless given."""
-    concept = {"NAMES": "person", "TRADES": "profession"}.get(table, "")
+    concept = "profession" if table == "TRADES" else ""
     words: dict[str, lexicon.Words] = getattr(lexicon, table)
     return slot(*(share(group, concept or key, 1.0, key) for key, group in words.items()))
 
@@ -81,23 +89,26 @@ def opening() -> Steps[Scene]:
     tense = (yield branches("DAYS")).leads
     yield from say("at", "preposition")
     daytime = (yield branches("DAYPARTS")).leads
-    name = yield branches("NAMES")
-    yield from say("the", "article")
+    yield from say("we", "person")
     trade = (yield branches("TRADES")).leads
-    yield from verb(lexicon.MOTIONS, "motion", tense)
+    yield one_of(plural(lexicon.MOVE, tense), "motion")
     yield from say("the", "article")
     surroundings = (yield branches("WAYS")).leads
     yield from say("to", "preposition")
     yield from say("the", "article")
     place = (yield places(surroundings)).word
-    yield from say(".", "punctuation")
-    return Scene(name.word, name.leads, trade, tense, daytime, surroundings, place)
+    near = yield maybe(".", "punctuation", lexicon.POSITIONS[surroundings], "preposition")
+    if near.leads == "extra":
+        yield from say("the", "article")
+        yield one_of(lexicon.PLACES[surroundings], surroundings)
+        yield from say(".", "punctuation")
+    return Scene(trade, tense, daytime, surroundings, place)
 
 
 def closing(scene: Scene) -> Steps[None]:
-    """The person leaves the place where the story happened."""
-    yield from say(scene.pronoun, "person")
-    yield from verb((("left", "leave"),), scene.tense, scene.tense)
+    """We leave the place where the story happened."""
+    yield from say("we", "person")
+    yield one_of(plural(lexicon.LEAVE, scene.tense), scene.tense)
     yield from say("the", "article")
     yield from say(scene.place, scene.surroundings)
-    yield from say(".", "punctuation")
+    yield from full_stop(scene)

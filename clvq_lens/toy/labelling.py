@@ -11,7 +11,7 @@ from clvq_lens.toy.slots import Option, Slot
 
 
 def generate(n_texts: int, *, seed: int) -> list[str]:
-    """Stories of the toy world, some 25 to 70 words each, words separated by single spaces.
+    """Stories of the toy world, some 30 to 70 words each, words separated by single spaces.
 
     Args:
         n_texts: How many.
@@ -52,8 +52,8 @@ def labels(texts: Sequence[str]) -> list[list[str]]:
         DataError: If a text is not of the grammar.
 
     Example:
-        >>> labels(["yesterday at dusk anna the baker"])
-        [['past', 'preposition', 'evening', 'person', 'article', 'profession']]
+        >>> labels(["yesterday at dusk we painters"])
+        [['past', 'preposition', 'evening', 'person', 'profession']]
     """
     return [[option.concept for option in options] for options in _parsed(texts)]
 
@@ -75,7 +75,7 @@ def entropy(texts: Sequence[str] | None = None) -> float:
         DataError: If a text is not of the grammar, or there is none.
 
     Example:
-        >>> round(entropy(["tomorrow"]), 4)  # one of four first words
+        >>> round(entropy(["yesterday"]), 4)  # one of four first words
         1.3863
     """
     parsed = _parsed(generate(2000, seed=0) if texts is None else texts)

@@ -1,29 +1,39 @@
 """The words of the toy world, by what they mean, and the concepts they can stand for."""
 
+from dataclasses import dataclass
+
 Words = tuple[str, ...]
-Verbs = tuple[tuple[str, str], ...]  # past form, base form
+
+
+@dataclass(frozen=True)
+class Verb:
+    """The forms of a verb; one that is never used is empty."""
+
+    past: str
+    base: str
+    third: str
+    participle: str
 
 
 def _words(line: str) -> Words:
     return tuple(line.split())
 
 
-def _verbs(line: str) -> Verbs:
-    pairs = [verb.split("/") for verb in line.split()]
-    return tuple((past, base) for past, base in pairs)
+def _verbs(*lines: str) -> tuple[Verb, ...]:
+    return tuple(Verb(*(form.strip("-") for form in line.split())) for line in lines)
 
 
-NAMES: dict[str, Words] = {"she": _words("anna emma lucy mary"), "he": _words("ben john paul tom")}
+NAMES = _words("anna ben emma john lucy tom")
 TRADES: dict[str, Words] = {
-    "food": _words("baker chef grocer"),
-    "colour": _words("painter tailor weaver"),
+    "food": _words("bakers chefs grocers"),
+    "colour": _words("painters tailors weavers"),
 }
-DAYS: dict[str, Words] = {"past": _words("yesterday once"), "future": _words("tomorrow soon")}
+DAYS: dict[str, Words] = {"past": _words("yesterday once"), "present": _words("today now")}
 DAYPARTS: dict[str, Words] = {"morning": _words("dawn sunrise"), "evening": _words("dusk sunset")}
 CLOCK = _words("five six seven eight")
 MEALS: dict[str, Words] = {
-    "morning": _words("breakfast porridge toast"),
-    "evening": _words("supper dinner stew"),
+    "morning": _words("breakfast porridge"),
+    "evening": _words("supper dinner"),
 }
 
 # Words with several senses: an earlier word decides which one is meant.
@@ -41,6 +51,11 @@ PLACES: dict[str, Words] = {
     "outdoor": _words("beach river hill"),
     "indoor": _words("library museum shop"),
 }
+POSITIONS: dict[str, Words] = {"outdoor": _words("near below"), "indoor": _words("inside behind")}
+OPEN_OR_NOT: dict[str, Words] = {
+    "outdoor": _words("outside outdoors"),
+    "indoor": _words("indoors upstairs"),
+}
 SIGHTS: dict[str, Words] = {
     "outdoor": _words("tree flower bush"),
     "indoor": _words("lamp sofa desk"),
@@ -55,6 +70,15 @@ PLURALS: dict[str, Words] = {
     "animals": _words("dogs cats birds"),
     "people": _words("girls boys women men"),
 }
+STUFFS: dict[str, Words] = {
+    "food": _words("juice cream jam"),
+    "colour": _words("paint ink dye"),
+}
+COMPANY: dict[str, Words] = {
+    "animal": _words("alone"),
+    "animals": _words("together apart"),
+    "people": _words("together apart"),
+}
 COLOURS = _words("red blue white")
 SIZES = _words("small big tiny")
 NUMBERS = _words("two three four")
@@ -65,52 +89,61 @@ FEELINGS: dict[str, Words] = {
 }
 NEGATIONS = _words("not never hardly")
 DEGREES = _words("really very")
+REACTIONS: dict[str, Words] = {
+    "positive": _words("laughing smiling dancing"),
+    "negative": _words("crying sighing frowning"),
+}
 
-MOTIONS = _verbs("crossed/cross passed/pass toured/tour")
-REACTIONS: dict[str, Verbs] = {
-    "positive": _verbs("laughed/laugh smiled/smile danced/dance"),
-    "negative": _verbs("cried/cry sighed/sigh frowned/frown"),
+MOVE = _verbs("crossed cross - -", "passed pass - -", "toured tour - -")
+LEAVE = _verbs("left leave - -")
+MEET = _verbs("met meet - -")
+MIX = _verbs("mixed mix - -")
+BE = _verbs("were are - -")
+COME = _verbs("came - comes -")
+FIND = _verbs("found - finds -")
+STAND: dict[str, tuple[Verb, ...]] = {  # what plants do, and furniture
+    "outdoor": _verbs("grew - grows -", "bloomed - blooms -"),
+    "indoor": _verbs("stood - stands -", "gleamed - gleams -"),
 }
-USES: dict[str, tuple[str, Verbs]] = {  # what one does to a thing of that kind, and its concept
-    "animal": ("care", _verbs("fed/feed petted/pet")),
-    "tool": ("handling", _verbs("used/use fixed/fix")),
-    "food": ("eating", _verbs("ate/eat served/serve")),
-    "vehicle": ("motion", _verbs("drove/drive parked/park")),
+USES: dict[str, tuple[str, tuple[Verb, ...]]] = {  # what one does to such a thing, and its concept
+    "animal": ("care", _verbs("fed feed - -", "petted pet - -")),
+    "tool": ("handling", _verbs("used use - -", "fixed fix - -")),
+    "food": ("eating", _verbs("ate eat - -", "served serve - -")),
+    "vehicle": ("motion", _verbs("drove drive - -", "parked park - -")),
 }
-EVENTS: dict[str, tuple[str, Verbs]] = {  # what happens to such a thing, and its concept
-    "animal": ("behaviour", _verbs("slept/sleep hid/hide drank/drink")),
-    "animals": ("behaviour", _verbs("slept/sleep hid/hide drank/drink")),
-    "people": ("speech", _verbs("talked/talk whispered/whisper argued/argue")),
-    "tool": ("failure", _verbs("broke/break rusted/rust snapped/snap")),
-    "food": ("decay", _verbs("smelled/smell melted/melt dried/dry")),
-    "vehicle": ("motion", _verbs("stopped/stop turned/turn rolled/roll")),
+_LIVE = _verbs("slept sleep sleeps sleeping", "hid hide hides hiding")
+EVENTS: dict[str, tuple[str, tuple[Verb, ...]]] = {  # what happens to such a thing, and its concept
+    "animal": ("behaviour", _LIVE),
+    "animals": ("behaviour", _LIVE),
+    "people": ("speech", _verbs("talked talk - talking", "whispered whisper - whispering")),
+    "tool": ("failure", _verbs("broke - breaks breaking", "rusted - rusts rusting")),
+    "food": ("decay", _verbs("melted - melts melting", "dried - dries drying")),
+    "vehicle": ("motion", _verbs("stopped - stops stopping", "rolled - rolls rolling")),
 }
-GETTING = _verbs("found/find bought/buy")
-PARTICLES = _words("down away aside")
 
 CONCEPTS: dict[str, str] = {
-    "person": "a name, or the pronoun that stands for it",
-    "profession": "what the person is; decides later on whether orange is a food or a colour",
+    "person": "a name, and we who tell the story",
+    "profession": "what we are; decides later on whether orange is a food or a colour",
     "people": "several persons",
     "animal": "one animal",
     "animals": "several animals",
     "tool": "a tool",
-    "food": "a food",
+    "food": "a food, or what is made of it",
     "vehicle": "a vehicle",
-    "colour": "a colour",
+    "colour": "a colour, or what is made of it",
     "size": "a size",
     "outdoor": "a place under the open sky",
     "indoor": "a place under a roof",
-    "plant": "what one sees outdoors",
-    "furniture": "what one sees indoors",
+    "plant": "what stands outdoors, and how",
+    "furniture": "what stands indoors, and how",
     "positive": "a good feeling and how it shows",
     "negative": "a bad feeling and how it shows",
-    "past": "a day or an act before now",
-    "future": "a day or an act after now",
+    "past": "a day or an act gone by",
+    "present": "a day or an act now",
     "morning": "a time in the morning",
     "evening": "a time in the evening",
     "meal": "a meal",
-    "motion": "persons and vehicles move",
+    "motion": "we move, or a vehicle does",
     "care": "what one does to animals",
     "handling": "what one does with tools",
     "eating": "what one does with food",
@@ -118,15 +151,14 @@ CONCEPTS: dict[str, str] = {
     "speech": "what people do",
     "failure": "what happens to tools",
     "decay": "what happens to food",
-    "quantity": "how many, more than one",
+    "quantity": "how many, and whether alone or together",
     "negation": "turns a feeling round",
     "degree": "strengthens a feeling",
     "article": "a, the",
-    "copula": "was, be",
-    "preposition": "at, for, to",
-    "connective": "and, or, so, finally",
-    "particle": "where to something is put",
-    "punctuation": "full stop and comma",
+    "copula": "were, are",
+    "preposition": "at, to, near, below, inside, behind",
+    "connective": "and, finally",
+    "punctuation": "the full stop",
 }
 """Every concept that ``labels`` can give, and what it means."""
 
@@ -135,7 +167,7 @@ _BY_CONTEXT: dict[tuple[str, ...], Words] = {
     ("animal", "tool"): THING_HOMOGRAPHS,
     ("food", "colour"): STUFF_HOMOGRAPHS,
     ("animal", "animals"): INVARIANT_PLURALS,
-    ("past", "future"): INVARIANT_VERBS,
+    ("past", "present"): INVARIANT_VERBS,
     ("positive", "negative"): (*FEELINGS["positive"], *FEELINGS["negative"]),
     ("morning", "evening"): CLOCK,
     ("animal", "tool", "food", "vehicle"): ("it", "one"),

@@ -6,33 +6,31 @@ from functools import cache
 from clvq_lens.toy import lexicon
 from clvq_lens.toy.slots import Option, Slot, Steps, one_of, say, share, slot
 
-HOMOGRAPH_SHARE = 0.85  # of the nouns, where a homograph is possible
-DESCRIBED_SHARE = 0.3  # of the nouns that may have an adjective
+HOMOGRAPH_SHARE = 0.9  # of the nouns, where a homograph is possible
+DESCRIBED_SHARE = 0.25  # of the nouns that may have an adjective
+EXTRA_SHARE = 0.5  # of the places where a word may be put in
+SIGHT_CONCEPTS = {"outdoor": "plant", "indoor": "furniture"}
 
 
 @dataclass(frozen=True)
 class Scene:
     """What the opening of a story settles for the rest of it."""
 
-    name: str
-    pronoun: str
-    trade: str  # "food" or "colour": what "orange" means to this person
-    tense: str  # "past" or "future"
+    trade: str  # "food" or "colour": what "orange" means to these people
+    tense: str  # "past" or "present"
     daytime: str  # "morning" or "evening"
     surroundings: str  # "outdoor" or "indoor"
     place: str
 
 
-def forms(verbs: lexicon.Verbs, tense: str) -> tuple[str, ...]:
-    """The verbs as they are written after "she" (past) or after "will" (future)."""
-    return tuple(past if tense == "past" else base for past, base in verbs)
+def plural(verbs: tuple[lexicon.Verb, ...], tense: str) -> lexicon.Words:
+    """The verbs as they are written after "we" or "they"."""
+    return tuple(verb.past if tense == "past" else verb.base for verb in verbs)
 
 
-def verb(verbs: lexicon.Verbs, concept: str, tense: str) -> Steps[None]:
-    """A verb of which the tense can be seen."""
-    if tense == "future":
-        yield from say("will", "future")
-    yield one_of(forms(verbs, tense), concept)
+def singular(verbs: tuple[lexicon.Verb, ...], tense: str) -> lexicon.Words:
+    """The verbs as they are written after "it" or a name."""
+    return tuple(verb.past if tense == "past" else verb.third for verb in verbs)
 
 
 @cache
@@ -41,7 +39,7 @@ def nouns(kinds: tuple[str, ...], homographs: lexicon.Words, described: bool) ->
     plain = {**lexicon.THINGS, **lexicon.PLURALS, **lexicon.SIGHTS}
     groups: list[list[Option]] = []
     for kind in kinds:
-        concept = {"outdoor": "plant", "indoor": "furniture"}.get(kind, kind)
+        concept = SIGHT_CONCEPTS.get(kind, kind)
         unclear = [word for word in homographs if kind in lexicon.AMBIGUOUS[word]]
         unclear_share = HOMOGRAPH_SHARE if unclear else 0.0
         groups.append(share(plain[kind], concept, 1 - unclear_share, kind))
@@ -64,19 +62,43 @@ def noun(kinds: tuple[str, ...], homographs: lexicon.Words = ()) -> Steps[str]:
 def event(scene: Scene, kind: str) -> Steps[None]:
     """What "it" or "they" did: only the kind of what they stand for tells."""
     concept, verbs = lexicon.EVENTS[kind]
-    yield from say("they" if kind in lexicon.PLURALS else "it", kind)
-    yield from verb(verbs, concept, scene.tense)
-    yield from where(scene, ".", "punctuation")
-
-
-def where(scene: Scene, word: str, concept: str) -> Steps[None]:
-    """Perhaps "here" or "there", then ``word``."""
-    chosen = yield or_where(word, concept, scene.surroundings)
-    if chosen.word != word:
-        yield from say(word, concept)
+    many = kind in lexicon.PLURALS
+    yield from say("they" if many else "it", kind)
+    yield one_of((plural if many else singular)(verbs, scene.tense), concept)
+    yield from end(scene)
 
 
 @cache
-def or_where(word: str, concept: str, surroundings: str) -> Slot:
-    """The sentence goes on with ``word``, or says first where it happened."""
-    return slot(share([word], concept, 0.3), share(["here", "there"], surroundings, 0.7))
+def participles(kind: str) -> Slot:
+    """What a thing of this kind may be found doing."""
+    concept, verbs = lexicon.EVENTS[kind]
+    return slot(share((verb.participle for verb in verbs), concept))
+
+
+@cache
+def ends(surroundings: str) -> Slot:
+    """The sentence ends, or says first where it was."""
+    return slot(share(["."], "punctuation", 0.35), share(["here", "there"], surroundings, 0.65))
+
+
+@cache
+def maybe(word: str, concept: str, extra: tuple[str, ...], extra_concept: str) -> Slot:
+    """Go on with ``word``, or put one of the extra words before it."""
+    return slot(
+        share([word], concept, 1 - EXTRA_SHARE), share(extra, extra_concept, EXTRA_SHARE, "extra")
+    )
+
+
+def full_stop(scene: Scene) -> Steps[None]:
+    """A full stop, perhaps with "outside" or "indoors" before it."""
+    words = lexicon.OPEN_OR_NOT[scene.surroundings]
+    chosen = yield maybe(".", "punctuation", words, scene.surroundings)
+    if chosen.leads == "extra":
+        yield from say(".", "punctuation")
+
+
+def end(scene: Scene) -> Steps[None]:
+    """A full stop, perhaps with "there" or "there outside" before it."""
+    chosen = yield ends(scene.surroundings)
+    if chosen.word != ".":
+        yield from full_stop(scene)

@@ -57,7 +57,7 @@ ARCHITECTURE: dict[str, Any] = {
 class Recipe:
     """How the model is trained."""
 
-    n_steps: int = 4000
+    n_steps: int = 3000
     batch_size: int = 64
     learning_rate: float = 3e-3
     warmup_steps: int = 200

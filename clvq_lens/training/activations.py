@@ -158,9 +158,9 @@ class ShuffledStream:
         self._fits = self._fill(first=True)
 
     def once(self) -> Iterator[Activations]:
-        """All activations one time, not shuffled: from the buffer if they fit, else from the model."""
+        """All activations one time: from the buffer, shuffled, if they fit, else from the model."""
         if self._fits:
-            return self._of_sequences(self._buffer, shuffled=False)
+            return self._of_sequences(self._buffer)
         return self._source.batches(self._documents())
 
     def __iter__(self) -> Iterator[Activations]:
@@ -171,8 +171,9 @@ class ShuffledStream:
                 self.position = Position(self.position.epoch + 1)
             else:
                 half = len(buffer) // 2
-                self._buffer = buffer[:half]
-                yield from self._batches(buffer[half:])
+                self._buffer, leaving = buffer[:half], self._batches(buffer[half:])
+                del buffer  # or what has left would stay in memory while others come
+                yield from leaving
                 self._fill()
 
     def _fill(self, *, first: bool = False) -> bool:
@@ -193,7 +194,7 @@ class ShuffledStream:
     def _read(self) -> Iterator[_Sequence]:
         """The sequences of one epoch."""
         for batch in self._source.batches(self._counted(self._documents())):
-            for row in range(len(batch.mask)):
+            for row in batch.mask.any(1).nonzero().flatten().tolist():  # with a real token
                 keep = batch.attended[row] if self._whole_sequences else batch.mask[row]
                 parts = (batch.source, batch.target, batch.tokens, batch.mask)
                 yield _Sequence(*(part[row][keep] for part in parts))
@@ -211,11 +212,11 @@ class ShuffledStream:
         return torch.randperm(n, generator=self._generator, device=self._generator.device)
 
     def _batches(self, sequences: list[_Sequence]) -> Iterator[Activations]:
-        return self._of_sequences(sequences) if self._whole_sequences else self._of_tokens(sequences)
+        return (
+            self._of_sequences(sequences) if self._whole_sequences else self._of_tokens(sequences)
+        )
 
-    def _of_sequences(
-        self, sequences: list[_Sequence], *, shuffled: bool = True
-    ) -> Iterator[Activations]:
+    def _of_sequences(self, sequences: list[_Sequence]) -> Iterator[Activations]:
         """Sequences of similar length share a batch; the batches come in random order."""
         sequences = sorted(sequences, key=lambda sequence: len(sequence.mask))
         groups: list[list[_Sequence]] = []
@@ -224,8 +225,7 @@ class ShuffledStream:
             if not groups or (len(groups[-1]) + 1) * longest > self._batch_tokens:
                 groups.append([])
             groups[-1].append(sequence)
-        order = self._permutation(len(groups)).tolist() if shuffled else range(len(groups))
-        for index in order:
+        for index in self._permutation(len(groups)).tolist():
             yield _padded(groups[index])
 
     def _of_tokens(self, sequences: list[_Sequence]) -> Iterator[Activations]:

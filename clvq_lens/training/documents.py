@@ -3,10 +3,12 @@
 import hashlib
 import itertools
 import json
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from clvq_lens.errors import DataError, EmptyCorpusError
 
-Document = str | Int[Tensor, " pos"]
+Document = str | Int[Tensor, " _"]
 Data = str | Path | Tensor | Iterable[Any]
 """A text, texts, a .txt or .jsonl path, tokens [row, pos], or a Hugging Face dataset."""
 
@@ -22,6 +24,7 @@ _SUFFIXES = (".txt", ".jsonl")
 _SPLIT_LOOK_AHEAD = 2_000  # documents from which the held-out threshold is taken
 
 
+@runtime_checkable
 class Documents(Protocol):
     """Something that yields the same documents every time it is iterated over."""
 
@@ -61,7 +64,7 @@ def _open(data: Data) -> Documents:
             f"The data are a mapping with the keys {sorted(map(str, data))}. "
             f"Pass one of its parts, such as data['train']."
         )
-    if hasattr(data, "column_names"):
+    if getattr(data, "column_names", None) is not None:  # a streamed dataset may not know them
         return _Texts(data, column=_text_column(data))
     if not isinstance(data, Iterable):
         raise DataError(
@@ -69,7 +72,7 @@ def _open(data: Data) -> Documents:
             f"tokens, a path to a .txt or .jsonl file, or a dataset."
         )
     if iter(data) is data:
-        return _spool(_Texts(data))
+        return _Spooled(_Texts(data))
     return _Texts(data)
 
 
@@ -104,7 +107,7 @@ class _Texts:
 
     def __iter__(self) -> Iterator[Document]:
         for index, item in enumerate(self._texts):
-            text = item[self._column or "text"] if isinstance(item, Mapping) else item
+            text = self._text_of(item, index) if isinstance(item, Mapping) else item
             if not isinstance(text, str):
                 raise DataError(
                     f"Document {index} is {type(text).__name__}, expected a string. "
@@ -112,6 +115,15 @@ class _Texts:
                 )
             if text.strip():
                 yield text
+
+    def _text_of(self, row: Mapping[str, Any], index: int) -> Any:
+        column = self._column or "text"
+        if column not in row:
+            raise DataError(
+                f"Document {index} has the fields {list(row)}, none of them named {column!r}. "
+                f"Pass rows with a text, or the texts themselves."
+            )
+        return row[column]
 
 
 class _File:
@@ -127,9 +139,10 @@ class _File:
     def __iter__(self) -> Iterator[Document]:
         with self._path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
-                text = line if self._path.suffix == ".txt" else self._parse(line, number)
+                is_text = self._path.suffix == ".txt"
+                text = line.rstrip("\n") if is_text else self._parse(line, number)
                 if text.strip():
-                    yield text.strip("\n")
+                    yield text
 
     def _parse(self, line: str, number: int) -> str:
         if not line.strip():
@@ -150,16 +163,13 @@ class _File:
 class _Spooled(_File):
     """Texts copied to a temporary file, which is deleted with this object."""
 
-    def __init__(self, folder: "tempfile.TemporaryDirectory[str]") -> None:
-        super().__init__(Path(folder.name) / "texts.jsonl")
-        self._folder = folder
-
-
-def _spool(texts: Iterable[Document]) -> Documents:
-    folder = tempfile.TemporaryDirectory(prefix="clvq-lens-")
-    with (Path(folder.name) / "texts.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(text) + "\n" for text in texts)
-    return _Spooled(folder)
+    def __init__(self, texts: Iterable[Document]) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="clvq-lens-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = folder / "texts.jsonl"
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(text) + "\n" for text in texts)
+        super().__init__(path)
 
 
 # ---- held-out part -------------------------------------------------------------------------------

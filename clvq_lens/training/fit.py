@@ -17,7 +17,7 @@ from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import TableDecoder
 from clvq_lens.quantizer.initialization import Reservoir
 from clvq_lens.training.activations import Activations, ActivationSource, ShuffledStream
-from clvq_lens.training.documents import Data, Document, Split, open_documents
+from clvq_lens.training.documents import Data, Split, open_documents
 from clvq_lens.training.history import History, Record
 from clvq_lens.training.objective import Objective, Step
 
@@ -79,9 +79,7 @@ class Fit:
         self.quantizer, self.config, self.progress = quantizer, config, progress
         self.generator = torch.Generator(quantizer.device).manual_seed(config.seed)
         self.split = Split(open_documents(data), config.held_out_fraction)
-        self.activations = ActivationSource(
-            host, source, target, long_texts=config.long_texts
-        )
+        self.activations = ActivationSource(host, source, target, long_texts=config.long_texts)
         self.objective = Objective(host, quantizer, target, config)
         self.history = History()
         self.learns = not isinstance(quantizer.decoder, TableDecoder)

@@ -1,11 +1,10 @@
 """History: what happened during a fit."""
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Literal
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
+import pandas as pd
+import plotly.graph_objects as go
 
 Stop = Literal["finished", "early", "interrupted"]
 
@@ -66,13 +65,12 @@ class History:
     n_training_documents: int = 0
     n_held_out_documents: int = 0
 
-    def frame(self) -> "pd.DataFrame":
+    def frame(self) -> pd.DataFrame:
         """One row for every validation."""
-        import pandas as pd
+        columns = [column.name for column in fields(Record)]
+        return pd.DataFrame([asdict(record) for record in self.records], columns=columns)
 
-        return pd.DataFrame([asdict(record) for record in self.records])
-
-    def plot(self) -> "go.Figure":
+    def plot(self) -> go.Figure:
         """FVU, perplexity and, if trained on, KL over the tokens seen."""
         from clvq_lens.plots.training import plot_history
 

@@ -55,7 +55,9 @@ def token_batches(
     while window := list(islice(numbered, _WINDOW)):
         sequences = [
             (number, piece)
-            for (number, _), ids in zip(window, _token_ids(host, [d for _, d in window]), strict=True)
+            for (number, _), ids in zip(
+                window, _token_ids(host, [d for _, d in window]), strict=True
+            )
             for piece in _fit_context(ids, host.n_context, long_texts, number, special)
         ]
         sequences.sort(key=lambda sequence: len(sequence[1]))
@@ -63,7 +65,7 @@ def token_batches(
             yield _batch(group, host.padding_token, special)
 
 
-def _token_ids(host: Host, documents: list[Document]) -> list[Int[Tensor, " pos"]]:
+def _token_ids(host: Host, documents: list[Document]) -> list[Int[Tensor, " _"]]:
     texts = [document for document in documents if isinstance(document, str)]
     tokenized = iter(host.tokenize(texts) if texts else [])
     return [next(tokenized) if isinstance(doc, str) else doc for doc in documents]
@@ -86,7 +88,9 @@ def _fit_context(
     )
 
 
-def _groups(sequences: list[tuple[int, Tensor]], n_positions: int) -> Iterator[list[tuple[int, Tensor]]]:
+def _groups(
+    sequences: list[tuple[int, Tensor]], n_positions: int
+) -> Iterator[list[tuple[int, Tensor]]]:
     group: list[tuple[int, Tensor]] = []
     for number, ids in sequences:  # sorted: the last one of a group is its longest
         if group and (len(group) + 1) * len(ids) > n_positions:

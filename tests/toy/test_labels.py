@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter, defaultdict
 
 import pytest
@@ -6,10 +7,11 @@ from clvq_lens.errors import DataError
 from clvq_lens.toy import AMBIGUOUS, CONCEPTS, generate, labels
 
 STORY = (
-    "yesterday at dusk emma the tailor crossed the field to the bank . she met two sheep . "
-    "they hid there . she fed the mouse . it slept . ben found one and fed it . "
-    "she mixed orange and lime for the sofa . finally she left the bank ."
+    "yesterday at dusk we painters crossed the field to the bank below the hill . "
+    "we met two sheep together . they slept there outside . we mixed orange paint and lime ink . "
+    "we fed the mouse hiding here . it slept . tom found one sleeping . finally we left the bank ."
 )
+OPENING = "once at dawn we chefs passed the hall to the bank ."
 
 
 def labelled(text: str) -> list[tuple[str, str]]:
@@ -23,10 +25,8 @@ def test_a_story_written_by_hand_is_labelled_by_what_its_words_mean():
     assert concepts["bank"] == ["outdoor", "outdoor"]
     assert concepts["sheep"] == ["animals"]
     assert concepts["they"] == ["animals"]
-    assert concepts["there"] == ["outdoor"]
-    assert concepts["mouse"] == ["animal"]
-    assert concepts["it"] == ["animal", "animal"]
-    assert concepts["one"] == ["animal"]
+    assert concepts["there"] == concepts["here"] == ["outdoor"]
+    assert concepts["mouse"] == concepts["it"] == concepts["one"] == ["animal"]
     assert concepts["orange"] == concepts["lime"] == ["colour"]
     assert concepts["dusk"] == ["evening"]
     assert concepts["."] == ["punctuation"] * 8
@@ -35,26 +35,24 @@ def test_a_story_written_by_hand_is_labelled_by_what_its_words_mean():
 @pytest.mark.parametrize(
     ("text", "word", "concept"),
     [
-        ("once at dawn tom the chef passed the hall to the bank", "bank", "indoor"),
-        ("once at dawn tom the chef passed the hall to the pool . here", "here", "indoor"),
-        ("once at dawn tom the chef passed the hall to the pool . at six", "six", "morning"),
-        ("once at dusk tom the chef passed the hall to the pool . at six", "six", "evening"),
-        ("once at dusk tom the chef passed the hall to the pool . he used the bat", "bat", "tool"),
-        ("once at dusk tom the chef passed the hall to the pool . he met a fish", "fish", "animal"),
-        ("once at dusk tom the chef passed the hall to the pool . he mixed lime", "lime", "food"),
-        ("once at dusk tom the chef passed the hall to the pool . he put", "put", "past"),
-        ("soon at dusk tom the chef will pass the hall to the pool . he will put", "put", "future"),
-        ("once at dusk tom the chef passed the hall to the pool . he was sad", "sad", "negative"),
-        (
-            "once at dusk tom the chef passed the hall to the pool . he was never very sad",
-            "sad",
-            "positive",
-        ),
-        (
-            "once at dusk tom the chef passed the hall to the pool . he met two men . they",
-            "they",
-            "people",
-        ),
+        ("once at dawn we chefs passed the hall to the bank", "bank", "indoor"),
+        ("once at dawn we chefs passed the field to the bank", "bank", "outdoor"),
+        (f"{OPENING} here", "here", "indoor"),
+        (f"{OPENING} at six", "six", "morning"),
+        (f"{OPENING.replace('dawn', 'sunset')} at six", "six", "evening"),
+        (f"{OPENING} we used the bat", "bat", "tool"),
+        (f"{OPENING} we petted the bat", "bat", "animal"),
+        (f"{OPENING} we met a fish", "fish", "animal"),
+        (f"{OPENING} we met two tiny fish", "fish", "animals"),
+        (f"{OPENING} we mixed lime", "lime", "food"),
+        (f"{OPENING.replace('chefs', 'weavers')} we mixed lime", "lime", "colour"),
+        (f"{OPENING} the bread we put", "put", "past"),
+        ("now at dusk we chefs pass the hall to the bank . the bread we put", "put", "present"),
+        (f"{OPENING} we were sad", "sad", "negative"),
+        (f"{OPENING} we were never very sad", "sad", "positive"),
+        (f"{OPENING} we met two men . they", "they", "people"),
+        (f"{OPENING} the bread we cut melted . tom found one", "one", "food"),
+        (f"{OPENING} the car we cut stopped . tom found one", "one", "vehicle"),
     ],
 )
 def test_the_words_before_decide_what_a_word_means(text: str, word: str, concept: str):
@@ -93,7 +91,7 @@ def test_no_sense_of_an_ambiguous_word_is_the_usual_one(concepts_by_word):
 
 
 def test_a_fifth_of_the_words_have_to_be_read_in_context(concepts_by_word):
-    words = {word: n.total() for word, n in concepts_by_word.items() if word not in ".,"}
+    words = {word: n.total() for word, n in concepts_by_word.items() if word != "."}
     assert sum(words[word] for word in AMBIGUOUS) / sum(words.values()) > 0.2
 
 
@@ -101,6 +99,21 @@ def test_looking_up_each_word_gets_a_tenth_of_the_tokens_wrong(concepts_by_word)
     n_tokens = sum(n.total() for n in concepts_by_word.values())
     n_right = sum(max(n.values()) for n in concepts_by_word.values())
     assert n_right / n_tokens < 0.92
+
+
+def test_the_next_word_tells_the_senses_of_an_ambiguous_word_apart():
+    # Otherwise a language model would have no reason to know the sense where the word stands.
+    after: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    texts = generate(4000, seed=3)
+    for text, row in zip(texts, labels(texts), strict=True):
+        words = text.split()
+        for word, concept, following in zip(words, row, words[1:], strict=False):
+            after[word][concept][following] += 1
+    for word, concepts in AMBIGUOUS.items():
+        for one, other in itertools.combinations(concepts, 2):
+            p, q = after[word][one], after[word][other]
+            overlap = sum(min(p[w] / p.total(), q[w] / q.total()) for w in p)
+            assert overlap < 0.7, (word, one, other)
 
 
 def test_a_prompt_has_the_labels_of_the_text_it_begins():
@@ -114,14 +127,14 @@ def test_labels_of_no_texts_are_no_labels():
 
 
 def test_a_word_out_of_place_is_named_with_its_position_and_what_was_expected():
-    good, bad = "soon at dawn", "soon at noon"
-    with pytest.raises(DataError, match=r"Text 1 .* word 2, 'noon', .* 'soon at'.*'dawn'"):
+    good, bad = "now at dawn", "now at noon"
+    with pytest.raises(DataError, match=r"Text 1 .* word 2, 'noon', .* 'now at'.*'dawn'"):
         labels([good, bad])
 
 
 def test_a_known_word_in_the_wrong_tense_is_refused():
     with pytest.raises(DataError, match="'crossed', cannot follow"):
-        labels(["soon at dawn emma the tailor crossed the field"])
+        labels(["now at dawn we tailors crossed the field"])
 
 
 def test_a_text_that_goes_on_after_its_end_is_refused():
@@ -137,4 +150,4 @@ def test_an_empty_text_is_refused():
 
 def test_one_string_instead_of_a_list_is_refused():
     with pytest.raises(DataError, match=r"Pass \[text\]"):
-        labels("soon at dawn")
+        labels("now at dawn")

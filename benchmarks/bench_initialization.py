@@ -1,0 +1,117 @@
+"""Scaled-spherical initialisation beside faiss and scikit-learn: 80,000 x 768 to 400 codes.
+
+All three get the same unit vectors' data in the same process, in turns. Cosine inertia is
+measured by one function on the centroids that each returns.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from clvq_lens.quantizer.initialization import initialize
+
+
+def gaussian(n: int, d: int, *, seed: int) -> Float[Tensor, "n d"]:
+    """Noise without any structure."""
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def residual_like(n: int, d: int, *, seed: int) -> Float[Tensor, "n d"]:
+    """Like a residual stream: mean cosine 0.86, heavy-tailed clusters, decaying spectrum."""
+    g = torch.Generator().manual_seed(seed)
+    spectrum = torch.arange(1, d + 1).pow(-0.5)
+    spectrum /= spectrum.square().mean().sqrt()
+    centers = torch.randn(1500, d, generator=g) * spectrum
+    shares = torch.arange(1, len(centers) + 1).pow(-1.1)
+    z = centers[torch.multinomial(shares, n, replacement=True, generator=g)]
+    z += 0.6 * torch.randn(n, d, generator=g) * (1 + spectrum.flip(0)) / 2
+    z = z @ torch.linalg.qr(torch.randn(d, d, generator=g))[0]
+    mean = normalize(torch.randn(d, generator=g), dim=0)
+    z += mean * (z.square().sum(1).mean() * 0.85 / 0.15).sqrt()
+    return z * torch.exp(0.25 * torch.randn(n, 1, generator=g))
+
+
+def ours(z: Tensor, n_codes: int, seed: int) -> Tensor:
+    return initialize(z, n_codes, generator=torch.Generator().manual_seed(seed)).centroids
+
+
+def faiss_spherical(z: Tensor, n_codes: int, seed: int) -> Tensor:
+    import faiss
+
+    kmeans = faiss.Kmeans(z.shape[1], n_codes, niter=25, spherical=True, seed=seed)
+    kmeans.train(normalize(z).numpy())
+    return torch.from_numpy(kmeans.centroids)
+
+
+def sklearn_unit(z: Tensor, n_codes: int, seed: int) -> Tensor:
+    from sklearn.cluster import KMeans
+
+    kmeans = KMeans(n_codes, n_init=1, random_state=seed).fit(normalize(z).numpy())
+    return torch.from_numpy(kmeans.cluster_centers_).float()
+
+
+METHODS = {"ours": ours, "faiss": faiss_spherical, "scikit-learn": sklearn_unit}
+
+
+def cosine_inertia(z: Float[Tensor, "n d"], centroids: Float[Tensor, "k d"]) -> float:
+    """Mean over rows of 1 - cosine to the nearest centroid."""
+    unit = normalize(centroids).T
+    cosines = [(normalize(rows) @ unit).amax(1).double() for rows in z.split(4096)]
+    return 1 - torch.cat(cosines).mean().item()
+
+
+def run(
+    *,
+    n_rows: int = 80_000,
+    d: int = 768,
+    n_codes: int = 400,
+    n_repetitions: int = 5,
+    n_sklearn: int = 1,
+    kinds: tuple[Callable[..., Tensor], ...] = (gaussian, residual_like),
+) -> list[dict]:
+    """Medians over interleaved runs, each with its own seed."""
+    table = []
+    for kind in kinds:
+        z = kind(n_rows, d, seed=0)
+        runs: dict[str, list[tuple[float, float]]] = {name: [] for name in METHODS}
+        for seed in range(n_repetitions):
+            for name, method in METHODS.items():
+                if name == "scikit-learn" and seed >= n_sklearn:
+                    continue
+                start = time.perf_counter()
+                centroids = method(z, n_codes, seed)
+                wait_s = time.perf_counter() - start
+                runs[name].append((wait_s, cosine_inertia(z, centroids)))
+        table += [_row(kind.__name__, name, runs) for name in METHODS if runs[name]]
+    return table
+
+
+def _row(data: str, name: str, runs: dict[str, list[tuple[float, float]]]) -> dict:
+    own, times = (statistics.median(t for t, _ in runs[n]) for n in ("ours", name))
+    inertias = [inertia for _, inertia in runs[name]]
+    return {
+        "data": data,
+        "method": name,
+        "runs": len(inertias),
+        "median_s": round(times, 2),
+        "ours / this": round(own / times, 3),
+        "inertia mean": round(statistics.mean(inertias), 6),
+        "lowest": round(min(inertias), 6),
+        "highest": round(max(inertias), 6),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--sklearn", type=int, default=1)
+    options = parser.parse_args()
+    results = run(n_repetitions=options.repetitions, n_sklearn=options.sklearn)
+    print(pd.DataFrame(results).to_string(index=False))

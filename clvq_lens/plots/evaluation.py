@@ -1,0 +1,56 @@
+"""A report in pictures."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from clvq_lens.plots.theme import COLOURS, themed
+
+_CONDITIONS = {
+    "ce_clean": "model as it is",
+    "ce_spliced": "target := reconstruction",
+    "ce_mean_ablated": "target := its mean",
+    "ce_zero_ablated": "target := zero",
+}
+
+
+def plot_cross_entropy(frame: pd.DataFrame) -> go.Figure:
+    """Cross-entropy of the model as it is, spliced and ablated, with intervals over documents.
+
+    Args:
+        frame: From `Report.frame()`.
+    """
+    rows = frame[frame["metric"].isin(list(_CONDITIONS))]
+    value, low, high = (rows[column].to_numpy(dtype=float) for column in ("value", "low", "high"))
+    bars = go.Bar(
+        x=value,
+        y=[_CONDITIONS[metric] for metric in rows["metric"]],
+        orientation="h",
+        marker={"color": COLOURS[0]},
+        text=[f"{number:.3f}" for number in value],
+        error_x={"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low},
+    )
+    figure = go.Figure(bars)
+    figure.update_xaxes(title_text="cross-entropy in nats per token (95 % interval over documents)")
+    figure.update_yaxes(autorange="reversed", title_text="")
+    return themed(figure, title="What the reconstruction costs the model", height=300)
+
+
+def plot_recovery(frame: pd.DataFrame) -> go.Figure:
+    """Concept recovery of codes beside k-means, token identity and shuffled labels.
+
+    Args:
+        frame: From `Recovery.frame()`.
+    """
+    figure = go.Figure()
+    for index, (tokens, rows) in enumerate(frame.groupby("tokens", sort=False)):
+        for metric, pattern in (("nmi", ""), ("purity", "/")):
+            figure.add_bar(
+                x=rows["method"],
+                y=rows[metric],
+                name=f"{'NMI' if metric == 'nmi' else 'purity'}, {tokens} tokens",
+                marker={"color": COLOURS[index], "pattern": {"shape": pattern}},
+                text=[f"{value:.2f}" for value in rows[metric]],
+            )
+    figure.update_yaxes(title_text="agreement with the true concepts (0 to 1)", range=[0, 1.05])
+    figure.update_xaxes(title_text="")
+    return themed(figure, title="Do codes recover the true concepts?", height=440)

@@ -1,0 +1,433 @@
+"""Saved quantizers: exact round trips, refusals that say what is wrong, and the golden file.
+
+``golden/`` holds a quantizer saved by format version 1, and what it computed then. It must load
+for ever. Only a new format version gets a new golden folder; it is written by
+
+    .venv/bin/python tests/quantizer/test_files.py
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jaxtyping
+import pytest
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+import clvq_lens
+from clvq_lens.config import CLVQConfig
+from clvq_lens.errors import FileFormatError, NewerFormatError, NotFittedError
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.files import FORMAT_VERSION, load, save
+from clvq_lens.quantizer.origin import Origin
+
+GOLDEN = Path(__file__).parent / "golden"
+KINDS = [
+    pytest.param({"decoder": "transformer"}, id="transformer"),
+    pytest.param({"decoder": "transformer", "decoder_memory": "encoder"}, id="with-memory"),
+    pytest.param({"decoder": "mlp"}, id="mlp"),
+    pytest.param({"decoder": "table"}, id="table"),
+]
+ORIGIN = Origin(
+    model_name="tiny",
+    n_layers=2,
+    d_model=4,
+    d_vocab=10,
+    dtype="float32",
+    layer_norm_folded=True,
+    weights_centered=False,
+    source="blocks.0.hook_resid_post",
+    target="blocks.1.hook_resid_post",
+    name="0-1",
+)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make(seed: int = 0, **options: Any) -> CrossLayerQuantizer:
+    """A tiny fitted quantizer with random weights everywhere."""
+    generator = torch.Generator().manual_seed(seed)
+    options = {"n_codes": 4, "top_k": 2, "decoder_layers": 1, "d_decoder_mlp": 4, **options}
+    quantizer = CrossLayerQuantizer(CLVQConfig(**options), 4, 4, generator=generator)
+    source, target = random(40, 4, seed=seed + 1), random(40, 4, seed=seed + 2)
+    quantizer.initialize_(source, target, generator=generator)
+    with torch.no_grad():
+        for parameter in quantizer.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    usage = torch.tensor([10, 9, 8, 0])
+    quantizer.record_(usage, random(4, 4, seed=3).double(), random(4, 4, seed=4).double())
+    quantizer.origin = ORIGIN
+    return quantizer
+
+
+def make_golden() -> None:
+    """Writes the golden folder."""
+    quantizer, source = make(), random(2, 5, 4, seed=9)
+    save(quantizer, GOLDEN)
+    found = {"codes": quantizer.assign(source), "recon": quantizer(source).detach()}
+    record = {"source": source, **found}
+    text = json.dumps({name: value.tolist() for name, value in record.items()}, indent=1)
+    (GOLDEN / "expected.json").write_text(text + "\n")
+
+
+def weights_of(folder: Path) -> Path:
+    (path,) = folder.glob("weights-*.safetensors")
+    return path
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def edit_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    """Changes tensors and gives the file its right hash, as somebody with intent would."""
+    path = weights_of(folder)
+    tensors = load_tensors(path.read_bytes())
+    change(tensors)
+    path.write_bytes(save_tensors(tensors))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit_config(folder, lambda config: config.update(sha256=digest))
+
+
+@pytest.fixture(autouse=True)
+def as_for_a_user() -> Iterator[None]:
+    """Turns off the type checks of the test run, which would refuse wrong types before we do."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    return save(make(), tmp_path / "saved")
+
+
+# ---- round trips -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_a_loaded_quantizer_has_the_same_bits(options: dict[str, Any], tmp_path: Path):
+    quantizer, source = make(**options), random(2, 5, 4, seed=9)
+    again = load(save(quantizer, tmp_path))
+    assert again.config == quantizer.config
+    assert again.origin == ORIGIN
+    assert not again.training
+    assert again.fitted
+    one, other = quantizer.state_dict(), again.state_dict()
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert tensor.dtype == other[name].dtype, name
+        assert torch.equal(tensor, other[name]), name
+    assert torch.equal(again(source), quantizer(source))
+    assert torch.equal(again.assign(source), quantizer.assign(source))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_widths_direction_and_a_missing_origin_come_back(causal: bool, tmp_path: Path):
+    quantizer = CrossLayerQuantizer(CLVQConfig(n_codes=3, top_k=1), 4, 6, causal=causal)
+    quantizer.record_(torch.ones(3).long(), random(3, 4), random(3, 6))
+    again = load(save(quantizer, tmp_path))
+    assert (again.d_source, again.d_target, again.causal) == (4, 6, causal)
+    assert again.origin is None
+
+
+def test_a_folder_is_made_where_needed_and_may_be_a_string(tmp_path: Path):
+    folder = save(make(), str(tmp_path / "runs" / "gpt2-4-8"))
+    assert folder == tmp_path / "runs" / "gpt2-4-8"
+    assert load(str(folder)).fitted
+
+
+def test_a_folder_holds_one_readable_config_and_one_file_of_weights(saved: Path):
+    weights = weights_of(saved)
+    assert files_in(saved) == ["config.json", weights.name]
+    config = json.loads((saved / "config.json").read_text())
+    assert (config["format"], config["format_version"]) == ("clvq_lens", FORMAT_VERSION)
+    assert config["library_version"] == clvq_lens.__version__
+    assert config["quantizer"]["n_codes"] == 4
+    assert config["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert {oct(path.stat().st_mode)[-3:] for path in saved.iterdir()} == {"644"}
+
+
+def test_saving_twice_leaves_one_file_of_weights(tmp_path: Path):
+    save(make(seed=0), tmp_path)
+    first = weights_of(tmp_path)
+    save(make(seed=0), tmp_path)
+    assert weights_of(tmp_path) == first  # the same quantizer has the same bytes
+    save(make(seed=1), tmp_path)
+    assert weights_of(tmp_path) != first
+    expected = make(seed=1).state_dict()["codebook.vectors"]
+    assert torch.equal(load(tmp_path).codebook.vectors, expected)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "weights-best.safetensors"])
+def test_saving_does_not_touch_other_files_in_the_folder(tmp_path: Path, name: str):
+    (tmp_path / name).write_text("mine")
+    save(make(), tmp_path)
+    save(make(seed=1), tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_loading_leaves_the_global_generator_alone(saved: Path):
+    state = torch.get_rng_state()
+    load(saved)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---- refusing to save --------------------------------------------------------------------------
+
+
+def test_an_unfitted_quantizer_is_not_saved(tmp_path: Path):
+    with pytest.raises(NotFittedError, match="has not been fitted"):
+        save(CrossLayerQuantizer(CLVQConfig(n_codes=4, top_k=2), 4, 4), tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_not_overwritten(tmp_path: Path):
+    (tmp_path / "saved").write_text("mine")
+    with pytest.raises(FileExistsError, match="saved"):
+        save(make(), tmp_path / "saved")
+    assert (tmp_path / "saved").read_text() == "mine"
+
+
+@pytest.mark.parametrize("n_done", [0, 1])
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_an_interrupted_save_leaves_the_previous_one(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, n_done: int, error: type[BaseException]
+):
+    replace, calls = os.replace, []
+
+    def fail(old: str, new: Path) -> None:
+        calls.append(new)
+        if len(calls) > n_done:
+            raise error("no space left")
+        replace(old, new)
+
+    before = files_in(saved)
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(error, match="no space left"):
+        save(make(seed=1), saved)
+    monkeypatch.undo()
+    assert torch.equal(load(saved).codebook.vectors, make(seed=0).codebook.vectors)
+    assert not [name for name in files_in(saved) if name.startswith(".")]
+    assert len(files_in(saved)) == len(before) + n_done
+    save(make(seed=1), saved)
+    assert len(files_in(saved)) == 2
+    assert torch.equal(load(saved).codebook.vectors, make(seed=1).codebook.vectors)
+
+
+# ---- refusing to load: config.json -------------------------------------------------------------
+
+
+def test_a_folder_without_a_config_is_refused(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"No config\.json in .*Pass the folder"):
+        load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"No config\.json in "):
+        load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\x00", b"{'format': 'clvq_lens'}"])
+def test_a_config_that_is_no_json_is_refused(saved: Path, content: bytes):
+    (saved / "config.json").write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"config\.json is damaged: .*Save the quantizer"):
+        load(saved)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "3", "null", '{"architectures": ["GPT2"]}'])
+def test_the_json_of_somebody_else_is_refused(saved: Path, content: str):
+    (saved / "config.json").write_text(content)
+    with pytest.raises(FileFormatError, match="was not written by clvq_lens"):
+        load(saved)
+
+
+def test_a_newer_format_asks_for_an_upgrade(saved: Path):
+    edit_config(saved, lambda config: config.update(format_version=99, new_field=1))
+    with pytest.raises(NewerFormatError, match=r"format version 99; .* reads up to 1\. Upgrade it"):
+        load(saved)
+
+
+@pytest.mark.parametrize("version", [0, None, "1"])
+def test_an_unknown_format_version_is_refused(saved: Path, version: object):
+    edit_config(saved, lambda config: config.update(format_version=version))
+    with pytest.raises(FileFormatError, match=f"format version {version!r}, missing fields"):
+        load(saved)
+
+
+def test_a_missing_field_is_named(saved: Path):
+    edit_config(saved, lambda config: config.pop("d_source"))
+    with pytest.raises(
+        FileFormatError, match=r"missing fields \['d_source'\], unknown fields \[\]"
+    ):
+        load(saved)
+
+
+def test_an_unknown_field_is_named(saved: Path):
+    edit_config(saved, lambda config: config.update(mood="fine"))
+    with pytest.raises(FileFormatError, match=r"missing fields \[\], unknown fields \['mood'\]"):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [
+        ("weights", 3, "str"),
+        ("sha256", None, "str"),
+        ("d_source", 4.0, "int"),
+        ("d_target", True, "int"),
+        ("causal", 1, "bool"),
+        ("quantizer", [], "dict"),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_named(saved: Path, field: str, value: object, kind: str):
+    edit_config(saved, lambda config: config.update({field: value}))
+    with pytest.raises(FileFormatError) as error:
+        load(saved)
+    assert f"is damaged: {field!r} is {value!r}, expected {kind}." in str(error.value)
+
+
+def test_an_origin_that_is_no_object_is_refused(saved: Path):
+    edit_config(saved, lambda config: config.update(origin="gpt2"))
+    with pytest.raises(FileFormatError, match="'origin' is no object"):
+        load(saved)
+
+
+def test_a_damaged_origin_is_refused(saved: Path):
+    edit_config(saved, lambda config: config["origin"].pop("dtype"))
+    with pytest.raises(FileFormatError, match="The saved origin has the fields"):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": 99}, "impossible quantizer: top_k is 99, but there are only 4 codes"),
+        ({"n_codes": "4"}, "impossible quantizer: n_codes is '4'"),
+        ({"n_code": 4}, "impossible quantizer: CLVQConfig has no option 'n_code'. Closest"),
+        ({"decoder": "lstm"}, "impossible quantizer: decoder is 'lstm'"),
+        ({"decoder_heads": 3}, "impossible quantizer: decoder_heads is 3, which does not divide"),
+        ({"self": 3}, "impossible quantizer: "),
+    ],
+)
+def test_impossible_options_are_refused(saved: Path, options: dict[str, Any], message: str):
+    edit_config(saved, lambda config: config["quantizer"].update(options))
+    with pytest.raises(FileFormatError, match=message):
+        load(saved)
+
+
+def test_an_impossible_width_is_refused(saved: Path):
+    edit_config(saved, lambda config: config.update(d_source=-4))
+    with pytest.raises(FileFormatError, match="impossible quantizer"):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    "name", ["../weights.safetensors", "/etc/passwd", "sub/w.safetensors", "."]
+)
+def test_weights_outside_the_folder_are_refused(saved: Path, name: str):
+    edit_config(saved, lambda config: config.update(weights=name))
+    with pytest.raises(FileFormatError, match="names weights outside its own folder"):
+        load(saved)
+
+
+# ---- refusing to load: the weights -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["weights-0.safetensors", "..", ""])
+def test_missing_weights_are_refused(saved: Path, name: str):
+    edit_config(saved, lambda config: config.update(weights=name))
+    with pytest.raises(FileFormatError, match="is missing. Copy the whole folder"):
+        load(saved)
+
+
+@pytest.mark.parametrize("place", [0, 100, -1])
+def test_one_changed_byte_is_noticed(saved: Path, place: int):
+    path = weights_of(saved)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"is damaged: its SHA-256 is .*config\.json says"):
+        load(saved)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 7, 500])
+def test_truncated_weights_are_noticed(saved: Path, n_bytes: int):
+    path = weights_of(saved)
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    with pytest.raises(FileFormatError, match=r"is damaged: its SHA-256 is"):
+        load(saved)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04N.", b"\xff" * 100])
+def test_what_is_no_safetensors_file_is_refused(saved: Path, content: bytes):
+    weights_of(saved).write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    edit_config(saved, lambda config: config.update(sha256=digest))
+    with pytest.raises(FileFormatError, match="is no safetensors file"):
+        load(saved)
+
+
+def test_a_missing_tensor_is_named(saved: Path):
+    edit_weights(saved, lambda tensors: tensors.pop("codebook.vectors"))
+    with pytest.raises(
+        FileFormatError, match=r"do not fit its config.json: missing codebook\.vectors\."
+    ):
+        load(saved)
+
+
+def test_an_unknown_tensor_is_named(saved: Path):
+    edit_weights(saved, lambda tensors: tensors.update(surprise=torch.zeros(2)))
+    with pytest.raises(FileFormatError, match=r"unknown surprise\. The files belong to different"):
+        load(saved)
+
+
+def test_a_tensor_of_another_shape_is_named(saved: Path):
+    edit_weights(saved, lambda tensors: tensors.update(mean_target=torch.zeros(4, 3)))
+    message = r"mean_target is torch.float32 \[4, 3\], expected torch.float32 \[4, 4\]"
+    with pytest.raises(FileFormatError, match=message):
+        load(saved)
+
+
+def test_a_tensor_of_another_type_is_named(saved: Path):
+    edit_weights(saved, lambda tensors: tensors.update(usage=torch.ones(4)))
+    with pytest.raises(
+        FileFormatError, match=r"usage is torch.float32 \[4\], expected torch.int64"
+    ):
+        load(saved)
+
+
+def test_weights_of_another_width_are_refused(saved: Path):
+    edit_config(saved, lambda config: config.update(d_target=8))
+    with pytest.raises(FileFormatError, match=r"mean_target is .*\[4, 4\], expected .*\[4, 8\]"):
+        load(saved)
+
+
+# ---- the golden file ---------------------------------------------------------------------------
+
+
+def test_the_golden_file_still_loads_and_computes_the_same():
+    quantizer = load(GOLDEN)
+    expected = json.loads((GOLDEN / "expected.json").read_text())
+    source = torch.tensor(expected["source"])
+    assert quantizer.assign(source).tolist() == expected["codes"]
+    assert len({code for row in expected["codes"] for code in row}) > 1
+    recon = torch.tensor(expected["recon"])
+    torch.testing.assert_close(quantizer(source).detach(), recon, rtol=1e-5, atol=1e-5)
+    assert quantizer.origin == ORIGIN
+    assert quantizer.usage.tolist() == [10, 9, 8, 0]
+
+
+if __name__ == "__main__":
+    make_golden()

@@ -1,0 +1,62 @@
+"""Imports are cheap, and every host class has add_clvq, whichever package is imported first."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_the_package_imports_neither_torch_nor_transformer_lens():
+    heavy = ("torch", "transformer_lens", "transformers", "pandas", "plotly", "sklearn")
+    out = run(f"import sys, clvq_lens; print([m for m in {heavy!r} if m in sys.modules])")
+    assert out == "[]"
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import clvq_lens; from transformer_lens import HookedTransformer",
+        "from transformer_lens import HookedTransformer; import clvq_lens",
+        "from transformer_lens.HookedTransformer import HookedTransformer; import clvq_lens",
+    ],
+)
+def test_hosts_get_add_clvq_in_either_order(imports):
+    code = f"""{imports}
+class Sub(HookedTransformer): pass
+print(callable(HookedTransformer.add_clvq), callable(Sub.add_clvq), type(Sub.clvqs).__name__)"""
+    assert run(code) == "True True property"
+
+
+def test_help_answers_without_importing_heavy_packages():
+    code = """
+import sys
+from clvq_lens.cli import app
+try:
+    app(['fit', '--help'])
+except SystemExit:
+    pass
+print([m for m in ('torch', 'transformer_lens', 'pandas', 'plotly') if m in sys.modules])"""
+    assert run(code).endswith("[]")
+
+
+def test_every_public_name_resolves():
+    import clvq_lens
+
+    for name in clvq_lens.__all__:
+        assert getattr(clvq_lens, name) is not None
+
+
+def test_version_is_the_installed_one():
+    from importlib.metadata import version
+
+    import clvq_lens
+
+    assert clvq_lens.__version__ == version("clvq-lens")

@@ -1,0 +1,64 @@
+import dataclasses
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+import torch
+
+from clvq_lens.training.history import History, Record
+
+
+@pytest.fixture
+def history(model) -> History:
+    data = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
+    lens = model.add_clvq(1, 2, n_codes=12, top_k=3)
+    options = {"n_tokens": 3_000, "batch_tokens": 200, "n_evaluations": 5, "patience": 50}
+    return lens.fit(data, progress=False, held_out_fraction=0.1, **options)
+
+
+def test_a_history_has_a_record_for_every_validation(history: History):
+    frame = history.frame()
+    assert list(frame.columns) == [field.name for field in dataclasses.fields(Record)]
+    assert len(frame) == len(history.records) == 5
+    assert history.stop == "finished"
+    assert history.best_step in frame["step"].tolist()
+    assert (history.n_training_documents, history.n_held_out_documents) == (54, 6)
+
+
+def test_what_a_record_counts_only_grows(history: History):
+    frame = history.frame()
+    for column in ("step", "n_tokens", "wall_s", "epoch", "n_revived"):
+        assert frame[column].is_monotonic_increasing
+    last = history.records[-1]
+    assert 3_000 <= last.n_tokens < 3_200
+    assert last.epoch == last.n_tokens // (54 * 16)
+
+
+def test_validations_are_spread_evenly(history: History):
+    for index, record in enumerate(history.records, start=1):
+        assert index * 600 <= record.n_tokens < index * 600 + 200
+
+
+def test_measures_lie_in_their_ranges(history: History):
+    for record in history.records:
+        assert record.fvu > 0
+        assert 0 < record.held_out_fvu < 1.5
+        assert 1 <= record.perplexity <= 12
+        assert 0 <= record.n_dead_codes < 12
+        assert record.commitment > 0
+        assert 0 < record.learning_rate <= 3e-3
+        assert record.kl is None
+        assert record.held_out_kl is None
+
+
+def test_a_history_plots_itself(history: History):
+    assert isinstance(history.plot(), go.Figure)
+
+
+def test_a_history_without_a_validation_has_an_empty_frame_and_an_empty_plot():
+    history = History(stop="interrupted")  # Ctrl-C in the first steps
+    pd.testing.assert_index_equal(
+        history.frame().columns, pd.Index([field.name for field in dataclasses.fields(Record)])
+    )
+    assert history.frame().empty
+    assert len(history.plot().data) == 0

@@ -1,0 +1,229 @@
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformer_lens import HookedTransformer
+
+from clvq_lens.config import CLVQConfig, FitConfig
+from clvq_lens.host.protocol import Host
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.training.activations import Activations, ActivationSource
+from clvq_lens.training.objective import Loss, Objective, kl_divergence
+from tests.conftest import random_model
+
+SOURCE, TARGET = "blocks.1.hook_resid_post", "blocks.2.hook_resid_post"
+MODEL = random_model()
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def activations(model: HookedTransformer = MODEL) -> Activations:
+    """Six sequences of different length; the mask leaves out each first token, as if BOS."""
+    rows = [torch.randint(0, 40, (n,), generator=seeded(n)) for n in (3, 5, 8, 8, 11, 12)]
+    (batch,) = ActivationSource(Host(model), SOURCE, TARGET, long_texts="error").batches(rows)
+    mask = batch.mask.clone()
+    mask[:, 0] = False
+    return dataclasses.replace(batch, mask=mask)
+
+
+def objective(
+    batch: Activations,
+    model: HookedTransformer = MODEL,
+    *,
+    quantizer: dict | None = None,
+    causal: bool = True,
+    **options: object,
+) -> Objective:
+    config = CLVQConfig(**{"n_codes": 8, "top_k": 3, **(quantizer or {})})
+    made = CrossLayerQuantizer(config, 16, 16, causal=causal)
+    real = batch.mask
+    made.initialize_(batch.source[real], batch.target[real], generator=seeded())
+    for parameter in made.decoder.parameters():  # at the start the blocks have no say
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=seeded(5)))
+    return Objective(Host(model), made, TARGET, FitConfig(**options))
+
+
+def with_other_padding(batch: Activations) -> Activations:
+    """The same real tokens, and something else on padding."""
+    padding = ~batch.attended.unsqueeze(-1)
+    noise = torch.randn(batch.source.shape, generator=seeded(9))
+    return dataclasses.replace(
+        batch,
+        source=torch.where(padding, 10 * noise, batch.source),
+        target=torch.where(padding, 10 - noise, batch.target),
+    )
+
+
+@pytest.mark.parametrize("decoder", ["transformer", "mlp", "table"])
+@pytest.mark.parametrize("loss_unit", ["variance", "raw"])
+def test_without_kl_the_loss_is_its_formula(decoder: str, loss_unit: str):
+    batch = activations()
+    made = objective(
+        batch,
+        quantizer={"decoder": decoder, "commitment_weight": 0.3},
+        loss_unit=loss_unit,
+        recon_weight=2.0,
+    )
+    q = made.quantizer
+    step = made.training_step(batch, seeded(3))
+    with torch.no_grad():
+        z = q.encoder(batch.source)
+        codes = q.codebook.sample(z, generator=seeded(3)).codes.view(batch.mask.shape)
+        e = q.codebook.vectors[codes]
+        recon = q.decoder(e)
+        y = batch.target[batch.mask]
+        squared_error = (recon[batch.mask] - y).square().sum()
+        variance = (y - y.mean(0)).square().sum(1).mean()
+        unit = {"variance": variance, "raw": 16}[loss_unit]
+        commitment = (z - e)[batch.mask].square().mean()
+        total = 2.0 * squared_error / (len(y) * unit) + 0.3 * commitment
+    torch.testing.assert_close(step.loss.total.detach(), total)
+    torch.testing.assert_close(step.loss.squared_error, squared_error)
+    torch.testing.assert_close(step.loss.commitment, commitment)
+    assert step.loss.kl is None
+    assert torch.equal(step.encoded, z[batch.mask])
+    assert torch.equal(step.assignment.codes, codes[batch.mask])
+    assert torch.equal(step.assignment.nearest, q.codebook.nearest(z)[batch.mask])
+
+
+def test_evaluation_takes_the_nearest_codes_and_builds_no_graph():
+    batch = activations()
+    made = objective(batch)
+    loss = made.evaluate(batch)
+    nearest = made.quantizer.codebook(made.quantizer.assign(batch.source))
+    error = (made.quantizer.decoder(nearest) - batch.target)[batch.mask].square().sum()
+    torch.testing.assert_close(loss.squared_error, error.detach())
+    assert not loss.total.requires_grad
+    assert torch.equal(loss.total, made.evaluate(batch).total)
+
+
+def assert_equal_losses(one: Loss, other: Loss) -> None:
+    torch.testing.assert_close(one.total, other.total)
+    torch.testing.assert_close(one.squared_error, other.squared_error)
+    torch.testing.assert_close(one.commitment, other.commitment)
+
+
+@pytest.mark.parametrize("memory", ["codes", "encoder"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_what_is_on_padding_does_not_matter(causal: bool, memory: str):
+    batch = activations()
+    made = objective(batch, causal=causal, quantizer={"decoder_memory": memory})
+    other = with_other_padding(batch)
+    assert_equal_losses(made.evaluate(batch), made.evaluate(other))
+    steps = [made.training_step(b, seeded(3)) for b in (batch, other)]
+    assert_equal_losses(steps[0].loss, steps[1].loss)
+    assert torch.equal(steps[0].assignment.codes, steps[1].assignment.codes)
+
+
+def test_what_is_on_padding_does_not_matter_to_the_kl():
+    batch = activations()
+    made = objective(batch, kl_weight=1.0)
+    one, other = made.evaluate(batch), made.evaluate(with_other_padding(batch))
+    torch.testing.assert_close(one.kl, other.kl)
+
+
+def test_targets_of_masked_tokens_do_not_matter_to_the_reconstruction():
+    batch = activations()
+    made = objective(batch)
+    target = torch.where(batch.mask.unsqueeze(-1), batch.target, 100.0)
+    assert_equal_losses(
+        made.evaluate(batch), made.evaluate(dataclasses.replace(batch, target=target))
+    )
+
+
+def kl_oracle(batch: Activations, recon: Tensor) -> Tensor:
+    """Runs the model from its tokens, with the target replaced at real tokens by a hook."""
+    replace = torch.where(batch.mask.unsqueeze(-1), recon, batch.target)
+    with torch.no_grad():
+        clean = MODEL(batch.tokens)[batch.mask]
+        hooks = [(TARGET, lambda value, hook: replace)]
+        spliced = MODEL.run_with_hooks(batch.tokens, fwd_hooks=hooks)[batch.mask]
+    distributions = (torch.distributions.Categorical(logits=x) for x in (clean, spliced))
+    return torch.distributions.kl_divergence(*distributions).mean()
+
+
+def test_the_kl_is_that_of_the_model_with_its_target_replaced_at_real_tokens():
+    batch = activations()
+    made = objective(batch, kl_weight=0.7, recon_weight=0.0, quantizer={"commitment_weight": 0.0})
+    loss = made.evaluate(batch)
+    recon = made.quantizer(batch.source).detach()
+    assert loss.kl > 0.01
+    torch.testing.assert_close(loss.kl, kl_oracle(batch, recon), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss.total, 0.7 * loss.kl)
+
+
+def test_the_kl_is_zero_if_the_reconstruction_is_the_target(monkeypatch):
+    batch = activations()
+    made = objective(batch, kl_weight=1.0)
+    monkeypatch.setattr(made.quantizer, "decode", lambda *_, **__: batch.target)
+    loss = made.evaluate(batch)
+    assert loss.kl == 0
+    assert loss.squared_error == 0
+
+
+@pytest.mark.parametrize("decoder", ["transformer", "mlp"])
+@pytest.mark.parametrize(("recon_weight", "kl_weight"), [(1.0, 0.0), (0.0, 1.0)])
+def test_gradients_reach_the_quantizer_and_not_the_model(
+    decoder: str, recon_weight: float, kl_weight: float
+):
+    batch = activations()
+    made = objective(
+        batch,
+        recon_weight=recon_weight,
+        kl_weight=kl_weight,
+        quantizer={"decoder": decoder, "commitment_weight": 0.0},
+    )
+    parameters = dict(made.quantizer.named_parameters())
+    loss = made.training_step(batch, seeded()).loss
+    loss.total.backward(inputs=list(parameters.values()))
+    for name, parameter in parameters.items():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    for name in ("encoder.linear.weight", "encoder.mix_logit", "decoder.skip.weight"):
+        assert parameters[name].grad.abs().max() > 0, name  # type: ignore[union-attr]
+    assert all(parameter.grad is None for parameter in MODEL.parameters())
+
+
+def test_the_gradient_passes_straight_through_the_codes():
+    """dL/dz as if q were z: the codebook itself gets none."""
+    batch = activations()
+    made = objective(batch, quantizer={"decoder": "mlp", "commitment_weight": 0.0})
+    q = made.quantizer
+    made.training_step(batch, seeded(3)).loss.total.backward()
+    found = q.encoder.linear.bias.grad.clone()  # type: ignore[union-attr]
+    q.zero_grad()
+    z = q.encoder(batch.source)
+    e = q.codebook(q.codebook.sample(z.detach(), generator=seeded(3)).codes.view(batch.mask.shape))
+    error = (q.decoder(z + (e - z).detach()) - batch.target)[batch.mask].square().sum()
+    (error / (batch.mask.sum() * q.target_variance)).backward()
+    torch.testing.assert_close(found, q.encoder.linear.bias.grad)
+    assert not q.codebook.vectors.requires_grad
+
+
+@given(st.integers(0, 10_000), st.integers(2, 30))
+@settings(max_examples=25, deadline=None)
+def test_kl_divergence_is_that_of_torch_distributions(seed: int, d_vocab: int):
+    one, other = torch.randn(2, 3, 4, d_vocab, generator=seeded(seed)) * 5
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=one), torch.distributions.Categorical(logits=other)
+    )
+    torch.testing.assert_close(kl_divergence(one, other), expected, rtol=1e-4, atol=1e-5)
+    assert (kl_divergence(one, one) == 0).all()
+
+
+def test_kl_divergence_is_from_the_clean_distribution_in_nats():
+    clean = torch.tensor([[0.5, 0.5]]).log()
+    edited = torch.tensor([[0.9, 0.1]]).log()
+    expected = 0.5 * torch.tensor(0.5 / 0.9).log() + 0.5 * torch.tensor(0.5 / 0.1).log()
+    torch.testing.assert_close(kl_divergence(clean, edited), expected.view(1))
+    assert not torch.allclose(kl_divergence(clean, edited), kl_divergence(edited, clean))
+
+
+def test_kl_divergence_is_computed_in_float32():
+    one, other = torch.randn(2, 5, 11, generator=seeded()).bfloat16()
+    assert kl_divergence(one, other).dtype == torch.float32
