@@ -82,7 +82,12 @@ def run_fit(
 
 
 def write_results(
-    lens: Lens, history: History, report: Report, concepts: ConceptTable, out: Path, console: Console
+    lens: Lens,
+    history: History,
+    report: Report,
+    concepts: ConceptTable,
+    out: Path,
+    console: Console,
 ) -> None:
     """Prints the report; writes quantizer, tables and an interactive page."""
     lens.save(out)

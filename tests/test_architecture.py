@@ -69,7 +69,8 @@ def test_only_the_host_folder_knows_transformer_lens():
         found = {
             node.module
             for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("transformer_lens")
+            if isinstance(node, ast.ImportFrom)
+            and (node.module or "").startswith("transformer_lens")
         }
         assert found <= allowed.get(name_of(path), set()), name_of(path)
 

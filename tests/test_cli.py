@@ -14,7 +14,9 @@ RESULTS = {"config.json", "history.csv", "report.csv", "concepts.csv", "index.ht
 
 @pytest.fixture
 def short_demo(monkeypatch):
-    monkeypatch.setattr(workflow, "DEMO", workflow.Demo(n_texts=150, n_held_out=40, n_tokens=20_000))
+    monkeypatch.setattr(
+        workflow, "DEMO", workflow.Demo(n_texts=150, n_held_out=40, n_tokens=20_000)
+    )
 
 
 def test_demo_writes_quantizer_tables_and_a_page_that_needs_no_network(short_demo, tmp_path):

@@ -68,6 +68,7 @@ class Estimate(float):
     high: float
 
     def __new__(cls, value: float, low: float, high: float) -> "Estimate":
+        """A float that knows its interval."""
         self = super().__new__(cls, value)
         self.low, self.high = low, high
         return self

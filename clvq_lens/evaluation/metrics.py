@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clvq_lens.errors import ShapeError
 
-Labels = Sequence[Any]
+Labels = Sequence[Any] | np.ndarray
 
 
 def fraction_of_variance_unexplained(

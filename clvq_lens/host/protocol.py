@@ -1,4 +1,4 @@
-"""Host: what we need of a TransformerLens model, under names that do not change with its version."""
+"""Host: what we need of a TransformerLens model, under names that outlive its versions."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,7 +73,7 @@ class Host:
 
     @property
     def positions_per_pass(self) -> int:
-        """Positions of a forward pass that run fast: on a CPU, larger ones only touch more memory."""
+        """Positions of a fast forward pass: on a CPU, larger ones only touch more memory."""
         return 2_048 if self.device.type == "cpu" else 16_384
 
     @property

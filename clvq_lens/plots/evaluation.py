@@ -27,7 +27,12 @@ def plot_cross_entropy(frame: pd.DataFrame) -> go.Figure:
         orientation="h",
         marker={"color": COLOURS[0]},
         text=[f"{number:.3f}" for number in value],
-        error_x={"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": high - value,
+            "arrayminus": value - low,
+        },
     )
     figure = go.Figure(bars)
     figure.update_xaxes(title_text="cross-entropy in nats per token (95 % interval over documents)")

@@ -106,7 +106,7 @@ class CrossLayerQuantizer(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether the frozen pass over the training tokens was made, so that codes mean something."""
+        """Whether the frozen pass over training tokens was made, so that codes mean something."""
         return bool(self.usage.sum() > 0)
 
     @property
@@ -189,8 +189,8 @@ class CrossLayerQuantizer(nn.Module):
     def _check_codes(self, codes: Tensor, shape: torch.Size) -> None:
         if codes.dtype not in (torch.int32, torch.int64) or codes.shape != shape:
             raise ShapeError(
-                f"A hook on hook_codes returned {codes.dtype} of shape {list(codes.shape)}; expected "
-                f"torch.int64 of shape {list(shape)}. Return one code per token."
+                f"A hook on hook_codes returned {codes.dtype} of shape {list(codes.shape)}; "
+                f"expected torch.int64 of shape {list(shape)}. Return one code per token."
             )
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.config.n_codes:
             raise ShapeError(

@@ -54,7 +54,7 @@ class Decoder(Protocol):
         key_mask: Bool[Tensor, "b keys"] | None = None,
         cache: DecoderCache | None = None,
     ) -> Float[Tensor, "b pos d_target"]:
-        """The reconstruction of the target, from code vectors and nothing else unless a memory is given."""
+        """The reconstruction of the target, from code vectors and, if given, a memory."""
         ...
 
 

@@ -164,7 +164,7 @@ def _check_rows(z: Tensor, n_codes: int) -> None:
             f"{len(z)} rows cannot start {n_codes} codes: every code needs a row of its own. "
             f"Give more tokens, or set n_codes to {len(z)} or less."
         )
-    finite = z.isfinite().all(1)
+    finite = z.float().isfinite().all(1)
     if not finite.all():
         bad = (~finite).nonzero().squeeze(1).tolist()
         raise NonFiniteError(
@@ -213,7 +213,7 @@ def _euclidean(z: Tensor, n_codes: int, n_iterations: int, generator: torch.Gene
 def _scaled_spherical(
     z: Tensor, n_codes: int, n_iterations: int, generator: torch.Generator
 ) -> Clusters:
-    norms = torch.linalg.vector_norm(z, dim=1, dtype=torch.float32)
+    norms = torch.linalg.vector_norm(z.float(), dim=1)
     directed = (norms > _SHORTEST).nonzero().squeeze(1)
     if len(directed) < n_codes:
         raise kmeans.too_few_distinct(len(directed), n_codes)

@@ -75,7 +75,7 @@ def learning_rate_factor(step: int, recipe: Recipe) -> float:
 
 def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Write the word-level tokenizer of the world to ``folder`` and read it back."""
-    words = sorted({word for text in generate(5000, seed=HELD_OUT_SEED) for word in text.split()})
+    words = sorted({word for text in generate(2000, seed=HELD_OUT_SEED) for word in text.split()})
     ids = {token: index for index, token in enumerate([PAD, BOS, EOS, UNK, *words])}
     raw = Tokenizer(WordLevel(ids, unk_token=UNK))
     raw.pre_tokenizer = WhitespaceSplit()  # type: ignore[assignment]

@@ -1,9 +1,10 @@
-"""Fitting: initialise, train, keep the best, then one frozen pass that gives codes their meaning."""
+"""Fitting: initialise, train, keep the best, then a frozen pass that gives codes meaning."""
 
 import itertools
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
@@ -45,7 +46,8 @@ def fit(
         )
     before = _clone_state(quantizer)
     try:
-        return Fit(host, quantizer, source, target, data, config, progress).run()
+        with _seeded_dropout(quantizer.device, config.seed):
+            return Fit(host, quantizer, source, target, data, config, progress).run()
     except BaseException:
         quantizer.load_state_dict(before)
         raise
@@ -319,7 +321,7 @@ def until_enough(batches: Iterator[Activations], n_tokens: int) -> Iterator[Acti
 
 
 def make_optimizer(quantizer: CrossLayerQuantizer, config: FitConfig) -> torch.optim.AdamW:
-    """AdamW; only weight matrices of the decoder decay, since the encoder starts at the identity."""
+    """AdamW; only matrices of the decoder decay, since the encoder starts at the identity."""
     matrices = [p for p in quantizer.decoder.parameters() if p.ndim > 1]
     others = [p for p in quantizer.decoder.parameters() if p.ndim <= 1]
     others += list(quantizer.encoder.parameters())
@@ -342,6 +344,15 @@ def perplexity_of(usage: Int[Tensor, " k"] | Float[Tensor, " k"]) -> float:
     """Effective number of codes in use: exp of the entropy of their shares."""
     shares = usage.double() / usage.sum()
     return float(torch.special.entr(shares).sum().exp())
+
+
+@contextmanager
+def _seeded_dropout(device: torch.device, seed: int) -> Iterator[None]:
+    """Dropout draws from torch's global generator, which is lent to it and given back."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
 
 
 def _clone_state(quantizer: CrossLayerQuantizer) -> dict[str, Tensor]:

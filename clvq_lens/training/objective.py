@@ -87,6 +87,7 @@ class Objective:
         if self.config.kl_weight > 0:
             kl = self._kl(batch, recon)
             total = total + self.config.kl_weight * kl
+            kl = kl.detach()
         return Loss(total, squared_error.detach(), kl, distance.detach())
 
     def _kl(self, batch: Activations, recon: Tensor) -> Float[Tensor, ""]:

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
@@ -13,6 +14,15 @@ from clvq_lens.errors import ConfigError, NonFiniteError, ShapeError, TooFewToke
 from clvq_lens.quantizer.initialization import Clusters, Reservoir, initialize
 
 METHODS = get_args(Initialization)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Thousands of tiny tensors: threads would only wait for each other."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -185,7 +195,7 @@ def test_rows_of_zeros_give_no_nan(method: str) -> None:
 def test_as_many_codes_as_rows_gives_the_rows(method: str) -> None:
     z = residual_like(30)
     centroids = start(z, 30, method).centroids
-    assert torch.cdist(z, centroids).amin(1).max() < 1e-2
+    assert torch.cdist(z.double(), centroids.double()).amin(1).max() < 1e-5
     assert len(centroids.unique(dim=0)) == 30
 
 
@@ -251,7 +261,7 @@ def test_any_rows_give_finite_centroids_that_all_have_members(
     assert clusters.inertia >= 0
 
 
-def test_a_reservoir_that_is_not_full_holds_everything_in_order() -> None:
+def test_a_reservoir_that_is_not_full_holds_everything() -> None:
     rows = torch.randn(30, 4)
     reservoir = Reservoir(50, generator())
     for batch in rows.split(7):
@@ -262,7 +272,7 @@ def test_a_reservoir_that_is_not_full_holds_everything_in_order() -> None:
 
 
 def test_every_row_of_a_stream_is_held_equally_often() -> None:
-    g, counts, n_samples = generator(), torch.zeros(40), 2000
+    g, counts, n_samples = generator(), torch.zeros(40), 1000
     rows = torch.arange(40.0).unsqueeze(1)
     for _ in range(n_samples):
         reservoir = Reservoir(10, g)
@@ -306,7 +316,7 @@ def test_a_reservoir_refuses_what_it_cannot_hold() -> None:
     with pytest.raises(ConfigError, match="reservoir of 0 rows holds nothing"):
         Reservoir(0, generator())
     reservoir = Reservoir(5, generator())
-    with pytest.raises(TooFewTokensError, match="has seen no rows. Call add_"):
+    with pytest.raises(TooFewTokensError, match=r"has seen no rows\. Call add_"):
         reservoir.sample()
     reservoir.add_(torch.ones(5, 2))
     with pytest.raises(ShapeError, match="width 3 came after rows of width 2"):

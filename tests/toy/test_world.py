@@ -18,7 +18,7 @@ LATE = ["bank", "there", "put"]  # not told apart by centroids before the last b
 
 @pytest.fixture(scope="module")
 def toy_world() -> world.ToyWorld:
-    return toy.load(n_texts=500, seed=7)
+    return toy.load(n_texts=800, seed=7)
 
 
 def test_importing_the_toy_room_loads_neither_torch_nor_transformer_lens():
@@ -33,7 +33,7 @@ def test_load_gives_a_model_in_eval_mode_and_texts(toy_world):
     model, texts = toy_world
     assert not model.training
     assert model.cfg.n_layers >= 4
-    assert texts == generate(500, seed=7)
+    assert texts[:50] == generate(50, seed=7)
 
 
 def test_load_warns_of_nothing():
@@ -58,7 +58,7 @@ def test_every_label_belongs_to_one_token_of_the_model(toy_world):
 
 def test_every_word_of_the_grammar_is_a_token_of_its_own(toy_world):
     tokenizer = toy_world.model.tokenizer
-    words = {word for text in generate(3000, seed=11) for word in text.split()}
+    words = {word for text in generate(1000, seed=11) for word in text.split()}
     assert words == set(tokenizer.get_vocab()) - {PAD, BOS, EOS, UNK}
 
 
@@ -73,17 +73,17 @@ def test_the_files_of_the_model_stay_below_three_megabytes():
 
 
 def test_held_out_loss_is_close_to_the_entropy_of_the_grammar(toy_world):
-    gap = loss_on(toy_world.model, toy_world.texts) - entropy(toy_world.texts)
+    texts = toy_world.texts[:300]
+    gap = loss_on(toy_world.model, texts) - entropy(texts)
     assert 0 < gap < 0.005
 
 
 def test_the_recorded_loss_and_entropy_are_those_of_the_shipped_files(toy_world):
     recorded = json.loads((world.DATA / "config.json").read_text())["held_out"]
-    texts = generate(recorded["n_texts"], seed=recorded["seed"])
-    assert entropy(texts) == pytest.approx(recorded["entropy_nats_per_token"], abs=1e-4)
-    some = texts[:300]
-    gap = loss_on(toy_world.model, some) - entropy(some)
-    assert gap == pytest.approx(recorded["gap_nats_per_token"], abs=0.005)
+    texts = generate(300, seed=recorded["seed"])  # the first of those it was measured on
+    gap = loss_on(toy_world.model, texts) - entropy(texts)
+    assert gap == pytest.approx(recorded["gap_nats_per_token"], abs=0.001)
+    assert entropy(texts) == pytest.approx(recorded["entropy_nats_per_token"], abs=0.02)
 
 
 def test_a_finished_story_is_followed_by_the_end_token(toy_world):

@@ -1,0 +1,1 @@
+"""Speed, beside peers and physical limits, in the same run, as ratios."""

@@ -1,0 +1,47 @@
+"""What an attached quantizer costs a GPT-2-small-shaped model: nothing asked, codes, recon."""
+
+import warnings
+
+import torch
+
+from benchmarks.timing import Row, device, interleaved, rows
+from clvq_lens.lens import add_clvq
+
+BATCH, POSITIONS = 2, 256
+
+
+def gpt2_small_shaped() -> torch.nn.Module:
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    warnings.simplefilter("ignore", DeprecationWarning)
+    shape = {"n_layers": 12, "n_heads": 12, "d_model": 768, "d_head": 64, "d_mlp": 3072}
+    cfg = HookedTransformerConfig(
+        **shape, n_ctx=1024, d_vocab=50257, act_fn="gelu_new", seed=0, device=str(device())
+    )
+    return HookedTransformer(cfg).eval()
+
+
+def run(repetitions: int = 9) -> list[Row]:
+    model = gpt2_small_shaped()
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(50257, (BATCH, POSITIONS), generator=generator).to(device())
+
+    def attached(point: str | None) -> None:
+        lens = add_clvq(model, 4, 8, n_codes=400)
+        try:
+            hooks = [] if point is None else [(f"clvq.4-8.{point}", lambda value, hook: None)]
+            model.run_with_hooks(tokens, fwd_hooks=hooks)
+        finally:
+            lens.remove()
+
+    with torch.no_grad():
+        medians = interleaved(
+            {
+                "plain forward pass": lambda: model(tokens),
+                "attached": lambda: attached(None),
+                "attached, codes read": lambda: attached("hook_codes"),
+                "attached, recon read": lambda: attached("hook_recon"),
+            },
+            repetitions=repetitions,
+        )
+    return rows("GPT-2-small-shaped model, 512 tokens", medians, "plain forward pass")

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from clvq_lens.evaluation.metrics import normalized_mutual_information, purity
+from clvq_lens.evaluation.recovery import Recovered, Recovery, concept_recovery
+
+N = 600
+
+
+def world(seed: int = 0) -> dict[str, np.ndarray]:
+    """Four concepts in separate clouds; token 9 means any of them, tokens 0 to 3 one each."""
+    random = np.random.default_rng(seed)
+    concept = random.integers(0, 4, N)
+    source = 10 * np.eye(4)[concept] + random.normal(size=(N, 4))
+    tokens = np.where(random.random(N) < 0.3, 9, concept)
+    return {
+        "codes": concept,
+        "source": source.astype(np.float32),
+        "tokens": tokens,
+        "labels": np.array(["bank", "bat", "crane", "mole"])[concept],
+    }
+
+
+def recovery(**changes: np.ndarray) -> dict[tuple[str, str], Recovered]:
+    found = concept_recovery(**{**world(), **changes}, n_codes=4, seed=0)
+    return {(row.method, row.tokens): row for row in found.rows}
+
+
+def test_there_is_a_row_for_every_method_on_all_and_on_ambiguous_tokens():
+    rows = recovery()
+    methods = ("codes", "k-means", "token identity", "codes, labels shuffled")
+    assert list(rows) == [(method, which) for which in ("all", "ambiguous") for method in methods]
+
+
+def test_codes_that_are_the_concepts_recover_them():
+    for which in ("all", "ambiguous"):
+        row = recovery()["codes", which]
+        assert row.nmi == pytest.approx(1)
+        assert row.purity == 1
+
+
+def test_k_means_finds_well_separated_concepts():
+    assert recovery()["k-means", "all"].nmi > 0.95
+
+
+def test_every_row_has_the_metrics_of_its_tokens():
+    codes = np.random.default_rng(1).integers(0, 4, N)
+    rows, data = recovery(codes=codes), world()
+    ambiguous = data["tokens"] == 9
+    for which, chosen in (("all", np.ones(N, dtype=bool)), ("ambiguous", ambiguous)):
+        for method, assigned in (("codes", codes), ("token identity", data["tokens"])):
+            row, truth = rows[method, which], data["labels"][chosen]
+            assert row.n_tokens == chosen.sum()
+            assert row.nmi == pytest.approx(normalized_mutual_information(assigned[chosen], truth))
+            assert row.purity == pytest.approx(purity(assigned[chosen], truth))
+
+
+def test_the_shuffled_control_is_near_chance():
+    row = recovery()["codes, labels shuffled", "all"]
+    assert row.nmi < 0.03
+    assert row.purity < 0.35  # four labels of about equal share
+
+
+def test_token_identity_says_nothing_about_an_ambiguous_token():
+    rows = recovery()
+    assert rows["token identity", "ambiguous"].nmi == 0
+    assert rows["token identity", "all"].nmi > 0.5
+
+
+def test_without_ambiguous_tokens_there_are_no_rows_for_them():
+    rows = recovery(tokens=world()["codes"])
+    assert {which for _, which in rows} == {"all"}
+
+
+def test_the_seed_decides():
+    data = {**world(), "source": np.random.default_rng(5).normal(size=(N, 4)).astype(np.float32)}
+    one, again, other = (concept_recovery(**data, n_codes=4, seed=seed) for seed in (0, 0, 1))
+    assert one == again
+    assert one != other
+
+
+def test_with_fewer_tokens_than_codes_every_token_is_a_cluster():
+    data = {name: values[:3] for name, values in world().items()}
+    rows = concept_recovery(**data, n_codes=50, seed=0).rows
+    assert next(row for row in rows if row.method == "k-means").purity == 1
+
+
+def test_the_frame_has_a_line_for_every_row():
+    frame = Recovery((Recovered("codes", "all", 7, 0.5, 0.75),)).frame()
+    assert frame.to_dict("records") == [
+        {"method": "codes", "tokens": "all", "n_tokens": 7, "nmi": 0.5, "purity": 0.75}
+    ]

@@ -1,0 +1,22 @@
+"""Every Python block of the README runs, in order, in one session."""
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_python_blocks_of_the_readme_run(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    assert len(blocks) >= 2
+    session: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), session)
+    printed = capsys.readouterr().out
+    assert "torch.Size([1, " in printed
+
+
+def test_first_screen_has_the_two_commands():
+    first = README.read_text().split("\n\n")[:3]
+    assert "make demo" in "".join(first)
+    assert "make test" in "".join(first)
