@@ -4,17 +4,16 @@ All three get the same unit vectors' data in the same process, in turns. Cosine 
 measured by one function on the centroids that each returns.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
 
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from benchmarks.timing import Row
 from clvq_lens.quantizer.initialization import initialize
 
 
@@ -57,7 +56,7 @@ def sklearn_unit(z: Tensor, n_codes: int, seed: int) -> Tensor:
     return torch.from_numpy(kmeans.cluster_centers_).float()
 
 
-METHODS = {"ours": ours, "faiss": faiss_spherical, "scikit-learn": sklearn_unit}
+METHODS = {"clvq_lens": ours, "faiss": faiss_spherical, "scikit-learn": sklearn_unit}
 
 
 def cosine_inertia(z: Float[Tensor, "n d"], centroids: Float[Tensor, "k d"]) -> float:
@@ -75,8 +74,8 @@ def run(
     n_repetitions: int = 5,
     n_sklearn: int = 1,
     kinds: tuple[Callable[..., Tensor], ...] = (gaussian, residual_like),
-) -> list[dict]:
-    """Medians over interleaved runs, each with its own seed."""
+) -> list[Row]:
+    """Medians over interleaved runs, each with its own seed, as ratios to faiss."""
     table = []
     for kind in kinds:
         z = kind(n_rows, d, seed=0)
@@ -89,29 +88,13 @@ def run(
                 centroids = method(z, n_codes, seed)
                 wait_s = time.perf_counter() - start
                 runs[name].append((wait_s, cosine_inertia(z, centroids)))
-        table += [_row(kind.__name__, name, runs) for name in METHODS if runs[name]]
+        table += [_row(kind.__name__, name, runs) for name in METHODS]
     return table
 
 
-def _row(data: str, name: str, runs: dict[str, list[tuple[float, float]]]) -> dict:
-    own, times = (statistics.median(t for t, _ in runs[n]) for n in ("ours", name))
+def _row(data: str, name: str, runs: dict[str, list[tuple[float, float]]]) -> Row:
+    own, reference = (statistics.median(t for t, _ in runs[n]) for n in (name, "faiss"))
     inertias = [inertia for _, inertia in runs[name]]
-    return {
-        "data": data,
-        "method": name,
-        "runs": len(inertias),
-        "median_s": round(times, 2),
-        "ours / this": round(own / times, 3),
-        "inertia mean": round(statistics.mean(inertias), 6),
-        "lowest": round(min(inertias), 6),
-        "highest": round(max(inertias), 6),
-    }
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--sklearn", type=int, default=1)
-    options = parser.parse_args()
-    results = run(n_repetitions=options.repetitions, n_sklearn=options.sklearn)
-    print(pd.DataFrame(results).to_string(index=False))
+    mean, low, high = statistics.mean(inertias), min(inertias), max(inertias)
+    note = f"cosine inertia {mean:.5f} ({low:.5f} to {high:.5f}, {len(inertias)} runs)"
+    return Row(f"scaled-spherical k-means++, {data} data", name, own, own / reference, note)

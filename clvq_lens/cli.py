@@ -44,7 +44,7 @@ def fit(
     decoder: Annotated[str, typer.Option(help="transformer, mlp or table.")] = "transformer",
     n_tokens: Annotated[
         int, typer.Option(help="Tokens to train on, repetitions counted.")
-    ] = 4_000_000,
+    ] = 2_000_000,
     kl_weight: Annotated[float, typer.Option(help="Weight of KL(clean || spliced).")] = 0.0,
     long_texts: Annotated[
         str, typer.Option(help="Texts beyond the context: error, split or truncate.")

@@ -58,15 +58,14 @@ class CLVQConfig(_Options):
             cross-attention to the unquantized encoder output, as the authors' code does, and
             the codebook can then be bypassed.
         decoder_layers: Number of decoder blocks.
-        decoder_heads: Attention heads of a block; None: about one for 16 dimensions of small
-            models, one for 64 of large ones.
+        decoder_heads: Attention heads of a block; None: one for 64 dimensions, at least two.
         d_decoder_mlp: Hidden width of a block's MLP; None: four times the target width.
         decoder_dropout: Dropout in the decoder while training.
     """
 
     n_codes: int = 400
     top_k: int = 5
-    temperature: float = 1.0
+    temperature: float = 0.5
     temperature_unit: TemperatureUnit = "relative"
     ema_decay: float = 0.99
     commitment_weight: float = 0.1
@@ -107,6 +106,7 @@ class CLVQConfig(_Options):
     def paper(cls) -> "CLVQConfig":
         """The published setting (arXiv 2506.20040 and its code); fit with `FitConfig.paper()`."""
         return cls(
+            temperature=1.0,
             temperature_unit="raw",
             decoder_memory="encoder",
             decoder_layers=6,
@@ -133,7 +133,8 @@ class FitConfig(_Options):
     Attributes:
         n_tokens: Real tokens to train on in all; data are read again as often as that takes.
         batch_tokens: Real tokens of a step, about.
-        learning_rate: Peak of a warm-up and cosine schedule, for Adam.
+        learning_rate: Peak of a warm-up and cosine schedule, for Adam; None: 0.05 divided by the
+            square root of the target's width.
         weight_decay: Of Adam (decoupled).
         warmup_fraction: Part of the steps in which the learning rate rises.
         max_grad_norm: Gradients are clipped to this norm.
@@ -151,9 +152,9 @@ class FitConfig(_Options):
         seed: Of the one generator: data order, initialisation, sampling, revival.
     """
 
-    n_tokens: int = 4_000_000
-    batch_tokens: int = 6_144
-    learning_rate: float = 3e-3
+    n_tokens: int = 2_000_000
+    batch_tokens: int = 2_048
+    learning_rate: float | None = None
     weight_decay: float = 0.01
     warmup_fraction: float = 0.05
     max_grad_norm: float = 1.0
@@ -171,6 +172,8 @@ class FitConfig(_Options):
         counts = ("n_tokens", "batch_tokens", "n_evaluations", "patience", "buffer_bytes")
         _check_positive(self, *counts, kind=int)
         _check_positive(self, "learning_rate", "max_grad_norm")
+        if self.learning_rate is not None:
+            _check_positive(self, "learning_rate")
         for name in ("weight_decay", "recon_weight", "kl_weight"):
             _check_between(self, name, 0.0, float("inf"))
         _check_between(self, "warmup_fraction", 0.0, 1.0)

@@ -25,6 +25,8 @@ from clvq_lens.training.history import History
 class Demo:
     """Size of the demo: a minute on two cores."""
 
+    source: int = 1
+    target: int = 3
     n_texts: int = 4_000
     n_held_out: int = 400
     held_out_seed: int = 1
@@ -46,7 +48,7 @@ def run_demo(out: Path, *, seed: int) -> Report:
     console.print("[bold]The toy world:[/] a small language model whose true concepts are known.")
     model, texts = toy.load(n_texts=DEMO.n_texts)
     held_out = toy.generate(DEMO.n_held_out, seed=DEMO.held_out_seed)
-    lens = add_clvq(model, 0, 2, n_codes=DEMO.n_codes)
+    lens = add_clvq(model, DEMO.source, DEMO.target, n_codes=DEMO.n_codes)
     try:
         history = lens.fit(texts, n_tokens=DEMO.n_tokens, seed=seed)
         report = lens.evaluate(held_out, labels=toy.labels(held_out))

@@ -41,7 +41,7 @@ def test_training_on_function_keeps_more_of_what_the_model_uses(lens, stories, r
 def test_codes_find_context_decided_concepts_that_token_identity_cannot():
     model, texts = cl.toy.load(n_texts=3_000)
     held_out = cl.toy.generate(300, seed=1)
-    lens = model.add_clvq(0, 2, n_codes=128)
+    lens = model.add_clvq(1, 3, n_codes=128)
     lens.fit(texts, n_tokens=600_000, progress=False)
     report = lens.evaluate(held_out, labels=cl.toy.labels(held_out), progress=False)
     lens.remove()

@@ -65,7 +65,8 @@ def encode(
             real = batch.attended[row]
             parts = (batch.tokens[row][real], batch.mask[row][real], codes[row][real])
             rows.append((document, *parts))
-    rows.sort(key=lambda row: row[0])  # stable: the pieces of a long text stay in order
+    # The pieces of a long text came in order, but for the last one, which is shorter.
+    rows.sort(key=lambda row: (row[0], -len(row[1])))
     tokens, mask, codes = (
         pad_sequence([row[i] for row in rows], batch_first=True) for i in (1, 2, 3)
     )

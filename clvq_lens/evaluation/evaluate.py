@@ -212,6 +212,7 @@ class Evaluation:
     def _recovery(self) -> Recovery | None:
         if self.recovery is None:
             return None
+        self.recovery.check_number(self.n_documents)
         n_codes = self.quantizer.config.n_codes
         return concept_recovery(*self.recovery.arrays(), n_codes=n_codes, seed=self.seed)
 
@@ -240,6 +241,13 @@ class _LabelledTokens:
                 self._source.append(source[row][real])
                 self._tokens.append(batch.tokens[row][real])
                 self._names.extend(names)
+
+    def check_number(self, n_documents: int) -> None:
+        if len(self._labels) != n_documents:
+            raise DataError(
+                f"There are labels for {len(self._labels)} documents, but the data have "
+                f"{n_documents}. Pass one list of labels for each document that is not empty."
+            )
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
         codes, source, tokens = map(torch.cat, (self._codes, self._source, self._tokens))

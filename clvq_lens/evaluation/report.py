@@ -80,16 +80,18 @@ class Report:
                 rows.append((name, float(value), low, high, meaning))
         return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "meaning"])
 
+    @property
+    def _head(self) -> str:
+        return f"{self.n_tokens:,} tokens of {self.n_documents:,} documents, {self.n_codes} codes"
+
     def __repr__(self) -> str:
-        table = self.frame().round(4).to_string(index=False, na_rep="")
-        head = f"{self.n_tokens:,} tokens of {self.n_documents:,} documents, {self.n_codes} codes"
-        parts = [head, table]
+        parts = [self._head, self.frame().round(4).to_string(index=False, na_rep="")]
         if self.recovery is not None:
             parts.append(self.recovery.frame().round(3).to_string(index=False))
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:
-        html = self.frame().round(4).to_html(index=False, na_rep="")
+        html = f"<p>{self._head}</p>" + self.frame().round(4).to_html(index=False, na_rep="")
         if self.recovery is not None:
             html += self.recovery.frame().round(3).to_html(index=False)
         return html

@@ -251,14 +251,13 @@ class CrossLayerQuantizer(nn.Module):
         target_sums: Float[Tensor, "k d_target"],
     ) -> None:
         """Keeps the result of the frozen pass: usage, mean encoder output and mean target."""
-        counts = usage.clamp_min(1).unsqueeze(1)
+        counts = usage.to(encoded_sums.device).clamp_min(1).unsqueeze(1)
         self.usage.copy_(usage)
         self.mean_encoded.copy_(encoded_sums / counts)
         self.mean_target.copy_(target_sums / counts)
         if isinstance(self.decoder, TableDecoder):
-            used = (usage > 0).unsqueeze(1)
-            overall = target_sums.sum(0) / usage.sum()
-            self.decoder.set_(torch.where(used, self.mean_target, overall.to(self.mean_target)))
+            overall = (target_sums.sum(0) / int(usage.sum())).to(self.mean_target)
+            self.decoder.set_(torch.where(self.usage.unsqueeze(1) > 0, self.mean_target, overall))
 
     def _reset_parameters_(self, generator: torch.Generator) -> None:
         for module in self.decoder.modules():

@@ -241,8 +241,8 @@ class TableDecoder(nn.Module):
 
 
 def default_heads(d: int) -> int:
-    """One head for 64 dimensions, at least four where ``d`` allows, each of even width."""
-    wanted = max(4, d // 64)
+    """One head for 64 dimensions, at least two where ``d`` allows, each of even width."""
+    wanted = max(2, d // 64)
     return next((n for n in range(wanted, 1, -1) if d % (2 * n) == 0), 1)
 
 

@@ -158,7 +158,7 @@ class ShuffledStream:
         self._fits = self._fill(first=True)
 
     def once(self) -> Iterator[Activations]:
-        """All activations one time: from the buffer, shuffled, if they fit, else from the model."""
+        """All activations one time: from the buffer, in random order, or else from the model."""
         if self._fits:
             return self._of_sequences(self._buffer)
         return self._source.batches(self._documents())

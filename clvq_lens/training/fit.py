@@ -24,6 +24,7 @@ from clvq_lens.training.objective import Objective, Step
 
 _HELD_OUT_TOKENS = 2**15  # enough for an FVU to the third digit, and little to keep in memory
 _INIT_TOKENS_PER_CODE = 128
+_LEARNING_RATE = 0.05  # times the inverse square root of the width
 _MIN_LEARNING_RATE = 0.05  # of the peak, at the end of the cosine
 
 
@@ -172,19 +173,27 @@ class Fit:
 
     @torch.no_grad()
     def frozen_pass(self, stream: ShuffledStream) -> None:
-        """Records usage, mean encoder output and mean target of every code on training tokens."""
+        """Records usage, mean encoder output and mean target of every code on training tokens.
+
+        Interrupted, it records what it has counted by then.
+        """
         quantizer = self.quantizer
         k = quantizer.config.n_codes
         usage = torch.zeros(k, dtype=torch.long, device=quantizer.device)
-        encoded_sums = torch.zeros(k, quantizer.d_source, dtype=torch.double, device=usage.device)
-        target_sums = torch.zeros(k, quantizer.d_target, dtype=torch.double, device=usage.device)
+        encoded_sums = torch.zeros(k, quantizer.d_source, dtype=torch.double)
+        target_sums = torch.zeros(k, quantizer.d_target, dtype=torch.double)
         batches = until_enough(stream.once(), self.config.n_tokens)
-        for batch in tqdm(batches, desc="frozen pass", unit="batch", disable=not self.progress):
-            z = quantizer.encode(batch.source[batch.mask])
-            codes = quantizer.codebook.nearest(z)
-            usage += torch.bincount(codes, minlength=k)
-            encoded_sums.index_add_(0, codes, z.double())
-            target_sums.index_add_(0, codes, batch.target[batch.mask].double())
+        try:
+            for batch in tqdm(batches, desc="frozen pass", disable=not self.progress):
+                z = quantizer.encode(batch.source[batch.mask])
+                codes = quantizer.codebook.nearest(z)
+                _add_by_code(encoded_sums, codes, z)
+                _add_by_code(target_sums, codes, batch.target[batch.mask])
+                usage += torch.bincount(codes, minlength=k)
+        except KeyboardInterrupt:
+            if usage.sum() == 0:
+                raise
+            self.history.stop = "interrupted"
         self.history.n_training_documents = stream.n_documents
         quantizer.record_(usage, encoded_sums, target_sums)
 
@@ -208,7 +217,8 @@ class Fit:
 
     def _set_learning_rate(self, optimizer: torch.optim.Optimizer) -> float:
         done = self.n_tokens / self.config.n_tokens
-        rate = self.config.learning_rate * schedule(done, self.config.warmup_fraction)
+        rate = peak_learning_rate(self.quantizer, self.config)
+        rate *= schedule(done, self.config.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = rate
         return rate
@@ -329,7 +339,12 @@ def make_optimizer(quantizer: CrossLayerQuantizer, config: FitConfig) -> torch.o
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=peak_learning_rate(quantizer, config), betas=(0.9, 0.98))
+
+
+def peak_learning_rate(quantizer: CrossLayerQuantizer, config: FitConfig) -> float:
+    """The one that was asked for, or one that falls with the width, as Adam's steps must."""
+    return config.learning_rate or _LEARNING_RATE / math.sqrt(quantizer.d_target)
 
 
 def schedule(done: float, warmup: float) -> float:
@@ -344,6 +359,14 @@ def perplexity_of(usage: Int[Tensor, " k"] | Float[Tensor, " k"]) -> float:
     """Effective number of codes in use: exp of the entropy of their shares."""
     shares = usage.double() / usage.sum()
     return float(torch.special.entr(shares).sum().exp())
+
+
+def _add_by_code(
+    sums: Float[Tensor, "k d"], codes: Int[Tensor, " n"], values: Float[Tensor, "n d"]
+) -> None:
+    """Adds up the values of each code: a batch in float32 on its device, the total on the CPU."""
+    batch = values.new_zeros(sums.shape).index_add_(0, codes, values)
+    sums += batch.cpu().double()
 
 
 @contextmanager
