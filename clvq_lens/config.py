@@ -171,7 +171,7 @@ class FitConfig(_Options):
     def __post_init__(self) -> None:
         counts = ("n_tokens", "batch_tokens", "n_evaluations", "patience", "buffer_bytes")
         _check_positive(self, *counts, kind=int)
-        _check_positive(self, "learning_rate", "max_grad_norm")
+        _check_positive(self, "max_grad_norm")
         if self.learning_rate is not None:
             _check_positive(self, "learning_rate")
         for name in ("weight_decay", "recon_weight", "kl_weight"):
@@ -201,11 +201,6 @@ class FitConfig(_Options):
             n_evaluations=50,
             patience=15,
         )
-
-    @property
-    def n_steps(self) -> int:
-        """Optimiser steps of a whole fit."""
-        return max(1, round(self.n_tokens / self.batch_tokens))
 
 
 def closest(name: str, names: list[str]) -> str:

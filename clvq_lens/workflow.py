@@ -31,7 +31,7 @@ class Demo:
     n_held_out: int = 400
     held_out_seed: int = 1
     n_codes: int = 128
-    n_tokens: int = 1_000_000
+    n_tokens: int = 300_000
 
 
 DEMO = Demo()

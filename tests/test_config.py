@@ -204,11 +204,6 @@ def test_only_the_transformer_reads_sequences(decoder: str, reads: bool):
     assert CLVQConfig(decoder=decoder).reads_sequences is reads
 
 
-@pytest.mark.parametrize(("n_tokens", "n_steps"), [(1_000, 10), (1_049, 10), (1_051, 11), (3, 1)])
-def test_a_fit_has_as_many_steps_as_batches_and_at_least_one(n_tokens: int, n_steps: int):
-    assert FitConfig(n_tokens=n_tokens, batch_tokens=100).n_steps == n_steps
-
-
 def test_closest_stays_silent_when_nothing_is_similar():
     assert closest("n_cods", ["n_codes", "top_k"]) == "Closest: 'n_codes'. "
     assert closest("qqq", ["n_codes", "top_k"]) == ""

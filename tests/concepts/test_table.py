@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 import clvq_lens as cl
-from clvq_lens.concepts.table import Concept, ConceptTable, Example, concept_table
+from clvq_lens.concepts.table import Concept, ConceptTable, Example, _Examples, concept_table
 from clvq_lens.errors import EmptyCorpusError, NotFittedError, ShapeError
+from clvq_lens.training.tokens import TokenBatch
 
 SOURCE = "blocks.1.hook_resid_post"
 DATA = torch.randint(0, 40, (30, 20), generator=torch.Generator().manual_seed(3))
@@ -81,33 +82,26 @@ def test_there_are_as_many_examples_as_asked_for_or_as_there_are(fitted):
             assert len(places) == len(concept.examples)
 
 
-def examples_over_seeds(lens: cl.Lens, data: Any, code: int, n_seeds: int) -> Counter:
-    drawn: Counter = Counter()
-    for seed in range(n_seeds):
-        table = concept_table(
-            lens.host, lens.quantizer, SOURCE, data, n_examples=5, seed=seed, progress=False
-        )
-        drawn.update((e.document, e.position) for e in table[code].examples)
-    return drawn
-
-
-def test_examples_are_a_uniform_sample_of_all_tokens_of_a_code(fitted, monkeypatch):
+def test_examples_are_a_uniform_sample_of_all_tokens_of_a_code(fitted):
     """Early and late, and in several batches: a reservoir that favoured any would show here."""
-    monkeypatch.setattr(type(fitted.host), "positions_per_pass", 70)
-    data = DATA[:10]
-    encoding = fitted.encode(data)
-    code = int(torch.bincount(encoding.codes.flatten()).argmax())
-    places = [tuple(place) for place in (encoding.codes == code).nonzero().tolist()]
-    assert len(places) > 15
-    n_seeds = 100
-    drawn = examples_over_seeds(fitted, data, code, n_seeds)
-    assert set(drawn) <= set(places)
-    expected = 5 * n_seeds / len(places)
-    chi2 = sum((drawn[place] - expected) ** 2 / expected for place in places)
-    n = len(places) - 1
-    assert chi2 < n + 4 * (2 * n) ** 0.5
-    halves = [sum(drawn[place] for place in part) for part in (places[: n // 2], places[n // 2 :])]
-    assert halves[0] / sum(halves) == pytest.approx((n // 2) / len(places), abs=0.08)
+    everywhere = torch.ones(4, 12, dtype=torch.bool)
+    codes = torch.arange(48).view(4, 12) % 2  # two codes, every other token
+    drawn: Counter[tuple[int, int]] = Counter()
+    n_seeds = 300
+    for seed in range(n_seeds):
+        examples = _Examples(fitted.host, n_codes=2, n_examples=3, seed=seed)
+        for first in (0, 4):
+            documents = tuple(range(first, first + 4))
+            examples.add(
+                codes, TokenBatch(DATA[first : first + 4, :12], *[everywhere] * 2, documents)
+            )
+        drawn.update((example.document, example.position) for example in examples.of(1))
+    assert len(drawn) == 48
+    expected = 3 * n_seeds / 48
+    chi2 = sum((count - expected) ** 2 / expected for count in drawn.values())
+    assert chi2 < 47 + 4 * 94**0.5
+    late = sum(count for (document, _), count in drawn.items() if document >= 4)
+    assert late / drawn.total() == pytest.approx(0.5, abs=0.07)
 
 
 def test_the_seed_decides_the_examples(fitted):

@@ -225,10 +225,11 @@ def test_rows_that_are_code_vectors_leave_a_temperature_above_zero():
 
 
 def test_straight_through_is_the_code_vector_with_the_gradient_of_z():
-    z = random(2, 5, 3).requires_grad_()
-    vectors = (1000 * random(2, 5, 3, seed=1)).requires_grad_()
+    z = (1000 * random(2, 5, 3)).requires_grad_()
+    vectors = random(2, 5, 3, seed=1).requires_grad_()
     quantized = straight_through(z, vectors)
-    assert torch.equal(quantized, vectors)  # z + (e - z) would round
+    assert torch.equal(quantized, vectors)
+    assert not torch.equal(z + (vectors - z), vectors)  # the textbook form rounds
     weight = random(2, 5, 3, seed=2)
     (quantized * weight).sum().backward()
     assert torch.equal(z.grad, weight)
@@ -272,6 +273,13 @@ def test_the_sum_decides_by_the_code_that_was_drawn_not_the_nearest():
     drawn = Assignment(codes=torch.tensor([1]), nearest=torch.tensor([0]))
     book.update_(torch.tensor([[1.0]]), drawn, generator=seeded())
     torch.testing.assert_close(book.vectors, torch.tensor([[0.0], [1.0]]), rtol=0, atol=1e-4)
+
+
+def test_an_update_measures_the_distance_to_the_nearest_code_not_the_drawn_one():
+    book = make(torch.tensor([[0.0], [10.0]]), ema_decay=0.5)
+    drawn = Assignment(codes=torch.tensor([1]), nearest=torch.tensor([0]))
+    book.update_(torch.tensor([[3.0]]), drawn, generator=seeded())
+    assert book.mean_distance.item() == 0.5 * 1 + 0.5 * 9
 
 
 def test_smoothing_is_used_but_not_stored():

@@ -269,7 +269,7 @@ def test_decoding_is_in_float32_under_autocast(options: dict[str, Any]):
 
 
 @pytest.mark.parametrize(
-    ("d", "n_heads"), [(64, 4), (768, 12), (16, 4), (6, 3), (4, 2), (5, 1), (1, 1)]
+    ("d", "n_heads"), [(64, 2), (768, 12), (16, 2), (192, 3), (4, 2), (5, 1), (1, 1)]
 )
 def test_default_heads_divide_the_width_and_are_even(d: int, n_heads: int):
     assert default_heads(d) == n_heads
