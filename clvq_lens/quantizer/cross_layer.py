@@ -11,7 +11,13 @@ from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import NotFittedError, ShapeError
 from clvq_lens.quantizer.attention import DecoderCache
 from clvq_lens.quantizer.codebook import Codebook
-from clvq_lens.quantizer.decoders import MLPDecoder, TableDecoder, TransformerDecoder, make_decoder
+from clvq_lens.quantizer.decoders import (
+    MLPDecoder,
+    TableDecoder,
+    TransformerDecoder,
+    make_decoder,
+    resolve,
+)
 from clvq_lens.quantizer.encoder import AdaptiveResidualEncoder
 from clvq_lens.quantizer.initialization import initialize
 from clvq_lens.quantizer.origin import Origin
@@ -69,12 +75,11 @@ class CrossLayerQuantizer(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        config = resolve(config, d_target)
         self.config, self.d_source, self.d_target, self.causal = config, d_source, d_target, causal
         self.origin: Origin | None = None
         generator = generator or torch.Generator().manual_seed(0)
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # torch's layers draw from the caller's global state
+        with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global state
             self.encoder = AdaptiveResidualEncoder(d_source)
             self.codebook = Codebook(config, d_source, generator=generator)
             self.decoder: TransformerDecoder | MLPDecoder | TableDecoder = make_decoder(
@@ -84,12 +89,8 @@ class CrossLayerQuantizer(nn.Module):
         self.register_buffer("mean_encoded", torch.zeros(config.n_codes, d_source))
         self.register_buffer("mean_target", torch.zeros(config.n_codes, d_target))
         self.register_buffer("target_variance", torch.ones(()))
-        self.hook_encoded, self.hook_codes, self.hook_quantized = (
-            HookPoint(),
-            HookPoint(),
-            HookPoint(),
-        )
-        self.hook_recon, self.hook_error = HookPoint(), HookPoint()
+        self.hook_encoded, self.hook_codes = HookPoint(), HookPoint()
+        self.hook_quantized, self.hook_recon, self.hook_error = (HookPoint() for _ in range(3))
         self._reset_parameters_(generator)
         self.eval()
 

@@ -246,6 +246,15 @@ def default_heads(d: int) -> int:
     return next((n for n in range(wanted, 1, -1) if d % (2 * n) == 0), 1)
 
 
+def resolve(config: CLVQConfig, d_target: int) -> CLVQConfig:
+    """The config with numbers for what it leaves open, so that a saved one never changes."""
+    return config.replace(
+        dead_after_tokens=config.resolved_dead_after_tokens,
+        decoder_heads=config.decoder_heads or default_heads(d_target),
+        d_decoder_mlp=config.d_decoder_mlp or 4 * d_target,
+    )
+
+
 def make_decoder(
     config: CLVQConfig, codebook: Codebook, d_source: int, d_target: int, *, causal: bool
 ) -> TransformerDecoder | MLPDecoder | TableDecoder:

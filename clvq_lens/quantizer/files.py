@@ -40,10 +40,11 @@ def save(quantizer: CrossLayerQuantizer, folder: str | Path) -> Path:
 
     Raises:
         NotFittedError: If the quantizer was never fitted.
-        FileExistsError: If ``folder`` is a file.
+        FileExistsError: If ``folder`` is a file, or holds another program's config.json.
     """
     quantizer.require_fitted()
     folder = Path(folder)
+    _refuse_foreign(folder / _CONFIG)
     folder.mkdir(parents=True, exist_ok=True)
     weights = save_tensors({k: v.cpu().contiguous() for k, v in quantizer.state_dict().items()})
     digest = hashlib.sha256(weights).hexdigest()
@@ -100,6 +101,15 @@ def load(folder: str | Path) -> CrossLayerQuantizer:
     if config["origin"] is not None:
         quantizer.origin = Origin.from_dict(config["origin"])
     return quantizer
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raises rather than overwrite a config.json that somebody else wrote, such as a model's."""
+    if path.is_file() and '"format": "clvq_lens"' not in path.read_text(errors="replace"):
+        raise FileExistsError(
+            f"{path} was not written by clvq_lens, and saving would overwrite it. "
+            f"Pass a folder of its own."
+        )
 
 
 def _library_version() -> str:
@@ -160,6 +170,13 @@ def _check_types(config: dict[str, Any], path: Path) -> None:
                 f"{path} is damaged: {field!r} is {config[field]!r}, expected {kind.__name__}. "
                 f"Save the quantizer again."
             )
+    options = {field.name for field in dataclasses.fields(CLVQConfig)}
+    if set(config["quantizer"]) != options:
+        differing = sorted(set(config["quantizer"]) ^ options)
+        raise FileFormatError(
+            f"{path} is damaged: its quantizer lacks or does not know the options {differing}. "
+            f"Save the quantizer again."
+        )
     if not isinstance(config["origin"], dict | None):
         raise FileFormatError(f"{path} is damaged: 'origin' is no object. Save it again.")
     if Path(config["weights"]).name != config["weights"]:
