@@ -17,7 +17,7 @@ from clvq_lens.errors import (
 )
 from clvq_lens.training import fit as fit_module
 from clvq_lens.training.documents import Split, open_documents
-from clvq_lens.training.fit import Fit, make_optimizer, perplexity_of, schedule
+from clvq_lens.training.fit import Fit, make_optimizer, peak_learning_rate, perplexity_of, schedule
 from tests.conftest import random_model
 
 SOURCE, TARGET = "blocks.1.hook_resid_post", "blocks.2.hook_resid_post"
@@ -592,6 +592,15 @@ def test_the_schedule_rises_and_falls():
     assert schedule(1.2, 0.1) == pytest.approx(0.05)  # the last batch goes a little beyond
     assert schedule(0.0, 0.0) == 1.0
     assert schedule(1.0, 1.0) == pytest.approx(1.0)
+
+
+def test_the_learning_rate_falls_with_the_width_unless_it_was_chosen():
+    narrow, wide = (new_lens(random_model(d_model=d)).quantizer for d in (16, 64))
+    default, chosen = cl.FitConfig(), cl.FitConfig(learning_rate=0.01)
+    assert peak_learning_rate(narrow, default) == pytest.approx(
+        2 * peak_learning_rate(wide, default)
+    )
+    assert peak_learning_rate(narrow, chosen) == peak_learning_rate(wide, chosen) == 0.01
 
 
 def test_only_weight_matrices_of_the_decoder_decay():
