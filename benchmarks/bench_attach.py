@@ -21,26 +21,23 @@ def gpt2_small_shaped() -> torch.nn.Module:
     return HookedTransformer(cfg).eval()
 
 
-def run(repetitions: int = 9) -> list[Row]:
-    model = gpt2_small_shaped()
+def run(repetitions: int = 15) -> list[Row]:
+    plain, observed = gpt2_small_shaped(), gpt2_small_shaped()  # same seed, same weights
+    add_clvq(observed, 4, 8, n_codes=400)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(50257, (BATCH, POSITIONS), generator=generator).to(device())
 
-    def attached(point: str | None) -> None:
-        lens = add_clvq(model, 4, 8, n_codes=400)
-        try:
-            hooks = [] if point is None else [(f"clvq.4-8.{point}", lambda value, hook: None)]
-            model.run_with_hooks(tokens, fwd_hooks=hooks)
-        finally:
-            lens.remove()
+    def reading(point: str) -> None:
+        hook = (f"clvq.4-8.{point}", lambda value, hook: None)
+        observed.run_with_hooks(tokens, fwd_hooks=[hook])
 
     with torch.no_grad():
         medians = interleaved(
             {
-                "plain forward pass": lambda: model(tokens),
-                "attached": lambda: attached(None),
-                "attached, codes read": lambda: attached("hook_codes"),
-                "attached, recon read": lambda: attached("hook_recon"),
+                "plain forward pass": lambda: plain(tokens),
+                "attached": lambda: observed(tokens),
+                "attached, codes read": lambda: reading("hook_codes"),
+                "attached, recon read": lambda: reading("hook_recon"),
             },
             repetitions=repetitions,
         )

@@ -27,10 +27,10 @@ class Demo:
 
     source: int = 1
     target: int = 3
-    n_texts: int = 4_000
+    n_texts: int = 3_000
     n_held_out: int = 400
     held_out_seed: int = 1
-    n_codes: int = 128
+    n_codes: int = 256
     n_tokens: int = 300_000
 
 
@@ -102,7 +102,8 @@ def write_results(
         plot_usage(concepts.frame()["usage"].to_numpy()),
         plot_concepts(concepts.frame()),
     ]
-    print_table(console, f"{lens.name}, {report.n_tokens:,} held-out tokens", report.frame())
+    title = f"{lens.name}, {report.n_tokens:,} held-out tokens"
+    print_table(console, title, _with_intervals(report.frame()))
     if report.recovery is not None:
         recovery = report.recovery.frame()
         recovery.to_csv(out / "recovery.csv", index=False)
@@ -113,12 +114,23 @@ def write_results(
     console.print(f"Quantizer and tables are in [bold]{out}[/]; open [bold]{page}[/] in a browser.")
 
 
+def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
+    """The report's table with both ends of an interval in one column."""
+    ends = zip(frame["low"], frame["high"], strict=True)
+    intervals = ["" if pd.isna(low) else f"{low:.3g} to {high:.3g}" for low, high in ends]
+    return frame.drop(columns=["low", "high"]).assign(**{"95 % interval": intervals})[
+        ["metric", "value", "95 % interval", "meaning"]
+    ]
+
+
 def print_table(console: Console, title: str, frame: pd.DataFrame) -> None:
     """Prints a table with short numbers."""
     table = Table(title=title, title_justify="left")
     for column in frame.columns:
         numeric = pd.api.types.is_numeric_dtype(frame[column])
-        table.add_column(column, justify="right" if numeric else "left")
+        table.add_column(
+            column, justify="right" if numeric else "left", no_wrap=column != "meaning"
+        )
     for row in frame.itertuples(index=False):
         table.add_row(*(_short(value) for value in row))
     console.print(table)

@@ -11,10 +11,11 @@ from tqdm.auto import tqdm
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import DataError, EmptyCorpusError
 from clvq_lens.evaluation.bootstrap import BootstrapSums
-from clvq_lens.evaluation.metrics import ce_loss_recovered, perplexity_of_usage
+from clvq_lens.evaluation.metrics import ce_loss_recovered
 from clvq_lens.evaluation.recovery import Recovery, concept_recovery
 from clvq_lens.evaluation.report import Report
 from clvq_lens.host.protocol import Host
+from clvq_lens.quantizer.codebook import perplexity_of_usage
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.activations import check_finite
 from clvq_lens.training.documents import Data, open_documents

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clvq_lens.errors import ShapeError
+from clvq_lens.quantizer.codebook import perplexity_of_usage
 
 Labels = Sequence[Any] | np.ndarray
 
@@ -60,12 +61,6 @@ def perplexity(codes: Int[Tensor, "*n"], n_codes: int) -> float:
             f"Drop padding first: codes[mask]."
         )
     return perplexity_of_usage(torch.bincount(codes.flatten(), minlength=n_codes))
-
-
-def perplexity_of_usage(usage: Int[Tensor, " k"]) -> float:
-    """`perplexity` from the usage of each code: exp(-sum_k p_k log p_k), in [1, k]."""
-    shares = usage.double() / usage.sum()
-    return float(torch.special.entr(shares).sum().exp())
 
 
 def ce_loss_recovered(

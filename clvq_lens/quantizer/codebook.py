@@ -102,6 +102,12 @@ def _scores(
             yield slice(start, start + len(rows)), scores
 
 
+def perplexity_of_usage(usage: Int[Tensor, " k"]) -> float:
+    """Effective number of codes in use: exp(-sum_k p_k log p_k) of their shares, in [1, k]."""
+    shares = usage.cpu().double() / usage.sum().cpu()
+    return float(torch.special.entr(shares).sum().exp())
+
+
 class _StraightThrough(torch.autograd.Function):
     """Forward: the code vector. Backward: as if it were z, so q = z + stop_gradient(e - z)."""
 

@@ -237,6 +237,7 @@ class CrossLayerQuantizer(nn.Module):
         self.codebook.measure_distance_(z, codes, decay=0.0)
         self.target_variance.copy_((target - target.mean(0)).square().sum(1).mean())
         if isinstance(self.decoder, TableDecoder):
+            self.decoder.set_(target.mean(0).expand(self.config.n_codes, -1))  # of empty codes
             self.decoder.update_(codes, target, decay=0.0)
             return
         self.decoder.source_units.measure_(z)

@@ -40,6 +40,7 @@ HELD_OUT_SEED = 1_000_000
 N_HELD_OUT = 5000
 BATCHES_AT_ONCE = 16
 ARCHITECTURE: dict[str, Any] = {
+    "model_name": "toy-world",
     "n_layers": 4,
     "d_model": 64,
     "n_heads": 4,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import pandas as pd
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -66,6 +67,11 @@ def _open(data: Data) -> Documents:
         )
     if getattr(data, "column_names", None) is not None:  # a streamed dataset may not know them
         return _Texts(data, column=_text_column(data))
+    if isinstance(data, pd.DataFrame):  # iterating over one gives the names of its columns
+        raise DataError(
+            f"The data are a table with the columns {list(map(str, data.columns))}. "
+            f"Pass one of them, such as data['text']."
+        )
     if not isinstance(data, Iterable):
         raise DataError(
             f"Cannot read texts from {type(data).__name__}. Pass a list of strings, a tensor of "

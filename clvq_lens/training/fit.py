@@ -12,8 +12,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from clvq_lens.config import FitConfig
-from clvq_lens.errors import ConfigError, EmptyCorpusError
+from clvq_lens.errors import ConfigError, EmptyCorpusError, NonFiniteError
 from clvq_lens.host.protocol import Host
+from clvq_lens.quantizer.codebook import perplexity_of_usage
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import TableDecoder
 from clvq_lens.quantizer.initialization import Reservoir
@@ -157,6 +158,11 @@ class Fit:
         self.quantizer.train()
         with torch.set_grad_enabled(self.learns):
             step = self.objective.training_step(batch, self.generator)
+        if not torch.isfinite(step.loss.total):
+            raise NonFiniteError(
+                f"The loss became {float(step.loss.total)} after {self.n_tokens} tokens. "
+                f"Pass a smaller learning_rate, or check the activations' scale."
+            )
         if self.learns:
             parameters = list(self.quantizer.parameters())
             optimizer.zero_grad(set_to_none=True)
@@ -286,7 +292,7 @@ class _Window:
             "fvu": self.fvu,
             "kl": self._kl / self._n_tokens if self._with_kl else None,
             "commitment": self._commitment / self._n_tokens,
-            "perplexity": perplexity_of(self._usage),
+            "perplexity": perplexity_of_usage(self._usage),
             "n_dead_codes": int((self._usage == 0).sum()),
         }
         self._clear()
@@ -353,12 +359,6 @@ def schedule(done: float, warmup: float) -> float:
         return max(done / warmup, 0.01)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / max(1 - warmup, 1e-9))))
     return _MIN_LEARNING_RATE + (1 - _MIN_LEARNING_RATE) * cosine
-
-
-def perplexity_of(usage: Int[Tensor, " k"] | Float[Tensor, " k"]) -> float:
-    """Effective number of codes in use: exp of the entropy of their shares."""
-    shares = usage.double() / usage.sum()
-    return float(torch.special.entr(shares).sum().exp())
 
 
 def _add_by_code(

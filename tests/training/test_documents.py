@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jaxtyping
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset
@@ -321,3 +322,8 @@ def test_reading_a_split_of_many_texts_keeps_none_of_them():
         assert tracemalloc.get_traced_memory()[1] < 100_000  # ten bytes of each would be as many
     finally:
         tracemalloc.stop()
+
+
+def test_a_data_frame_is_refused_rather_than_read_as_the_names_of_its_columns():
+    with pytest.raises(DataError, match=r"a table with the columns \['text', 'label'\]"):
+        open_documents(pd.DataFrame({"text": ["one"], "label": [0]}))

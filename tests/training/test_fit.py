@@ -15,9 +15,10 @@ from clvq_lens.errors import (
     TextTooLongError,
     TooFewTokensError,
 )
+from clvq_lens.quantizer.codebook import perplexity_of_usage
 from clvq_lens.training import fit as fit_module
 from clvq_lens.training.documents import Split, open_documents
-from clvq_lens.training.fit import Fit, make_optimizer, peak_learning_rate, perplexity_of, schedule
+from clvq_lens.training.fit import Fit, make_optimizer, peak_learning_rate, schedule
 from tests.conftest import random_model
 
 SOURCE, TARGET = "blocks.1.hook_resid_post", "blocks.2.hook_resid_post"
@@ -615,8 +616,8 @@ def test_only_weight_matrices_of_the_decoder_decay():
 
 
 def test_perplexity_of_usage_is_the_exponential_of_the_entropy():
-    assert perplexity_of(torch.tensor([3, 3, 0, 3])) == pytest.approx(3.0)
-    assert perplexity_of(torch.tensor([5, 0])) == pytest.approx(1.0)
+    assert perplexity_of_usage(torch.tensor([3, 3, 0, 3])) == pytest.approx(3.0)
+    assert perplexity_of_usage(torch.tensor([5, 0])) == pytest.approx(1.0)
 
 
 def test_until_enough_gives_the_batch_that_makes_it_enough():
@@ -626,3 +627,14 @@ def test_until_enough_gives_the_batch_that_makes_it_enough():
     batches: Iterable[Any] = (Batch() for _ in range(100))
     assert len(list(fit_module.until_enough(iter(batches), 25))) == 3
     assert len(list(fit_module.until_enough(iter([Batch()]), 25))) == 1
+
+
+def test_a_loss_that_is_not_finite_ends_the_fit_and_leaves_the_quantizer_as_it_was(model):
+    lens = model.add_clvq(1, 2, n_codes=12)
+    before = {name: tensor.clone() for name, tensor in lens.quantizer.state_dict().items()}
+    data = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
+    options = {"learning_rate": 1e30, "warmup_fraction": 0.0, "max_grad_norm": 1e30}
+    with pytest.raises(NonFiniteError, match="Pass a smaller learning_rate"):
+        lens.fit(data, n_tokens=3_000, batch_tokens=256, progress=False, **options)
+    after = lens.quantizer.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
