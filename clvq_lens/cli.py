@@ -57,7 +57,8 @@ def fit(
 
     run_fit(
         load_model(model, device),
-        *(int(point) if point.isdecimal() else point for point in (source, target)),
+        int(source) if source.isdecimal() else source,
+        int(target) if target.isdecimal() else target,
         data,
         out,
         held_out=held_out,

@@ -118,9 +118,14 @@ def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
     """The report's table with both ends of an interval in one column."""
     ends = zip(frame["low"], frame["high"], strict=True)
     intervals = ["" if pd.isna(low) else f"{low:.3g} to {high:.3g}" for low, high in ends]
-    return frame.drop(columns=["low", "high"]).assign(**{"95 % interval": intervals})[
-        ["metric", "value", "95 % interval", "meaning"]
-    ]
+    return pd.DataFrame(
+        {
+            "metric": frame["metric"],
+            "value": frame["value"],
+            "95 % interval": intervals,
+            "meaning": frame["meaning"],
+        }
+    )
 
 
 def print_table(console: Console, title: str, frame: pd.DataFrame) -> None:

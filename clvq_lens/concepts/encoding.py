@@ -67,15 +67,14 @@ def encode(
             rows.append((document, *parts))
     # The pieces of a long text came in order, but for the last one, which is shorter.
     rows.sort(key=lambda row: (row[0], -len(row[1])))
-    tokens, mask, codes = (
-        pad_sequence([row[i] for row in rows], batch_first=True) for i in (1, 2, 3)
-    )
+    documents, tokens, masks, codes = zip(*rows, strict=True)
+    mask = pad_sequence(list(masks), batch_first=True)
     return Encoding(
-        codes=codes.masked_fill(~mask, -1),
-        tokens=tokens,
+        codes=pad_sequence(list(codes), batch_first=True).masked_fill(~mask, -1),
+        tokens=pad_sequence(list(tokens), batch_first=True),
         mask=mask,
-        documents=tuple(row[0] for row in rows),
-        strings=tuple(tuple(host.strings(row[1])) for row in rows),
+        documents=documents,
+        strings=tuple(tuple(host.strings(row)) for row in tokens),
     )
 
 

@@ -180,9 +180,9 @@ class _Examples:
     def add(self, codes: Tensor, batch: TokenBatch) -> None:
         keys = self._random.random(codes.shape)
         wanted = batch.mask.numpy() & (keys > self._threshold[codes.numpy()])
-        for row in wanted.any(1).nonzero()[0].tolist():
+        for row in np.flatnonzero(wanted.any(axis=1)).tolist():
             strings = self._host.strings(batch.tokens[row][batch.attended[row]])
-            for position in wanted[row].nonzero()[0].tolist():
+            for position in np.flatnonzero(wanted[row]).tolist():
                 code, key = int(codes[row, position]), float(keys[row, position])
                 self._offer(code, key, _example(batch.documents[row], strings, position))
 

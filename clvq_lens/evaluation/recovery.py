@@ -65,7 +65,8 @@ def concept_recovery(
 
     names = np.asarray(labels)
     n_clusters = min(n_codes, len(source))
-    clusters = KMeans(n_clusters, n_init=1, random_state=seed).fit_predict(source)
+    kmeans = KMeans(n_clusters, n_init=1, random_state=seed)  # pyright: ignore[reportArgumentType]
+    clusters = kmeans.fit_predict(source)
     shuffled = np.random.default_rng(seed).permutation(names)
     everywhere = np.ones(len(names), dtype=bool)
     ambiguous = _is_ambiguous(tokens, names)

@@ -193,7 +193,11 @@ class Attachment:
 
 def _first(point: HookPoint, write: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
     """Lets a function change what passes a hook point, before any hook that is there."""
-    return point.register_forward_hook(lambda module, inputs, output: write(output), prepend=True)
+
+    def first_hook(module: Any, inputs: Any, output: Any) -> Tensor | None:
+        return write(output)
+
+    return point.register_forward_hook(first_hook, prepend=True)
 
 
 def _last(point: HookPoint, read: Callable[[Tensor], None]) -> list[RemovableHandle]:
@@ -203,12 +207,12 @@ def _last(point: HookPoint, read: Callable[[Tensor], None]) -> list[RemovableHan
     pre-hook moves the reader to the end.
     """
 
-    def last_hook(module: Any, inputs: Any, output: Tensor) -> None:
+    def last_hook(module: Any, inputs: Any, output: Any) -> None:
         read(output)
 
     reader = point.register_forward_hook(last_hook)
 
     def move_to_end(module: Any, inputs: Any) -> None:
-        point._forward_hooks.move_to_end(reader.id)
+        point._forward_hooks[reader.id] = point._forward_hooks.pop(reader.id)
 
     return [reader, point.register_forward_pre_hook(move_to_end)]

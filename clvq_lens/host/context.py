@@ -56,7 +56,7 @@ class PassWatcher:
         )
         return context
 
-    def real(self, shape: tuple[int, int], context: PassContext) -> Bool[Tensor, "b pos"]:
+    def real(self, shape: torch.Size, context: PassContext) -> Bool[Tensor, "b pos"]:
         """True on real tokens: neither padding nor special.
 
         Where a pass began in the middle of the model its tokens are unknown; only padding is then
@@ -71,7 +71,7 @@ class PassWatcher:
             real = real & ~torch.isin(tokens.cpu(), self._special)
         return real
 
-    def _tokens_of(self, shape: tuple[int, int]) -> Int[Tensor, "b pos"] | None:
+    def _tokens_of(self, shape: torch.Size) -> Int[Tensor, "b pos"] | None:
         """The tokens last embedded, or, in generation without a cache, all of them so far."""
         if self._tokens and self._tokens[-1].shape == shape:
             return self._tokens[-1]

@@ -1,5 +1,6 @@
 """A report in pictures."""
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -20,7 +21,9 @@ def plot_cross_entropy(frame: pd.DataFrame) -> go.Figure:
         frame: From `Report.frame()`.
     """
     rows = frame[frame["metric"].isin(list(_CONDITIONS))]
-    value, low, high = (rows[column].to_numpy(dtype=float) for column in ("value", "low", "high"))
+    value, low, high = (
+        np.asarray(rows[column], dtype=float) for column in ("value", "low", "high")
+    )
     bars = go.Bar(
         x=value,
         y=[_CONDITIONS[metric] for metric in rows["metric"]],

@@ -17,7 +17,7 @@ def plot_history(frame: pd.DataFrame) -> go.Figure:
         ("FVU", {"fvu": "training (sampled codes)", "held_out_fvu": "held out (nearest codes)"}),
         ("codes", {"perplexity": "perplexity", "n_dead_codes": "dead codes"}),
     ]
-    if frame["kl"].notna().any():
+    if bool(frame["kl"].notna().any()):
         panels.append(
             ("KL in nats per token", {"kl": "KL, training", "held_out_kl": "KL, held out"})
         )
@@ -25,7 +25,7 @@ def plot_history(frame: pd.DataFrame) -> go.Figure:
     for row, (axis, lines) in enumerate(panels, start=1):
         for index, (column, name) in enumerate(lines.items()):
             values = frame[column]
-            if values.notna().any():
+            if bool(values.notna().any()):
                 line = {"color": COLOURS[(2 * (row - 1) + index) % len(COLOURS)], "width": 2}
                 trace = go.Scatter(
                     x=frame["n_tokens"], y=values, name=name, mode="lines+markers", line=line

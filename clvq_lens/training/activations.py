@@ -64,7 +64,7 @@ class ActivationSource:
 
     def __init__(self, host: Host, source: str, target: str, *, long_texts: LongTexts) -> None:
         self.host, self.source, self.target = host, source, target
-        self._long_texts = long_texts
+        self._long_texts: LongTexts = long_texts
 
     def batches(self, documents: Iterable[Document]) -> Iterator[Activations]:
         """The activations of all documents, in order.
@@ -237,8 +237,8 @@ class ShuffledStream:
         order = self._permutation(len(tokens)).to(tokens.device)
         for rows in order.split(self._batch_tokens):
             everywhere = torch.ones(len(rows), 1, dtype=torch.bool, device=tokens.device)
-            parts = (part[rows].unsqueeze(1) for part in (source, target, tokens))
-            yield Activations(*parts, everywhere, everywhere)
+            x, y, ids = (part[rows].unsqueeze(1) for part in (source, target, tokens))
+            yield Activations(x, y, ids, everywhere, everywhere)
 
 
 def _padded(group: list[_Sequence]) -> Activations:

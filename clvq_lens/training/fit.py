@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -160,7 +161,7 @@ class Fit:
             step = self.objective.training_step(batch, self.generator)
         if not torch.isfinite(step.loss.total):
             raise NonFiniteError(
-                f"The loss became {float(step.loss.total)} after {self.n_tokens} tokens. "
+                f"The loss became {step.loss.total.detach():g} after {self.n_tokens} tokens. "
                 f"Pass a smaller learning_rate, or check the activations' scale."
             )
         if self.learns:
@@ -245,7 +246,7 @@ class HeldOut:
             self._n_tokens = len(target)
             self._total = float((target - target.mean(0)).square().sum())
 
-    def measure(self, quantizer: CrossLayerQuantizer) -> dict[str, float | None]:
+    def measure(self, quantizer: CrossLayerQuantizer) -> dict[str, Any]:
         """Held-out FVU and KL with nearest codes, as fields of a `Record`."""
         if not self._batches:
             return {"held_out_fvu": None, "held_out_kl": None}
@@ -287,7 +288,7 @@ class _Window:
     def fvu(self) -> float:
         return self._error / (self._n_tokens * float(self._quantizer.target_variance))
 
-    def take(self) -> dict[str, float | int | None]:
+    def take(self) -> dict[str, Any]:
         fields = {
             "fvu": self.fvu,
             "kl": self._kl / self._n_tokens if self._with_kl else None,
