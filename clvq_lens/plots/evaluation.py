@@ -30,6 +30,8 @@ def plot_cross_entropy(frame: pd.DataFrame) -> go.Figure:
         orientation="h",
         marker={"color": COLOURS[0]},
         text=[f"{number:.3f}" for number in value],
+        textposition="inside",
+        insidetextanchor="start",
         error_x={
             "type": "data",
             "symmetric": False,
@@ -58,7 +60,8 @@ def plot_recovery(frame: pd.DataFrame) -> go.Figure:
                 name=f"{'NMI' if metric == 'nmi' else 'purity'}, {tokens} tokens",
                 marker={"color": COLOURS[index], "pattern": {"shape": pattern}},
                 text=[f"{value:.2f}" for value in rows[metric]],
+                textposition="outside",
             )
-    figure.update_yaxes(title_text="agreement with the true concepts (0 to 1)", range=[0, 1.05])
+    figure.update_yaxes(title_text="agreement with the true concepts (0 to 1)", range=[0, 1.1])
     figure.update_xaxes(title_text="")
     return themed(figure, title="Do codes recover the true concepts?", height=440)

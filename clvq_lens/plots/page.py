@@ -43,7 +43,7 @@ def write_page(path: Path, title: str, figures: Sequence[go.Figure]) -> Path:
             figure.to_html(
                 full_html=False,
                 include_plotlyjs=index == 0,
-                config={"responsive": True, "displaylogo": False},
+                config={"responsive": True, "displaylogo": False, "displayModeBar": False},
                 div_id=f"figure-{index}",
             )
         )

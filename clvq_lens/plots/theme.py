@@ -17,6 +17,7 @@ def themed(figure: go.Figure, *, title: str, height: int = 420) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 70, "r": 30, "t": 70, "b": 60},
         height=height,
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": _TEXT, "activecolor": COLOURS[0]},
         legend={"orientation": "h", "y": 1.02, "x": 1, "xanchor": "right", "yanchor": "bottom"},
     )
     figure.update_xaxes(gridcolor=_GREY, zerolinecolor=_GREY, linecolor=_GREY, automargin=True)
