@@ -26,6 +26,9 @@ class PassContext:
     n_past: int
 
 
+_NO_CONTEXT = PassContext(key_mask=None, cache_entry=None, n_past=0)
+
+
 class PassWatcher:
     """Listens, while attached, to the tokens of a pass and to what its target block is told.
 
@@ -35,9 +38,9 @@ class PassWatcher:
     """
 
     def __init__(self, host: Host, target: str) -> None:
-        self._special = host.special_tokens
+        self._special, self._n_context = host.special_tokens, host.n_context
         self._tokens: list[Int[Tensor, "b pos"]] = []
-        self._context = PassContext(key_mask=None, cache_entry=None, n_past=0)
+        self._context = _NO_CONTEXT
         self._handles = [
             host.embedding.register_forward_pre_hook(self._see_tokens),
             host.block_of(target).register_forward_pre_hook(self._see_block, with_kwargs=True),
@@ -50,10 +53,7 @@ class PassWatcher:
 
     def take_context(self) -> PassContext:
         """The context of the pass under way, which is then forgotten."""
-        context, self._context = (
-            self._context,
-            PassContext(key_mask=None, cache_entry=None, n_past=0),
-        )
+        context, self._context = self._context, _NO_CONTEXT
         return context
 
     def real(self, shape: torch.Size, context: PassContext) -> Bool[Tensor, "b pos"]:
@@ -75,17 +75,14 @@ class PassWatcher:
         """The tokens last embedded, or, in generation without a cache, all of them so far."""
         if self._tokens and self._tokens[-1].shape == shape:
             return self._tokens[-1]
-        if (
-            self._tokens
-            and (self._tokens[0].shape[0], sum(t.shape[1] for t in self._tokens)) == shape
-        ):
-            return torch.cat(self._tokens, dim=1)
-        return None
+        so_far = torch.cat(self._tokens, dim=1) if self._tokens else None
+        return so_far if so_far is not None and so_far.shape == shape else None
 
     def _see_tokens(self, module: Any, args: tuple[Any, ...]) -> None:
         tokens = args[0]
-        follows = self._tokens and tokens.shape == (self._tokens[0].shape[0], 1)
-        self._tokens = [*self._tokens, tokens] if follows else [tokens]
+        follows = bool(self._tokens) and tokens.shape == (self._tokens[0].shape[0], 1)
+        n_pos = sum(earlier.shape[1] for earlier in self._tokens)
+        self._tokens = [*self._tokens, tokens] if follows and n_pos < self._n_context else [tokens]
 
     def _see_block(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         mask, entry = kwargs.get("attention_mask"), kwargs.get("past_kv_cache_entry")

@@ -99,10 +99,28 @@ class _Block(nn.Module):
         return x + F.dropout(self.mlp(self.norm_mlp(x)), p)
 
 
-class TransformerDecoder(nn.Module):
-    """Self-attention over the sequence's code vectors: causal when the host is.
+class _LearnedDecoder(nn.Module):
+    """What both learned decoders have: units, blocks, and a linear map of the code vector.
 
-    The output starts at a linear map of the code vector, to which the blocks learn to add.
+    The output starts at that linear map, to which the blocks learn to add.
+    """
+
+    def __init__(self, d_source: int, d_target: int, blocks: list[nn.Module]) -> None:
+        super().__init__()
+        self.source_units, self.target_units = Units(d_source), Units(d_target)
+        self.embed = nn.Linear(d_source, d_target)
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(d_target)
+        self.out = nn.Linear(d_target, d_target)
+        self.skip = nn.Linear(d_source, d_target)
+
+    def _restore(self, codes: Tensor, x: Tensor) -> Tensor:
+        """From what the blocks made of the codes to the target's units."""
+        return self.target_units.restore(self.skip(codes) + self.out(self.norm(x)))
+
+
+class TransformerDecoder(_LearnedDecoder):
+    """Self-attention over the sequence's code vectors: causal when the host is.
 
     Args:
         config: Layers, heads, memory, dropout.
@@ -112,7 +130,6 @@ class TransformerDecoder(nn.Module):
     """
 
     def __init__(self, config: CLVQConfig, d_source: int, d_target: int, *, causal: bool) -> None:
-        super().__init__()
         n_heads = config.decoder_heads or default_heads(d_target)
         if d_target % n_heads:
             raise ConfigError(
@@ -120,18 +137,13 @@ class TransformerDecoder(nn.Module):
                 f"Pass a divisor of {d_target}, or None."
             )
         d_mlp = config.d_decoder_mlp or 4 * d_target
-        self.source_units, self.target_units = Units(d_source), Units(d_target)
-        self.embed = nn.Linear(d_source, d_target)
-        self.embed_memory = (
-            nn.Linear(d_source, d_target) if config.decoder_memory == "encoder" else None
-        )
-        self.blocks = nn.ModuleList(
+        blocks: list[nn.Module] = [
             _Block(config, d_target, n_heads=n_heads, d_mlp=d_mlp, causal=causal)
             for _ in range(config.decoder_layers)
-        )
-        self.norm = nn.LayerNorm(d_target)
-        self.out = nn.Linear(d_target, d_target)
-        self.skip = nn.Linear(d_source, d_target)
+        ]
+        super().__init__(d_source, d_target, blocks)
+        with_memory = config.decoder_memory == "encoder"
+        self.embed_memory = nn.Linear(d_source, d_target) if with_memory else None
 
     def forward(
         self,
@@ -157,10 +169,10 @@ class TransformerDecoder(nn.Module):
             x = block(x, memory, key_mask=key_mask, cache=cache, index=index)
         if cache is not None:
             cache.length += quantized.shape[1]
-        return self.target_units.restore(self.skip(codes) + self.out(self.norm(x)))
+        return self._restore(codes, x)
 
 
-class MLPDecoder(nn.Module):
+class MLPDecoder(_LearnedDecoder):
     """Token by token: a linear map plus a perceptron with one hidden layer per ``decoder_layers``.
 
     Args:
@@ -170,17 +182,12 @@ class MLPDecoder(nn.Module):
     """
 
     def __init__(self, config: CLVQConfig, d_source: int, d_target: int) -> None:
-        super().__init__()
         d_mlp = config.d_decoder_mlp or 4 * d_target
-        self.source_units, self.target_units = Units(d_source), Units(d_target)
-        self.embed = nn.Linear(d_source, d_target)
-        self.blocks = nn.ModuleList(
+        blocks: list[nn.Module] = [
             nn.Sequential(nn.LayerNorm(d_target), _Perceptron(d_target, d_mlp, d_target))
             for _ in range(config.decoder_layers)
-        )
-        self.norm = nn.LayerNorm(d_target)
-        self.out = nn.Linear(d_target, d_target)
-        self.skip = nn.Linear(d_source, d_target)
+        ]
+        super().__init__(d_source, d_target, blocks)
 
     def forward(
         self,
@@ -195,7 +202,7 @@ class MLPDecoder(nn.Module):
         x = self.embed(codes)
         for block in self.blocks:
             x = x + block(x)
-        return self.target_units.restore(self.skip(codes) + self.out(self.norm(x)))
+        return self._restore(codes, x)
 
 
 class TableDecoder(nn.Module):

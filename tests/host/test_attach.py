@@ -573,3 +573,10 @@ def test_repr_says_what_it_is(fitted):
 
 def test_a_deep_copy_of_the_model_computes_the_same(model, tokens, fitted):
     assert torch.equal(copy.deepcopy(model)(tokens), model(tokens))
+
+
+def test_passes_of_single_tokens_do_not_pile_up_in_memory(model):
+    lens = model.add_clvq(1, 2, n_codes=12)
+    for _ in range(3 * model.cfg.n_ctx):
+        model(torch.zeros(2, 1, dtype=torch.long), stop_at_layer=0)
+    assert len(lens.attachment._watcher._tokens) <= model.cfg.n_ctx
