@@ -112,8 +112,9 @@ class Evaluation:
         check_finite(y[attended], self.target)
         encoded = self.quantizer.encode(x)
         codes = self.quantizer.codebook.nearest(encoded)
-        recon = self._decode(self.quantizer.codebook(codes), encoded, attended)
-        values = self._reconstruction(y, recon, encoded, mask, attended)
+        quantized = self.quantizer.codebook(codes)
+        recon = self._decode(quantized, encoded, attended)
+        values = self._reconstruction(y, recon, quantized, encoded, mask, attended)
         if self.host.causal:
             values |= self._function(y, recon, clean_logits, tokens, mask, attended)
         numbers = {name: value.double().cpu().numpy() for name, value in values.items()}
@@ -128,7 +129,13 @@ class Evaluation:
         return self.quantizer.decode(quantized, encoded=encoded, key_mask=key_mask)
 
     def _reconstruction(
-        self, y: Tensor, recon: Tensor, encoded: Tensor, mask: Tensor, attended: Tensor
+        self,
+        y: Tensor,
+        recon: Tensor,
+        quantized: Tensor,
+        encoded: Tensor,
+        mask: Tensor,
+        attended: Tensor,
     ) -> dict[str, Tensor]:
         """Sums per sequence for the FVU and its controls."""
         quantizer = self.quantizer
@@ -150,8 +157,7 @@ class Evaluation:
             order = torch.randperm(n, generator=self.generator, device=self.generator.device)
             shuffled = encoded.clone()
             shuffled[attended] = encoded[attended][order]
-            codes = quantizer.codebook.nearest(encoded)
-            kept = self._decode(quantizer.codebook(codes), shuffled, attended)
+            kept = self._decode(quantized, shuffled, attended)
             values["error_shuffled"] = _squared_error(y, kept, mask)
         return values
 

@@ -164,9 +164,8 @@ class Attachment:
     def _reconstruct(
         self, q: Quantized, target: Tensor, context: PassContext, state: GenerationState | None
     ) -> Tensor | None:
+        context = context.to(self.quantizer.device)
         decode, mask = self.quantizer.decode, context.key_mask
-        if mask is not None:
-            mask = mask.to(self.quantizer.device)
         if state is not None:
             state.catch_up_(self.quantizer, context)
         clean_vectors = self.quantizer.codebook(q.codes)

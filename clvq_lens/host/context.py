@@ -1,6 +1,6 @@
 """What else a pass through the model carries: tokens, padding, and the key-value cache."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,11 @@ class PassContext:
     key_mask: Bool[Tensor, "b keys"] | None
     cache_entry: Any
     n_past: int
+
+    def to(self, device: torch.device) -> "PassContext":
+        """The same with the mask on a device."""
+        mask = None if self.key_mask is None else self.key_mask.to(device)
+        return replace(self, key_mask=mask)
 
 
 _NO_CONTEXT = PassContext(key_mask=None, cache_entry=None, n_past=0)
