@@ -51,6 +51,18 @@ class ShapeError(CLVQError, ValueError):
     """A tensor has the wrong shape, width or range."""
 
 
+class CodeRangeError(CLVQError, IndexError):
+    """A code lies outside the codebook, or the edits leave no code to choose."""
+
+
+class PositionError(CLVQError, IndexError):
+    """A position lies beyond the text, or a mask does not fit it."""
+
+
+class MetricError(CLVQError, ValueError):
+    """A metric returned no number, or one that tells the runs apart by nothing."""
+
+
 class DataError(CLVQError, ValueError):
     """The data cannot be read as texts or tokens."""
 
@@ -61,6 +73,10 @@ class EmptyCorpusError(DataError):
 
 class TextTooLongError(DataError):
     """A text has more tokens than the model's context."""
+
+
+class LengthMismatchError(DataError):
+    """Two texts that are compared position by position differ in length."""
 
 
 class TooFewTokensError(DataError):

@@ -1,7 +1,8 @@
 """Lens: what ``add_clvq`` returns. It names the verbs; the work is done in the rooms below."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +15,16 @@ from clvq_lens.evaluation.evaluate import evaluate
 from clvq_lens.evaluation.report import Report
 from clvq_lens.host.attach import Attachment, forget_lens, lenses_of, remember_lens
 from clvq_lens.host.protocol import Host
+from clvq_lens.interventions.directions import Place, projection
+from clvq_lens.interventions.edits import (
+    CodeFunction,
+    Codes,
+    Edit,
+    apply_edits,
+    as_edits,
+    code_numbers,
+)
+from clvq_lens.interventions.positions import At
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.files import save
 from clvq_lens.training.documents import Data
@@ -45,7 +56,8 @@ def add_clvq(
         **options: Options of `CLVQConfig` by name.
 
     Returns:
-        The lens, with the verbs: fit, encode, evaluate, concepts, splice, save, remove.
+        The lens, with the verbs: fit, encode, evaluate, concepts, edit, project_out, splice,
+        save, remove.
 
     Raises:
         HookNotFoundError: If a layer or hook point does not exist.
@@ -233,6 +245,66 @@ class Lens:
         """
         self.quantizer.require_fitted()
         with self.attachment.spliced():
+            yield self
+
+    @contextmanager
+    def edit(self, *edits: Edit | CodeFunction, error_term: bool = True) -> Iterator["Lens"]:
+        """While open, codes are edited in the running model, in the order given.
+
+        The target moves by the difference that the edits make to the reconstruction, so an edit
+        that changes no code changes no bit. Blocks nest: an inner one edits what an outer one
+        left. Edits act on real tokens; ``at`` of an edit names other positions.
+
+        Args:
+            *edits: `Ablate`, `Swap`, `Force`, `Restrict`, `Patch`, `Steer`, or functions of
+                ``(codes, tokens)`` that return codes.
+            error_term: Whether the target keeps what the codes do not explain; False: it is
+                replaced by the edited reconstruction, as in `splice`.
+
+        Raises:
+            NotFittedError: If the quantizer has not been fitted.
+            CodeRangeError: If an edit names a code that does not exist.
+            SpliceConflictError: If another lens replaces the same target.
+
+        Example:
+            >>> with lens.edit(Ablate(17), Force(3, at=-1)):  # doctest: +SKIP
+            ...     logits = model(tokens)
+        """
+        self.quantizer.require_fitted()
+        self.attachment.require_attached()
+        edit = partial(apply_edits, as_edits(edits, self.quantizer), self.quantizer)
+        splice = nullcontext() if error_term else self.attachment.spliced()
+        with splice, self.attachment.edited(edit):
+            yield self
+
+    @contextmanager
+    def project_out(
+        self,
+        codes: Codes,
+        *,
+        at: Place = "target",
+        centered: bool = True,
+        positions: At = None,
+    ) -> Iterator["Lens"]:
+        """While open, the span of some code vectors is missing from the residual stream.
+
+        Args:
+            codes: A code, or several.
+            at: "source": code vectors, taken out where they are read. "target": the mean targets
+                of the codes, taken out where they are reconstructed.
+            centered: Whether the mean is taken off first and stays as it is. False: raw vectors,
+                as published, whose large common mean goes too.
+            positions: Where; None: every real token.
+
+        Raises:
+            NotFittedError: If the quantizer has not been fitted.
+            CodeRangeError: If a code does not exist, or has no mean target.
+        """
+        self.quantizer.require_fitted()
+        self.attachment.require_attached()
+        named = code_numbers(codes, self.quantizer)
+        project = projection(named, at, self.quantizer, centered=centered, positions=positions)
+        with self.attachment.projected(self.source if at == "source" else self.target, project):
             yield self
 
     def save(self, folder: str | Path) -> Path:

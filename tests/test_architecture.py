@@ -15,6 +15,7 @@ ROOMS = [
     "quantizer",
     "host",
     "training",
+    "interventions",
     "concepts",
     "evaluation",
     "toy",

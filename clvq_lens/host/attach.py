@@ -1,19 +1,23 @@
 """Attaching a quantizer to a model: its hooks, their names, their order, and their removal."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
-from transformer_lens.hook_points import HookPoint
 
 from clvq_lens.errors import DetachedError, SpliceConflictError
-from clvq_lens.host.context import PassContext, PassWatcher
+from clvq_lens.host.context import PassContext, PassText, PassWatcher
 from clvq_lens.host.generation import GenerationState, GenerationStates
+from clvq_lens.host.order import read_at, write_at
 from clvq_lens.host.protocol import Host
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer, Quantized, pass_through
+from clvq_lens.quantizer.draft import Draft
 
 _LENSES = "_clvq_lenses"
 
@@ -36,12 +40,41 @@ def forget_lens(model: Any, name: str) -> None:
         model.__dict__.pop(_LENSES, None)
 
 
+@runtime_checkable
+class Attached(Protocol):
+    """Anything that is on a model through an attachment: a lens."""
+
+    attachment: "Attachment"
+
+
+EditFunction = Callable[[Draft, PassText], Draft]
+Projection = Callable[[Tensor, PassText], Tensor]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What passed an attachment in one pass, to go on from there with other codes.
+
+    Attributes:
+        quantized: As edits and hooks left it.
+        target: Activations at the target before anything was changed there.
+        text: The tokens of the pass.
+        context: Of the block at the target.
+    """
+
+    quantized: Quantized
+    target: Float[Tensor, "b pos d_target"]
+    text: PassText
+    context: PassContext
+
+
 class Attachment:
     """A quantizer on the hook points of a model.
 
     At the source it reads what all other hooks left; at the target it writes before any of them,
     so that the user's hooks, the cache and other quantizers see what the model goes on with.
-    Nothing is computed unless somebody listens to the quantizer's own hook points or splices.
+    Nothing is computed unless somebody listens to the quantizer's own hook points, edits or
+    splices.
 
     Args:
         host: The model.
@@ -57,10 +90,12 @@ class Attachment:
         self.host, self.quantizer, self.name = host, quantizer, name
         self.source, self.target = source, target
         self.splicing = 0
+        self.edits: list[EditFunction] = []
+        self._records: list[list[Recorded]] = []
         self._source_activations: Tensor | None = None
         self._quantized: Quantized | None = None
         self._generations = GenerationStates()
-        self._watcher = PassWatcher(host, target)
+        self._watcher = PassWatcher(host, [source, target])
         self.points = {f"clvq.{name}.{key}": point for key, point in quantizer.hooks.items()}
         host.register(self.points)
         self._handles: list[RemovableHandle] = []
@@ -69,9 +104,9 @@ class Attachment:
     def _attach(self) -> None:
         source, target = self.host.hook_point(self.source), self.host.hook_point(self.target)
         if source is target:
-            self._handles = [_first(target, self._read_and_write)]
+            self._handles = [write_at(target, self._read_and_write)]
         else:
-            self._handles = [*_last(source, self._read), _first(target, self._write)]
+            self._handles = [*read_at(source, self._read), write_at(target, self._write)]
 
     @property
     def attached(self) -> bool:
@@ -94,22 +129,75 @@ class Attachment:
                 f"model.add_clvq(quantizer=lens.quantizer)."
             )
 
+    # ---- what is done to the model while a block is open ---------------------------------------
+
     @contextmanager
     def spliced(self) -> Iterator[None]:
         """While open, the target is replaced by the reconstruction at every real token."""
         self.require_attached()
-        for lens in lenses_of(self.host.model).values():
-            other: Attachment = lens.attachment
-            if other is not self and other.target == self.target and other.splicing:
+        for other in self._others_at_target():
+            if other.splicing or other.edits:
                 raise SpliceConflictError(
-                    f"{other.name!r} already replaces {self.target!r}, so {self.name!r} cannot "
-                    f"replace it too. Close the other splice first."
+                    f"{other.name!r} already {'replaces' if other.splicing else 'edits'} "
+                    f"{self.target!r}, so {self.name!r} cannot replace it too. "
+                    f"Close the other block first."
                 )
         self.splicing += 1
         try:
             yield
         finally:
             self.splicing -= 1
+
+    @contextmanager
+    def edited(self, edit: EditFunction) -> Iterator[None]:
+        """While open, the codes are edited, after the edits of blocks that were open already."""
+        self.require_attached()
+        for other in self._others_at_target():
+            if other.splicing:
+                raise SpliceConflictError(
+                    f"{other.name!r} already replaces {self.target!r}, so an edit of "
+                    f"{self.name!r} would be lost. Close the splice first."
+                )
+        self.edits.append(edit)
+        try:
+            yield
+        finally:
+            last = len(self.edits) - 1 - self.edits[::-1].index(edit)
+            del self.edits[last]
+
+    @contextmanager
+    def projected(self, name: str, project: Projection) -> Iterator[None]:
+        """While open, the activations at the source or the target are projected."""
+        self.require_attached()
+
+        def write(activations: Tensor) -> Tensor:
+            text = self._watcher.text(activations.shape[:2], self._watcher.context(name))
+            return project(activations, text)
+
+        handle = write_at(self.host.hook_point(name), write)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @contextmanager
+    def recording(self) -> Iterator[list[Recorded]]:
+        """While open, keeps what passes, for `targets_of`."""
+        self.require_attached()
+        record: list[Recorded] = []
+        self._records.append(record)
+        try:
+            yield record
+        finally:
+            self._records.pop()
+
+    def others_are_idle(self) -> bool:
+        """Whether no other quantizer changes the same target."""
+        return not any(other.splicing or other.edits for other in self._others_at_target())
+
+    def _others_at_target(self) -> "list[Attachment]":
+        attachments = [lens.attachment for lens in lenses_of(self.host.model).values()]
+        return [a for a in attachments if a is not self and a.target == self.target]
 
     # ---- during a pass -------------------------------------------------------------------------
 
@@ -125,29 +213,42 @@ class Attachment:
             self.quantizer.hook_codes,
             self.quantizer.hook_quantized,
         )
-        return any(hook.has_hooks() for hook in hooks)
+        return bool(self.edits or self._records) or any(hook.has_hooks() for hook in hooks)
 
     def _read(self, source: Tensor) -> None:
         """At the source: keeps the activations, and quantizes them if anybody listens."""
         if self.quantizer.device != source.device:
             self.quantizer.to(source.device)
-        self._source_activations = source
-        wanted = self._wants_codes or self._wants_recon
-        self._quantized = self.quantizer.quantize(source) if wanted else None
+        self._source_activations, self._quantized = source, None
+        if self._wants_codes or self._wants_recon:
+            edit = self._edit_of(source.shape[:2]) if self.edits else None
+            self._quantized = self.quantizer.quantize(source, edit)
+
+    def _edit_of(self, shape: torch.Size) -> Callable[[Draft], Draft]:
+        text = self._watcher.text(shape, self._watcher.context(self.source))
+        return lambda draft: reduce(lambda so_far, edit: edit(so_far, text), self.edits, draft)
 
     def _write(self, target: Tensor) -> Tensor | None:
         """At the target: the new activations, or None to leave them alone."""
         source, self._source_activations = self._source_activations, None
         quantized, self._quantized = self._quantized, None
-        context = self._watcher.take_context()
+        context = self._watcher.context(self.target)
         if source is None or source.shape[:2] != target.shape[:2]:
             return None  # the pass began after the source
         state = self._generation_state(context, source)
-        if quantized is None or not (quantized.changed or self._wants_recon):
+        if quantized is None:
             if state is not None:
                 state.waiting.append(source)
             return None
-        return self._reconstruct(quantized, target, context, state)
+        text = self._watcher.text(target.shape[:2], context)
+        recorded = Recorded(quantized, target, text, context)
+        for record in self._records:
+            record.append(recorded)
+        if quantized.changed or self._wants_recon:
+            return self._reconstruct(recorded, state)
+        if state is not None:
+            state.waiting.append(source)
+        return None
 
     def _read_and_write(self, activations: Tensor) -> Tensor | None:
         self._read(activations)
@@ -161,27 +262,34 @@ class Attachment:
             state.length += source.shape[1]
         return state
 
-    def _reconstruct(
-        self, q: Quantized, target: Tensor, context: PassContext, state: GenerationState | None
-    ) -> Tensor | None:
-        context = context.to(self.quantizer.device)
+    def _reconstruct(self, recorded: Recorded, state: GenerationState | None) -> Tensor | None:
+        q, context = recorded.quantized, recorded.context.to(self.quantizer.device)
         decode, mask = self.quantizer.decode, context.key_mask
         if state is not None:
             state.catch_up_(self.quantizer, context)
         clean_vectors = self.quantizer.codebook(q.codes)
         clean_cache, cache = (None, None) if state is None else (state.clean, state.edited)
         clean = decode(clean_vectors, encoded=q.clean_encoded, key_mask=mask, cache=clean_cache)
-        if q.changed or state is not None:  # earlier positions may have been changed
-            edited = decode(q.quantized, encoded=q.encoded, key_mask=mask, cache=cache)
+        changed = q.changed or state is not None  # earlier positions may have been changed
+        if changed:
+            edited = decode(q.draft.vectors, encoded=q.draft.encoded, key_mask=mask, cache=cache)
         else:
             edited = clean
+        if q.draft.steering is not None:
+            edited = edited + q.draft.steering
+        return self._combine(clean, edited, recorded.target, recorded.text, changed=changed)
+
+    def _combine(
+        self, clean: Tensor, edited: Tensor, target: Tensor, text: PassText, *, changed: bool
+    ) -> Tensor | None:
+        """The target with the edited reconstruction in it, or None if it stays as it is."""
         clean = clean.to(target.device)
         recon = pass_through(self.quantizer.hook_recon, edited.to(target.device))
         error = pass_through(self.quantizer.hook_error, target.float() - clean)
         if self.splicing:
-            real = self._watcher.real(target.shape[:2], context).to(target.device)
+            real = text.real.to(target.device)
             return torch.where(real.unsqueeze(-1), recon.after.to(target.dtype), target)
-        if not (q.changed or recon.changed or error.changed or state is not None):
+        if not (changed or recon.changed or error.changed):
             return None
         # Equal reconstructions differ by an exact zero, and the target keeps its bits.
         difference = recon.after - clean
@@ -189,29 +297,25 @@ class Attachment:
             difference = difference + (error.after - error.before)
         return target + difference.to(target.dtype)
 
+    # ---- after a recorded pass -----------------------------------------------------------------
 
-def _first(point: HookPoint, write: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-    """Lets a function change what passes a hook point, before any hook that is there."""
-
-    def first_hook(module: Any, inputs: Any, output: Any) -> Tensor | None:
-        return write(output)
-
-    return point.register_forward_hook(first_hook, prepend=True)
-
-
-def _last(point: HookPoint, read: Callable[[Tensor], None]) -> list[RemovableHandle]:
-    """Lets a function read what passes a hook point, after every hook that is there by then.
-
-    Hooks run in the order of a dictionary, which torch copies after the pre-hooks have run: the
-    pre-hook moves the reader to the end.
-    """
-
-    def last_hook(module: Any, inputs: Any, output: Any) -> None:
-        read(output)
-
-    reader = point.register_forward_hook(last_hook)
-
-    def move_to_end(module: Any, inputs: Any) -> None:
-        point._forward_hooks[reader.id] = point._forward_hooks.pop(reader.id)
-
-    return [reader, point.register_forward_pre_hook(move_to_end)]
+    def targets_of(
+        self, recorded: Recorded, drafts: Sequence[Draft]
+    ) -> Float[Tensor, "all pos d_target"]:
+        """What the target would have been with other codes, draft after draft in one batch."""
+        n, q, decode = len(drafts), recorded.quantized, self.quantizer.decode
+        mask = recorded.context.to(self.quantizer.device).key_mask
+        clean_vectors = self.quantizer.codebook(q.codes)
+        clean = decode(clean_vectors, encoded=q.clean_encoded, key_mask=mask)
+        edited = decode(
+            torch.cat([draft.vectors for draft in drafts]),
+            encoded=torch.cat([draft.encoded for draft in drafts]),
+            key_mask=None if mask is None else mask.repeat(n, 1),
+        )
+        steering = [draft.steering for draft in drafts]
+        if any(added is not None for added in steering):
+            nothing = torch.zeros_like(clean)
+            edited = edited + torch.cat([nothing if s is None else s for s in steering])
+        target, clean = recorded.target.repeat(n, 1, 1), clean.repeat(n, 1, 1)
+        changed = self._combine(clean, edited, target, recorded.text.repeat(n), changed=True)
+        return target if changed is None else changed

@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from clvq_lens.host.protocol import Host
 
 
 @dataclass(frozen=True)
 class PassContext:
-    """The pass under way, as its block at the target sees it.
+    """The pass under way, as the block of a hook point is told.
 
     Attributes:
         key_mask: False on padding, over past and present positions; None: no padding that a real
@@ -34,65 +35,125 @@ class PassContext:
 _NO_CONTEXT = PassContext(key_mask=None, cache_entry=None, n_past=0)
 
 
+@dataclass(frozen=True)
+class PassText:
+    """The text that a pass goes over, for edits that depend on it.
+
+    Attributes:
+        tokens: From the beginning of the text, positions in the cache included; None where the
+            pass began in the middle of the model, so that nobody saw them.
+        real: True on the real tokens of this pass: neither padding nor special.
+        n_past: Positions before this pass.
+        n_given: Length of the text as it was passed in; what a generation added comes after.
+    """
+
+    tokens: Int[Tensor, "b all"] | None
+    real: Bool[Tensor, "b pos"]
+    n_past: int
+    n_given: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Sequences, and positions from the beginning of the text."""
+        return self.real.shape[0], self.n_past + self.real.shape[1]
+
+    def repeat(self, n: int) -> "PassText":
+        """The same text, several times in one batch."""
+        tokens = None if self.tokens is None else self.tokens.repeat(n, 1)
+        return replace(self, tokens=tokens, real=self.real.repeat(n, 1))
+
+
 class PassWatcher:
-    """Listens, while attached, to the tokens of a pass and to what its target block is told.
+    """Listens, while attached, to the tokens of a pass and to what some blocks are told.
 
     Args:
         host: The model.
-        target: Hook point whose block is listened to.
+        names: Hook points whose blocks are listened to.
     """
 
-    def __init__(self, host: Host, target: str) -> None:
-        self._special, self._n_context = host.special_tokens, host.n_context
-        self._tokens: list[Int[Tensor, "b pos"]] = []
-        self._context = _NO_CONTEXT
-        self._handles = [
-            host.embedding.register_forward_pre_hook(self._see_tokens),
-            host.block_of(target).register_forward_pre_hook(self._see_block, with_kwargs=True),
-        ]
+    def __init__(self, host: Host, names: list[str]) -> None:
+        self._special = host.special_tokens
+        self._n_context = host.n_context
+        self._pieces: list[Int[Tensor, "b pos"]] = []  # of the text, as they were embedded
+        self._earlier: list[Int[Tensor, "b pos"]] = []  # of the text before, which may go on
+        self._contexts: dict[str, PassContext] = {}
+        self._handles = [host.embedding.register_forward_pre_hook(self._see_tokens)]
+        for name in set(names):
+            self._handles += self._watch_block(host, name)
+
+    def _watch_block(self, host: Host, name: str) -> list[RemovableHandle]:
+        def enter(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            mask, entry = kwargs.get("attention_mask"), kwargs.get("past_kv_cache_entry")
+            n_past = 0 if entry is None else entry.past_keys.shape[1]
+            mask = None if mask is None else mask.bool()
+            self._contexts[name] = PassContext(key_mask=mask, cache_entry=entry, n_past=n_past)
+            if n_past:
+                self._join_pieces(n_past)
+
+        def leave(module: Any, args: Any, output: Any) -> None:
+            self._contexts.pop(name, None)
+
+        block = host.block_of(name)
+        handles = [block.register_forward_pre_hook(enter, with_kwargs=True)]
+        if host.is_inside(name):  # a point after the last block is passed when that was left
+            handles.append(block.register_forward_hook(leave))
+        return handles
 
     def close(self) -> None:
         """Stops listening."""
         for handle in self._handles:
             handle.remove()
 
-    def take_context(self) -> PassContext:
-        """The context of the pass under way, which is then forgotten."""
-        context, self._context = self._context, _NO_CONTEXT
-        return context
+    def context(self, name: str) -> PassContext:
+        """What the block of a hook point was told in the pass under way."""
+        return self._contexts.get(name, _NO_CONTEXT)
 
-    def real(self, shape: torch.Size, context: PassContext) -> Bool[Tensor, "b pos"]:
-        """True on real tokens: neither padding nor special.
+    def text(self, shape: torch.Size, context: PassContext) -> PassText:
+        """The text of the pass under way.
 
         Where a pass began in the middle of the model its tokens are unknown; only padding is then
-        False.
+        not real.
         """
         n_batch, n_pos = shape
         real = torch.ones(n_batch, n_pos, dtype=torch.bool)
         if context.key_mask is not None:
             real = context.key_mask[:, -n_pos:].cpu()
-        tokens = self._tokens_of(shape)
+        n_all = context.n_past + n_pos
+        pieces = self._pieces_of(n_batch, n_all)
+        tokens = torch.cat(pieces, dim=1) if pieces else None
         if tokens is not None:
-            real = real & ~torch.isin(tokens.cpu(), self._special)
-        return real
+            real = real & ~torch.isin(tokens[:, -n_pos:].cpu(), self._special)
+        n_given = pieces[0].shape[1] if pieces else n_all
+        return PassText(tokens=tokens, real=real, n_past=context.n_past, n_given=n_given)
 
-    def _tokens_of(self, shape: torch.Size) -> Int[Tensor, "b pos"] | None:
-        """The tokens last embedded, or, in generation without a cache, all of them so far."""
-        if self._tokens and self._tokens[-1].shape == shape:
-            return self._tokens[-1]
-        so_far = torch.cat(self._tokens, dim=1) if self._tokens else None
-        return so_far if so_far is not None and so_far.shape == shape else None
+    def _pieces_of(self, n_batch: int, n_all: int) -> list[Tensor]:
+        """The pieces that make up a text so long: all of them, or, for a new text, the last."""
+        for pieces in (self._pieces, self._pieces[-1:]):
+            if pieces and pieces[0].shape[0] == n_batch and _length(pieces) == n_all:
+                return pieces
+        return []
 
     def _see_tokens(self, module: Any, args: tuple[Any, ...]) -> None:
-        tokens = args[0]
-        follows = bool(self._tokens) and tokens.shape == (self._tokens[0].shape[0], 1)
-        n_pos = sum(earlier.shape[1] for earlier in self._tokens)
-        self._tokens = [*self._tokens, tokens] if follows and n_pos < self._n_context else [tokens]
+        tokens, pieces = args[0], self._pieces
+        # One token a sequence goes on with the text, as generation does, with a cache or without.
+        follows = bool(pieces) and tokens.shape == (pieces[0].shape[0], 1)
+        if follows and _length(pieces) < self._n_context:
+            self._pieces = [*pieces, tokens]
+        else:
+            self._earlier, self._pieces = pieces, [tokens]
 
-    def _see_block(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        mask, entry = kwargs.get("attention_mask"), kwargs.get("past_kv_cache_entry")
-        self._context = PassContext(
-            key_mask=None if mask is None else mask.bool(),
-            cache_entry=entry,
-            n_past=0 if entry is None else entry.past_keys.shape[1],
-        )
+    def _join_pieces(self, n_past: int) -> None:
+        """The tokens of this pass go on with the text whose beginning is in the cache."""
+        if not self._pieces:
+            return
+        *before, last = self._pieces
+        for pieces in (before, self._earlier):
+            for end in range(1, len(pieces) + 1):
+                beginning = pieces[:end]
+                if _length(beginning) == n_past and len(beginning[0]) == len(last):
+                    self._pieces = [*beginning, last]
+                    return
+
+
+def _length(pieces: list[Tensor]) -> int:
+    return sum(piece.shape[1] for piece in pieces)

@@ -174,6 +174,10 @@ class Host:
             if point is not None:
                 point.remove_hooks("both", including_permanent=True)
 
+    def is_inside(self, name: str) -> bool:
+        """Whether a hook point is passed inside a block."""
+        return _BLOCK.fullmatch(name) is not None
+
     def block_of(self, name: str) -> torch.nn.Module:
         """The block that computes a hook point; the nearest one for points around the blocks."""
         index, _ = self._depth(name)
@@ -308,6 +312,8 @@ class Host:
         if name.endswith(("hook_resid_pre", "hook_resid_post")):
             start = index + name.endswith("hook_resid_post")
             mask = None if self.causal else attended.long()
+            self.embedding(tokens)  # tells who listens which tokens these are
+            value = self.hook_point(name)(value)
             return self.model(value, start_at_layer=start, attention_mask=mask)
         handle = self.hook_point(name).register_forward_hook(lambda *_: value)
         try:

@@ -1,6 +1,7 @@
 """CrossLayerQuantizer: encoder, codebook and decoder together, with their hook points."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +19,7 @@ from clvq_lens.quantizer.decoders import (
     make_decoder,
     resolve,
 )
+from clvq_lens.quantizer.draft import Draft
 from clvq_lens.quantizer.encoder import AdaptiveResidualEncoder
 from clvq_lens.quantizer.initialization import initialize
 from clvq_lens.quantizer.origin import Origin
@@ -30,17 +32,15 @@ class Quantized:
     """One pass of source activations through the hook points up to ``hook_quantized``.
 
     Attributes:
-        codes: Nearest codes, before any hook.
+        codes: Nearest codes, before any edit or hook.
         clean_encoded: Encoder output, before any hook.
-        encoded: Encoder output, as the hooks left it.
-        quantized: Code vectors, as the hooks left them.
-        changed: Whether a hook replaced or modified anything.
+        draft: Encoder output, codes and code vectors, as edits and hooks left them.
+        changed: Whether an edit or a hook replaced or modified anything.
     """
 
     codes: Int[Tensor, "b pos"]
     clean_encoded: Float[Tensor, "b pos d_source"]
-    encoded: Float[Tensor, "b pos d_source"]
-    quantized: Float[Tensor, "b pos d_source"]
+    draft: Draft
     changed: bool
 
 
@@ -63,6 +63,7 @@ class CrossLayerQuantizer(nn.Module):
     usage: Int[Tensor, " k"]
     mean_encoded: Float[Tensor, "k d_source"]
     mean_target: Float[Tensor, "k d_target"]
+    source_mean: Float[Tensor, " d_source"]
     target_variance: Float[Tensor, ""]
 
     def __init__(
@@ -88,6 +89,7 @@ class CrossLayerQuantizer(nn.Module):
         self.register_buffer("usage", torch.zeros(config.n_codes, dtype=torch.long))
         self.register_buffer("mean_encoded", torch.zeros(config.n_codes, d_source))
         self.register_buffer("mean_target", torch.zeros(config.n_codes, d_target))
+        self.register_buffer("source_mean", torch.zeros(d_source))
         self.register_buffer("target_variance", torch.ones(()))
         self.hook_encoded, self.hook_codes = HookPoint(), HookPoint()
         self.hook_quantized, self.hook_recon, self.hook_error = (HookPoint() for _ in range(3))
@@ -139,8 +141,16 @@ class CrossLayerQuantizer(nn.Module):
         """The nearest code of source activations."""
         return self.codebook.nearest(self.encode(source))
 
-    def quantize(self, source: Float[Tensor, "b pos d_source"]) -> Quantized:
+    def quantize(
+        self,
+        source: Float[Tensor, "b pos d_source"],
+        edit: Callable[[Draft], Draft] | None = None,
+    ) -> Quantized:
         """Source activations to code vectors, through the hook points.
+
+        Args:
+            source: Activations at the source.
+            edit: Changes the nearest codes before ``hook_codes`` shows them.
 
         Raises:
             ShapeError: If a hook returns codes of another shape or outside [0, n_codes).
@@ -148,18 +158,23 @@ class CrossLayerQuantizer(nn.Module):
         encoded = pass_through(self.hook_encoded, self.encode(source))
         nearest = self.codebook.nearest(encoded.before)
         chosen = self.codebook.nearest(encoded.after) if encoded.changed else nearest
-        codes = pass_through(self.hook_codes, chosen)
+        # A hook may write into the codes that it receives, so it gets its own.
+        plain = Draft(encoded.after, chosen.clone(), self.codebook(chosen))
+        edited = plain if edit is None else edit(plain)
+        codes = pass_through(self.hook_codes, edited.codes)
         if codes.changed:
             self._check_codes(codes.after, nearest.shape)
-        vectors = self.codebook(codes.after)
+            edited = edited.with_codes(codes.after, codes.after != codes.before, self.codebook)
         wants_gradient = torch.is_grad_enabled() and bool(self.hook_quantized.bwd_hooks)
-        quantized = pass_through(self.hook_quantized, vectors.requires_grad_(wants_gradient))
+        if wants_gradient:  # as a leaf of its own
+            edited = replace(edited, vectors=edited.vectors.detach().requires_grad_())
+        vectors = pass_through(self.hook_quantized, edited.vectors)
+        changed = encoded.changed or vectors.changed or wants_gradient
         return Quantized(
-            codes=nearest if encoded.changed else codes.before,
+            codes=nearest if encoded.changed else chosen,
             clean_encoded=encoded.before,
-            encoded=encoded.after,
-            quantized=quantized.after,
-            changed=encoded.changed or codes.changed or quantized.changed or wants_gradient,
+            draft=replace(edited, vectors=vectors.after),
+            changed=changed or (edited is not plain and bool(edited.differs_from(plain).any())),
         )
 
     def decode(
@@ -185,7 +200,8 @@ class CrossLayerQuantizer(nn.Module):
     def forward(self, source: Float[Tensor, "b pos d_source"]) -> Float[Tensor, "b pos d_target"]:
         """The reconstruction of the target, through the hook points."""
         quantized = self.quantize(source)
-        return self.hook_recon(self.decode(quantized.quantized, encoded=quantized.encoded))
+        draft = quantized.draft
+        return self.hook_recon(self.decode(draft.vectors, encoded=draft.encoded))
 
     def _check_codes(self, codes: Tensor, shape: torch.Size) -> None:
         if codes.dtype not in (torch.int32, torch.int64) or codes.shape != shape:
@@ -251,12 +267,14 @@ class CrossLayerQuantizer(nn.Module):
         usage: Int[Tensor, " k"],
         encoded_sums: Float[Tensor, "k d_source"],
         target_sums: Float[Tensor, "k d_target"],
+        source_sum: Float[Tensor, " d_source"],
     ) -> None:
-        """Keeps the result of the frozen pass: usage, mean encoder output and mean target."""
+        """Keeps the result of the frozen pass: usage and means of encoder, target and source."""
         counts = usage.to(encoded_sums.device).clamp_min(1).unsqueeze(1)
         self.usage.copy_(usage)
         self.mean_encoded.copy_(encoded_sums / counts)
         self.mean_target.copy_(target_sums / counts)
+        self.source_mean.copy_(source_sum / usage.sum())
         if isinstance(self.decoder, TableDecoder):
             overall = (target_sums.sum(0) / int(usage.sum())).to(self.mean_target)
             self.decoder.set_(torch.where(self.usage.unsqueeze(1) > 0, self.mean_target, overall))

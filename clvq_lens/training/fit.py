@@ -180,7 +180,7 @@ class Fit:
 
     @torch.no_grad()
     def frozen_pass(self, stream: ShuffledStream) -> None:
-        """Records usage, mean encoder output and mean target of every code on training tokens.
+        """Records usage and the means of source, encoder output and target on training tokens.
 
         Interrupted, it records what it has counted by then.
         """
@@ -189,10 +189,13 @@ class Fit:
         usage = torch.zeros(k, dtype=torch.long, device=quantizer.device)
         encoded_sums = torch.zeros(k, quantizer.d_source, dtype=torch.double)
         target_sums = torch.zeros(k, quantizer.d_target, dtype=torch.double)
+        source_sum = torch.zeros(quantizer.d_source, dtype=torch.double)
         batches = until_enough(stream.once(), self.config.n_tokens)
         try:
             for batch in tqdm(batches, desc="frozen pass", disable=not self.progress):
-                z = quantizer.encode(batch.source[batch.mask])
+                source = batch.source[batch.mask]
+                source_sum += source.double().sum(0).cpu()
+                z = quantizer.encode(source)
                 codes = quantizer.codebook.nearest(z)
                 _add_by_code(encoded_sums, codes, z)
                 _add_by_code(target_sums, codes, batch.target[batch.mask])
@@ -202,7 +205,7 @@ class Fit:
                 raise
             self.history.stop = "interrupted"
         self.history.n_training_documents = stream.n_documents
-        quantizer.record_(usage, encoded_sums, target_sums)
+        quantizer.record_(usage, encoded_sums, target_sums, source_sum)
 
     def _stream(self) -> ShuffledStream:
         whole = self.quantizer.config.reads_sequences or self.config.kl_weight > 0

@@ -530,6 +530,7 @@ def test_the_frozen_pass_records_what_nearest_codes_say(decoder: str, buffer_byt
     y = cache[TARGET].flatten(0, 1)
     assert int(q.usage.sum()) == training.numel()
     assert torch.equal(q.usage, torch.bincount(codes, minlength=12))
+    torch.testing.assert_close(q.source_mean, cache[SOURCE].flatten(0, 1).mean(0))
     for code in range(12):
         if (codes == code).any():
             torch.testing.assert_close(q.mean_encoded[code], z[codes == code].mean(0))
@@ -568,6 +569,7 @@ def test_after_a_fit_a_table_holds_the_mean_target_of_each_code(used_all: bool):
             q.usage.clone().index_fill_(0, torch.tensor([3]), 0),
             q.mean_encoded,
             y.sum(0).repeat(12, 1) / 12,
+            q.source_mean,
         )
         torch.testing.assert_close(q.decoder.table[3], y.sum(0) / q.usage.sum())
         return

@@ -1,0 +1,1 @@
+"""Causal experiments: edits of codes in the running model, sweeps over them, attribution."""

@@ -1,0 +1,384 @@
+"""Edits of codes in the running model: Ablate, Swap, Force, Restrict, Patch, Steer."""
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from functools import reduce
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from clvq_lens.errors import CodeRangeError, ConfigError, ShapeError
+from clvq_lens.host.context import PassText
+from clvq_lens.interventions.positions import (
+    At,
+    frozen_positions,
+    over_positions,
+    resolve_positions,
+)
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.draft import Draft
+
+Codes = int | Iterable[int]
+CodeFunction = Callable[[Tensor, Tensor | None], Tensor]
+Replacement = Literal["nearest", "mean", "resample"]
+_SHOWN = 16  # longer tuples are shown by their shape
+
+
+@dataclass(frozen=True, repr=False)
+class Edit(ABC):
+    """A change of codes, as a pure function; immutable, to be used any number of times."""
+
+    _CODES: ClassVar[tuple[str, ...]] = ()  # the fields that name codes
+    at: At = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "at", frozen_positions(self.at))
+        for name in self._CODES:
+            codes = _as_codes(getattr(self, name))
+            if name == "codes" and isinstance(codes, int):
+                codes = (codes,)
+            object.__setattr__(self, name, codes)
+
+    def __repr__(self) -> str:
+        shown = sorted(fields(self), key=lambda f: f.kw_only is True)
+        values = [(f, getattr(self, f.name)) for f in shown]
+        parts = (f"{f.name}={_short(v)}" for f, v in values if not _is_default(f, v))
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    @property
+    def codes_named(self) -> tuple[int, ...]:
+        """The codes that it names, which must be codes of the quantizer."""
+        named = (getattr(self, name) for name in self._CODES)
+        return tuple(code for codes in named for code in np.atleast_1d(codes).tolist())
+
+    def check(self, quantizer: CrossLayerQuantizer) -> None:
+        """Raises `CodeRangeError` if it names a code that the quantizer does not have."""
+        _check_range(self.codes_named, quantizer, repr(self))
+
+    def __call__(self, draft: Draft, text: PassText, quantizer: CrossLayerQuantizer) -> Draft:
+        """The codes after the edit."""
+        where = resolve_positions(self.at, text).to(draft.codes.device)
+        return self._change(draft, where, text, quantizer)
+
+    @abstractmethod
+    def _change(
+        self,
+        draft: Draft,
+        where: Bool[Tensor, "b pos"],
+        text: PassText,
+        quantizer: CrossLayerQuantizer,
+    ) -> Draft: ...
+
+
+@dataclass(frozen=True, repr=False)
+class Ablate(Edit):
+    """Takes codes away.
+
+    Args:
+        codes: A code, or several that go together.
+        to: What takes their place. "nearest": the nearest code that is not ablated, by this edit
+            or one before it. "mean": the mean code vector, weighted by usage; the table decoder
+            knows codes only and takes the one nearest to that mean. "resample": a code drawn from
+            the corpus' shares, the ablated ones left out.
+        at: Positions; None: every real token.
+        seed: Of the draws of "resample", which depend on the position alone.
+
+    Example:
+        >>> Ablate([3, 17], to="mean")
+        Ablate(codes=(3, 17), to='mean')
+    """
+
+    _CODES = ("codes",)
+    codes: Codes
+    to: Replacement = "nearest"
+    seed: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.to not in get_args(Replacement):
+            raise ConfigError(
+                f"Ablate cannot replace codes by {self.to!r}; "
+                f"pass to='nearest', to='mean' or to='resample'."
+            )
+
+    def _change(
+        self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
+    ) -> Draft:
+        ablated = _membership(self.codes_named, quantizer)
+        losing = where & ablated[draft.codes]
+        if self.to == "nearest":
+            return draft.without(ablated, where, quantizer.codebook)
+        if self.to == "mean":
+            mean = quantizer.shares @ quantizer.codebook.vectors
+            return draft.with_vectors(mean, losing)
+        drawn = _draw(quantizer.shares.masked_fill(ablated, 0.0), text, self.seed, self)
+        return draft.with_codes(drawn, losing, quantizer.codebook)
+
+
+@dataclass(frozen=True, repr=False)
+class Restrict(Edit):
+    """Leaves only some codes to choose from; where another one was nearest, they take over.
+
+    Args:
+        codes: The codes that may be chosen.
+        at: Positions; None: every real token.
+    """
+
+    _CODES = ("codes",)
+    codes: Codes
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.codes_named:
+            raise CodeRangeError("Restrict() leaves no code to choose. Name at least one.")
+
+    def _change(
+        self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
+    ) -> Draft:
+        banned = ~_membership(self.codes_named, quantizer)
+        return draft.without(banned, where, quantizer.codebook)
+
+
+@dataclass(frozen=True, repr=False)
+class Swap(Edit):
+    """Exchanges two codes.
+
+    Args:
+        a: One code.
+        b: The other.
+        at: Positions; None: every real token.
+    """
+
+    _CODES = ("a", "b")
+    a: int
+    b: int
+
+    def _change(
+        self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
+    ) -> Draft:
+        was_a, was_b = draft.codes == self.a, draft.codes == self.b
+        codes = torch.where(was_a, self.b, torch.where(was_b, self.a, draft.codes))
+        return draft.with_codes(codes, where & (was_a | was_b), quantizer.codebook)
+
+
+@dataclass(frozen=True, repr=False)
+class Force(Edit):
+    """Puts a code at positions, whatever was there.
+
+    Args:
+        code: The code.
+        at: Positions; None: every real token.
+    """
+
+    _CODES = ("code",)
+    code: int
+
+    def _change(
+        self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
+    ) -> Draft:
+        codes = torch.full_like(draft.codes, self.code)
+        return draft.with_codes(codes, where, quantizer.codebook)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Patch(Edit):
+    """Puts the codes of another run in, position by position.
+
+    Args:
+        codes: [pos] or [batch, pos], as ``cache["clvq.<name>.hook_codes"]`` or
+            ``lens.encode(texts).codes`` has them; -1 leaves a position alone.
+        at: Positions; None: every real token.
+    """
+
+    codes: Tensor | Sequence[int]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        codes = torch.as_tensor(self.codes)
+        if codes.is_floating_point() or codes.dtype == torch.bool or codes.ndim not in (1, 2):
+            raise ShapeError(
+                f"Patch takes whole numbers of shape [pos] or [batch, pos], not {codes.dtype} of "
+                f"shape {list(codes.shape)}. Pass cache['clvq.<name>.hook_codes']."
+            )
+        object.__setattr__(self, "codes", codes.long().clone())
+
+    @property
+    def codes_named(self) -> tuple[int, ...]:
+        """The codes that it names."""
+        codes = torch.as_tensor(self.codes)
+        return tuple(codes[codes != -1].unique().tolist())
+
+    def _change(
+        self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
+    ) -> Draft:
+        given = torch.as_tensor(self.codes).to(draft.codes)
+        codes = over_positions(given, text, fill=-1, what="codes")  # generated ones stay
+        return draft.with_codes(codes.clamp_min(0), where & (codes >= 0), quantizer.codebook)
+
+
+@dataclass(frozen=True, repr=False)
+class Steer(Edit):
+    """Adds a code's direction to the target; codes stay as they are.
+
+    The direction is the mean target of the code's training tokens less that of all tokens, so a
+    scale of 1 moves the mean token to the code's mean.
+
+    Args:
+        code: The code.
+        scale: How many times the direction is added; negative: away from the code.
+        at: Positions; None: every real token.
+    """
+
+    _CODES = ("code",)
+    code: int
+    scale: float = 1.0
+
+    def check(self, quantizer: CrossLayerQuantizer) -> None:
+        """Raises `CodeRangeError` if the code has no direction."""
+        super().check(quantizer)
+        if quantizer.usage[self.code] == 0:
+            raise CodeRangeError(
+                f"{self!r} steers to a code that no training token is in, so it has no direction. "
+                f"Choose one with lens.quantizer.usage > 0."
+            )
+
+    def _change(
+        self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
+    ) -> Draft:
+        direction = quantizer.mean_target[self.code] - quantizer.target_mean
+        return draft.steered(self.scale * direction, where)
+
+
+@dataclass(frozen=True, repr=False)
+class Function(Edit):
+    """Any function of codes and tokens, such as ``lens.edit`` makes of a plain function.
+
+    Args:
+        function: From codes and tokens, both [batch, pos], to codes. In generation with the
+            key-value cache it sees the new positions only. Tokens are None where a pass began in
+            the middle of the model.
+        at: Positions where its codes are taken; None: every real token.
+    """
+
+    function: CodeFunction
+
+    def _change(
+        self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
+    ) -> Draft:
+        tokens = None if text.tokens is None else text.tokens[:, text.n_past :]
+        codes = self.function(draft.codes.clone(), tokens)
+        if codes.shape != draft.codes.shape or codes.dtype not in (torch.int32, torch.int64):
+            raise ShapeError(
+                f"{self!r} returned {codes.dtype} of shape {list(codes.shape)}; expected "
+                f"torch.int64 of shape {list(draft.codes.shape)}. Return one code per token."
+            )
+        n_codes, chosen = quantizer.config.n_codes, codes[where]
+        if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < n_codes:
+            raise CodeRangeError(
+                f"{self!r} returned codes from {int(chosen.min())} to {int(chosen.max())}, but "
+                f"the codebook has codes 0 to {n_codes - 1}."
+            )
+        codes = codes.to(draft.codes)
+        return draft.with_codes(codes, where & (codes != draft.codes), quantizer.codebook)
+
+
+def as_edits(
+    edits: Sequence[Edit | CodeFunction], quantizer: CrossLayerQuantizer
+) -> tuple[Edit, ...]:
+    """Edits and plain functions as edits that fit a quantizer.
+
+    Raises:
+        CodeRangeError: If one names a code that the quantizer does not have.
+        ConfigError: If something else was given.
+    """
+    made = []
+    for edit in edits:
+        if not isinstance(edit, Edit):
+            if not callable(edit):
+                raise ConfigError(
+                    f"{edit!r} is no edit. Pass clvq_lens.Ablate, Swap, Force, Restrict, Patch or "
+                    f"Steer, or a function of (codes, tokens) that returns codes."
+                )
+            edit = Function(edit)
+        edit.check(quantizer)
+        made.append(edit)
+    return tuple(made)
+
+
+def apply_edits(
+    edits: Sequence[Edit], quantizer: CrossLayerQuantizer, draft: Draft, text: PassText
+) -> Draft:
+    """The codes after some edits, one after another."""
+    return reduce(lambda so_far, edit: edit(so_far, text, quantizer), edits, draft)
+
+
+def code_numbers(codes: Codes, quantizer: CrossLayerQuantizer) -> tuple[int, ...]:
+    """One or several codes as a tuple.
+
+    Raises:
+        CodeRangeError: If there is none, or one that the quantizer does not have.
+    """
+    numbers = tuple(np.atleast_1d(_as_codes(codes)).tolist())
+    if not numbers:
+        raise CodeRangeError("No code was named. Name at least one.")
+    _check_range(numbers, quantizer, f"{codes!r}")
+    return numbers
+
+
+def _check_range(codes: Sequence[int], quantizer: CrossLayerQuantizer, who: str) -> None:
+    n_codes = quantizer.config.n_codes
+    wrong = next((code for code in codes if not 0 <= code < n_codes), None)
+    if wrong is not None:
+        raise CodeRangeError(
+            f"{who} names code {wrong}, but the codebook has codes 0 to {n_codes - 1}."
+        )
+
+
+def _as_codes(codes: Any) -> int | tuple[int, ...]:
+    """A code as an int, several as a tuple of them."""
+    try:
+        return operator.index(codes)
+    except TypeError:
+        pass
+    try:
+        return tuple(operator.index(code) for code in codes)
+    except TypeError:
+        raise ConfigError(f"{codes!r} is no code. Pass whole numbers.") from None
+
+
+def _membership(codes: Sequence[int], quantizer: CrossLayerQuantizer) -> Bool[Tensor, " k"]:
+    members = torch.zeros(quantizer.config.n_codes, dtype=torch.bool, device=quantizer.device)
+    members[list(codes)] = True
+    return members
+
+
+def _draw(weights: Tensor, text: PassText, seed: int, edit: Edit) -> Int[Tensor, "b pos"]:
+    """A code for every position, the same in whatever passes a text is read."""
+    total = weights.sum()
+    if total <= 0:
+        raise CodeRangeError(f"{edit!r} leaves no used code to draw from. Ablate fewer codes.")
+    n_batch, n_all = text.shape
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(n_all, n_batch, generator=generator)[text.n_past :].T  # longer: same start
+    edges = (weights / total).cumsum(0)
+    drawn = torch.searchsorted(edges, uniform.to(edges).contiguous(), right=True)
+    last = int(weights.nonzero().max())
+    return drawn.clamp_max(last)
+
+
+def _is_default(f: Any, value: Any) -> bool:
+    return value is f.default or (isinstance(value, int | float | str) and value == f.default)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor) or (isinstance(value, tuple) and len(value) > _SHOWN):
+        value = torch.as_tensor(value)
+        return f"<{str(value.dtype).removeprefix('torch.')} {list(value.shape)}>"
+    if callable(value):
+        return getattr(value, "__name__", repr(value))
+    return repr(value)

@@ -1,0 +1,110 @@
+"""Where an edit acts: positions, slices, masks, or a function of the tokens."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from clvq_lens.errors import PositionError
+from clvq_lens.host.context import PassText
+
+# None: every real token. Numbers: columns of the tokens as they were passed in, negative ones
+# from their end. A slice may reach further, into what is generated. A mask: [pos] or [batch, pos].
+# A function: from all tokens so far to such a mask; what it says of a token must not depend on
+# later tokens, or generation with and without the key-value cache would differ.
+At = int | slice | Sequence[int] | Sequence[bool] | Tensor | Callable[[Tensor], Tensor] | None
+
+
+def resolve_positions(at: At, text: PassText) -> Bool[Tensor, "b pos"]:
+    """True where an edit acts, among the positions of a pass.
+
+    Raises:
+        PositionError: If a number lies beyond the text, a mask does not fit it, or a function
+            needs tokens that the pass does not have.
+    """
+    if at is None:
+        return text.real
+    if isinstance(at, slice):
+        everywhere = _of_slice(at, text)
+    elif callable(at):
+        everywhere = _of_function(at, text)
+    else:
+        given = torch.as_tensor(at)
+        if given.dtype == torch.bool:
+            return over_positions(given, text, fill=False, what="a mask").to(text.real.device)
+        everywhere = _of_numbers(given, text)
+    return everywhere.to(text.real.device)[:, text.n_past :]
+
+
+def frozen_positions(at: At) -> At:
+    """The same positions as values that nobody can change."""
+    if at is None or isinstance(at, int | slice) or callable(at):
+        return at
+    return _tuples(torch.as_tensor(at).tolist())
+
+
+def over_positions(given: Tensor, text: PassText, *, fill: int | bool, what: str) -> Tensor:
+    """What was given for a text, at the positions of a pass over it.
+
+    Args:
+        given: [pos] or [batch, pos], for the text as it was passed in.
+        text: The text of the pass.
+        fill: For positions that a generation added.
+        what: Its name in the error.
+
+    Raises:
+        PositionError: If it does not have the text's shape.
+    """
+    n_batch, _ = text.shape
+    if tuple(given.shape) not in {(text.n_given,), (1, text.n_given), (n_batch, text.n_given)}:
+        raise PositionError(
+            f"An edit has {what} of shape {list(given.shape)}, but the text has shape "
+            f"{[n_batch, text.n_given]}. Pass one value for each of its positions."
+        )
+    everywhere = given.new_full(text.shape, fill)
+    everywhere[:, : text.n_given] = given
+    return everywhere[:, text.n_past :]
+
+
+def _tuples(values: Any) -> Any:
+    return tuple(map(_tuples, values)) if isinstance(values, list) else values
+
+
+def _of_slice(at: slice, text: PassText) -> Tensor:
+    def from_start(end: int | None) -> int | None:
+        return end if end is None or end >= 0 else max(0, end + text.n_given)
+
+    mask = torch.zeros(text.shape, dtype=torch.bool)
+    mask[:, list(range(text.shape[1]))[from_start(at.start) : from_start(at.stop) : at.step]] = True
+    return mask
+
+
+def _of_function(at: Callable[[Tensor], Tensor], text: PassText) -> Tensor:
+    if text.tokens is None:
+        raise PositionError(
+            "The edit's positions depend on the tokens, but this pass began in the middle of the "
+            "model, without them. Pass tokens or texts to the model, or give positions instead."
+        )
+    mask = at(text.tokens)
+    if mask.dtype != torch.bool or mask.shape != text.tokens.shape:
+        raise PositionError(
+            f"The function of the tokens returned {mask.dtype} of shape {list(mask.shape)}; "
+            f"expected torch.bool of shape {list(text.tokens.shape)}, one for each token."
+        )
+    return mask
+
+
+def _of_numbers(numbers: Tensor, text: PassText) -> Tensor:
+    numbers = numbers.flatten().long()
+    beyond = (numbers >= text.n_given) | (numbers < -text.n_given)
+    if beyond.any():
+        raise PositionError(
+            f"Position {int(numbers[beyond][0])} lies beyond the text, which has {text.n_given} "
+            f"positions. Use -{text.n_given} to {text.n_given - 1}, or a slice such as "
+            f"slice({text.n_given}, None) for positions still to be generated."
+        )
+    everywhere = torch.zeros(text.shape, dtype=torch.bool, device=numbers.device)
+    everywhere[:, numbers % text.n_given] = True
+    return everywhere
