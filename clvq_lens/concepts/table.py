@@ -99,6 +99,10 @@ class ConceptTable:
         )
         return frame.sort_values("usage", ascending=False, kind="stable").reset_index(drop=True)
 
+    def labels(self, n_tokens: int = 3) -> dict[int, str]:
+        """A short name for every code: its commonest tokens."""
+        return {c.code: " ".join(token for token, _ in c.tokens[:n_tokens]) for c in self}
+
     def _repr_html_(self) -> str:
         return self.frame().to_html(index=False, escape=True)
 

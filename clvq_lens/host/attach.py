@@ -1,13 +1,13 @@
 """Attaching a quantizer to a model: its hooks, their names, their order, and their removal."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
@@ -272,11 +272,9 @@ class Attachment:
         clean = decode(clean_vectors, encoded=q.clean_encoded, key_mask=mask, cache=clean_cache)
         changed = q.changed or state is not None  # earlier positions may have been changed
         if changed:
-            edited = decode(q.draft.vectors, encoded=q.draft.encoded, key_mask=mask, cache=cache)
+            edited = self.quantizer.reconstruct(q.draft, key_mask=mask, cache=cache)
         else:
             edited = clean
-        if q.draft.steering is not None:
-            edited = edited + q.draft.steering
         return self._combine(clean, edited, recorded.target, recorded.text, changed=changed)
 
     def _combine(
@@ -299,23 +297,28 @@ class Attachment:
 
     # ---- after a recorded pass -----------------------------------------------------------------
 
-    def targets_of(
-        self, recorded: Recorded, drafts: Sequence[Draft]
-    ) -> Float[Tensor, "all pos d_target"]:
-        """What the target would have been with other codes, draft after draft in one batch."""
-        n, q, decode = len(drafts), recorded.quantized, self.quantizer.decode
+    def recon_of(
+        self, recorded: Recorded, draft: Draft, rows: Int[Tensor, " r"]
+    ) -> Float[Tensor, "r pos d_target"]:
+        """The reconstruction from other codes of some sequences of a recorded pass."""
         mask = recorded.context.to(self.quantizer.device).key_mask
-        clean_vectors = self.quantizer.codebook(q.codes)
-        clean = decode(clean_vectors, encoded=q.clean_encoded, key_mask=mask)
-        edited = decode(
-            torch.cat([draft.vectors for draft in drafts]),
-            encoded=torch.cat([draft.encoded for draft in drafts]),
-            key_mask=None if mask is None else mask.repeat(n, 1),
-        )
-        steering = [draft.steering for draft in drafts]
-        if any(added is not None for added in steering):
-            nothing = torch.zeros_like(clean)
-            edited = edited + torch.cat([nothing if s is None else s for s in steering])
-        target, clean = recorded.target.repeat(n, 1, 1), clean.repeat(n, 1, 1)
-        changed = self._combine(clean, edited, target, recorded.text.repeat(n), changed=True)
+        return self.quantizer.reconstruct(draft, key_mask=None if mask is None else mask[rows])
+
+    def clean_recon_of(self, recorded: Recorded) -> Float[Tensor, "b pos d_target"]:
+        """The reconstruction from the nearest codes of a recorded pass."""
+        q, mask = recorded.quantized, recorded.context.to(self.quantizer.device).key_mask
+        vectors = self.quantizer.codebook(q.codes)
+        return self.quantizer.decode(vectors, encoded=q.clean_encoded, key_mask=mask)
+
+    def target_of(
+        self,
+        recorded: Recorded,
+        rows: Int[Tensor, " r"],
+        *,
+        clean: Float[Tensor, "r pos d_target"],
+        edited: Float[Tensor, "r pos d_target"],
+    ) -> Float[Tensor, "r pos d_target"]:
+        """What the target of some sequences would have been with another reconstruction."""
+        target, text = recorded.target[rows.to(recorded.target.device)], recorded.text.take(rows)
+        changed = self._combine(clean, edited, target, text, changed=True)
         return target if changed is None else changed

@@ -57,10 +57,10 @@ class PassText:
         """Sequences, and positions from the beginning of the text."""
         return self.real.shape[0], self.n_past + self.real.shape[1]
 
-    def repeat(self, n: int) -> "PassText":
-        """The same text, several times in one batch."""
-        tokens = None if self.tokens is None else self.tokens.repeat(n, 1)
-        return replace(self, tokens=tokens, real=self.real.repeat(n, 1))
+    def take(self, rows: Int[Tensor, " r"]) -> "PassText":
+        """Some of its sequences."""
+        tokens = None if self.tokens is None else self.tokens[rows.to(self.tokens.device)]
+        return replace(self, tokens=tokens, real=self.real[rows.to(self.real.device)])
 
 
 class PassWatcher:

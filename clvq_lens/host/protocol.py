@@ -124,13 +124,14 @@ class Host:
 
     def check_order(self, source: str, target: str) -> None:
         """Raises `LayerOrderError` unless the source is passed before the target, or is it."""
-        if self._depth(source) > self._depth(target):
+        if self.depth(source) > self.depth(target):
             raise LayerOrderError(
                 f"The target {target!r} comes before the source {source!r}. A quantizer reads the "
                 f"lower point and reconstructs the higher one; swap them."
             )
 
-    def _depth(self, name: str) -> tuple[int, int]:
+    def depth(self, name: str) -> tuple[int, int]:
+        """Where a hook point lies: block, and rank within it; comparable."""
         block = _BLOCK.fullmatch(name)
         if block is None:  # around the blocks: embeddings before, final norm and unembedding after
             return (self.n_layers, 0) if name.startswith(("ln_final", "unembed")) else (-1, 0)
@@ -180,7 +181,7 @@ class Host:
 
     def block_of(self, name: str) -> torch.nn.Module:
         """The block that computes a hook point; the nearest one for points around the blocks."""
-        index, _ = self._depth(name)
+        index, _ = self.depth(name)
         return self.model.blocks[min(max(index, 0), self.n_layers - 1)]
 
     @property
@@ -257,6 +258,30 @@ class Host:
             for string, piece in zip(strings, raw, strict=True)
         ]
 
+    def token_id(self, token: str | int) -> int:
+        """The id of a single token.
+
+        Raises:
+            DataError: If a string is not a single token of the model, or there is no tokenizer.
+        """
+        if isinstance(token, int):
+            return token
+        tokenizer = self.model.tokenizer
+        if tokenizer is None:
+            raise DataError(f"This model has no tokenizer, so {token!r} is unknown. Pass an id.")
+        for string in (token, token.strip()):  # some tokenizers put the space in by themselves
+            ids = tokenizer(string, add_special_tokens=False)["input_ids"]
+            if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
+                return ids[0]
+        ids = tokenizer.get_vocab()
+        if token in ids:
+            return ids[token]
+        pieces = tokenizer.tokenize(token)
+        raise DataError(
+            f"{token!r} is not one token of this model, but {pieces}. Pass one token, with the "
+            f"space that belongs to it, or its id."
+        )
+
     # ---- running -------------------------------------------------------------------------------
 
     def run(
@@ -292,7 +317,7 @@ class Host:
                 handle.remove()
 
     def _stop_after(self, names: Sequence[str]) -> int | None:
-        last = max(self._depth(name)[0] for name in names)
+        last = max(self.depth(name)[0] for name in names)
         return None if last >= self.n_layers else last + 1
 
     def logits_with(
@@ -306,18 +331,39 @@ class Host:
 
         From the residual stream on, only the layers above are computed.
         """
+        return self._resume(name, value, tokens, attended)
+
+    def activations_with(
+        self,
+        name: str,
+        value: Float[Tensor, "b pos d"],
+        tokens: Int[Tensor, "b pos"],
+        attended: Bool[Tensor, "b pos"],
+        *,
+        until: str,
+    ) -> Float[Tensor, "b pos d_until"]:
+        """What passes a later hook point with the activations at an earlier one replaced."""
+        found: dict[str, Tensor] = {}
+        stop = self._stop_after([until])
+        with self.reading([until], found):
+            self._resume(name, value, tokens, attended, return_type=None, stop_at_layer=stop)
+        return found[until]
+
+    def _resume(
+        self, name: str, value: Tensor, tokens: Tensor, attended: Tensor, **options: Any
+    ) -> Any:
         value, tokens = value.to(self.dtype), tokens.to(self.device)
         attended = attended.to(self.device)
-        index, _ = self._depth(name)
+        index, _ = self.depth(name)
         if name.endswith(("hook_resid_pre", "hook_resid_post")):
             start = index + name.endswith("hook_resid_post")
             mask = None if self.causal else attended.long()
             self.embedding(tokens)  # tells who listens which tokens these are
             value = self.hook_point(name)(value)
-            return self.model(value, start_at_layer=start, attention_mask=mask)
+            return self.model(value, start_at_layer=start, attention_mask=mask, **options)
         handle = self.hook_point(name).register_forward_hook(lambda *_: value)
         try:
-            return self.run(tokens, attended)
+            return self.run(tokens, attended, **options)
         finally:
             handle.remove()
 

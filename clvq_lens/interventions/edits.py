@@ -82,9 +82,9 @@ class Ablate(Edit):
     Args:
         codes: A code, or several that go together.
         to: What takes their place. "nearest": the nearest code that is not ablated, by this edit
-            or one before it. "mean": the mean code vector, weighted by usage; the table decoder
-            knows codes only and takes the one nearest to that mean. "resample": a code drawn from
-            the corpus' shares, the ablated ones left out.
+            or one before it. "mean": the mean code vector, weighted by usage (for the table
+            decoder, the mean of its table). "resample": a code drawn from the corpus' shares, the
+            ablated ones left out.
         at: Positions; None: every real token.
         seed: Of the draws of "resample", which depend on the position alone.
 
@@ -115,7 +115,7 @@ class Ablate(Edit):
             return draft.without(ablated, where, quantizer.codebook)
         if self.to == "mean":
             mean = quantizer.shares @ quantizer.codebook.vectors
-            return draft.with_vectors(mean, losing)
+            return draft.with_mean(mean, losing)
         drawn = _draw(quantizer.shares.masked_fill(ablated, 0.0), text, self.seed, self)
         return draft.with_codes(drawn, losing, quantizer.codebook)
 

@@ -197,6 +197,20 @@ class CrossLayerQuantizer(nn.Module):
         with torch.autocast(quantized.device.type, enabled=False):
             return self.decoder(quantized, memory=memory, key_mask=key_mask, cache=cache)
 
+    def reconstruct(
+        self,
+        draft: Draft,
+        *,
+        key_mask: Bool[Tensor, "b keys"] | None = None,
+        cache: DecoderCache | None = None,
+    ) -> Float[Tensor, "b pos d_target"]:
+        """The reconstruction of the target from codes as edits and hooks left them."""
+        recon = self.decode(draft.vectors, encoded=draft.encoded, key_mask=key_mask, cache=cache)
+        if draft.averaged is not None and isinstance(self.decoder, TableDecoder):
+            mean = self.shares @ self.decoder.table  # a table knows codes, no vectors between them
+            recon = torch.where(draft.averaged.unsqueeze(-1), mean, recon)
+        return recon if draft.steering is None else recon + draft.steering
+
     def forward(self, source: Float[Tensor, "b pos d_source"]) -> Float[Tensor, "b pos d_target"]:
         """The reconstruction of the target, through the hook points."""
         quantized = self.quantize(source)

@@ -1,6 +1,7 @@
 """Draft: the codes of a pass while edits are at work on them."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +20,7 @@ class Draft:
         codes: The code of each position.
         vectors: What the decoder reads: the code's row of the codebook, or what took its place.
         banned: Codes that may not take over at a position; None: all may.
+        averaged: Where the mean over codes took a code's place; None: nowhere.
         steering: Added to the reconstruction; None: nothing.
     """
 
@@ -26,6 +28,7 @@ class Draft:
     codes: Int[Tensor, "b pos"]
     vectors: Float[Tensor, "b pos d_source"]
     banned: Bool[Tensor, "b pos k"] | None = None
+    averaged: Bool[Tensor, "b pos"] | None = None
     steering: Float[Tensor, "b pos d_target"] | None = None
 
     def with_codes(
@@ -33,13 +36,15 @@ class Draft:
     ) -> "Draft":
         """Other codes at some positions, with the vectors that belong to them."""
         codes = torch.where(where, codes, self.codes)
-        return replace(self, codes=codes).with_vectors(codebook(codes), where)
+        vectors = torch.where(where.unsqueeze(-1), codebook(codes), self.vectors)
+        averaged = None if self.averaged is None else self.averaged & ~where
+        return replace(self, codes=codes, vectors=vectors, averaged=averaged)
 
-    def with_vectors(
-        self, vectors: Float[Tensor, "*b d_source"], where: Bool[Tensor, "b pos"]
-    ) -> "Draft":
-        """Other vectors at some positions; their codes stay."""
-        return replace(self, vectors=torch.where(where.unsqueeze(-1), vectors, self.vectors))
+    def with_mean(self, mean: Float[Tensor, " d_source"], where: Bool[Tensor, "b pos"]) -> "Draft":
+        """The mean code vector at some positions; their codes stay."""
+        vectors = torch.where(where.unsqueeze(-1), mean, self.vectors)
+        averaged = where if self.averaged is None else self.averaged | where
+        return replace(self, vectors=vectors, averaged=averaged)
 
     def without(
         self, banned: Bool[Tensor, " k"], where: Bool[Tensor, "b pos"], codebook: Codebook
@@ -69,6 +74,11 @@ class Draft:
         added = where.unsqueeze(-1) * direction
         return replace(self, steering=added if self.steering is None else self.steering + added)
 
+    def take(self, rows: Int[Tensor, " r"]) -> "Draft":
+        """Some of its sequences."""
+        parts = (getattr(self, f.name) for f in fields(self))
+        return Draft(*(None if part is None else part[rows] for part in parts))  # type: ignore
+
     def differs_from(self, other: "Draft") -> Bool[Tensor, " b"]:
         """Which sequences the decoder or the steering would treat differently."""
         differs = (self.vectors != other.vectors).flatten(1).any(1)
@@ -78,3 +88,18 @@ class Draft:
             theirs = zero if other.steering is None else other.steering
             differs = differs | (mine != theirs).flatten(1).any(1)
         return differs
+
+
+def joined(drafts: Sequence[Draft]) -> Draft:
+    """Several drafts as one, sequence after sequence."""
+    parts: dict[str, Tensor | None] = {}
+    for f in fields(Draft):
+        values = [getattr(draft, f.name) for draft in drafts]
+        known = next((value for value in values if value is not None), None)
+        if known is None:
+            parts[f.name] = None
+            continue
+        blanks = (known.new_zeros(len(draft.codes), *known.shape[1:]) for draft in drafts)
+        pairs = zip(values, blanks, strict=True)
+        parts[f.name] = torch.cat([blank if value is None else value for value, blank in pairs])
+    return Draft(**parts)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import TextTooLongError
 from clvq_lens.host.protocol import Host
-from clvq_lens.training.documents import Document
+from clvq_lens.training.documents import Data, Document, open_documents
 
 _WINDOW = 256  # documents read ahead and sorted by length
 
@@ -63,6 +63,22 @@ def token_batches(
         sequences.sort(key=lambda sequence: len(sequence[1]))
         for group in _groups(sequences, host.positions_per_pass):
             yield _batch(group, host.padding_token, special)
+
+
+def one_batch(host: Host, data: Data) -> TokenBatch:
+    """A few texts or token rows as one batch, in the order given.
+
+    Raises:
+        TextTooLongError: If one is longer than the model's context.
+    """
+    special = host.special_tokens
+    rows = enumerate(_token_ids(host, list(open_documents(data))))
+    sequences = [
+        (number, piece)
+        for number, ids in rows
+        for piece in _fit_context(ids, host.n_context, "error", number, special)
+    ]
+    return _batch(sequences, host.padding_token, special)
 
 
 def _token_ids(host: Host, documents: list[Document]) -> list[Int[Tensor, " _"]]:

@@ -1,0 +1,298 @@
+"""How concepts flow through several quantizers: what ablating one does to the next."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from clvq_lens.config import LongTexts
+from clvq_lens.errors import ConfigError, EmptyCorpusError, LayerOrderError
+from clvq_lens.host.attach import Attachment, lenses_of
+from clvq_lens.interventions.edits import Ablate, Replacement
+from clvq_lens.interventions.runs import Counterfactuals, fitted
+from clvq_lens.plots.flow import plot_causal_flow
+from clvq_lens.training.documents import Data, open_documents
+from clvq_lens.training.tokens import TokenBatch, token_batches
+
+_NORMAL_95 = 1.959964
+
+
+@dataclass(frozen=True)
+class CausalStep:
+    """What ablating the codes of one quantizer does to the codes of the next.
+
+    Attributes:
+        source: Name of the first quantizer.
+        target: Name of the second.
+        n_tokens: Tokens in each code of the first, [a].
+        n_next: Tokens in each code of the second, [b].
+        joint: Tokens in both, at the same position, [a, b].
+        effect: Tokens of a code of the second gained (or lost: negative) per token of a code of
+            the first that was ablated, [a, b]; NaN where there was none.
+        error: Standard error of the effect over documents, [a, b].
+        control: Mean effect of the other codes of the first that are nearest in share, [a, b].
+    """
+
+    source: str
+    target: str
+    n_tokens: Int[np.ndarray, " a"]
+    n_next: Int[np.ndarray, " b"]
+    joint: Int[np.ndarray, "a b"]
+    effect: Float[np.ndarray, "a b"]
+    error: Float[np.ndarray, "a b"]
+    control: Float[np.ndarray, "a b"]
+
+
+@dataclass(frozen=True)
+class CausalFlow:
+    """Observed and causal flow of concepts, from each quantizer to the next one.
+
+    Attributes:
+        steps: One for each pair of quantizers that follow each other.
+    """
+
+    steps: tuple[CausalStep, ...]
+
+    def frame(self) -> pd.DataFrame:
+        """One row for each pair of codes that occur together or move each other.
+
+        ``observed`` is the chance of the second code given the first, at the same token, and
+        ``expected`` its chance anywhere. ``effect`` is how many tokens the second code gains per
+        ablated token of the first, with a 95 % interval over documents; ``control`` is the same
+        for codes of about the same share.
+        """
+        frames = [_step_frame(step) for step in self.steps]
+        frame = pd.concat(frames, ignore_index=True)
+        order = np.argsort(-np.abs(frame["effect"].to_numpy()), kind="stable")
+        return frame.iloc[order].reset_index(drop=True)
+
+    def summary(self) -> pd.DataFrame:
+        """For each step, what ablating a code does to the code that most often follows it.
+
+        Means over the codes of the first quantizer, weighted by their tokens.
+        """
+        rows = []
+        for step in self.steps:
+            used = step.n_tokens > 0
+            weights = step.n_tokens[used] / step.n_tokens.sum()
+            follower = step.joint[used].argmax(1)
+            pick = np.arange(used.sum()), follower
+            observed = step.joint[used][pick] / step.n_tokens[used]
+            rows.append(
+                {
+                    "source": step.source,
+                    "target": step.target,
+                    "n_codes": int(used.sum()),
+                    "observed": float(weights @ observed),
+                    "effect": float(weights @ step.effect[used][pick]),
+                    "control": float(weights @ step.control[used][pick]),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def to_networkx(self) -> nx.DiGraph:
+        """A graph of codes, ``(quantizer, code)``, with every row of `frame` as an edge.
+
+        Nodes have ``n_tokens``; edges have ``n_both``, ``observed``, ``expected``, ``effect``,
+        ``low``, ``high`` and ``control``.
+        """
+        graph = nx.DiGraph()
+        for step in self.steps:
+            for name, counts in ((step.source, step.n_tokens), (step.target, step.n_next)):
+                for code in np.flatnonzero(counts).tolist():
+                    graph.add_node((name, code), n_tokens=int(counts[code]))
+        ends = ["source", "code", "target", "next_code"]
+        for row in self.frame().drop(columns="n_tokens").to_dict("records"):
+            source, code, target, next_code = (row.pop(end) for end in ends)
+            graph.add_edge((source, code), (target, next_code), **row)
+        return graph
+
+    def plot(self) -> go.Figure:
+        """Causal against observed flow, each pair of codes a point, beside its control."""
+        return plot_causal_flow(self.frame())
+
+
+def causal_flow(
+    model: Any,
+    data: Data,
+    *,
+    to: Replacement = "nearest",
+    n_controls: int = 5,
+    long_texts: LongTexts = "error",
+    progress: bool = True,
+) -> CausalFlow:
+    """How ablating each code of one quantizer changes the codes of the next, in the model.
+
+    Every text is run again once for each code that occurs in it, from the target of the one
+    quantizer to the source of the next.
+
+    Args:
+        model: A model with at least two fitted quantizers, each beginning where or after the one
+            before it ends, such as 0-2, 2-4, 4-6.
+        data: Texts or tokens, as for `Lens.fit`.
+        to: What takes the place of an ablated code, as for `Ablate`.
+        n_controls: Codes nearest in share that each one is compared with.
+        long_texts: What to do with a text beyond the context.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Both flows, with ``.frame()``, ``.summary()``, ``.to_networkx()`` and ``.plot()``.
+
+    Raises:
+        ConfigError: If there are fewer than two quantizers on the model.
+        LayerOrderError: If two of them overlap.
+        NotFittedError: If one of them has not been fitted.
+        EmptyCorpusError: If the data hold no real token.
+
+    Example:
+        >>> causal_flow(model, texts).frame()  # doctest: +SKIP
+    """
+    steps = [_Step(*pair, to) for pair in pairwise(_chain(model))]
+    host = steps[0].first.host
+    batches = token_batches(host, open_documents(data), long_texts=long_texts)
+    for batch in tqdm(batches, desc="causal flow", unit="batch", disable=not progress):
+        for step in steps:
+            step.add(batch)
+    return CausalFlow(tuple(step.result(n_controls) for step in steps))
+
+
+def _chain(model: Any) -> list[Attachment]:
+    attachments = [fitted(lens) for lens in lenses_of(model).values()]
+    if len(attachments) < 2:
+        raise ConfigError(
+            f"Flow goes from one quantizer to the next, but this model has {len(attachments)}. "
+            f"Attach and fit at least two, such as model.add_clvq(0, 2) and model.add_clvq(2, 4)."
+        )
+    host = attachments[0].host
+    attachments.sort(key=lambda attachment: host.depth(attachment.source))
+    for first, second in pairwise(attachments):
+        if host.depth(first.target) > host.depth(second.source):
+            raise LayerOrderError(
+                f"The quantizers {first.name!r} and {second.name!r} overlap: the second reads "
+                f"{second.source!r} before the first writes {first.target!r}. Remove one of them."
+            )
+    return attachments
+
+
+@dataclass
+class _Step:
+    """Sums over texts for one pair of quantizers.
+
+    The three sums of squares and products give the standard error of a ratio of sums over
+    documents (delta method), in memory that does not grow with the corpus.
+    """
+
+    first: Attachment
+    second: Attachment
+    to: Replacement
+    n_tokens: Tensor = field(init=False)
+    n_next: Tensor = field(init=False)
+    joint: Tensor = field(init=False)
+    change: Tensor = field(init=False)
+    squares: Tensor = field(init=False)
+    products: Tensor = field(init=False)
+    n_squares: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        a = self.first.quantizer.config.n_codes
+        b = self.second.quantizer.config.n_codes
+        self.n_tokens, self.n_next = torch.zeros(a).long(), torch.zeros(b).long()
+        self.joint = torch.zeros(a, b).long()
+        self.change, self.squares, self.products = (torch.zeros(a, b).double() for _ in range(3))
+        self.n_squares = torch.zeros(a).double()
+
+    def add(self, batch: TokenBatch) -> None:
+        """Runs a batch of texts, as it is and with every code ablated that occurs in it."""
+        runs = Counterfactuals(self.first, batch, until=self.second.source)
+        mask = batch.mask
+        codes, following = runs.codes, self._next_codes(runs.outcome)
+        self.n_tokens += torch.bincount(codes[mask], minlength=len(self.n_tokens))
+        self.n_next += torch.bincount(following[mask], minlength=len(self.n_next))
+        pairs = (codes[mask], following[mask])
+        self.joint.index_put_(pairs, torch.ones_like(pairs[0]), accumulate=True)
+        active = codes[mask].unique().tolist()
+        drafts = (runs.edited(Ablate(code, self.to)) for code in active)
+        for code, (rows, outcome) in zip(active, runs.outcomes(drafts), strict=True):
+            self._count(code, codes, following, rows.cpu(), self._next_codes(outcome), mask)
+
+    def _next_codes(self, activations: Float[Tensor, "r pos d"]) -> Int[Tensor, "r pos"]:
+        return self.second.quantizer.assign(activations).cpu()
+
+    def _count(
+        self, code: int, codes: Tensor, before: Tensor, rows: Tensor, after: Tensor, mask: Tensor
+    ) -> None:
+        n_here = (codes == code).sum(1).double()
+        self.n_squares[code] += n_here.square().sum()
+        for row, now in zip(rows.tolist(), after, strict=True):
+            real = mask[row]
+            gained = torch.bincount(now[real], minlength=len(self.n_next))
+            lost = torch.bincount(before[row][real], minlength=len(self.n_next))
+            change = (gained - lost).double()
+            self.change[code] += change
+            self.squares[code] += change.square()
+            self.products[code] += change * n_here[row]
+
+    def result(self, n_controls: int) -> CausalStep:
+        """Effects, their errors, and those of codes matched in share."""
+        if int(self.n_tokens.sum()) == 0:
+            raise EmptyCorpusError("The data hold no real token. Pass texts with words in them.")
+        n = self.n_tokens.double().unsqueeze(1)
+        effect = self.change / n
+        spread = self.squares - 2 * effect * self.products
+        spread += effect.square() * self.n_squares.unsqueeze(1)
+        return CausalStep(
+            source=self.first.name,
+            target=self.second.name,
+            n_tokens=self.n_tokens.numpy(),
+            n_next=self.n_next.numpy(),
+            joint=self.joint.numpy(),
+            effect=effect.numpy(),
+            error=(spread.clamp_min(0).sqrt() / n).numpy(),
+            control=_matched_mean(effect.numpy(), self.n_tokens.numpy(), n_controls),
+        )
+
+
+def _matched_mean(
+    effect: Float[np.ndarray, "a b"], n_tokens: Int[np.ndarray, " a"], n_controls: int
+) -> Float[np.ndarray, "a b"]:
+    """For each code, the mean effect of the other used codes that are nearest in share."""
+    control = np.full_like(effect, np.nan)
+    used = np.flatnonzero(n_tokens)
+    log_share = np.log(n_tokens[used])
+    for index, code in enumerate(used):
+        distance = np.abs(log_share - log_share[index])
+        distance[index] = np.inf
+        nearest = used[np.argsort(distance, kind="stable")[: min(n_controls, len(used) - 1)]]
+        if len(nearest):
+            control[code] = effect[nearest].mean(0)
+    return control
+
+
+def _step_frame(step: CausalStep) -> pd.DataFrame:
+    kept = (step.joint > 0) | (np.nan_to_num(step.effect) != 0)
+    codes, following = np.nonzero(kept)
+    effect, error = step.effect[kept], step.error[kept]
+    return pd.DataFrame(
+        {
+            "source": step.source,
+            "code": codes,
+            "target": step.target,
+            "next_code": following,
+            "n_tokens": step.n_tokens[codes],
+            "n_both": step.joint[kept],
+            "observed": step.joint[kept] / step.n_tokens[codes],
+            "expected": step.n_next[following] / step.n_next.sum(),
+            "effect": effect,
+            "low": effect - _NORMAL_95 * error,
+            "high": effect + _NORMAL_95 * error,
+            "control": step.control[kept],
+        }
+    )

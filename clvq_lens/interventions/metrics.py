@@ -1,0 +1,229 @@
+"""What an experiment measures: one number made of the logits of a run."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clvq_lens.errors import MetricError, PositionError
+from clvq_lens.host.protocol import Host
+from clvq_lens.training.objective import kl_divergence
+from clvq_lens.training.tokens import TokenBatch
+
+Logits = Float[Tensor, "b pos d_vocab"]
+LogitsFunction = Callable[[Tensor], Tensor]
+Token = str | int
+Positions = int | slice | None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The run that others are compared with.
+
+    Attributes:
+        host: The model.
+        batch: The texts.
+        logits: Of the model before the edits that are measured.
+    """
+
+    host: Host
+    batch: TokenBatch
+    logits: Logits
+
+
+@dataclass(frozen=True)
+class Metric(ABC):
+    """A metric that needs more than logits; `bound` to a run it is a function of logits alone.
+
+    Attributes:
+        at: Positions whose logits count, for each text: a number (negative from the text's own
+            end), a slice, or None for every one that has a next token or, for `kl`, is real.
+    """
+
+    at: Positions
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What to write on an axis, with its unit."""
+
+    @abstractmethod
+    def bound(self, reference: Reference) -> LogitsFunction:
+        """The function of logits [batch, pos, d_vocab] to one number."""
+
+
+@dataclass(frozen=True)
+class _LogitDiff(Metric):
+    correct: Token | Sequence[Token]
+    incorrect: Token | Sequence[Token]
+
+    @property
+    def name(self) -> str:
+        return f"logit of {self.correct!r} less that of {self.incorrect!r}"
+
+    def bound(self, reference: Reference) -> LogitsFunction:
+        correct = _ids(self.correct, reference)
+        incorrect = _ids(self.incorrect, reference)
+        where = _where(self.at, reference)
+
+        def logit_difference(logits: Tensor) -> Tensor:
+            difference = _of_tokens(logits, correct) - _of_tokens(logits, incorrect)
+            return _mean(difference, where)
+
+        return logit_difference
+
+
+@dataclass(frozen=True)
+class _Probability(Metric):
+    token: Token | Sequence[Token]
+
+    @property
+    def name(self) -> str:
+        return f"probability of {self.token!r}"
+
+    def bound(self, reference: Reference) -> LogitsFunction:
+        ids, where = _ids(self.token, reference), _where(self.at, reference)
+        return lambda logits: _mean(_of_tokens(logits.float().softmax(-1), ids), where)
+
+
+@dataclass(frozen=True)
+class _Loss(Metric):
+    @property
+    def name(self) -> str:
+        return "loss in nats per token"
+
+    def bound(self, reference: Reference) -> LogitsFunction:
+        batch = reference.batch
+        where = _where(self.at, reference)[:, :-1] & batch.mask[:, :-1] & batch.mask[:, 1:]
+        following = batch.tokens[:, 1:]
+
+        def loss(logits: Tensor) -> Tensor:
+            log_probabilities = logits[:, :-1].float().log_softmax(-1)
+            index = following.to(logits.device).unsqueeze(-1)
+            return _mean(-log_probabilities.gather(-1, index).squeeze(-1), where)
+
+        return loss
+
+
+@dataclass(frozen=True)
+class _KL(Metric):
+    @property
+    def name(self) -> str:
+        return "KL(unedited || edited) in nats per token"
+
+    def bound(self, reference: Reference) -> LogitsFunction:
+        where = _where(self.at, reference)
+        clean = reference.logits.float().log_softmax(-1)
+        return lambda logits: _mean(kl_divergence(clean, logits), where)
+
+
+def logit_diff(
+    correct: Token | Sequence[Token], incorrect: Token | Sequence[Token], *, at: Positions = -1
+) -> Metric:
+    """Logit of one next token less that of another, averaged over texts.
+
+    Args:
+        correct: A token, as a string or an id, or one for each text.
+        incorrect: The same for the other.
+        at: Where it is predicted; -1: at the last token of each text.
+
+    Example:
+        >>> logit_diff(" he", " she").name
+        "logit of ' he' less that of ' she'"
+    """
+    return _LogitDiff(at, correct, incorrect)
+
+
+def probability(token: Token | Sequence[Token], *, at: Positions = -1) -> Metric:
+    """Probability of a next token, averaged over texts.
+
+    Args:
+        token: A token, as a string or an id, or one for each text.
+        at: Where it is predicted; -1: at the last token of each text.
+    """
+    return _Probability(at, token)
+
+
+def loss(*, at: Positions = None) -> Metric:
+    """Cross-entropy of the next token in nats, averaged over real tokens that follow real tokens.
+
+    Args:
+        at: Where predictions are made; None: everywhere.
+    """
+    return _Loss(at)
+
+
+def kl(*, at: Positions = None) -> Metric:
+    """KL(unedited || edited) of next-token distributions in nats, averaged over real tokens.
+
+    Args:
+        at: Where predictions are made; None: everywhere.
+    """
+    return _KL(at)
+
+
+def bind(metric: Metric | LogitsFunction, reference: Reference) -> LogitsFunction:
+    """A metric, or any function of logits, as a function that is checked to return one number."""
+    function = metric.bound(reference) if isinstance(metric, Metric) else metric
+
+    def checked(logits: Tensor) -> Tensor:
+        value = torch.as_tensor(function(logits))
+        if value.numel() != 1:
+            raise MetricError(
+                f"The metric {name_of(metric)!r} returned shape {list(value.shape)} for logits of "
+                f"shape {list(logits.shape)}; expected one number. Average over texts and "
+                f"positions. (The built-in ones are called first: clvq_lens.kl().)"
+            )
+        return value.reshape(())
+
+    return checked
+
+
+def name_of(metric: Metric | LogitsFunction) -> str:
+    """What to call a metric in tables and on axes."""
+    return metric.name if isinstance(metric, Metric) else getattr(metric, "__name__", "metric")
+
+
+def _ids(tokens: Token | Sequence[Token], reference: Reference) -> Int[Tensor, "_ 1"]:
+    if isinstance(tokens, str | int):
+        tokens = [tokens]
+    ids = [reference.host.token_id(token) for token in tokens]
+    n_texts = len(reference.batch.tokens)
+    if len(ids) not in (1, n_texts):
+        raise MetricError(
+            f"The metric has {len(ids)} tokens for {n_texts} texts. "
+            f"Pass one token, or one for each text."
+        )
+    return torch.tensor(ids).unsqueeze(1)
+
+
+def _of_tokens(values: Tensor, ids: Tensor) -> Float[Tensor, "b pos"]:
+    index = ids.to(values.device).expand(values.shape[0], values.shape[1]).unsqueeze(-1)
+    return values.gather(-1, index).squeeze(-1)
+
+
+def _where(at: Positions, reference: Reference) -> Bool[Tensor, "b pos"]:
+    """True where logits count, text by text."""
+    batch = reference.batch
+    if at is None:
+        return batch.mask
+    where = torch.zeros_like(batch.attended)
+    for row, length in enumerate(batch.attended.sum(1).tolist()):
+        positions = list(range(length))
+        try:
+            chosen = positions[at]
+        except IndexError:
+            raise PositionError(
+                f"Position {at} lies beyond text {row}, which has {length} tokens."
+            ) from None
+        where[row, chosen] = True
+    if not where.any():
+        raise PositionError(f"No text has a position in {at}.")
+    return where
+
+
+def _mean(values: Float[Tensor, "b pos"], where: Bool[Tensor, "b pos"]) -> Tensor:
+    return values[where.to(values.device)].float().mean()

@@ -1,0 +1,158 @@
+"""Counterfactual runs: the same texts many times, with other codes, from the target upwards."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from clvq_lens.errors import SpliceConflictError
+from clvq_lens.host.attach import Attached, Attachment
+from clvq_lens.interventions.edits import Edit, apply_edits
+from clvq_lens.interventions.metrics import LogitsFunction, Reference
+from clvq_lens.quantizer.draft import Draft, joined
+from clvq_lens.training.tokens import TokenBatch
+
+
+class Counterfactuals:
+    """One run of the model on some texts, and any number of others that differ in codes alone.
+
+    Up to the target all of them agree, so only the layers above it are computed again, only for
+    texts where an edit changes something, and many edits go into one batch. Edits and splices
+    that are open act on all runs.
+
+    Args:
+        attachment: Of a fitted quantizer.
+        batch: The texts.
+        until: Hook point where runs end; None: they go on to the logits.
+
+    Raises:
+        SpliceConflictError: If another quantizer edits or replaces the same target.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, attachment: Attachment, batch: TokenBatch, *, until: str | None = None
+    ) -> None:
+        if not attachment.others_are_idle():
+            raise SpliceConflictError(
+                f"Another quantizer edits or replaces {attachment.target!r}, where the runs of "
+                f"{attachment.name!r} begin. Close its block first."
+            )
+        self.attachment, self.host, self.batch = attachment, attachment.host, batch
+        self.quantizer, self.until = attachment.quantizer, until
+        tokens, attended = batch.tokens.to(self.host.device), batch.attended.to(self.host.device)
+        with attachment.recording() as record:
+            if until is None:
+                self.outcome = self.host.run(tokens, attended)
+            else:
+                self.outcome = self.host.activations(tokens, attended, [until])[until]
+        self.recorded = record[-1]
+        self.clean_recon = attachment.clean_recon_of(self.recorded)
+
+    @property
+    def draft(self) -> Draft:
+        """The codes of the run itself."""
+        return self.recorded.quantized.draft
+
+    @property
+    def codes(self) -> Int[Tensor, "b pos"]:
+        """The codes of the run itself at real tokens, -1 elsewhere."""
+        codes = self.draft.codes.cpu()
+        return codes.masked_fill(~self.batch.mask, -1)
+
+    @property
+    def reference(self) -> Reference:
+        """The run itself, for metrics."""
+        return Reference(self.host, self.batch, self.outcome)
+
+    def edited(self, *edits: Edit) -> Draft:
+        """The codes after further edits."""
+        return apply_edits(edits, self.quantizer, self.draft, self.recorded.text)
+
+    def outcome_from(
+        self, recon: Float[Tensor, "r pos d_target"], rows: Int[Tensor, " r"]
+    ) -> Float[Tensor, "r pos d_outcome"]:
+        """Logits, or activations at ``until``, of some texts with another reconstruction."""
+        target = self.attachment.target_of(
+            self.recorded, rows, clean=self.clean_recon[rows], edited=recon
+        )
+        rows, name = rows.cpu(), self.attachment.target
+        tokens, attended = self.batch.tokens[rows], self.batch.attended[rows]
+        if self.until is None:
+            return self.host.logits_with(name, target, tokens, attended)
+        return self.host.activations_with(name, target, tokens, attended, until=self.until)
+
+    @torch.no_grad()
+    def measure(
+        self, drafts: Iterable[Draft], metric: LogitsFunction, *, n: int, desc: str, progress: bool
+    ) -> list[float]:
+        """A metric of the outcome for each of some drafts.
+
+        Args:
+            drafts: Made one by one, as they are needed.
+            metric: A function of the outcome of all texts to one number.
+            n: How many drafts there are.
+            desc: What the progress bar says.
+            progress: Whether there is one.
+        """
+        unchanged = float(metric(self.outcome))
+        values = []
+        outcomes = self.outcomes(drafts)
+        for rows, outcome in tqdm(outcomes, desc=desc, total=n, unit="edit", disable=not progress):
+            if len(rows) == 0:
+                values.append(unchanged)
+                continue
+            if len(rows) < len(self.outcome):
+                outcome = self.outcome.index_copy(0, rows.to(outcome.device), outcome)
+            values.append(float(metric(outcome)))
+        return values
+
+    @torch.no_grad()
+    def outcomes(
+        self, drafts: Iterable[Draft]
+    ) -> Iterator[tuple[Int[Tensor, " r"], Float[Tensor, "r pos d_outcome"]]]:
+        """For each of some drafts, the texts where it changes something and their outcome."""
+        for group in self._groups(drafts):
+            rows = torch.cat([changed for _, changed in group])
+            draft = joined([draft for draft, _ in group])
+            parts = [self.outcome[:0]]
+            for index in torch.arange(len(rows), device=rows.device).split(self._rows_per_pass):
+                if len(index):
+                    part, texts = draft.take(index), rows[index]
+                    recon = self.attachment.recon_of(self.recorded, part, texts)
+                    parts.append(self.outcome_from(recon, texts))
+            sizes = [len(changed) for _, changed in group]
+            split = torch.cat(parts).split(sizes)
+            yield from zip((changed for _, changed in group), split, strict=True)
+
+    def _groups(self, drafts: Iterable[Draft]) -> Iterator[list[tuple[Draft, Tensor]]]:
+        """Drafts that go into one batch together, each cut down to the texts that it changes."""
+        group: list[tuple[Draft, Tensor]] = []
+        n_rows = 0
+        for draft in drafts:
+            rows = draft.differs_from(self.draft).nonzero().flatten()
+            if group and n_rows + len(rows) > self._rows_per_pass:
+                yield group
+                group, n_rows = [], 0
+            group.append((draft.take(rows), rows))
+            n_rows += len(rows)
+        if group:
+            yield group
+
+    @property
+    def _rows_per_pass(self) -> int:
+        return max(1, self.host.positions_per_pass // self.batch.tokens.shape[1])
+
+
+def fitted(lens: Attached) -> Attachment:
+    """The attachment of a lens that is fitted and on its model.
+
+    Raises:
+        NotFittedError: If it has not been fitted.
+        DetachedError: If it was removed.
+    """
+    lens.attachment.quantizer.require_fitted()
+    lens.attachment.require_attached()
+    return lens.attachment

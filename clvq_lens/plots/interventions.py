@@ -1,0 +1,237 @@
+"""What edits do to the model: ablations, patching, attribution."""
+
+import html
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from jaxtyping import Float
+from plotly.subplots import make_subplots
+
+from clvq_lens.plots.theme import COLOURS, themed
+
+_DIVERGING = "RdBu"
+
+
+def plot_ablations(frame: pd.DataFrame, *, metric: str, n_codes: int) -> go.Figure:
+    """Effect of ablating each code, beside codes of about the same usage.
+
+    Args:
+        frame: From `AblationSweep.frame(labels)`, the largest effects first.
+        metric: Its name.
+        n_codes: How many codes are shown.
+    """
+    rows = frame.head(n_codes)
+    names = [_code_name(*pair) for pair in zip(rows["code"], rows["label"], strict=True)]
+    figure = go.Figure()
+    figure.add_bar(
+        y=names,
+        x=rows["effect"],
+        orientation="h",
+        name="this code ablated",
+        marker={"color": COLOURS[0]},
+        customdata=rows["n_tokens"],
+        hovertemplate="%{y}<br>effect %{x:.4g}<br>%{customdata} tokens<extra></extra>",
+    )
+    figure.add_scatter(
+        y=names,
+        x=rows["control"],
+        mode="markers",
+        name="mean of codes used as often",
+        marker={"color": COLOURS[1], "symbol": "line-ns-open", "size": 12, "line": {"width": 3}},
+        hovertemplate="control %{x:.4g}<extra></extra>",
+    )
+    figure.update_yaxes(autorange="reversed", title_text="ablated code")
+    figure.update_xaxes(title_text=f"change of {_text(metric)}")
+    return themed(figure, title="Effect of ablating each code", height=170 + 22 * len(rows))
+
+
+def plot_ablations_by_position(
+    frame: pd.DataFrame, tokens: Sequence[str], *, metric: str, n_codes: int
+) -> go.Figure:
+    """Effect of ablating each code at each position: codes down, tokens across.
+
+    Args:
+        frame: From `AblationSweep.frame(labels)`, the largest effects first.
+        tokens: What stands at each position.
+        metric: Its name.
+        n_codes: How many codes are shown.
+    """
+    codes = frame["code"].drop_duplicates().head(n_codes).tolist()
+    shown = frame[frame["code"].isin(codes)]
+    effects = np.full((len(codes), len(tokens)), np.nan)
+    order = {code: row for row, code in enumerate(codes)}
+    for code, position, effect in zip(
+        shown["code"], shown["position"], shown["effect"], strict=True
+    ):
+        effects[order[code], position] = effect
+    labels = dict(zip(shown["code"], shown["label"], strict=True))
+    names = [_code_name(code, labels[code]) for code in codes]
+    title = "Effect of ablating each code at each position"
+    return _heatmap(
+        effects, names, tokens, title=title, bar=f"change of {metric}", y="ablated code"
+    )
+
+
+def plot_patching(frame: pd.DataFrame, *, metric: str) -> go.Figure:
+    """Effect of patching clean codes at each position, above that of random codes.
+
+    Args:
+        frame: From `ConceptPatching.frame(labels)`.
+        metric: Its name.
+    """
+    runs = {"clean run's code": "effect"}
+    if "control" in frame:
+        runs["a random code"] = "control"
+    effects = np.stack([np.asarray(frame[column], dtype=float) for column in runs.values()])
+    pairs = zip(frame["clean_token"], frame["corrupted_token"], strict=True)
+    tokens = [clean if clean == other else f"{clean} /{other}" for clean, other in pairs]
+    details = [
+        [
+            f"clean: {_code(row, 'clean')}<br>corrupted: {_code(row, 'corrupted')}"
+            for _, row in frame.iterrows()
+        ]
+    ] * len(runs)
+    return _heatmap(
+        effects,
+        list(runs),
+        tokens,
+        title=f"Patching codes of the clean run: {metric}",
+        bar="effect (0 corrupted, 1 clean)",
+        y="patched",
+        details=details,
+    )
+
+
+def plot_attribution(
+    pairs: pd.DataFrame,
+    positions: pd.DataFrame,
+    *,
+    metric: str,
+    correlations: Sequence[float],
+    completeness_error: float,
+) -> go.Figure:
+    """First-order effects and integrated gradients, each against the effects of true edits.
+
+    Args:
+        pairs: Drawn replacements with ``first_order``, ``exact_decoder`` and ``true``.
+        positions: Tokens with ``integrated`` and ``true``.
+        metric: Its name.
+        correlations: Spearman, of ``first_order``, ``exact_decoder`` and ``integrated``.
+        completeness_error: Of integrated gradients, as a fraction.
+    """
+    replacements = [
+        f"text {text}, position {position}: code {code} to {other}"
+        for text, position, code, other in zip(
+            *(pairs[column] for column in ("text", "position", "code", "replaced_by")), strict=True
+        )
+    ]
+    tokens = [
+        f"text {text}, position {position} {_visible(token)}: code {code}"
+        for text, position, token, code in zip(
+            *(positions[column] for column in ("text", "position", "token", "code")), strict=True
+        )
+    ]
+    panels = (
+        (pairs, "first_order", "one code by another,<br>first order", replacements),
+        (pairs, "exact_decoder", "one code by another,<br>decoder exact", replacements),
+        (positions, "integrated", "code by mean code,<br>integrated gradients", tokens),
+    )
+    titles = [
+        f"{title}<br>rank correlation {correlation:.2f}"
+        for (_, _, title, _), correlation in zip(panels, correlations, strict=True)
+    ]
+    figure = make_subplots(rows=1, cols=3, subplot_titles=titles, horizontal_spacing=0.09)
+    for column, (frame, predicted, _, names) in enumerate(panels, start=1):
+        x, y = _numbers(frame, predicted), _numbers(frame, "true")
+        _against_truth(figure, column, x, y, names)
+    figure.update_xaxes(title_text="predicted effect")
+    figure.update_xaxes(
+        title_text=f"attribution<br>(completeness error {completeness_error:.1%})", col=3
+    )
+    figure.update_yaxes(title_text="true effect", col=1)
+    figure.update_annotations(font_size=13)
+    figure = themed(figure, title=f"Attribution against true edits: {_text(metric)}", height=480)
+    return figure.update_layout(showlegend=False, margin_t=150)
+
+
+def _against_truth(
+    figure: go.Figure, col: int, predicted: np.ndarray, true: np.ndarray, names: Sequence[str]
+) -> None:
+    points = {"color": COLOURS[0], "size": 6, "opacity": 0.6}
+    hover = "%{text}<br>gradient %{x:.4g}<br>true %{y:.4g}<extra></extra>"
+    figure.add_scatter(
+        x=predicted, y=true, text=names, mode="markers", marker=points, hovertemplate=hover,
+        row=1, col=col,
+    )  # fmt: skip
+    both = np.concatenate([predicted, true])
+    ends = [both.min(), both.max()] if len(both) else [0, 1]
+    line = {"color": COLOURS[5], "dash": "dot"}
+    figure.add_scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip", row=1, col=col)
+
+
+def _heatmap(
+    values: Float[np.ndarray, "rows pos"],
+    rows: Sequence[str],
+    tokens: Sequence[str],
+    *,
+    title: str,
+    bar: str,
+    y: str,
+    details: Sequence[Sequence[str]] | None = None,
+) -> go.Figure:
+    """Rows against tokens, in diverging colours around zero."""
+    largest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    names = [f"{position} {_visible(token)}" for position, token in enumerate(tokens)]
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            x=names,
+            y=list(rows),
+            zmid=0,
+            zmin=-largest,
+            zmax=largest,
+            colorscale=_DIVERGING,
+            reversescale=True,
+            xgap=1,
+            ygap=1,
+            customdata=details,
+            hovertemplate="%{x}<br>%{y}<br>%{z:.4g}"
+            + ("<br>%{customdata}" if details is not None else "")
+            + "<extra></extra>",
+            colorbar={
+                "title": {"text": "<br>".join(textwrap.wrap(_text(bar), 22)), "side": "top"},
+                "lenmode": "pixels",
+                "len": 240,
+                "y": 1,
+                "yanchor": "top",
+            },
+        )
+    )
+    figure.update_yaxes(autorange="reversed", title_text=y, showgrid=False)
+    figure.update_xaxes(title_text="position and token", tickangle=-60, showgrid=False)
+    return themed(figure, title=_text(title), height=max(380, 260 + 24 * len(rows)))
+
+
+def _numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
+    return np.asarray(frame[column], dtype=float)
+
+
+def _code_name(code: int, label: str) -> str:
+    return f"{code} {_text(label)}".strip()
+
+
+def _code(row: pd.Series, run: str) -> str:
+    code = row[f"{run}_code"]
+    return "none" if code < 0 else f"code {code} {_text(str(row[f'{run}_label']))}".strip()
+
+
+def _visible(token: str) -> str:
+    """A token on an axis: white space shows, and nothing is read as markup."""
+    return _text(token.replace(" ", "\u2423").replace("\n", "\u21b5"))
+
+
+def _text(text: str) -> str:
+    return html.escape(text, quote=False)
