@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import bench_attach, bench_codebook, bench_initialization
+from benchmarks import bench_attach, bench_codebook, bench_initialization, bench_patching
 from benchmarks.timing import Row, device
 
 BENCHMARKS = {
     "codebook": bench_codebook.run,
     "attach": bench_attach.run,
     "initialization": bench_initialization.run,
+    "patching": bench_patching.run,
 }
 RESULTS = Path(__file__).parent / "results"
 

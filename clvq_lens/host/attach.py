@@ -16,6 +16,7 @@ from clvq_lens.host.context import PassContext, PassText, PassWatcher
 from clvq_lens.host.generation import GenerationState, GenerationStates
 from clvq_lens.host.order import read_at, write_at
 from clvq_lens.host.protocol import Host
+from clvq_lens.quantizer.attention import DecoderCache
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer, Quantized, pass_through
 from clvq_lens.quantizer.draft import Draft
 
@@ -244,7 +245,8 @@ class Attachment:
         recorded = Recorded(quantized, target, text, context)
         for record in self._records:
             record.append(recorded)
-        if quantized.changed or self._wants_recon:
+        follows_edits = state is not None and state.diverged and bool(self.edits)
+        if quantized.changed or self._wants_recon or follows_edits:
             return self._reconstruct(recorded, state)
         if state is not None:
             state.waiting.append(source)
@@ -267,6 +269,7 @@ class Attachment:
         decode, mask = self.quantizer.decode, context.key_mask
         if state is not None:
             state.catch_up_(self.quantizer, context)
+            state.diverged |= q.changed
         clean_vectors = self.quantizer.codebook(q.codes)
         clean_cache, cache = (None, None) if state is None else (state.clean, state.edited)
         clean = decode(clean_vectors, encoded=q.clean_encoded, key_mask=mask, cache=clean_cache)
@@ -300,9 +303,22 @@ class Attachment:
     def recon_of(
         self, recorded: Recorded, draft: Draft, rows: Int[Tensor, " r"]
     ) -> Float[Tensor, "r pos d_target"]:
-        """The reconstruction from other codes of some sequences of a recorded pass."""
+        """The reconstruction from other codes of some sequences of a recorded pass.
+
+        A causal decoder begins at the first position that differs.
+        """
         mask = recorded.context.to(self.quantizer.device).key_mask
-        return self.quantizer.reconstruct(draft, key_mask=None if mask is None else mask[rows])
+        reconstruct = self.quantizer.reconstruct
+        before = recorded.quantized.draft
+        start = 0
+        if self.host.causal and mask is None and not torch.is_grad_enabled():
+            start = draft.first_difference(before.take(rows))
+        if start == 0:
+            return reconstruct(draft, key_mask=None if mask is None else mask[rows])
+        cache = DecoderCache()
+        beginning = reconstruct(before.cut(None, start), cache=cache)
+        rest = reconstruct(draft.cut(start, None), cache=cache.take(rows))
+        return torch.cat([beginning[rows], rest], dim=1)
 
     def clean_recon_of(self, recorded: Recorded) -> Float[Tensor, "b pos d_target"]:
         """The reconstruction from the nearest codes of a recorded pass."""

@@ -23,6 +23,7 @@ class GenerationState:
         clean: Of the unchanged codes.
         edited: Of the codes as hooks left them.
         waiting: Source activations of positions that nobody asked about yet.
+        diverged: Whether any position was edited so far, so that later ones attend to other codes.
         length: Positions seen, waiting ones included.
         n_missing: Positions in the host's cache from before the quantizer was attached.
     """
@@ -31,6 +32,7 @@ class GenerationState:
     clean: DecoderCache = field(default_factory=DecoderCache)
     edited: DecoderCache = field(default_factory=DecoderCache)
     waiting: list[Float[Tensor, "b pos d_source"]] = field(default_factory=list)
+    diverged: bool = False
     length: int = 0
     n_missing: int = 0
 

@@ -316,6 +316,20 @@ class Host:
             for handle in handles:
                 handle.remove()
 
+    @contextmanager
+    def unembedding(self, columns: Int[Tensor, " n"] | None) -> Iterator[None]:
+        """While open, logits are computed at some positions only; None: at all of them."""
+        if columns is None:
+            yield
+            return
+        handle = self.model.unembed.register_forward_pre_hook(
+            lambda module, args: (args[0][:, columns.to(args[0].device)],)
+        )
+        try:
+            yield
+        finally:
+            handle.remove()
+
     def _stop_after(self, names: Sequence[str]) -> int | None:
         last = max(self.depth(name)[0] for name in names)
         return None if last >= self.n_layers else last + 1

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from clvq_lens.errors import MetricError
 from clvq_lens.host.attach import Attached
 from clvq_lens.interventions.edits import Ablate
-from clvq_lens.interventions.metrics import LogitsFunction, Metric, bind, name_of
+from clvq_lens.interventions.metrics import LogitsFunction, Metric, bind, columns_of, name_of
 from clvq_lens.interventions.runs import Counterfactuals, fitted
 from clvq_lens.plots.interventions import plot_attribution
 from clvq_lens.quantizer.draft import Draft
@@ -159,7 +159,8 @@ def attribution(
         MetricError: If the metric has no gradient, or does not return one number.
     """
     attachment = fitted(lens)
-    runs = Counterfactuals(attachment, one_batch(attachment.host, data))
+    batch = one_batch(attachment.host, data)
+    runs = Counterfactuals(attachment, batch, columns=columns_of(metric, [batch]))
     function = bind(metric, runs.reference)
     gradients = _Gradients(runs, function, name_of(metric))
     path = gradients.integrated(n_steps, progress=progress)

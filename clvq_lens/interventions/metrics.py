@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from clvq_lens.errors import MetricError, PositionError
@@ -13,7 +13,6 @@ from clvq_lens.host.protocol import Host
 from clvq_lens.training.objective import kl_divergence
 from clvq_lens.training.tokens import TokenBatch
 
-Logits = Float[Tensor, "b pos d_vocab"]
 LogitsFunction = Callable[[Tensor], Tensor]
 Token = str | int
 Positions = int | slice | None
@@ -26,12 +25,18 @@ class Reference:
     Attributes:
         host: The model.
         batch: The texts.
-        logits: Of the model before the edits that are measured.
+        columns: Positions at which logits were computed; None: all of them.
+        logits: Of the model before the edits that are measured, at those positions.
     """
 
     host: Host
     batch: TokenBatch
-    logits: Logits
+    columns: Int[Tensor, " n"] | None
+    logits: Float[Tensor, "b n d_vocab"]
+
+    def kept(self, values: Shaped[Tensor, "b pos"]) -> Shaped[Tensor, "b n"]:
+        """Values of all positions at those with logits."""
+        return values if self.columns is None else values[:, self.columns]
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Metric(ABC):
 
     Attributes:
         at: Positions whose logits count, for each text: a number (negative from the text's own
-            end), a slice, or None for every one that has a next token or, for `kl`, is real.
+            end), a slice, or None for every real token (for `loss`, that a real token follows).
     """
 
     at: Positions
@@ -52,7 +57,15 @@ class Metric(ABC):
 
     @abstractmethod
     def bound(self, reference: Reference) -> LogitsFunction:
-        """The function of logits [batch, pos, d_vocab] to one number."""
+        """The function of logits [batch, n, d_vocab] to one number."""
+
+    def where(self, batch: TokenBatch) -> Bool[Tensor, "b pos"]:
+        """True where logits count.
+
+        Raises:
+            PositionError: If ``at`` lies beyond a text.
+        """
+        return _where(self.at, batch)
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,7 @@ class _LogitDiff(Metric):
     def bound(self, reference: Reference) -> LogitsFunction:
         correct = _ids(self.correct, reference)
         incorrect = _ids(self.incorrect, reference)
-        where = _where(self.at, reference)
+        where = reference.kept(self.where(reference.batch))
 
         def logit_difference(logits: Tensor) -> Tensor:
             difference = _of_tokens(logits, correct) - _of_tokens(logits, incorrect)
@@ -85,7 +98,7 @@ class _Probability(Metric):
         return f"probability of {self.token!r}"
 
     def bound(self, reference: Reference) -> LogitsFunction:
-        ids, where = _ids(self.token, reference), _where(self.at, reference)
+        ids, where = _ids(self.token, reference), reference.kept(self.where(reference.batch))
         return lambda logits: _mean(_of_tokens(logits.float().softmax(-1), ids), where)
 
 
@@ -95,15 +108,18 @@ class _Loss(Metric):
     def name(self) -> str:
         return "loss in nats per token"
 
+    def where(self, batch: TokenBatch) -> Bool[Tensor, "b pos"]:
+        followed = batch.mask & batch.mask.roll(-1, dims=1)
+        followed[:, -1] = False
+        return super().where(batch) & followed
+
     def bound(self, reference: Reference) -> LogitsFunction:
-        batch = reference.batch
-        where = _where(self.at, reference)[:, :-1] & batch.mask[:, :-1] & batch.mask[:, 1:]
-        following = batch.tokens[:, 1:]
+        where = reference.kept(self.where(reference.batch))
+        index = reference.kept(reference.batch.tokens.roll(-1, dims=1)).unsqueeze(-1)
 
         def loss(logits: Tensor) -> Tensor:
-            log_probabilities = logits[:, :-1].float().log_softmax(-1)
-            index = following.to(logits.device).unsqueeze(-1)
-            return _mean(-log_probabilities.gather(-1, index).squeeze(-1), where)
+            log_probabilities = logits.float().log_softmax(-1)
+            return _mean(-log_probabilities.gather(-1, index.to(logits.device)).squeeze(-1), where)
 
         return loss
 
@@ -115,7 +131,7 @@ class _KL(Metric):
         return "KL(unedited || edited) in nats per token"
 
     def bound(self, reference: Reference) -> LogitsFunction:
-        where = _where(self.at, reference)
+        where = reference.kept(self.where(reference.batch))
         clean = reference.logits.float().log_softmax(-1)
         return lambda logits: _mean(kl_divergence(clean, logits), where)
 
@@ -187,6 +203,16 @@ def name_of(metric: Metric | LogitsFunction) -> str:
     return metric.name if isinstance(metric, Metric) else getattr(metric, "__name__", "metric")
 
 
+def columns_of(
+    metric: Metric | LogitsFunction, batches: Sequence[TokenBatch]
+) -> Int[Tensor, " n"] | None:
+    """The positions whose logits a metric needs in some text; None: all, as any function may."""
+    if not isinstance(metric, Metric):
+        return None
+    needed = torch.stack([metric.where(batch).any(0) for batch in batches]).any(0)
+    return None if needed.all() else needed.nonzero().flatten()
+
+
 def _ids(tokens: Token | Sequence[Token], reference: Reference) -> Int[Tensor, "_ 1"]:
     if isinstance(tokens, str | int):
         tokens = [tokens]
@@ -205,21 +231,16 @@ def _of_tokens(values: Tensor, ids: Tensor) -> Float[Tensor, "b pos"]:
     return values.gather(-1, index).squeeze(-1)
 
 
-def _where(at: Positions, reference: Reference) -> Bool[Tensor, "b pos"]:
-    """True where logits count, text by text."""
-    batch = reference.batch
+def _where(at: Positions, batch: TokenBatch) -> Bool[Tensor, "b pos"]:
     if at is None:
         return batch.mask
     where = torch.zeros_like(batch.attended)
     for row, length in enumerate(batch.attended.sum(1).tolist()):
-        positions = list(range(length))
-        try:
-            chosen = positions[at]
-        except IndexError:
+        if isinstance(at, int) and not -length <= at < length:
             raise PositionError(
-                f"Position {at} lies beyond text {row}, which has {length} tokens."
-            ) from None
-        where[row, chosen] = True
+                f"The metric's position {at} lies beyond text {row}, which has {length} tokens."
+            )
+        where[row, torch.arange(length)[at]] = True
     if not where.any():
         raise PositionError(f"No text has a position in {at}.")
     return where

@@ -14,6 +14,8 @@ from clvq_lens.interventions.metrics import LogitsFunction, Reference
 from clvq_lens.quantizer.draft import Draft, joined
 from clvq_lens.training.tokens import TokenBatch
 
+_DECODED_APART = 4  # parts of a batch, each of which is decoded from its own first change
+
 
 class Counterfactuals:
     """One run of the model on some texts, and any number of others that differ in codes alone.
@@ -26,6 +28,7 @@ class Counterfactuals:
         attachment: Of a fitted quantizer.
         batch: The texts.
         until: Hook point where runs end; None: they go on to the logits.
+        columns: Positions at which logits are computed; None: all of them.
 
     Raises:
         SpliceConflictError: If another quantizer edits or replaces the same target.
@@ -33,7 +36,12 @@ class Counterfactuals:
 
     @torch.no_grad()
     def __init__(
-        self, attachment: Attachment, batch: TokenBatch, *, until: str | None = None
+        self,
+        attachment: Attachment,
+        batch: TokenBatch,
+        *,
+        until: str | None = None,
+        columns: Int[Tensor, " n"] | None = None,
     ) -> None:
         if not attachment.others_are_idle():
             raise SpliceConflictError(
@@ -41,9 +49,9 @@ class Counterfactuals:
                 f"{attachment.name!r} begin. Close its block first."
             )
         self.attachment, self.host, self.batch = attachment, attachment.host, batch
-        self.quantizer, self.until = attachment.quantizer, until
+        self.quantizer, self.until, self.columns = attachment.quantizer, until, columns
         tokens, attended = batch.tokens.to(self.host.device), batch.attended.to(self.host.device)
-        with attachment.recording() as record:
+        with attachment.recording() as record, self.host.unembedding(columns):
             if until is None:
                 self.outcome = self.host.run(tokens, attended)
             else:
@@ -65,7 +73,7 @@ class Counterfactuals:
     @property
     def reference(self) -> Reference:
         """The run itself, for metrics."""
-        return Reference(self.host, self.batch, self.outcome)
+        return Reference(self.host, self.batch, self.columns, self.outcome)
 
     def edited(self, *edits: Edit) -> Draft:
         """The codes after further edits."""
@@ -81,7 +89,8 @@ class Counterfactuals:
         rows, name = rows.cpu(), self.attachment.target
         tokens, attended = self.batch.tokens[rows], self.batch.attended[rows]
         if self.until is None:
-            return self.host.logits_with(name, target, tokens, attended)
+            with self.host.unembedding(self.columns):
+                return self.host.logits_with(name, target, tokens, attended)
         return self.host.activations_with(name, target, tokens, attended, until=self.until)
 
     @torch.no_grad()
@@ -117,15 +126,22 @@ class Counterfactuals:
         for group in self._groups(drafts):
             rows = torch.cat([changed for _, changed in group])
             draft = joined([draft for draft, _ in group])
-            parts = [self.outcome[:0]]
-            for index in torch.arange(len(rows), device=rows.device).split(self._rows_per_pass):
-                if len(index):
-                    part, texts = draft.take(index), rows[index]
-                    recon = self.attachment.recon_of(self.recorded, part, texts)
-                    parts.append(self.outcome_from(recon, texts))
+            everything = torch.arange(len(rows), device=rows.device)
+            parts = [
+                self._outcome_of(draft.take(index), rows[index])
+                for index in everything.split(self._rows_per_pass)
+                if len(index)
+            ] or [self.outcome[:0]]
+            outcome = parts[0] if len(parts) == 1 else torch.cat(parts)  # logits are large
             sizes = [len(changed) for _, changed in group]
-            split = torch.cat(parts).split(sizes)
-            yield from zip((changed for _, changed in group), split, strict=True)
+            yield from zip((changed for _, changed in group), outcome.split(sizes), strict=True)
+
+    def _outcome_of(self, draft: Draft, rows: Int[Tensor, " r"]) -> Float[Tensor, "r pos d"]:
+        few = torch.arange(len(rows), device=rows.device).chunk(_DECODED_APART)
+        recon = [
+            self.attachment.recon_of(self.recorded, draft.take(index), rows[index]) for index in few
+        ]
+        return self.outcome_from(torch.cat(recon), rows)
 
     def _groups(self, drafts: Iterable[Draft]) -> Iterator[list[tuple[Draft, Tensor]]]:
         """Drafts that go into one batch together, each cut down to the texts that it changes."""

@@ -13,7 +13,7 @@ from clvq_lens.errors import LengthMismatchError, MetricError
 from clvq_lens.host.attach import Attached
 from clvq_lens.host.protocol import Host
 from clvq_lens.interventions.edits import Ablate, Patch, Replacement, code_numbers
-from clvq_lens.interventions.metrics import LogitsFunction, Metric, bind, name_of
+from clvq_lens.interventions.metrics import LogitsFunction, Metric, bind, columns_of, name_of
 from clvq_lens.interventions.runs import Counterfactuals, fitted
 from clvq_lens.plots.interventions import plot_ablations, plot_ablations_by_position, plot_patching
 from clvq_lens.training.documents import Data
@@ -112,7 +112,8 @@ def ablation_sweep(
         >>> cl.ablation_sweep(lens, "The film was", cl.kl()).frame()  # doctest: +SKIP
     """
     attachment = fitted(lens)
-    runs = Counterfactuals(attachment, one_batch(attachment.host, data))
+    batch = one_batch(attachment.host, data)
+    runs = Counterfactuals(attachment, batch, columns=columns_of(metric, [batch]))
     active, counts = runs.codes[runs.batch.mask].unique(return_counts=True)
     usage = dict(zip(active.tolist(), counts.tolist(), strict=True))
     if codes is None:
@@ -274,7 +275,9 @@ def concept_patching(
     attachment = fitted(lens)
     good, bad = one_batch(attachment.host, clean), one_batch(attachment.host, corrupted)
     _check_lengths(good, bad)
-    runs, other = Counterfactuals(attachment, bad), Counterfactuals(attachment, good)
+    columns = columns_of(metric, [good, bad])
+    runs = Counterfactuals(attachment, bad, columns=columns)
+    other = Counterfactuals(attachment, good, columns=columns)
     function = bind(metric, runs.reference)
     at_clean, at_corrupted = float(function(other.outcome)), float(function(runs.outcome))
     if at_clean == at_corrupted:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -42,6 +42,15 @@ class DecoderCache:
     def layer(self, index: int) -> KeyValues:
         """The keys and values of one attention layer."""
         return self.layers.setdefault(index, KeyValues())
+
+    def take(self, rows: Int[Tensor, " r"]) -> "DecoderCache":
+        """Some of its sequences, each as often as it is named."""
+        layers = {
+            index: KeyValues(layer.keys[rows], layer.values[rows])
+            for index, layer in self.layers.items()
+            if layer.keys is not None and layer.values is not None
+        }
+        return DecoderCache(layers, self.length)
 
     def fork(self) -> "DecoderCache":
         """A copy that can be extended without extending this one."""

@@ -35,7 +35,7 @@ class Quantized:
         codes: Nearest codes, before any edit or hook.
         clean_encoded: Encoder output, before any hook.
         draft: Encoder output, codes and code vectors, as edits and hooks left them.
-        changed: Whether an edit or a hook replaced or modified anything.
+        changed: Whether an edit modified anything, or a hook did or returned anything.
     """
 
     codes: Int[Tensor, "b pos"]
@@ -169,7 +169,7 @@ class CrossLayerQuantizer(nn.Module):
         if wants_gradient:  # as a leaf of its own
             edited = replace(edited, vectors=edited.vectors.detach().requires_grad_())
         vectors = pass_through(self.hook_quantized, edited.vectors)
-        changed = encoded.changed or vectors.changed or wants_gradient
+        changed = encoded.changed or codes.changed or vectors.changed or wants_gradient
         return Quantized(
             codes=nearest if encoded.changed else chosen,
             clean_encoded=encoded.before,

@@ -79,14 +79,28 @@ class Draft:
         parts = (getattr(self, f.name) for f in fields(self))
         return Draft(*(None if part is None else part[rows] for part in parts))  # type: ignore
 
+    def cut(self, start: int | None, end: int | None) -> "Draft":
+        """Some of its positions."""
+        parts = (getattr(self, f.name) for f in fields(self))
+        return Draft(*(None if part is None else part[:, start:end] for part in parts))  # type: ignore
+
+    def first_difference(self, other: "Draft") -> int:
+        """The first position where any sequence would be treated differently, or the last one."""
+        columns = self._differs(other).any(0)
+        columns[-1] = True
+        return int(columns.int().argmax())
+
     def differs_from(self, other: "Draft") -> Bool[Tensor, " b"]:
         """Which sequences the decoder or the steering would treat differently."""
-        differs = (self.vectors != other.vectors).flatten(1).any(1)
+        return self._differs(other).any(1)
+
+    def _differs(self, other: "Draft") -> Bool[Tensor, "b pos"]:
+        differs = (self.vectors != other.vectors).any(-1)
         if self.steering is not other.steering:
             zero = self.vectors.new_zeros(())
             mine = zero if self.steering is None else self.steering
             theirs = zero if other.steering is None else other.steering
-            differs = differs | (mine != theirs).flatten(1).any(1)
+            differs = differs | (mine != theirs).any(-1)
         return differs
 
 

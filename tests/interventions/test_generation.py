@@ -1,0 +1,163 @@
+"""Every edit gives the same tokens with the key-value cache and without, under any padding."""
+
+import time
+
+import pytest
+import torch
+
+import clvq_lens as cl
+from tests.conftest import random_model
+
+EDITS = {
+    "ablate": lambda codes: cl.Ablate(codes),
+    "mean": lambda codes: cl.Ablate(codes, to="mean"),
+    "resample": lambda codes: cl.Ablate(codes, to="resample"),
+    "swap": lambda codes: cl.Swap(codes[0], codes[1]),
+    "force-all": lambda codes: cl.Force(codes[0]),
+    "force-last-of-prompt": lambda codes: cl.Force(codes[0], at=-1),
+    "force-generated": lambda codes: cl.Force(codes[0], at=slice(7, 12, 2)),
+    "restrict": lambda codes: cl.Restrict(codes),
+    "patch": lambda codes: cl.Patch([codes[1]] * 6),
+    "patch-first": lambda codes: cl.Patch([codes[1]] * 6, at=[1, 2]),
+    "steer": lambda codes: cl.Steer(codes[0], 3.0),
+    "by-token": lambda codes: cl.Force(codes[1], at=lambda tokens: tokens % 3 == 0),
+    "function": lambda codes: lambda now, tokens: torch.where(tokens % 2 == 0, codes[0], now),
+}
+
+
+@pytest.fixture(scope="module", params=["transformer", "mlp", "table"])
+def generating(request, toy):
+    """A fitted lens with some decoder, and prompts of six tokens under either padding."""
+    model, texts = toy
+    lens = model.add_clvq(1, 2, n_codes=16, decoder=request.param)
+    lens.fit(texts[:60], n_tokens=4_000, progress=False)
+    yield lens, [" ".join(text.split()[:n]) for text, n in zip(texts[:3], (3, 5, 4), strict=True)]
+    lens.remove()
+
+
+def generate(lens, prompts, *, use_cache, padding_side, n=8):
+    tokens = lens.model.to_tokens(prompts, padding_side=padding_side)
+    if padding_side == "right":
+        tokens = tokens[:, :4].repeat(1, 2)[:, :6]  # no padding inside
+    assert tokens.shape[1] == 6
+    generated = lens.model.generate(
+        tokens,
+        max_new_tokens=n,
+        do_sample=False,
+        use_past_kv_cache=use_cache,
+        stop_at_eos=False,
+        verbose=False,
+        padding_side=padding_side,
+    )
+    return generated.clone()  # no inference tensor
+
+
+def codes_of(lens, prompts):
+    """The codes that the prompts use most, so that edits have something to change."""
+    codes = lens.encode(prompts).codes
+    return codes[codes >= 0].bincount().argsort(descending=True)[:4].tolist()
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("name", EDITS)
+def test_generation_with_and_without_the_cache_agrees(generating, name, padding_side):
+    lens, prompts = generating
+    edit = EDITS[name](codes_of(lens, prompts))
+    for error_term in (True, False):
+        with lens.edit(edit, error_term=error_term):
+            cached = generate(lens, prompts, use_cache=True, padding_side=padding_side)
+            uncached = generate(lens, prompts, use_cache=False, padding_side=padding_side)
+        assert torch.equal(cached, uncached)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_every_edit_changes_what_is_generated_or_its_logits(generating, name):
+    lens, prompts = generating
+    edit = EDITS[name](codes_of(lens, prompts))
+    plain = generate(lens, prompts, use_cache=True, padding_side="left")
+    with lens.edit(edit):
+        tokens = generate(lens, prompts, use_cache=True, padding_side="left")
+        logits = lens.model(plain[:, :6])
+    assert not torch.equal(tokens, plain) or not torch.equal(logits, lens.model(plain[:, :6]))
+
+
+def test_cached_logits_of_chunks_equal_those_of_the_whole_text(generating):
+    from transformer_lens import TransformerLensKeyValueCache
+
+    lens, _ = generating
+    tokens = lens.model.to_tokens(cl.toy.generate(1, seed=5)[0])[:, :20]
+    codes = lens.encode(tokens).codes[0, 1:].tolist()
+
+    def after_a_certain_token(t):
+        return torch.nn.functional.pad(t[:, :-1], (1, 0), value=-1) == tokens[0, 6]
+
+    edits = [
+        cl.Ablate(codes[3]),
+        cl.Force(codes[0], at=after_a_certain_token),
+        cl.Swap(*codes[:2]),
+    ]
+    with lens.edit(*edits):
+        whole = lens.model(tokens)
+        cache = TransformerLensKeyValueCache.init_cache(lens.model.cfg, "cpu", 1)
+        parts = [
+            lens.model(tokens[:, start:end], past_kv_cache=cache)
+            for start, end in ((0, 7), (7, 8), (8, 12), (12, 13), (13, 20))
+        ]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-4, rtol=1e-4)
+
+
+def test_a_frozen_cache_of_a_shared_beginning_serves_many_ends(generating):
+    from transformer_lens import TransformerLensKeyValueCache
+
+    lens, _ = generating
+    tokens = lens.model.to_tokens(cl.toy.generate(1, seed=5)[0])[:, :12]
+    codes = lens.encode(tokens).codes[0, 1:].tolist()
+    ends = [tokens[:, 8:9], tokens[:, 8:12], tokens[:, 3:4], tokens[:, 4:6]]
+    with lens.edit(cl.Force(codes[0], at=slice(6, 10)), cl.Ablate(codes[2])):
+        cache = TransformerLensKeyValueCache.init_cache(lens.model.cfg, "cpu", 1)
+        lens.model(tokens[:, :8], past_kv_cache=cache)
+        cache.freeze()
+        for end in ends:
+            found = lens.model(end, past_kv_cache=cache)
+            whole = lens.model(torch.cat([tokens[:, :8], end], dim=1))[:, 8:]
+            torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-4)
+
+
+def test_an_edit_that_begins_in_the_middle_of_a_generation_edits_what_comes_after(generating):
+    from transformer_lens import TransformerLensKeyValueCache
+
+    lens, _ = generating
+    tokens = lens.model.to_tokens(cl.toy.generate(1, seed=5)[0])[:, :12]
+    cache = TransformerLensKeyValueCache.init_cache(lens.model.cfg, "cpu", 1)
+    lens.model(tokens[:, :8], past_kv_cache=cache)
+    with lens.edit(cl.Force(3)):
+        found = lens.model(tokens[:, 8:], past_kv_cache=cache)
+    with lens.edit(cl.Force(3, at=slice(8, None))):
+        whole = lens.model(tokens)[:, 8:]
+    torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_token_costs_no_more_work_at_position_900_than_at_position_10(monkeypatch):
+    model = random_model(n_ctx=1_024, positional_embedding_type="rotary", rotary_dim=4)
+    lens = model.add_clvq(1, 2, n_codes=12)
+    corpus = torch.randint(0, 40, (20, 64), generator=torch.Generator().manual_seed(2))
+    lens.fit(corpus, n_tokens=1_000, batch_tokens=256, progress=False)
+    decoded = []
+    original = lens.quantizer.decode
+
+    def counting(vectors, **options):
+        start = time.perf_counter()
+        result = original(vectors, **options)
+        decoded.append((vectors.shape[1], time.perf_counter() - start))
+        return result
+
+    monkeypatch.setattr(lens.quantizer, "decode", counting)
+    with lens.edit(cl.Ablate(3), cl.Force(5, at=2)):
+        model.generate(
+            corpus[:1, :8], max_new_tokens=900, do_sample=False, stop_at_eos=False, verbose=False
+        )
+    lengths = [length for length, _ in decoded]
+    assert lengths[:2] == [8, 8]  # the prompt, with clean and with edited codes
+    assert set(lengths[2:]) == {1}  # then one position at a time
+    assert len(lengths) == 2 * 900
