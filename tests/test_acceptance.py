@@ -1,8 +1,11 @@
 """What the library promises on a really trained model, at default settings."""
 
 import time
+from collections import Counter
 
+import numpy as np
 import pytest
+import torch
 
 import clvq_lens as cl
 
@@ -50,3 +53,75 @@ def test_codes_find_context_decided_concepts_that_token_identity_cannot():
     purity = recovery["purity"]["ambiguous"]
     assert purity["codes"] > purity["token identity"] + 0.05
     assert purity["codes"] > purity["codes, labels shuffled"] + 0.2
+
+
+VERBS = {"present", "past", "behaviour", "failure", "motion", "copula", "speech"}
+
+
+@pytest.mark.slow
+def test_ablating_a_true_concept_moves_the_logits_that_depend_on_it(toy, record_property):
+    """The profession named first ("we bakers") decides later verbs, in other sentences.
+
+    KL of predictions of verbs, at tokens that keep their own code, against 20 sets of random codes
+    of the same shares (which may be anywhere); bootstrap over texts and over sets.
+    """
+    model, _ = toy
+    lens = model.add_clvq(1, 2, n_codes=256)
+    try:
+        lens.fit(cl.toy.generate(1_000, seed=3), n_tokens=150_000, progress=False)
+        held_out = cl.toy.generate(80, seed=7)
+        own, random_sets, codes = codes_of_concept(lens, held_out, "profession", n_sets=20)
+        kl = torch.stack([moved(lens, held_out, ablated) for ablated in (own, *random_sets)])
+    finally:
+        lens.remove()
+    after = torch.isin(codes, torch.tensor(own)).cumsum(1) > 0
+    following = [[*labels[1:], ""] for labels in cl.toy.labels(held_out)]
+    verbs = torch.zeros_like(after)
+    for row, labels in enumerate(following):
+        verbs[row, 1 : len(labels) + 1] = torch.tensor([label in VERBS for label in labels])
+    where = after & verbs & ~torch.isin(codes, torch.tensor(own))
+    assert where.sum() > 100
+    mine, theirs = (kl[0] * where).sum(1).numpy(), (kl[1:] * where).sum(2).numpy()
+    random = np.random.default_rng(0)
+    ratios = []
+    for _ in range(1_000):
+        rows = random.integers(len(mine), size=len(mine))
+        sets = random.integers(len(theirs), size=len(theirs))
+        ratios.append(mine[rows].sum() / theirs[sets][:, rows].mean(0).sum())
+    ratio = mine.sum() / theirs.mean(0).sum()
+    low = np.quantile(ratios, 0.025)
+    per_token = (mine.sum() / where.sum().item(), theirs.mean(0).sum() / where.sum().item())
+    record_property("kl", per_token)
+    record_property("ratio", (ratio, low, np.quantile(ratios, 0.975)))
+    assert ratio > 5
+    assert low > 1
+
+
+def codes_of_concept(lens, texts, concept, *, n_sets):
+    """Codes whose commonest true concept is this one, random ones of the same shares, all codes."""
+    encoding = lens.encode(texts)
+    names = [name for labels in cl.toy.labels(texts) for name in labels]
+    counts = Counter(zip(encoding.codes[encoding.mask].tolist(), names, strict=True))
+    usage, main = Counter(), {}
+    for (code, name), n in sorted(counts.items(), key=lambda item: item[1]):
+        usage[code] += n
+        main[code] = name  # the last one has the most tokens
+    own = [code for code, name in main.items() if name == concept]
+    random, sets = np.random.default_rng(0), []
+    for _ in range(n_sets):
+        pool, drawn = [code for code in main if code not in own], []
+        for code in own:
+            pool.sort(key=lambda other: abs(usage[other] - usage[code]))
+            drawn.append(pool.pop(random.integers(min(10, len(pool)))))
+        sets.append(drawn)
+    return own, sets, encoding.codes
+
+
+def moved(lens, texts, ablated):
+    """KL(clean || ablated) of every prediction."""
+    tokens = lens.model.to_tokens(texts)
+    with torch.no_grad():
+        clean = lens.model(tokens).log_softmax(-1)
+        with lens.edit(cl.Ablate(ablated)):
+            edited = lens.model(tokens).log_softmax(-1)
+    return (clean.exp() * (clean - edited)).sum(-1)
