@@ -340,7 +340,7 @@ class Host:
         value: Float[Tensor, "b pos d"],
         tokens: Int[Tensor, "b pos"],
         attended: Bool[Tensor, "b pos"],
-    ) -> Float[Tensor, "b pos d_vocab"]:
+    ) -> Float[Tensor, "b n d_vocab"]:
         """Logits of the model with the activations at a hook point replaced.
 
         From the residual stream on, only the layers above are computed.

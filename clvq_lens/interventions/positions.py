@@ -14,7 +14,8 @@ from clvq_lens.host.context import PassText
 # from their end. A slice may reach further, into what is generated. A mask: [pos] or [batch, pos].
 # A function: from all tokens so far to such a mask; what it says of a token must not depend on
 # later tokens, or generation with and without the key-value cache would differ.
-At = int | slice | Sequence[int] | Sequence[bool] | Tensor | Callable[[Tensor], Tensor] | None
+Mask = Sequence[bool] | Sequence[Sequence[bool]]
+At = int | slice | Sequence[int] | Mask | Tensor | Callable[[Tensor], Tensor] | None
 
 
 def resolve_positions(at: At, text: PassText) -> Bool[Tensor, "b pos"]:

@@ -81,7 +81,7 @@ class Counterfactuals:
 
     def outcome_from(
         self, recon: Float[Tensor, "r pos d_target"], rows: Int[Tensor, " r"]
-    ) -> Float[Tensor, "r pos d_outcome"]:
+    ) -> Float[Tensor, "r n d_outcome"]:
         """Logits, or activations at ``until``, of some texts with another reconstruction."""
         target = self.attachment.target_of(
             self.recorded, rows, clean=self.clean_recon[rows], edited=recon
@@ -121,7 +121,7 @@ class Counterfactuals:
     @torch.no_grad()
     def outcomes(
         self, drafts: Iterable[Draft]
-    ) -> Iterator[tuple[Int[Tensor, " r"], Float[Tensor, "r pos d_outcome"]]]:
+    ) -> Iterator[tuple[Int[Tensor, " r"], Float[Tensor, "r n d_outcome"]]]:
         """For each of some drafts, the texts where it changes something and their outcome."""
         for group in self._groups(drafts):
             rows = torch.cat([changed for _, changed in group])
@@ -136,7 +136,7 @@ class Counterfactuals:
             sizes = [len(changed) for _, changed in group]
             yield from zip((changed for _, changed in group), outcome.split(sizes), strict=True)
 
-    def _outcome_of(self, draft: Draft, rows: Int[Tensor, " r"]) -> Float[Tensor, "r pos d"]:
+    def _outcome_of(self, draft: Draft, rows: Int[Tensor, " r"]) -> Float[Tensor, "r n d"]:
         few = torch.arange(len(rows), device=rows.device).chunk(_DECODED_APART)
         recon = [
             self.attachment.recon_of(self.recorded, draft.take(index), rows[index]) for index in few
