@@ -63,6 +63,17 @@ class PassText:
         return replace(self, tokens=tokens, real=self.real[rows.to(self.real.device)])
 
 
+@dataclass(frozen=True)
+class _Text:
+    """Tokens so far, and how many of them were passed in at the beginning."""
+
+    tokens: Int[Tensor, "b all"]
+    n_given: int
+
+
+_NO_TEXT = _Text(torch.empty(0, 0, dtype=torch.long), 0)
+
+
 class PassWatcher:
     """Listens, while attached, to the tokens of a pass and to what some blocks are told.
 
@@ -74,8 +85,8 @@ class PassWatcher:
     def __init__(self, host: Host, names: list[str]) -> None:
         self._special = host.special_tokens
         self._n_context = host.n_context
-        self._pieces: list[Int[Tensor, "b pos"]] = []  # of the text, as they were embedded
-        self._earlier: list[Int[Tensor, "b pos"]] = []  # of the text before, which may go on
+        self._text, self._earlier = _NO_TEXT, _NO_TEXT
+        self._new: Int[Tensor, "b pos"] = _NO_TEXT.tokens  # what was embedded last
         self._contexts: dict[str, PassContext] = {}
         self._handles = [host.embedding.register_forward_pre_hook(self._see_tokens)]
         for name in set(names):
@@ -88,7 +99,7 @@ class PassWatcher:
             mask = None if mask is None else mask.bool()
             self._contexts[name] = PassContext(key_mask=mask, cache_entry=entry, n_past=n_past)
             if n_past:
-                self._join_pieces(n_past)
+                self._go_on_from(n_past)
 
         def leave(module: Any, args: Any, output: Any) -> None:
             self._contexts.pop(name, None)
@@ -119,41 +130,30 @@ class PassWatcher:
         if context.key_mask is not None:
             real = context.key_mask[:, -n_pos:].cpu()
         n_all = context.n_past + n_pos
-        pieces = self._pieces_of(n_batch, n_all)
-        tokens = torch.cat(pieces, dim=1) if pieces else None
-        if tokens is not None:
-            real = real & ~torch.isin(tokens[:, -n_pos:].cpu(), self._special)
-        n_given = pieces[0].shape[1] if pieces else n_all
-        return PassText(tokens=tokens, real=real, n_past=context.n_past, n_given=n_given)
-
-    def _pieces_of(self, n_batch: int, n_all: int) -> list[Tensor]:
-        """The pieces that make up a text so long: all of them, or, for a new text, the last."""
-        for pieces in (self._pieces, self._pieces[-1:]):
-            if pieces and pieces[0].shape[0] == n_batch and _length(pieces) == n_all:
-                return pieces
-        return []
+        new = _Text(self._new, self._new.shape[1])
+        texts = (text for text in (self._text, new) if text.tokens.shape == (n_batch, n_all))
+        text = next(texts, None)
+        if text is None:
+            return PassText(tokens=None, real=real, n_past=context.n_past, n_given=n_all)
+        real = real & ~torch.isin(text.tokens[:, -n_pos:].cpu(), self._special)
+        return PassText(text.tokens, real, n_past=context.n_past, n_given=text.n_given)
 
     def _see_tokens(self, module: Any, args: tuple[Any, ...]) -> None:
-        tokens, pieces = args[0], self._pieces
+        self._new, text = args[0], self._text
         # One token a sequence goes on with the text, as generation does, with a cache or without.
-        follows = bool(pieces) and tokens.shape == (pieces[0].shape[0], 1)
-        if follows and _length(pieces) < self._n_context:
-            self._pieces = [*pieces, tokens]
+        follows = self._new.shape == (len(text.tokens), 1)
+        if follows and text.tokens.shape[1] < self._n_context:
+            self._text = replace(text, tokens=torch.cat([text.tokens, self._new], dim=1))
         else:
-            self._earlier, self._pieces = pieces, [tokens]
+            self._earlier, self._text = text, _Text(self._new, self._new.shape[1])
 
-    def _join_pieces(self, n_past: int) -> None:
+    def _go_on_from(self, n_past: int) -> None:
         """The tokens of this pass go on with the text whose beginning is in the cache."""
-        if not self._pieces:
+        if self._text.tokens.shape[1] == n_past + self._new.shape[1]:
             return
-        *before, last = self._pieces
-        for pieces in (before, self._earlier):
-            for end in range(1, len(pieces) + 1):
-                beginning = pieces[:end]
-                if _length(beginning) == n_past and len(beginning[0]) == len(last):
-                    self._pieces = [*beginning, last]
-                    return
-
-
-def _length(pieces: list[Tensor]) -> int:
-    return sum(piece.shape[1] for piece in pieces)
+        for text in (self._text, self._earlier):
+            beginning = text.tokens[:, :n_past]
+            if beginning.shape == (len(self._new), n_past):
+                tokens = torch.cat([beginning, self._new], dim=1)
+                self._text = _Text(tokens, min(text.n_given, n_past))
+                return

@@ -1,6 +1,6 @@
 """Attention with rotary positions and a cache, the building block of the transformer decoder."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
@@ -13,23 +13,46 @@ _ROTARY_BASE = 10_000.0  # arXiv 2104.09864
 
 @dataclass
 class KeyValues:
-    """Keys and values of the positions that one attention layer has already seen."""
+    """Keys and values of the positions that one attention layer has already seen.
 
-    keys: Float[Tensor, "b heads past d_head"] | None = None
-    values: Float[Tensor, "b heads past d_head"] | None = None
+    The buffer doubles when it is full, so that earlier positions are not copied at every step.
+    """
 
-    @property
-    def length(self) -> int:
-        """Number of positions held."""
-        return 0 if self.keys is None else self.keys.shape[2]
+    buffer: Float[Tensor, "two b heads room d_head"] | None = None
+    length: int = 0
 
     def extend_(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Appends new positions and returns all of them."""
-        if self.keys is not None and self.values is not None:
-            keys = torch.cat([self.keys, keys], dim=2)
-            values = torch.cat([self.values, values], dim=2)
-        self.keys, self.values = keys, values
+        new = torch.stack([keys, values])
+        start, self.length = self.length, self.length + keys.shape[2]
+        if self.buffer is None:
+            self.buffer = new
+        elif self._may_be_written:
+            if self.buffer.shape[3] < self.length:
+                room = new.new_empty(*new.shape[:3], max(self.length, 2 * start), new.shape[4])
+                room[..., :start, :] = self.buffer[..., :start, :]
+                self.buffer = room
+            self.buffer[..., start : self.length, :] = new
+        else:
+            self.buffer = torch.cat([self.buffer[..., :start, :], new], dim=3)
+        keys, values = self.buffer[..., : self.length, :]
         return keys, values
+
+    @property
+    def _may_be_written(self) -> bool:
+        """Not while a gradient may need it, nor from outside the inference mode it was made in."""
+        made_here = self.buffer is not None and not self.buffer.is_inference()
+        return not torch.is_grad_enabled() and (made_here or torch.is_inference_mode_enabled())
+
+    def fork(self) -> "KeyValues":
+        """A copy without room, which finds its own before it is extended."""
+        buffer = None if self.buffer is None else self.buffer[..., : self.length, :]
+        return KeyValues(buffer, self.length)
+
+    def take(self, rows: Int[Tensor, " r"]) -> "KeyValues":
+        """Some of its sequences."""
+        buffer = None if self.buffer is None else self.buffer[:, rows, :, : self.length]
+        return KeyValues(buffer, self.length)
 
 
 @dataclass
@@ -45,16 +68,11 @@ class DecoderCache:
 
     def take(self, rows: Int[Tensor, " r"]) -> "DecoderCache":
         """Some of its sequences, each as often as it is named."""
-        layers = {
-            index: KeyValues(layer.keys[rows], layer.values[rows])
-            for index, layer in self.layers.items()
-            if layer.keys is not None and layer.values is not None
-        }
-        return DecoderCache(layers, self.length)
+        return DecoderCache({i: layer.take(rows) for i, layer in self.layers.items()}, self.length)
 
     def fork(self) -> "DecoderCache":
         """A copy that can be extended without extending this one."""
-        return DecoderCache({i: replace(layer) for i, layer in self.layers.items()}, self.length)
+        return DecoderCache({i: layer.fork() for i, layer in self.layers.items()}, self.length)
 
 
 def rotate(

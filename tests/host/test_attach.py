@@ -579,4 +579,4 @@ def test_passes_of_single_tokens_do_not_pile_up_in_memory(model):
     lens = model.add_clvq(1, 2, n_codes=12)
     for _ in range(3 * model.cfg.n_ctx):
         model(torch.zeros(2, 1, dtype=torch.long), stop_at_layer=0)
-    assert len(lens.attachment._watcher._pieces) <= model.cfg.n_ctx
+    assert lens.attachment._watcher._text.tokens.shape[1] <= model.cfg.n_ctx

@@ -148,11 +148,42 @@ def test_a_layer_of_the_cache_is_always_the_same_object():
 
 def test_a_fork_leaves_the_original_unextended():
     cache, first = DecoderCache(length=2), random(1, 2, 2, 4)
-    cache.layer(0).extend_(first, first)
-    fork = cache.fork()
-    keys, _ = fork.layer(0).extend_(random(1, 2, 3, 4, seed=1), random(1, 2, 3, 4, seed=1))
-    fork.layer(1)
-    fork.length += 3
-    assert (fork.layer(0).length, keys.shape[2]) == (5, 5)
+    with torch.no_grad():  # so that there is room to write into
+        cache.layer(0).extend_(first[:, :, :1], first[:, :, :1])
+        cache.layer(0).extend_(first[:, :, 1:], first[:, :, 1:])
+        forks = cache.fork(), cache.fork()
+        for seed, fork in enumerate(forks, start=1):
+            new = random(1, 2, 3, 4, seed=seed)
+            keys, _ = fork.layer(0).extend_(new, new)
+            fork.layer(1)
+            fork.length += 3
+            assert (fork.layer(0).length, keys.shape[2]) == (5, 5)
+            assert torch.equal(keys, torch.cat([first, new], dim=2))
     assert (cache.length, cache.layer(0).length, list(cache.layers)) == (2, 2, [0])
-    assert torch.equal(cache.layer(0).keys, first)
+    own, _ = cache.layer(0).extend_(first[:, :, :0], first[:, :, :0])
+    assert torch.equal(own, first)
+    assert torch.equal(forks[0].layer(0).buffer[0, :, :, 2:5], random(1, 2, 3, 4, seed=1))
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_a_cache_holds_what_was_appended_whether_it_grows_in_place_or_not(gradient: bool):
+    keys, values = random(2, 2, 9, 4), random(2, 2, 9, 4, seed=1)
+    past = KeyValues()
+    with torch.set_grad_enabled(gradient):
+        for start, end in ((0, 1), (1, 2), (2, 3), (3, 7), (7, 8), (8, 9)):
+            found = past.extend_(keys[:, :, start:end], values[:, :, start:end])
+            assert torch.equal(found[0], keys[:, :, :end])
+            assert torch.equal(found[1], values[:, :, :end])
+    rows = torch.tensor([1, 1, 0])
+    taken = past.take(rows).extend_(keys[rows, :, :1], values[rows, :, :1])
+    assert torch.equal(taken[0], torch.cat([keys[rows], keys[rows, :, :1]], dim=2))
+
+
+def test_a_cache_made_in_inference_mode_can_be_extended_outside():
+    keys, past = random(1, 2, 4, 4), KeyValues()
+    with torch.inference_mode():
+        past.extend_(keys[:, :, :2].clone(), keys[:, :, :2].clone())
+        past.extend_(keys[:, :, 2:3].clone(), keys[:, :, 2:3].clone())
+    with torch.no_grad():
+        found, _ = past.extend_(keys[:, :, 3:], keys[:, :, 3:])
+    assert torch.equal(found, keys)
