@@ -137,6 +137,23 @@ def test_an_edit_that_begins_in_the_middle_of_a_generation_edits_what_comes_afte
     torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-4)
 
 
+def test_a_mask_is_one_of_the_prompt_also_when_a_generation_goes_on_with_several_tokens(generating):
+    from transformer_lens import TransformerLensKeyValueCache
+
+    lens, _ = generating
+    tokens = lens.model.to_tokens(cl.toy.generate(1, seed=5)[0])[:, :12]
+    last = [False, False, False, False, True]
+    with lens.edit(cl.Force(3, at=last)):
+        cache = TransformerLensKeyValueCache.init_cache(lens.model.cfg, "cpu", 1)
+        lens.model(tokens[:, :5], past_kv_cache=cache)
+        for position in (5, 6):
+            lens.model(tokens[:, position : position + 1], past_kv_cache=cache)
+        found = lens.model(tokens[:, 7:], past_kv_cache=cache)
+    with lens.edit(cl.Force(3, at=4)):
+        whole = lens.model(tokens)[:, 7:]
+    torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.slow
 def test_a_token_costs_no_more_work_at_position_900_than_at_position_10(monkeypatch):
     model = random_model(n_ctx=1_024, positional_embedding_type="rotary", rotary_dim=4)

@@ -136,7 +136,8 @@ def test_a_sweep_sees_other_quantizers_and_the_users_hooks_above_the_target(toke
     model = random_model()
     first, second = fitted_lens(model), fitted_lens(model, 2, 3)
     hook = ("blocks.3.hook_mlp_out", lambda value, hook: value * 0.5)
-    with model.hooks(fwd_hooks=[hook]), second.edit(cl.Force(4, at=[2, 5]), cl.Ablate(1)):
+    by_token = cl.Force(4, at=lambda tokens: tokens % 3 == 0)
+    with model.hooks(fwd_hooks=[hook]), second.edit(by_token, cl.Ablate(1)):
         sweep = cl.ablation_sweep(first, tokens, difference, progress=False)
         for code, value in zip(sweep.codes, sweep.values, strict=True):
             with first.edit(cl.Ablate(code)):
