@@ -20,11 +20,14 @@ class PassContext:
             position could see.
         cache_entry: The host's key-value cache of that block, or None.
         n_past: Positions already in that cache.
+        has_tokens: Whether the pass began with tokens, or with the first block as in generation,
+            so that the ones last embedded are its own.
     """
 
     key_mask: Bool[Tensor, "b keys"] | None
     cache_entry: Any
     n_past: int
+    has_tokens: bool = True
 
     def to(self, device: torch.device) -> "PassContext":
         """The same with the mask on a device."""
@@ -88,16 +91,24 @@ class PassWatcher:
         self._text, self._earlier = _NO_TEXT, _NO_TEXT
         self._new: Int[Tensor, "b pos"] = _NO_TEXT.tokens  # what was embedded last
         self._contexts: dict[str, PassContext] = {}
-        self._handles = [host.embedding.register_forward_pre_hook(self._see_tokens)]
+        self._n_begun = 0  # beginnings of passes seen
+        self._handles = [
+            host.embedding.register_forward_pre_hook(self._see_tokens),
+            host.first_block.register_forward_pre_hook(self._see_beginning),
+        ]
         for name in set(names):
             self._handles += self._watch_block(host, name)
 
     def _watch_block(self, host: Host, name: str) -> list[RemovableHandle]:
+        n_begun = 0
+
         def enter(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             mask, entry = kwargs.get("attention_mask"), kwargs.get("past_kv_cache_entry")
             n_past = 0 if entry is None else entry.past_keys.shape[1]
             mask = None if mask is None else mask.bool()
-            self._contexts[name] = PassContext(key_mask=mask, cache_entry=entry, n_past=n_past)
+            nonlocal n_begun
+            has_tokens, n_begun = self._n_begun > n_begun, self._n_begun
+            self._contexts[name] = PassContext(mask, entry, n_past, has_tokens=has_tokens)
             if n_past:
                 self._go_on_from(n_past)
 
@@ -133,12 +144,13 @@ class PassWatcher:
         new = _Text(self._new, self._new.shape[1])
         texts = (text for text in (self._text, new) if text.tokens.shape == (n_batch, n_all))
         text = next(texts, None)
-        if text is None:
+        if text is None or not context.has_tokens:
             return PassText(tokens=None, real=real, n_past=context.n_past, n_given=n_all)
         real = real & ~torch.isin(text.tokens[:, -n_pos:].cpu(), self._special)
         return PassText(text.tokens, real, n_past=context.n_past, n_given=text.n_given)
 
     def _see_tokens(self, module: Any, args: tuple[Any, ...]) -> None:
+        self._n_begun += 1
         self._new, text = args[0], self._text
         # One token a sequence goes on with the text, as generation does, with a cache or without.
         follows = self._new.shape == (len(text.tokens), 1)
@@ -146,6 +158,9 @@ class PassWatcher:
             self._text = replace(text, tokens=torch.cat([text.tokens, self._new], dim=1))
         else:
             self._earlier, self._text = text, _Text(self._new, self._new.shape[1])
+
+    def _see_beginning(self, module: Any, args: tuple[Any, ...]) -> None:
+        self._n_begun += 1
 
     def _go_on_from(self, n_past: int) -> None:
         """The tokens of this pass go on with the text whose beginning is in the cache."""

@@ -185,6 +185,11 @@ class Host:
         return self.model.blocks[min(max(index, 0), self.n_layers - 1)]
 
     @property
+    def first_block(self) -> torch.nn.Module:
+        """The block that every whole pass begins with."""
+        return self.model.blocks[0]
+
+    @property
     def embedding(self) -> torch.nn.Module:
         """The module that receives token ids."""
         return self.model.embed
@@ -262,9 +267,13 @@ class Host:
         """The id of a single token.
 
         Raises:
-            DataError: If a string is not a single token of the model, or there is no tokenizer.
+            DataError: If it is not a single token of the model, or there is no tokenizer.
         """
         if isinstance(token, int):
+            if not 0 <= token < self.cfg.d_vocab:
+                raise DataError(
+                    f"There is no token {token}; ids go from 0 to {self.cfg.d_vocab - 1}."
+                )
             return token
         tokenizer = self.model.tokenizer
         if tokenizer is None:

@@ -44,6 +44,7 @@ def projection(
     """
     if place not in get_args(Place):
         raise ConfigError(f"There is no place {place!r}; pass at='source' or at='target'.")
+    shares = quantizer.usage / quantizer.usage.sum().double()
     rows = torch.tensor(codes, device=quantizer.device)
     unused = rows[quantizer.usage[rows] == 0]
     if place == "target" and len(unused):
@@ -52,13 +53,12 @@ def projection(
             f"Choose codes with lens.quantizer.usage > 0, or at='source'."
         )
     if place == "source":
-        vectors, mean = quantizer.codebook.vectors, quantizer.source_mean
-        center = quantizer.shares @ vectors
+        vectors, mean = quantizer.codebook.vectors.double(), quantizer.source_mean
     else:
-        vectors = quantizer.mean_target
-        mean = center = quantizer.target_mean
-    directions = vectors[rows] - center if centered else vectors[rows]
-    basis = orthonormal_basis(directions)
+        vectors, mean = quantizer.mean_target.double(), quantizer.target_mean
+    # In double: what rounding leaves of a large common mean would count as a direction.
+    directions = vectors[rows] - shares @ vectors if centered else vectors[rows]
+    basis = orthonormal_basis(directions).float()
     origin = mean if centered else torch.zeros_like(mean)
 
     def project(activations: Tensor, text: PassText) -> Tensor:

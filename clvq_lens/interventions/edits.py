@@ -34,15 +34,15 @@ class Edit(ABC):
     """A change of codes, as a pure function; immutable, to be used any number of times."""
 
     _CODES: ClassVar[tuple[str, ...]] = ()  # the fields that name codes
-    at: At = field(default=None, kw_only=True)
+    at: At = field(default=None, kw_only=True, hash=False)  # slices have no hash
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "at", frozen_positions(self.at))
         for name in self._CODES:
             codes = _as_codes(getattr(self, name))
-            if name == "codes" and isinstance(codes, int):
-                codes = (codes,)
-            object.__setattr__(self, name, codes)
+            if name != "codes" and len(codes) != 1:
+                raise ConfigError(f"{type(self).__name__} takes one code, not {codes}.")
+            object.__setattr__(self, name, codes if name == "codes" else codes[0])
 
     def __repr__(self) -> str:
         shown = sorted(fields(self), key=lambda f: f.kw_only is True)
@@ -86,7 +86,7 @@ class Ablate(Edit):
             decoder, the mean of its table). "resample": a code drawn from the corpus' shares, the
             ablated ones left out.
         at: Positions; None: every real token.
-        seed: Of the draws of "resample", which depend on the position alone.
+        seed: Of the draws of "resample", which depend on the row and the position alone.
 
     Example:
         >>> Ablate([3, 17], to="mean")
@@ -113,11 +113,27 @@ class Ablate(Edit):
         losing = where & ablated[draft.codes]
         if self.to == "nearest":
             return draft.without(ablated, where, quantizer.codebook)
+        draft = draft.banning(ablated, where)
         if self.to == "mean":
-            mean = quantizer.shares @ quantizer.codebook.vectors
-            return draft.with_mean(mean, losing)
-        drawn = _draw(quantizer.shares.masked_fill(ablated, 0.0), text, self.seed, self)
-        return draft.with_codes(drawn, losing, quantizer.codebook)
+            return draft.with_mean(quantizer.shares @ quantizer.codebook.vectors, losing)
+        codes = draft.codes.masked_scatter(losing, self._drawn(draft, losing, text, quantizer))
+        return draft.with_codes(codes, losing, quantizer.codebook)
+
+    def _drawn(
+        self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
+    ) -> Int[Tensor, " n"]:
+        """Codes drawn from the shares of those not banned, the same in whatever passes."""
+        edges = draft.allowed(where, quantizer.shares).cumsum(1)
+        if len(edges) and float(edges[:, -1].min()) <= 0:
+            raise CodeRangeError(f"{self!r} leaves no used code to draw from. Ablate fewer codes.")
+        n_batch, n_all = text.shape
+        generator = torch.Generator().manual_seed(self.seed)
+        uniform = torch.rand(n_all, n_batch, generator=generator)  # longer: the same beginning
+        uniform = uniform[text.n_past :].T.to(edges)[where].unsqueeze(1)
+        drawn = torch.searchsorted(edges, uniform * edges[:, -1:], right=True).squeeze(1)
+        # Rounding may reach beyond the last edge, where no code has a share.
+        last = (edges < edges[:, -1:]).sum(1)
+        return torch.minimum(drawn, last)
 
 
 @dataclass(frozen=True, repr=False)
@@ -197,6 +213,12 @@ class Patch(Edit):
 
     codes: Tensor | Sequence[int]
 
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         codes = torch.as_tensor(self.codes)
@@ -272,6 +294,8 @@ class Function(Edit):
     ) -> Draft:
         tokens = None if text.tokens is None else text.tokens[:, text.n_past :]
         codes = self.function(draft.codes.clone(), tokens)
+        if not isinstance(codes, Tensor):
+            raise ShapeError(f"{self!r} returned {type(codes).__name__}. Return a tensor of codes.")
         if codes.shape != draft.codes.shape or codes.dtype not in (torch.int32, torch.int64):
             raise ShapeError(
                 f"{self!r} returned {codes.dtype} of shape {list(codes.shape)}; expected "
@@ -299,7 +323,7 @@ def as_edits(
     made = []
     for edit in edits:
         if not isinstance(edit, Edit):
-            if not callable(edit):
+            if not callable(edit) or isinstance(edit, type):
                 raise ConfigError(
                     f"{edit!r} is no edit. Pass clvq_lens.Ablate, Swap, Force, Restrict, Patch or "
                     f"Steer, or a function of (codes, tokens) that returns codes."
@@ -323,10 +347,10 @@ def code_numbers(codes: Codes, quantizer: CrossLayerQuantizer) -> tuple[int, ...
     Raises:
         CodeRangeError: If there is none, or one that the quantizer does not have.
     """
-    numbers = tuple(np.atleast_1d(_as_codes(codes)).tolist())
+    numbers = _as_codes(codes)
     if not numbers:
         raise CodeRangeError("No code was named. Name at least one.")
-    _check_range(numbers, quantizer, f"{codes!r}")
+    _check_range(numbers, quantizer, f"codes={codes!r}")
     return numbers
 
 
@@ -339,10 +363,10 @@ def _check_range(codes: Sequence[int], quantizer: CrossLayerQuantizer, who: str)
         )
 
 
-def _as_codes(codes: Any) -> int | tuple[int, ...]:
-    """A code as an int, several as a tuple of them."""
+def _as_codes(codes: Any) -> tuple[int, ...]:
+    """One code, or several."""
     try:
-        return operator.index(codes)
+        return (operator.index(codes),)
     except TypeError:
         pass
     try:
@@ -357,27 +381,14 @@ def _membership(codes: Sequence[int], quantizer: CrossLayerQuantizer) -> Bool[Te
     return members
 
 
-def _draw(weights: Tensor, text: PassText, seed: int, edit: Edit) -> Int[Tensor, "b pos"]:
-    """A code for every position, the same in whatever passes a text is read."""
-    total = weights.sum()
-    if total <= 0:
-        raise CodeRangeError(f"{edit!r} leaves no used code to draw from. Ablate fewer codes.")
-    n_batch, n_all = text.shape
-    generator = torch.Generator().manual_seed(seed)
-    uniform = torch.rand(n_all, n_batch, generator=generator)[text.n_past :].T  # longer: same start
-    edges = (weights / total).cumsum(0)
-    drawn = torch.searchsorted(edges, uniform.to(edges).contiguous(), right=True)
-    last = int(weights.nonzero().max())
-    return drawn.clamp_max(last)
-
-
 def _is_default(f: Any, value: Any) -> bool:
     return value is f.default or (isinstance(value, int | float | str) and value == f.default)
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, Tensor) or (isinstance(value, tuple) and len(value) > _SHOWN):
+    if isinstance(value, tuple) and np.size(value) > _SHOWN:
         value = torch.as_tensor(value)
+    if isinstance(value, Tensor):
         return f"<{str(value.dtype).removeprefix('torch.')} {list(value.shape)}>"
     if callable(value):
         return getattr(value, "__name__", repr(value))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from clvq_lens.errors import MetricError, PositionError
 from clvq_lens.host.protocol import Host
-from clvq_lens.training.objective import kl_divergence
 from clvq_lens.training.tokens import TokenBatch
 
 LogitsFunction = Callable[[Tensor], Tensor]
@@ -63,9 +63,18 @@ class Metric(ABC):
         """True where logits count.
 
         Raises:
-            PositionError: If ``at`` lies beyond a text.
+            PositionError: If ``at`` lies beyond a text, or leaves nothing to measure.
         """
-        return _where(self.at, batch)
+        where = _where(self.at, batch) & self._measurable(batch)
+        if not where.any():
+            raise PositionError(
+                f"There is nothing to measure for {self.name!r}: no text has a position in "
+                f"at={self.at} that counts. Pass other positions, or longer texts."
+            )
+        return where
+
+    def _measurable(self, batch: TokenBatch) -> Bool[Tensor, "b pos"]:
+        return batch.attended
 
 
 @dataclass(frozen=True)
@@ -108,10 +117,10 @@ class _Loss(Metric):
     def name(self) -> str:
         return "loss in nats per token"
 
-    def where(self, batch: TokenBatch) -> Bool[Tensor, "b pos"]:
+    def _measurable(self, batch: TokenBatch) -> Bool[Tensor, "b pos"]:
         followed = batch.mask & batch.mask.roll(-1, dims=1)
         followed[:, -1] = False
-        return super().where(batch) & followed
+        return followed
 
     def bound(self, reference: Reference) -> LogitsFunction:
         where = reference.kept(self.where(reference.batch))
@@ -133,7 +142,13 @@ class _KL(Metric):
     def bound(self, reference: Reference) -> LogitsFunction:
         where = reference.kept(self.where(reference.batch))
         clean = reference.logits.float().log_softmax(-1)
-        return lambda logits: _mean(kl_divergence(clean, logits), where)
+
+        def divergence(logits: Tensor) -> Tensor:
+            edited = logits.float().log_softmax(-1)
+            kl_of_each = F.kl_div(edited, clean, log_target=True, reduction="none").sum(-1)
+            return _mean(kl_of_each, where)
+
+        return divergence
 
 
 def logit_diff(
@@ -182,7 +197,16 @@ def kl(*, at: Positions = None) -> Metric:
 
 
 def bind(metric: Metric | LogitsFunction, reference: Reference) -> LogitsFunction:
-    """A metric, or any function of logits, as a function that is checked to return one number."""
+    """A metric, or any function of logits, as a function that is checked to return one number.
+
+    Raises:
+        MetricError: If it is one of ours that was not called, or returns no number.
+    """
+    if metric in (kl, loss, logit_diff, probability):
+        raise MetricError(
+            f"{name_of(metric)!r} makes a metric when it is called. "
+            f"Pass clvq_lens.{name_of(metric)}(...)."
+        )
     function = metric.bound(reference) if isinstance(metric, Metric) else metric
 
     def checked(logits: Tensor) -> Tensor:
@@ -191,7 +215,7 @@ def bind(metric: Metric | LogitsFunction, reference: Reference) -> LogitsFunctio
             raise MetricError(
                 f"The metric {name_of(metric)!r} returned shape {list(value.shape)} for logits of "
                 f"shape {list(logits.shape)}; expected one number. Average over texts and "
-                f"positions. (The built-in ones are called first: clvq_lens.kl().)"
+                f"positions."
             )
         return value.reshape(())
 
@@ -240,9 +264,7 @@ def _where(at: Positions, batch: TokenBatch) -> Bool[Tensor, "b pos"]:
             raise PositionError(
                 f"The metric's position {at} lies beyond text {row}, which has {length} tokens."
             )
-        where[row, torch.arange(length)[at]] = True
-    if not where.any():
-        raise PositionError(f"No text has a position in {at}.")
+        where[row, list(range(length))[at]] = True
     return where
 
 

@@ -39,11 +39,29 @@ def resolve_positions(at: At, text: PassText) -> Bool[Tensor, "b pos"]:
     return everywhere.to(text.real.device)[:, text.n_past :]
 
 
-def frozen_positions(at: At) -> At:
-    """The same positions as values that nobody can change."""
-    if at is None or isinstance(at, int | slice) or callable(at):
-        return at
-    return _tuples(torch.as_tensor(at).tolist())
+def frozen_positions(at: Any) -> At:
+    """The same positions as values that nobody can change.
+
+    Raises:
+        PositionError: If they are no positions at all.
+    """
+    if at is None or isinstance(at, slice) or callable(at):
+        return at  # pyright: ignore[reportReturnType]
+    try:
+        given = torch.as_tensor(at)
+    except (TypeError, ValueError, RuntimeError):
+        given = None
+    if given is None or (given.is_floating_point() and given.numel()):
+        raise PositionError(
+            f"{at!r} names no positions. Pass whole numbers, a slice, a boolean mask of shape "
+            f"[pos] or [batch, pos], or a function of the tokens."
+        )
+    if given.dtype != torch.bool and given.ndim > 1:
+        raise PositionError(
+            f"Numbers of positions hold for all texts, so they have one axis, not shape "
+            f"{list(given.shape)}. Pass a boolean mask to choose other ones in each text."
+        )
+    return _tuples(given.tolist())
 
 
 def over_positions(given: Tensor, text: PassText, *, fill: int | bool, what: str) -> Tensor:
@@ -89,6 +107,10 @@ def _of_function(at: Callable[[Tensor], Tensor], text: PassText) -> Tensor:
             "model, without them. Pass tokens or texts to the model, or give positions instead."
         )
     mask = at(text.tokens)
+    if not isinstance(mask, Tensor):
+        raise PositionError(
+            f"The function of the tokens returned {type(mask).__name__}; return a boolean tensor."
+        )
     if mask.dtype != torch.bool or mask.shape != text.tokens.shape:
         raise PositionError(
             f"The function of the tokens returned {mask.dtype} of shape {list(mask.shape)}; "

@@ -99,7 +99,7 @@ def plot_patching(frame: pd.DataFrame, *, metric: str) -> go.Figure:
         list(runs),
         tokens,
         title=f"Patching codes of the clean run: {metric}",
-        bar="effect (0 corrupted, 1 clean)",
+        bar="effect: 0 corrupted, 1 clean",
         y="patched",
         details=details,
     )

@@ -169,6 +169,9 @@ class CrossLayerQuantizer(nn.Module):
         if wants_gradient:  # as a leaf of its own
             edited = replace(edited, vectors=edited.vectors.detach().requires_grad_())
         vectors = pass_through(self.hook_quantized, edited.vectors)
+        if vectors.changed and edited.averaged is not None:
+            kept = (vectors.before == vectors.after).all(-1)
+            edited = replace(edited, averaged=edited.averaged & kept)
         changed = encoded.changed or codes.changed or vectors.changed or wants_gradient
         return Quantized(
             codes=nearest if encoded.changed else chosen,

@@ -46,26 +46,36 @@ class Draft:
         averaged = where if self.averaged is None else self.averaged | where
         return replace(self, vectors=vectors, averaged=averaged)
 
+    def banning(self, banned: Bool[Tensor, " k"], where: Bool[Tensor, "b pos"]) -> "Draft":
+        """Bans codes at some positions, from now on; what is there stays."""
+        everywhere = where.unsqueeze(-1) & banned
+        return replace(self, banned=everywhere if self.banned is None else self.banned | everywhere)
+
+    def allowed(
+        self, where: Bool[Tensor, "b pos"], weights: Float[Tensor, " k"]
+    ) -> Float[Tensor, "n k"]:
+        """Weights of codes at some positions, zero for those that are banned there."""
+        weights = weights.expand(int(where.sum()), -1)
+        return weights if self.banned is None else weights.masked_fill(self.banned[where], 0.0)
+
     def without(
         self, banned: Bool[Tensor, " k"], where: Bool[Tensor, "b pos"], codebook: Codebook
     ) -> "Draft":
-        """Bans codes at some positions, for later edits too; the nearest other one takes over.
+        """Bans codes at some positions, where the nearest other one takes over.
 
         Raises:
             CodeRangeError: If that leaves a position without any code to choose.
         """
-        everywhere = where.unsqueeze(-1) & banned
-        if self.banned is not None:
-            everywhere = everywhere | self.banned
-        losing = where & banned[self.codes]
-        if everywhere[losing].all(1).any():
+        losing, draft = where & banned[self.codes], self.banning(banned, where)
+        assert draft.banned is not None
+        gone = draft.banned[losing]
+        if gone.all(1).any():
             raise CodeRangeError(
                 "The edits leave no code to choose at some position. Leave at least one."
             )
         distances = squared_distances(self.encoded[losing], codebook.vectors)
-        nearest = distances.masked_fill(everywhere[losing], torch.inf).argmin(1)
-        codes = self.codes.masked_scatter(losing, nearest)
-        return replace(self.with_codes(codes, losing, codebook), banned=everywhere)
+        nearest = distances.masked_fill(gone, torch.inf).argmin(1)
+        return draft.with_codes(self.codes.masked_scatter(losing, nearest), losing, codebook)
 
     def steered(
         self, direction: Float[Tensor, " d_target"], where: Bool[Tensor, "b pos"]

@@ -372,3 +372,19 @@ def test_a_basis_is_orthonormal_and_spans_the_rows_and_nothing_else(directions):
 def test_a_basis_does_not_depend_on_the_size_of_the_rows(directions, scale):
     one, other = orthonormal_basis(directions), orthonormal_basis(directions * scale)
     torch.testing.assert_close(one @ one.T, other @ other.T, atol=1e-4, rtol=0)
+
+
+def test_a_large_common_mean_adds_no_direction_of_its_own(model, tokens):
+    """Codes less their weighted mean depend on one another, whatever their common mean."""
+    lens = model.add_clvq(1, 2, n_codes=8, top_k=3)
+    data = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
+    lens.fit(data, n_tokens=2_000, batch_tokens=256, progress=False)
+    with torch.no_grad():
+        lens.quantizer.codebook.vectors.add_(100 * torch.ones(16))
+    project = projection(range(8), "source", lens.quantizer, centered=True, positions=slice(None))
+    real = torch.ones(1, 16, dtype=torch.bool)
+    text = PassText(tokens=None, real=real, n_past=0, n_given=16)
+    removed = torch.eye(16).unsqueeze(0) - (
+        project(torch.eye(16).unsqueeze(0), text) - project(torch.zeros(1, 16, 16), text)
+    )
+    assert torch.linalg.matrix_rank(removed[0], atol=1e-3) == 7

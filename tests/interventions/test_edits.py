@@ -812,10 +812,7 @@ def test_an_edit_keeps_its_codes_when_the_callers_change(lens, tokens):
     ("edit", "shown"),
     [
         (cl.Ablate([3, 17], to="mean"), "Ablate(codes=(3, 17), to='mean')"),
-        (
-            cl.Ablate(3, to="resample", seed=2, at=1),
-            "Ablate(codes=(3,), to='resample', at=1, seed=2",
-        ),
+        (cl.Ablate(3, "resample", seed=2), "Ablate(codes=(3,), to='resample', seed=2)"),
         (cl.Ablate(range(30)), "Ablate(codes=<int64 [30]>)"),
         (cl.Restrict([1, 2]), "Restrict(codes=(1, 2))"),
         (cl.Swap(1, 2), "Swap(a=1, b=2)"),
@@ -950,3 +947,49 @@ def test_gradients_flow_through_the_model_under_an_edit(lens, tokens):
         lens.model(tokens, return_type="loss").backward()
     lens.model.zero_grad()
     assert seen[0].abs().sum() > 0
+
+
+# ---- bans, and what is no edit -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["nearest", "mean", "resample"])
+@pytest.mark.parametrize("second", ["nearest", "resample"])
+def test_an_ablated_code_never_comes_back_whatever_took_its_place(tokens, first, second):
+    model = random_model()
+    data = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
+    lens = model.add_clvq(1, 2, n_codes=12, top_k=3)
+    lens.fit(data, n_tokens=3_000, batch_tokens=256, progress=False)
+    clean = lens.encode(tokens).codes
+    for a in range(12):
+        for b in range(12):
+            if a == b:
+                continue
+            with lens.edit(cl.Ablate(a, first), cl.Ablate(b, second, seed=a)):
+                _, cache = model.run_with_cache(tokens, names_filter="clvq.1-2.hook_codes")
+            codes = cache["clvq.1-2.hook_codes"]
+            assert not (codes[clean == b] == a).any()
+            assert not (codes[clean == b] == b).any()
+
+
+def test_edits_with_slices_and_masks_can_be_keys_and_patches_are_only_themselves():
+    assert hash(cl.Force(1, at=slice(0, 3))) == hash(cl.Force(1, at=slice(0, 3)))
+    assert {cl.Ablate(1, at=[0, 1]): 1}[cl.Ablate([1], at=torch.tensor([0, 1]))] == 1
+    patch = cl.Patch([1, 2])
+    assert patch == patch
+    assert patch != cl.Patch([1, 2])
+    assert len({patch, cl.Patch([3, 4])}) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: cl.Force([1, 2]), ConfigError, r"Force takes one code, not \(1, 2\)"),
+        (lambda: cl.Swap((1, 2), 3), ConfigError, r"Swap takes one code, not \(1, 2\)"),
+        (lambda: cl.Force(1, at=[0.7, 1.9]), PositionError, "names no positions"),
+        (lambda: cl.Force(1, at=1.5), PositionError, "names no positions"),
+        (lambda: cl.Force(1, at=[[1], [2]]), PositionError, r"one axis.* Pass a boolean mask"),
+    ],
+)
+def test_what_names_no_code_or_position_is_refused_at_once(as_for_a_user, make, error, match):
+    with pytest.raises(error, match=match):
+        make()

@@ -202,7 +202,7 @@ def test_without_positions_the_last_token_or_every_real_one_counts(metric, at):
         (5, "position 5 lies beyond text 0, which has 5 tokens"),
         (3, "position 3 lies beyond text 1, which has 3 tokens"),
         (-4, "position -4 lies beyond text 1, which has 3 tokens"),
-        (slice(5, 9), r"No text has a position in slice\(5, 9, None\)"),
+        (slice(5, 9), r"nothing to measure .* at=slice\(5, 9, None\)"),
     ],
 )
 def test_a_position_beyond_a_text_is_refused(make, at, message):
@@ -359,3 +359,26 @@ def test_metrics_are_compared_by_value():
     assert cl.kl() == cl.kl(at=None) != cl.kl(at=-1)
     assert cl.logit_diff(0, 1) != cl.logit_diff(1, 0)
     assert cl.probability(0, at=1) == cl.probability(0, at=1)
+
+
+@pytest.mark.parametrize("metric", [cl.kl, cl.loss, cl.logit_diff, cl.probability])
+def test_a_metric_that_was_not_called_is_refused(model, tokens, metric):
+    lens = model.add_clvq(1, 2, n_codes=12, top_k=3)
+    lens.fit(tokens.repeat(20, 1), n_tokens=600, held_out_fraction=0.0, progress=False)
+    with pytest.raises(MetricError, match=rf"makes a metric .* Pass clvq_lens.{metric.__name__}"):
+        cl.ablation_sweep(lens, tokens, metric, progress=False)
+
+
+def test_the_loss_at_the_last_token_has_nothing_to_measure(model, tokens):
+    lens = model.add_clvq(1, 2, n_codes=12, top_k=3)
+    lens.fit(tokens.repeat(20, 1), n_tokens=600, held_out_fraction=0.0, progress=False)
+    with pytest.raises(PositionError, match=r"nothing to measure for 'loss in nats"):
+        cl.ablation_sweep(lens, tokens, cl.loss(at=-1), progress=False)
+
+
+@pytest.mark.parametrize("token", [40, -1])
+def test_a_token_id_outside_the_vocabulary_is_refused(model, tokens, token):
+    lens = model.add_clvq(1, 2, n_codes=12, top_k=3)
+    lens.fit(tokens.repeat(20, 1), n_tokens=600, held_out_fraction=0.0, progress=False)
+    with pytest.raises(DataError, match=rf"no token {token}; ids go from 0 to 39"):
+        cl.ablation_sweep(lens, tokens, cl.logit_diff(token, 1), progress=False)

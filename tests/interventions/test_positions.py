@@ -290,3 +290,15 @@ def test_values_for_a_text_are_filled_up_where_a_generation_added_positions():
     assert over_positions(each, now, fill=-1, what="codes").tolist() == [[3, -1], [6, -1]]
     with pytest.raises(PositionError, match=r"codes of shape \[2\], but the text has .* \[2, 3\]"):
         over_positions(torch.tensor([1, 2]), now, fill=-1, what="codes")
+
+
+def test_a_pass_over_a_residual_stream_does_not_take_the_tokens_of_the_pass_before(model, tokens):
+    lens = model.add_clvq(1, 2, n_codes=12, top_k=3)
+    lens.fit(tokens.repeat(20, 1), n_tokens=600, held_out_fraction=0.0, progress=False)
+    residual = model(tokens, stop_at_layer=1)
+    model(tokens.flip(0))  # other tokens of the same shape
+    edit = cl.Force(3, at=lambda seen: seen % 2 == 0)
+    with lens.edit(edit), pytest.raises(PositionError, match="began in the middle"):
+        model(residual, start_at_layer=1)
+    with lens.edit(edit):
+        model(tokens)
