@@ -183,7 +183,7 @@ class Attachment:
 
     @contextmanager
     def recording(self) -> Iterator[list[Recorded]]:
-        """While open, keeps what passes, for `targets_of`."""
+        """While open, keeps what passes, to go on from there with other codes."""
         self.require_attached()
         record: list[Recorded] = []
         self._records.append(record)

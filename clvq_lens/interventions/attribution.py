@@ -133,7 +133,7 @@ def attribution(
 
     One forward and one backward pass give the first-order effect of every replacement of one code
     by another: g . (e_k - e_c), with g the gradient of the metric with respect to the code vector
-    (attribution patching; Nanda 2023, arXiv 2310.10348). Integrated gradients (arXiv 1703.01365)
+    (attribution patching; Syed et al. 2023, arXiv 2310.10348). Integrated gradients (arXiv 1703.01365)
     follow the straight path from the mean code vector, weighted by usage, to the codes of the run.
     For decoders that work token by token both are taken with respect to their output.
 
@@ -146,7 +146,7 @@ def attribution(
         exact_decoder: Whether ``effects`` are first-order in the model above the target alone, and
             every replacement is decoded for itself: n_codes decodings per token, but still one
             pass of the model. Over the distances between codes a transformer decoder is far from
-            linear, so this predicts much better.
+            linear, so this often predicts much better.
         n_true: Replacements drawn at random, to compare predictions with.
         seed: Of the draw.
         progress: Whether to show progress bars.
