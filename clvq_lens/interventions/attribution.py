@@ -133,9 +133,9 @@ def attribution(
 
     One forward and one backward pass give the first-order effect of every replacement of one code
     by another: g . (e_k - e_c), with g the gradient of the metric with respect to the code vector
-    (attribution patching; Syed et al. 2023, arXiv 2310.10348). Integrated gradients (arXiv 1703.01365)
-    follow the straight path from the mean code vector, weighted by usage, to the codes of the run.
-    For decoders that work token by token both are taken with respect to their output.
+    (attribution patching; Syed et al. 2023, arXiv 2310.10348). Integrated gradients (arXiv
+    1703.01365) follow the straight path from the mean code vector, weighted by usage, to the codes
+    of the run. For decoders that work token by token both are taken with respect to their output.
 
     Args:
         lens: A fitted lens.
