@@ -1,8 +1,8 @@
 from . import toy as toy
+from .concepts.causal import CausalFlow as CausalFlow
+from .concepts.causal import causal_flow as causal_flow
+from .concepts.concept import Concept as Concept
 from .concepts.encoding import Encoding as Encoding
-from .concepts.flow import CausalFlow as CausalFlow
-from .concepts.flow import causal_flow as causal_flow
-from .concepts.table import Concept as Concept
 from .concepts.table import ConceptTable as ConceptTable
 from .config import CLVQConfig as CLVQConfig
 from .config import FitConfig as FitConfig

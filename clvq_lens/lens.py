@@ -8,10 +8,12 @@ from types import MappingProxyType
 from typing import Any
 
 from clvq_lens.concepts.encoding import Encoding, encode
-from clvq_lens.concepts.table import ConceptTable, concept_table
+from clvq_lens.concepts.survey import concept_table
+from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.config import CLVQConfig, FitConfig, LongTexts
 from clvq_lens.errors import ConfigError, HostMismatchError, NameTakenError
 from clvq_lens.evaluation.evaluate import evaluate
+from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.evaluation.report import Report
 from clvq_lens.host.attach import Attachment, forget_lens, lenses_of, remember_lens
 from clvq_lens.host.protocol import Host
@@ -216,10 +218,31 @@ class Lens:
         data: Data,
         *,
         n_examples: int = 20,
+        labels: TokenLabels | None = None,
         long_texts: LongTexts = "error",
+        seed: int = 0,
         progress: bool = True,
     ) -> ConceptTable:
-        """What each code means: its usage, top tokens and example contexts in some data."""
+        """What each code means in some data: one pass over any amount of text.
+
+        Args:
+            data: Documents, as for `fit`.
+            n_examples: Contexts of each kind (typical, borderline, random) for each code.
+            labels: A known label of every real token of every document, such as its part of
+                speech, to compare codes with; `clvq_lens.token_labels` makes them from words.
+            long_texts: What to do with a text beyond the context.
+            seed: Of the random examples and of the shuffled labels.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            For each code its tokens, contexts, promoted tokens and neighbours; ``table[17]`` is
+            code 17.
+
+        Raises:
+            NotFittedError: If the quantizer has not been fitted.
+            EmptyCorpusError: If the data hold no real token.
+            DataError: If labels do not match the tokens.
+        """
         self.quantizer.require_fitted()
         self.attachment.require_attached()
         return concept_table(
@@ -228,7 +251,9 @@ class Lens:
             self.source,
             data,
             n_examples=n_examples,
+            labels=labels,
             long_texts=long_texts,
+            seed=seed,
             progress=progress,
         )
 

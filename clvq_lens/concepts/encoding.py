@@ -74,7 +74,7 @@ def encode(
         tokens=pad_sequence(list(tokens), batch_first=True),
         mask=mask,
         documents=documents,
-        strings=tuple(tuple(host.strings(row)) for row in tokens),
+        strings=tuple(tuple(host.vocabulary.strings(row)) for row in tokens),
     )
 
 

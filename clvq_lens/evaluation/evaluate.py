@@ -1,6 +1,6 @@
 """Evaluation in one streaming pass: reconstruction, reliance on codes, and effect in the model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from clvq_lens.config import LongTexts
-from clvq_lens.errors import DataError, EmptyCorpusError
+from clvq_lens.errors import EmptyCorpusError
 from clvq_lens.evaluation.bootstrap import BootstrapSums
+from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
 from clvq_lens.evaluation.metrics import ce_loss_recovered
 from clvq_lens.evaluation.recovery import Recovery, concept_recovery
 from clvq_lens.evaluation.report import Report
@@ -34,7 +35,7 @@ def evaluate(
     target: str,
     data: Data,
     *,
-    labels: Sequence[Sequence[str]] | None = None,
+    labels: TokenLabels | None = None,
     long_texts: LongTexts = "error",
     n_replicates: int = 1_000,
     seed: int = 0,
@@ -86,7 +87,7 @@ class Evaluation:
         quantizer: CrossLayerQuantizer,
         source: str,
         target: str,
-        labels: Sequence[Sequence[str]] | None,
+        labels: TokenLabels | None,
         n_replicates: int,
         seed: int,
     ) -> None:
@@ -219,7 +220,7 @@ class Evaluation:
     def _recovery(self) -> Recovery | None:
         if self.recovery is None:
             return None
-        self.recovery.check_number(self.n_documents)
+        self.recovery.labels.check_number(self.n_documents)
         n_codes = self.quantizer.config.n_codes
         return concept_recovery(*self.recovery.arrays(), n_codes=n_codes, seed=self.seed)
 
@@ -227,8 +228,8 @@ class Evaluation:
 class _LabelledTokens:
     """Codes, activations, tokens and labels of the first tokens, for concept recovery."""
 
-    def __init__(self, labels: Sequence[Sequence[str]]) -> None:
-        self._labels = labels
+    def __init__(self, labels: TokenLabels) -> None:
+        self.labels = DocumentLabels(labels)
         self._codes: list[Tensor] = []
         self._source: list[Tensor] = []
         self._tokens: list[Tensor] = []
@@ -237,24 +238,12 @@ class _LabelledTokens:
     def add(self, batch: TokenBatch, codes: Tensor, source: Tensor) -> None:
         for row, document in enumerate(batch.documents):
             real = batch.mask[row]
-            names = self._labels[document] if document < len(self._labels) else ()
-            if len(names) != int(real.sum()):
-                raise DataError(
-                    f"Document {document} has {int(real.sum())} real tokens and {len(names)} "
-                    f"labels. Pass one label for each token, special tokens left out."
-                )
+            names = self.labels.of(document, int(real.sum()))
             if len(self._names) < _RECOVERY_TOKENS:
                 self._codes.append(codes[row][real])
                 self._source.append(source[row][real])
                 self._tokens.append(batch.tokens[row][real])
                 self._names.extend(names)
-
-    def check_number(self, n_documents: int) -> None:
-        if len(self._labels) != n_documents:
-            raise DataError(
-                f"There are labels for {len(self._labels)} documents, but the data have "
-                f"{n_documents}. Pass one list of labels for each document that is not empty."
-            )
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
         codes, source, tokens = map(torch.cat, (self._codes, self._source, self._tokens))

@@ -86,7 +86,7 @@ class PassWatcher:
     """
 
     def __init__(self, host: Host, names: list[str]) -> None:
-        self._special = host.special_tokens
+        self._special = host.vocabulary.special
         self._n_context = host.n_context
         self._text, self._earlier = _NO_TEXT, _NO_TEXT
         self._new: Int[Tensor, "b pos"] = _NO_TEXT.tokens  # what was embedded last

@@ -12,12 +12,12 @@ from transformer_lens.hook_points import HookPoint
 
 from clvq_lens.config import closest
 from clvq_lens.errors import (
-    DataError,
     HookNotFoundError,
     LayerOrderError,
     ShapeError,
     UnsupportedHostError,
 )
+from clvq_lens.host.vocabulary import Vocabulary
 from clvq_lens.quantizer.origin import Origin
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
@@ -48,6 +48,7 @@ class Host:
             )
         self.model = model
         self.cfg = model.cfg
+        self.vocabulary = Vocabulary(model)
 
     # ---- what kind of model --------------------------------------------------------------------
 
@@ -194,103 +195,6 @@ class Host:
         """The module that receives token ids."""
         return self.model.embed
 
-    # ---- tokens --------------------------------------------------------------------------------
-
-    def tokenize(self, texts: Sequence[str]) -> list[Int[Tensor, " pos"]]:
-        """Token ids of each text, with BOS as the model is used to it, never truncated.
-
-        Raises:
-            DataError: If the model has no tokenizer.
-        """
-        tokenizer = self.model.tokenizer
-        if tokenizer is None:
-            raise DataError(
-                "This model has no tokenizer, so it cannot read texts. "
-                "Pass a tensor of tokens, or call model.set_tokenizer(...) first."
-            )
-        add_bos = self.cfg.default_prepend_bos and not self.cfg.tokenizer_prepends_bos
-        drop_bos = self.cfg.tokenizer_prepends_bos and not self.cfg.default_prepend_bos
-        if add_bos:
-            texts = [tokenizer.bos_token + text for text in texts]
-        ids = tokenizer(list(texts), verbose=False)["input_ids"]
-        return [torch.tensor(row[1:] if drop_bos else row, dtype=torch.long) for row in ids]
-
-    @property
-    def special_tokens(self) -> Int[Tensor, " n"]:
-        """Ids that stand for no part of a text: BOS, EOS, padding and the like, but not unknown."""
-        tokenizer = self.model.tokenizer
-        if tokenizer is None:
-            return torch.empty(0, dtype=torch.long)
-        special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-        special |= {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
-        return torch.tensor(sorted(special), dtype=torch.long)
-
-    @property
-    def padding_token(self) -> int:
-        """An id to fill up shorter sequences with."""
-        tokenizer = self.model.tokenizer
-        pad = None if tokenizer is None else tokenizer.pad_token_id
-        return 0 if pad is None else pad
-
-    def strings(self, tokens: Int[Tensor, " pos"]) -> list[str]:
-        """The text of each token of a sequence; together they make up its text.
-
-        Decoding one token at a time loses the spaces that some tokenizers put between them, so
-        each string is looked up in the decoding of the whole. Ids where there is no tokenizer.
-        """
-        if self.model.tokenizer is None:
-            return [f" {token}" for token in tokens.tolist()]
-        whole = self.model.to_string(tokens)
-        strings, cursor = [], 0
-        for string in self.model.to_str_tokens(tokens, prepend_bos=False):
-            spaced = f" {string}"
-            if not whole.startswith(string, cursor) and whole.startswith(spaced, cursor):
-                string = spaced
-            if whole.startswith(string, cursor):
-                cursor += len(string)
-            strings.append(string)
-        return strings
-
-    def names(self, tokens: Int[Tensor, " n"]) -> list[str]:
-        """What to call each of some unrelated tokens, with the space that belongs to it."""
-        tokenizer = self.model.tokenizer
-        if tokenizer is None:
-            return [str(token) for token in tokens.tolist()]
-        strings = self.model.to_str_tokens(tokens, prepend_bos=False)
-        raw = tokenizer.convert_ids_to_tokens(tokens.tolist())
-        return [
-            f" {string}" if piece.startswith("\u2581") and not string.startswith(" ") else string
-            for string, piece in zip(strings, raw, strict=True)
-        ]
-
-    def token_id(self, token: str | int) -> int:
-        """The id of a single token.
-
-        Raises:
-            DataError: If it is not a single token of the model, or there is no tokenizer.
-        """
-        if isinstance(token, int):
-            if not 0 <= token < self.cfg.d_vocab:
-                raise DataError(
-                    f"There is no token {token}; ids go from 0 to {self.cfg.d_vocab - 1}."
-                )
-            return token
-        tokenizer = self.model.tokenizer
-        if tokenizer is None:
-            raise DataError(f"This model has no tokenizer, so {token!r} is unknown. Pass an id.")
-        for string in (token, token.strip()):  # some tokenizers put the space in by themselves
-            ids = tokenizer(string, add_special_tokens=False)["input_ids"]
-            if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
-                return ids[0]
-        ids = tokenizer.get_vocab()
-        if token in ids:
-            return ids[token]
-        pieces = tokenizer.tokenize(token)
-        raise DataError(
-            f"{token!r} is not one token of this model, but {pieces}. Pass one token, with the "
-            f"space that belongs to it, or its id."
-        )
-
     # ---- running -------------------------------------------------------------------------------
 
     def run(
@@ -338,6 +242,14 @@ class Host:
             yield
         finally:
             handle.remove()
+
+    @torch.no_grad()
+    def unembed(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
+        """Logits of residual-stream vectors, through the final norm and the unembedding alone."""
+        norm = getattr(self.model, "ln_final", None)  # a model without norms has none
+        with _silenced(self.model.unembed), _silenced(norm or self.model.unembed):
+            vectors = vectors.to(self.device, self.dtype).unsqueeze(0)
+            return self.model.unembed(vectors if norm is None else norm(vectors))[0].float()
 
     def _stop_after(self, names: Sequence[str]) -> int | None:
         last = max(self.depth(name)[0] for name in names)
@@ -389,6 +301,19 @@ class Host:
             return self.run(tokens, attended, **options)
         finally:
             handle.remove()
+
+
+@contextmanager
+def _silenced(module: torch.nn.Module) -> Iterator[None]:
+    """While open, no hook in a module is called: what runs is no pass of the model."""
+    kept = [(part, part._forward_pre_hooks, part._forward_hooks) for part in module.modules()]
+    try:
+        for part, before, after in kept:
+            part._forward_pre_hooks, part._forward_hooks = type(before)(), type(after)()
+        yield
+    finally:
+        for part, before, after in kept:
+            part._forward_pre_hooks, part._forward_hooks = before, after
 
 
 def _keeper(name: str, into: dict[str, Tensor]) -> Any:

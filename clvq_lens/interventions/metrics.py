@@ -240,7 +240,7 @@ def columns_of(
 def _ids(tokens: Token | Sequence[Token], reference: Reference) -> Int[Tensor, "_ 1"]:
     if isinstance(tokens, str | int):
         tokens = [tokens]
-    ids = [reference.host.token_id(token) for token in tokens]
+    ids = [reference.host.vocabulary.id_of(token) for token in tokens]
     n_texts = len(reference.batch.tokens)
     if len(ids) not in (1, n_texts):
         raise MetricError(

@@ -334,7 +334,7 @@ def _random_codes(runs: Counterfactuals, seed: int) -> Tensor:
 def token_labels(batch: TokenBatch, host: Host) -> tuple[str, ...]:
     """What stands at each position: the token if all texts agree, else an ellipsis."""
     rows = [
-        host.strings(tokens[attended])
+        host.vocabulary.strings(tokens[attended])
         for tokens, attended in zip(batch.tokens, batch.attended, strict=True)
     ]
     labels = []

@@ -25,6 +25,22 @@ class Assignment:
     nearest: Int[Tensor, " n"]
 
 
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest code of some rows, and how clear a case each of them is.
+
+    Attributes:
+        codes: The nearest code; of several, the lowest.
+        distance: Squared distance to it.
+        margin: How much larger the squared distance to the second nearest is; infinite where
+            there is only one code.
+    """
+
+    codes: Int[Tensor, " n"]
+    distance: Float[Tensor, " n"]
+    margin: Float[Tensor, " n"]
+
+
 def squared_distances(
     z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]
 ) -> Float[Tensor, "n k"]:
@@ -51,6 +67,24 @@ def nearest_codes(z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]) -> Int
     for rows, scores in _scores(z, vectors):
         torch.argmin(scores, dim=1, out=codes[rows])
     return codes
+
+
+def nearest_and_margin(z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]) -> Nearest:
+    """The nearest code of each row as `nearest_codes` has it, its distance and its margin.
+
+    Example:
+        >>> nearest_and_margin(torch.tensor([[0.9, 0.0]]), torch.eye(2)).margin
+        tensor([1.8000])
+    """
+    codes = torch.empty(len(z), dtype=torch.long, device=z.device)
+    margin = torch.empty(len(z), device=z.device)
+    for rows, scores in _scores(z, vectors):
+        torch.argmin(scores, dim=1, out=codes[rows])
+        best = codes[rows].unsqueeze(1)
+        first = scores.gather(1, best).squeeze(1)
+        margin[rows] = scores.scatter_(1, best, torch.inf).amin(1) - first
+    distance = (z.float() - vectors[codes].float()).square().sum(1)
+    return Nearest(codes, distance, margin)
 
 
 def sample_codes(

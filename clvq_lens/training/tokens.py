@@ -50,7 +50,7 @@ def token_batches(
     Raises:
         TextTooLongError: If a text is too long and ``long_texts`` is "error".
     """
-    special = host.special_tokens
+    special = host.vocabulary.special
     numbered = enumerate(documents)
     while window := list(islice(numbered, _WINDOW)):
         sequences = [
@@ -62,7 +62,7 @@ def token_batches(
         ]
         sequences.sort(key=lambda sequence: len(sequence[1]))
         for group in _groups(sequences, host.positions_per_pass):
-            yield _batch(group, host.padding_token, special)
+            yield _batch(group, host.vocabulary.padding, special)
 
 
 def one_batch(host: Host, data: Data) -> TokenBatch:
@@ -71,19 +71,19 @@ def one_batch(host: Host, data: Data) -> TokenBatch:
     Raises:
         TextTooLongError: If one is longer than the model's context.
     """
-    special = host.special_tokens
+    special = host.vocabulary.special
     rows = enumerate(_token_ids(host, list(open_documents(data))))
     sequences = [
         (number, piece)
         for number, ids in rows
         for piece in _fit_context(ids, host.n_context, "error", number, special)
     ]
-    return _batch(sequences, host.padding_token, special)
+    return _batch(sequences, host.vocabulary.padding, special)
 
 
 def _token_ids(host: Host, documents: list[Document]) -> list[Int[Tensor, " _"]]:
     texts = [document for document in documents if isinstance(document, str)]
-    tokenized = iter(host.tokenize(texts) if texts else [])
+    tokenized = iter(host.vocabulary.tokenize(texts) if texts else [])
     return [next(tokenized) if isinstance(doc, str) else doc for doc in documents]
 
 

@@ -140,7 +140,7 @@ def test_every_number_is_right_with_padding_and_special_tokens(stories_model, st
         lens.fit(texts[10:], n_tokens=3_000, batch_tokens=500, progress=False)
         report = evaluate(lens, texts[:10])
         rows = [stories_model.to_tokens(text)[0] for text in texts[:10]]
-        Oracle(lens, rows, lens.host.special_tokens).check(report)
+        Oracle(lens, rows, lens.host.vocabulary.special).check(report)
         assert report.n_tokens == sum(len(row) - 1 for row in rows) - 2
         assert report.ce_spliced > report.ce_clean
     finally:

@@ -295,7 +295,7 @@ def test_splice_leaves_special_tokens_alone(toy):
             _, spliced = model.run_with_cache(tokens)
     finally:
         lens.remove()
-    special = torch.isin(tokens, lens.host.special_tokens)
+    special = torch.isin(tokens, lens.host.vocabulary.special)
     assert special[:, 0].all()
     assert torch.equal(spliced[TARGET][special], clean[TARGET][special])
     assert torch.equal(spliced[TARGET][~special], spliced["clvq.1-2.hook_recon"][~special])

@@ -179,7 +179,7 @@ def test_special_tokens_and_padding_are_left_alone_unless_named(toy):
     try:
         lens.fit(texts[:60], n_tokens=4_000, progress=False)
         tokens = model.to_tokens(texts[:3])
-        special = torch.isin(tokens, lens.host.special_tokens)
+        special = torch.isin(tokens, lens.host.vocabulary.special)
         assert special.sum() > 3  # three times BOS, and padding
         for place, point in POINTS.items():
             plain = run(lens, tokens)[point]

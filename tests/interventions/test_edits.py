@@ -559,7 +559,7 @@ def test_special_tokens_keep_their_activations_under_edits(toy):
         lens.fit(texts[:60], n_tokens=4_000, progress=False)
         tokens = model.to_tokens(texts[:3])
         plain = model.run_with_cache(tokens)[1][TARGET]
-        special = torch.isin(tokens, lens.host.special_tokens)
+        special = torch.isin(tokens, lens.host.vocabulary.special)
         for error_term in (True, False):
             with lens.edit(cl.Force(5), error_term=error_term):
                 cache = model.run_with_cache(tokens)[1]

@@ -121,7 +121,7 @@ def test_by_default_special_tokens_and_padding_are_left_alone(toy_lens, toy):
     model, texts = toy
     for side in ("left", "right"):
         tokens = model.to_tokens(texts[:3], padding_side=side)
-        special = torch.isin(tokens, toy_lens.host.special_tokens)
+        special = torch.isin(tokens, toy_lens.host.vocabulary.special)
         assert special.sum() > 3  # three times BOS, and padding
         options = {"padding_side": side}
         clean = codes_of(toy_lens, tokens, **options)

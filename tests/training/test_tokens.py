@@ -51,7 +51,7 @@ def test_without_special_tokens_the_mask_is_true_on_every_token():
 def test_the_mask_is_false_on_special_tokens_and_padding_and_true_elsewhere(stories_model):
     host = Host(stories_model)
     bos, eos = stories_model.tokenizer.convert_tokens_to_ids(["<s>", "</s>"])
-    special = set(host.special_tokens.tolist())
+    special = set(host.vocabulary.special.tolist())
     assert {bos, eos} <= special
     texts = ["Once upon a time.", "Lily ran</s><s> home with her dog.", "Hi"]
     (batch,) = batches(texts, host)
@@ -60,7 +60,7 @@ def test_the_mask_is_false_on_special_tokens_and_padding_and_true_elsewhere(stor
             real = bool(batch.attended[row, position]) and token not in special
             assert bool(batch.mask[row, position]) == real
     assert batch.mask.sum() == batch.attended.sum() - 5  # three BOS and a pair in the middle
-    assert batch.tokens[~batch.attended].unique().tolist() == [host.padding_token]
+    assert batch.tokens[~batch.attended].unique().tolist() == [host.vocabulary.padding]
 
 
 def test_special_tokens_in_rows_of_tokens_are_masked_too(stories_model):
@@ -180,7 +180,7 @@ def test_tokens_are_those_of_the_model_itself(request, monkeypatch, name: str, p
     model = request.getfixturevalue(name)
     model = model if isinstance(model, HookedTransformer) else model.model
     monkeypatch.setattr(model.cfg, "default_prepend_bos", prepend_bos)
-    tokenized = Host(model).tokenize(TEXTS)
+    tokenized = Host(model).vocabulary.tokenize(TEXTS)
     for text, ids in zip(TEXTS, tokenized, strict=True):
         assert ids.tolist() == model.to_tokens(text)[0].tolist()
         assert (ids[0] == model.tokenizer.bos_token_id) == prepend_bos
@@ -188,7 +188,7 @@ def test_tokens_are_those_of_the_model_itself(request, monkeypatch, name: str, p
 
 def test_a_long_text_is_not_cut_by_the_tokenizer(stories_model, stories):
     text = " ".join(stories[:10])
-    assert len(Host(stories_model).tokenize([text])[0]) > 2 * stories_model.cfg.n_ctx
+    assert len(Host(stories_model).vocabulary.tokenize([text])[0]) > 2 * stories_model.cfg.n_ctx
 
 
 def test_texts_for_a_model_without_a_tokenizer_are_refused():

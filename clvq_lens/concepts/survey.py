@@ -1,0 +1,242 @@
+"""The survey behind a concept table: one pass over any amount of text, in bounded memory."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from clvq_lens.concepts.concept import Concept, Neighbour, TokenLogit, Unembedded
+from clvq_lens.concepts.contexts import ContextBatch, Reservoir
+from clvq_lens.concepts.profile import Profile
+from clvq_lens.concepts.table import ConceptTable
+from clvq_lens.concepts.tally import Tally
+from clvq_lens.config import LongTexts
+from clvq_lens.errors import EmptyCorpusError
+from clvq_lens.evaluation.agreement import Agreement, agreement
+from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
+from clvq_lens.evaluation.metrics import entropy
+from clvq_lens.host.protocol import Host
+from clvq_lens.quantizer.codebook import nearest_and_margin, squared_distances
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.training.activations import check_finite
+from clvq_lens.training.documents import Data, open_documents
+from clvq_lens.training.tokens import TokenBatch, token_batches
+
+_TOP = 10  # promoted tokens named of each code
+_NEAREST = 5  # other codes named of each code
+_POSITION_BINS = 1_024  # a longer context is cut into as many equal parts
+_MAX_LABELS = 2**20
+_CODES_AT_ONCE = 64  # whose logits over the whole vocabulary are held at a time
+
+
+def concept_table(
+    host: Host,
+    quantizer: CrossLayerQuantizer,
+    source: str,
+    data: Data,
+    *,
+    n_examples: int = 20,
+    labels: TokenLabels | None = None,
+    long_texts: LongTexts = "error",
+    seed: int = 0,
+    progress: bool = True,
+) -> ConceptTable:
+    """What each code means; see `clvq_lens.Lens.concepts`.
+
+    Raises:
+        EmptyCorpusError: If the data hold no real token.
+        DataError: If labels do not match the tokens.
+        NonFiniteError: If activations hold NaN or infinity.
+    """
+    quantizer.eval()
+    survey = _Survey(host, quantizer, source, n_examples, labels, seed)
+    batches = token_batches(host, open_documents(data), long_texts=long_texts)
+    for batch in tqdm(batches, desc="concepts", unit="batch", disable=not progress):
+        survey.add(batch)
+    return survey.table()
+
+
+class _Survey:
+    """Counts, sums and examples of every code."""
+
+    def __init__(
+        self,
+        host: Host,
+        quantizer: CrossLayerQuantizer,
+        source: str,
+        n_examples: int,
+        labels: TokenLabels | None,
+        seed: int,
+    ) -> None:
+        self.host, self.quantizer, self.source = host, quantizer, source
+        self.seed, self.n_codes = seed, quantizer.config.n_codes
+        self.unit = float(quantizer.codebook.mean_distance)
+        self.random = np.random.default_rng(seed)
+        self.tokens = Tally(self.n_codes, host.cfg.d_vocab)
+        self.bin_width = -(-host.n_context // _POSITION_BINS)
+        self.positions = Tally(self.n_codes, _POSITION_BINS)
+        self.recon_sums = torch.zeros(self.n_codes, quantizer.d_target, device=quantizer.device)
+        self.labels = None if labels is None else _LabelCounts(self.n_codes, labels)
+        self.typical = Reservoir(self.n_codes, n_examples, distinct=True)
+        self.borderline = Reservoir(self.n_codes, n_examples, distinct=True)
+        self.drawn = Reservoir(self.n_codes, n_examples, distinct=False)
+        self.n_documents = 0
+
+    @torch.no_grad()
+    def add(self, batch: TokenBatch) -> None:
+        """Counts one batch."""
+        attended = batch.attended.to(self.host.device)
+        found = self.host.activations(batch.tokens.to(self.host.device), attended, [self.source])
+        x = found[self.source]
+        attended, mask = attended.to(x.device), batch.mask.to(x.device)
+        check_finite(x[attended], self.source)
+        encoded = self.quantizer.encode(x)
+        flat = encoded.flatten(0, 1)
+        nearest = nearest_and_margin(flat, self.quantizer.codebook.vectors)
+        self._add_recon(nearest.codes.view(mask.shape), encoded, attended, mask)
+        real = mask.flatten()
+        codes, distance, margin = (
+            part[real].cpu().numpy() for part in (nearest.codes, nearest.distance, nearest.margin)
+        )
+        self._count(batch, codes)
+        contexts = ContextBatch(batch, codes, distance / self.unit, margin / self.unit)
+        self.typical.offer(contexts, -distance)
+        self.borderline.offer(contexts, -margin)
+        self.drawn.offer(contexts, self.random.random(len(codes)))
+
+    def _add_recon(self, codes: Tensor, encoded: Tensor, attended: Tensor, mask: Tensor) -> None:
+        key_mask = None if self.quantizer.causal else attended
+        vectors = self.quantizer.codebook(codes)
+        recon = self.quantizer.decode(vectors, encoded=encoded, key_mask=key_mask)
+        self.recon_sums.index_add_(0, codes[mask], recon[mask])
+
+    def _count(self, batch: TokenBatch, codes: Int[np.ndarray, " n"]) -> None:
+        self.tokens.add(codes, batch.tokens[batch.mask].numpy())
+        positions = batch.mask.nonzero()[:, 1].numpy()
+        self.positions.add(codes, positions // self.bin_width)
+        self.n_documents = max(self.n_documents, 1 + max(batch.documents))
+        if self.labels is not None:
+            self.labels.add(batch, codes)
+
+    def table(self) -> ConceptTable:
+        """What was found."""
+        vocabulary = self.host.vocabulary
+        tokens = Profile(self.tokens, lambda ids: vocabulary.names(torch.from_numpy(ids)))
+        n_tokens = int(tokens.usage.sum())
+        if n_tokens == 0:
+            raise EmptyCorpusError("The data hold no real token. Pass texts with words in them.")
+        positions = self.positions.dense()
+        used = np.flatnonzero(tokens.usage)
+        counts = torch.from_numpy(tokens.usage[used]).to(self.recon_sums)
+        recon = self.recon_sums[used] / counts.unsqueeze(1)
+        at_target = self._read_out(used, recon, counts / n_tokens)
+        direct = self._read_out(used, self.quantizer.codebook.vectors[used], counts / n_tokens)
+        reservoirs = (self.typical, self.borderline, self.drawn)
+        typical, borderline, drawn = (kept.examples(vocabulary) for kept in reservoirs)
+        nearest = self._nearest()
+        labels = None if self.labels is None else self.labels.profile(self.n_documents)
+        concepts = tuple(
+            Concept(
+                code=code,
+                name="",
+                usage=int(tokens.usage[code]),
+                share=float(tokens.usage[code] / n_tokens),
+                tokens=tokens.commonest(code),
+                distinctive=tokens.distinctive(code),
+                typical=typical.get(code, ()),
+                borderline=borderline.get(code, ()),
+                random=drawn.get(code, ()),
+                at_target=at_target.get(code),
+                direct=direct.get(code),
+                token_entropy=tokens.entropy(code),
+                position_entropy=entropy(positions[code]),
+                nearest=nearest[code],
+                labels=() if labels is None else labels.commonest(code),
+            )
+            for code in range(self.n_codes)
+        )
+        return ConceptTable(
+            concepts=concepts,
+            n_tokens=n_tokens,
+            token_entropy=entropy(tokens.totals),
+            position_entropy=entropy(positions.sum(0)),
+            agreement=None if self.labels is None else self.labels.agreement(self.seed),
+        )
+
+    def _read_out(
+        self, used: Int[np.ndarray, " n"], vectors: Float[Tensor, "n d"], shares: Tensor
+    ) -> dict[int, Unembedded]:
+        """What a vector of each code in use says about the next token, if it can say anything."""
+        if vectors.shape[1] != self.host.cfg.d_model:
+            return {}
+        said = through_unembedding(self.host, vectors, average=shares @ vectors)
+        return dict(zip(used.tolist(), said, strict=True))
+
+    def _nearest(self) -> list[tuple[Neighbour, ...]]:
+        vectors = self.quantizer.codebook.vectors
+        distances = squared_distances(vectors, vectors) / self.unit
+        distances.fill_diagonal_(torch.inf)
+        found = distances.topk(min(_NEAREST, self.n_codes - 1), dim=1, largest=False)
+        rows = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+        return [tuple(map(Neighbour, *row)) for row in rows]
+
+
+class _LabelCounts:
+    """Known labels in each code."""
+
+    def __init__(self, n_codes: int, labels: TokenLabels) -> None:
+        self._labels = DocumentLabels(labels)
+        self._numbers: dict[str, int] = {}
+        self._tally = Tally(n_codes, _MAX_LABELS)
+
+    def add(self, batch: TokenBatch, codes: Int[np.ndarray, " n"]) -> None:
+        """Counts the labels of a batch, whose real tokens come row by row."""
+        names: list[str] = []
+        for row, document in enumerate(batch.documents):
+            names += self._labels.of(document, int(batch.mask[row].sum()))
+        numbers = [self._numbers.setdefault(name, len(self._numbers)) for name in names]
+        self._tally.add(codes, np.array(numbers, dtype=np.int64))
+
+    def profile(self, n_documents: int) -> Profile:
+        """Their distribution in each code."""
+        self._labels.check_number(n_documents)
+        names = list(self._numbers)
+        return Profile(self._tally, lambda numbers: [names[number] for number in numbers])
+
+    def agreement(self, seed: int) -> Agreement | None:
+        """Of codes with labels."""
+        (codes, numbers), counts = self._tally.entries()
+        table = np.zeros((self._tally.shape[0], len(self._numbers)), dtype=np.int64)
+        table[codes, numbers] = counts
+        return agreement(table, seed=seed)
+
+
+def through_unembedding(
+    host: Host, vectors: Float[Tensor, "n d_model"], *, average: Float[Tensor, " d_model"]
+) -> Iterator[Unembedded]:
+    """What each vector says about the next token, relative to an average vector.
+
+    Logits have an arbitrary level, so each row is taken relative to its mean over the vocabulary.
+    Special tokens are left out: a model is seldom trained to predict them.
+    """
+    base = host.unembed(average.unsqueeze(0))
+    written = torch.ones(base.shape[1], dtype=torch.bool)
+    written[host.vocabulary.unwritten] = False
+    ids = written.nonzero().flatten()
+    for part in vectors.split(_CODES_AT_ONCE):
+        logits = (host.unembed(part) - base)[:, ids.to(base.device)]
+        logits = logits - logits.mean(1, keepdim=True)
+        n = min(_TOP, logits.shape[1])
+        high, low = logits.topk(n, dim=1), logits.topk(n, dim=1, largest=False)
+        for row in range(len(part)):
+            yield Unembedded(
+                promoted=_token_logits(host, ids[high.indices[row].cpu()], high.values[row]),
+                suppressed=_token_logits(host, ids[low.indices[row].cpu()], low.values[row]),
+            )
+
+
+def _token_logits(host: Host, ids: Tensor, logits: Tensor) -> tuple[TokenLogit, ...]:
+    return tuple(map(TokenLogit, host.vocabulary.names(ids), logits.tolist()))

@@ -1,0 +1,136 @@
+"""Texts to tokens and back, as the model is used to them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from clvq_lens.errors import DataError
+
+
+class Vocabulary:
+    """The tokens of a model: their ids, their texts, and which of them are special.
+
+    Args:
+        model: A `HookedTransformer`, with a tokenizer or without.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.cfg = model, model.cfg
+        self._strings: dict[int, str] = {}  # of single tokens that were decoded before
+
+    @property
+    def _tokenizer(self) -> Any:
+        return self.model.tokenizer
+
+    def tokenize(self, texts: Sequence[str]) -> list[Int[Tensor, " pos"]]:
+        """Token ids of each text, with BOS as the model is used to it, never truncated.
+
+        Raises:
+            DataError: If the model has no tokenizer.
+        """
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            raise DataError(
+                "This model has no tokenizer, so it cannot read texts. "
+                "Pass a tensor of tokens, or call model.set_tokenizer(...) first."
+            )
+        add_bos = self.cfg.default_prepend_bos and not self.cfg.tokenizer_prepends_bos
+        drop_bos = self.cfg.tokenizer_prepends_bos and not self.cfg.default_prepend_bos
+        if add_bos:
+            texts = [tokenizer.bos_token + text for text in texts]
+        ids = tokenizer(list(texts), verbose=False)["input_ids"]
+        return [torch.tensor(row[1:] if drop_bos else row, dtype=torch.long) for row in ids]
+
+    @property
+    def special(self) -> Int[Tensor, " n"]:
+        """Ids that stand for no part of a text: BOS, EOS, padding and the like, but not unknown."""
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            return torch.empty(0, dtype=torch.long)
+        special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+        special |= {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
+        return torch.tensor(sorted(special), dtype=torch.long)
+
+    @property
+    def unwritten(self) -> Int[Tensor, " n"]:
+        """Ids that no text is made of: special ones, and the one for what is unknown."""
+        tokenizer = self._tokenizer
+        if tokenizer is None or tokenizer.unk_token_id is None:
+            return self.special
+        return torch.cat([self.special, torch.tensor([tokenizer.unk_token_id])])
+
+    @property
+    def padding(self) -> int:
+        """An id to fill up shorter sequences with."""
+        tokenizer = self._tokenizer
+        pad = None if tokenizer is None else tokenizer.pad_token_id
+        return 0 if pad is None else pad
+
+    def strings(self, tokens: Int[Tensor, " pos"]) -> list[str]:
+        """The text of each token of a sequence; together they make up its text.
+
+        Decoding one token at a time loses the spaces that some tokenizers put between them, so
+        each string is looked up in the decoding of the whole. Ids where there is no tokenizer.
+        """
+        if self._tokenizer is None:
+            return [f" {token}" for token in tokens.tolist()]
+        whole = self._tokenizer.decode(tokens.tolist(), clean_up_tokenization_spaces=False)
+        strings, cursor = [], 0
+        for string in self._decoded(tokens.tolist()):
+            spaced = f" {string}"
+            if not whole.startswith(string, cursor) and whole.startswith(spaced, cursor):
+                string = spaced
+            if whole.startswith(string, cursor):
+                cursor += len(string)
+            strings.append(string)
+        return strings
+
+    def names(self, tokens: Int[Tensor, " n"]) -> list[str]:
+        """What to call each of some unrelated tokens, with the space that belongs to it."""
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            return [str(token) for token in tokens.tolist()]
+        strings = self._decoded(tokens.tolist())
+        raw = tokenizer.convert_ids_to_tokens(tokens.tolist())
+        return [
+            f" {string}" if piece.startswith("\u2581") and not string.startswith(" ") else string
+            for string, piece in zip(strings, raw, strict=True)
+        ]
+
+    def _decoded(self, ids: list[int]) -> list[str]:
+        """The text of each token by itself."""
+        decode = self._tokenizer.decode
+        for token in set(ids) - self._strings.keys():
+            self._strings[token] = decode([token], clean_up_tokenization_spaces=False)
+        return [self._strings[token] for token in ids]
+
+    def id_of(self, token: str | int) -> int:
+        """The id of a single token.
+
+        Raises:
+            DataError: If it is not a single token of the model, or there is no tokenizer.
+        """
+        if isinstance(token, int):
+            if not 0 <= token < self.cfg.d_vocab:
+                raise DataError(
+                    f"There is no token {token}; ids go from 0 to {self.cfg.d_vocab - 1}."
+                )
+            return token
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            raise DataError(f"This model has no tokenizer, so {token!r} is unknown. Pass an id.")
+        for string in (token, token.strip()):  # some tokenizers put the space in by themselves
+            ids = tokenizer(string, add_special_tokens=False)["input_ids"]
+            if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
+                return ids[0]
+        ids = tokenizer.get_vocab()
+        if token in ids:
+            return ids[token]
+        pieces = tokenizer.tokenize(token)
+        raise DataError(
+            f"{token!r} is not one token of this model, but {pieces}. Pass one token, with the "
+            f"space that belongs to it, or its id."
+        )

@@ -1,0 +1,128 @@
+"""What stands on a page, gathered from the rooms that know it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from torch import Tensor
+
+from clvq_lens.concepts.encoding import Encoding, encode
+from clvq_lens.concepts.flow import ConceptFlow, concept_flow
+from clvq_lens.concepts.survey import concept_table
+from clvq_lens.concepts.table import ConceptTable
+from clvq_lens.config import FitConfig, LongTexts
+from clvq_lens.errors import ConfigError
+from clvq_lens.evaluation.evaluate import evaluate
+from clvq_lens.evaluation.labels import TokenLabels
+from clvq_lens.evaluation.report import Report
+from clvq_lens.host.attach import lenses_of
+from clvq_lens.host.protocol import Host
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.training.documents import Data, open_documents
+from clvq_lens.training.history import History
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A quantizer on the model, and the codes that it gives to the texts of the page.
+
+    Attributes:
+        name: Its name on the model.
+        source: Hook point that is read.
+        target: Hook point that is reconstructed.
+        encoding: Of the first texts.
+    """
+
+    name: str
+    source: str
+    target: str
+    encoding: Encoding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """Everything that a page shows.
+
+    Attributes:
+        name: Of the quantizer that the page is about.
+        quantizer: Itself.
+        concepts: What its codes mean.
+        report: How well they stand for the target.
+        flow: Of concepts through all quantizers of the model.
+        layers: These quantizers from first to last, with the codes of the first texts.
+        history: Of the fit, if it is known.
+        fit: The options of the fit, if they are known.
+    """
+
+    name: str
+    quantizer: CrossLayerQuantizer
+    concepts: ConceptTable
+    report: Report
+    flow: ConceptFlow
+    layers: tuple[Layer, ...]
+    history: History | None = None
+    fit: FitConfig | None = None
+
+
+def gather(
+    model: Any,
+    name: str,
+    data: Data,
+    *,
+    labels: TokenLabels | None = None,
+    n_examples: int = 20,
+    n_texts: int = 100,
+    history: History | None = None,
+    fit: FitConfig | None = None,
+    long_texts: LongTexts = "error",
+    concepts: ConceptTable | None = None,
+    report: Report | None = None,
+    progress: bool = True,
+) -> Contents:
+    """Computes what a page shows, except what is given.
+
+    Args:
+        model: With the quantizer on it.
+        name: Of the quantizer.
+        data: Texts or tokens, read once for each kind of result.
+        labels: The true concept of every real token, if known.
+        n_examples: Of each kind, for each code.
+        n_texts: Texts that can be read on the page, the first ones.
+        history: Of the fit.
+        fit: The options of the fit.
+        long_texts: What to do with a text beyond the context.
+        concepts: Of these data, if they were computed before.
+        report: On these data, if it was computed before.
+        progress: Whether to show progress bars.
+    """
+    if n_texts < 1:
+        raise ConfigError(f"n_texts is {n_texts!r}; pass a whole number above 0.")
+    if not isinstance(data, Tensor):
+        data = open_documents(data)  # an iterator is copied, so that it can be read several times
+    host, lens = Host(model), lenses_of(model)[name]
+    place = (host, lens.quantizer, lens.source)
+    options: dict[str, Any] = {"long_texts": long_texts, "progress": progress}
+    if concepts is None:
+        concepts = concept_table(*place, data, n_examples=n_examples, labels=labels, **options)
+    if report is None:
+        report = evaluate(*place, lens.target, data, labels=labels, **options)
+    first = data[:n_texts] if isinstance(data, Tensor) else list(islice(data, n_texts))
+    return Contents(
+        name=name,
+        quantizer=lens.quantizer,
+        concepts=concepts,
+        report=report,
+        flow=concept_flow(model, data, **options),
+        layers=tuple(_layers(host, first, long_texts)),
+        history=history,
+        fit=fit,
+    )
+
+
+def _layers(host: Host, texts: Data, long_texts: LongTexts) -> Iterator[Layer]:
+    """Every fitted quantizer of the model, in the order in which a pass reaches them."""
+    fitted = [lens for lens in lenses_of(host.model).values() if lens.quantizer.fitted]
+    for lens in sorted(fitted, key=lambda lens: (host.depth(lens.source), lens.name)):
+        encoding = encode(host, lens.quantizer, lens.source, texts, long_texts=long_texts)
+        yield Layer(name=lens.name, source=lens.source, target=lens.target, encoding=encoding)

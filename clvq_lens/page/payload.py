@@ -1,0 +1,204 @@
+"""The contents of a page as plain data: what JSON can hold, and nothing else."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import pandas as pd
+
+from clvq_lens.concepts.concept import Concept, Counted, Example, Unembedded
+from clvq_lens.evaluation.report import Report
+from clvq_lens.page.contents import Contents, Layer
+from clvq_lens.page.figures import figures
+
+_DIGITS = 5  # of a number on the page
+_PACKAGES = ("clvq-lens", "torch", "transformer-lens", "transformers", "plotly")
+_N_LABEL = 3  # commonest tokens that stand for a code of another quantizer
+
+
+def payload(contents: Contents) -> dict[str, Any]:
+    """Everything that the scripts of the page draw from; the same contents give the same data."""
+    quantizer = contents.quantizer
+    origin = quantizer.origin
+    model = origin.model_name if origin else "a model"
+    source, target = (origin.source, origin.target) if origin else ("", "")
+    table = contents.concepts
+    return {
+        "title": f"{model}: concepts from {source} to {target}",
+        "model": model,
+        "name": contents.name,
+        "source": source,
+        "target": target,
+        "n_tokens": table.n_tokens,
+        "token_entropy": _number(table.token_entropy),
+        "position_entropy": _number(table.position_entropy),
+        "tiles": _tiles(contents.report),
+        "codes": [_code(concept) for concept in table],
+        "layers": [_layer(layer, contents) for layer in contents.layers],
+        "texts": _texts(contents.layers),
+        "figures": figures(contents),
+        "flow": _table(contents.flow.summary()),
+        "evaluation": {
+            "metrics": _table(contents.report.frame()),
+            "recovery": _table(contents.report.recovery.frame())
+            if contents.report.recovery
+            else None,
+            "agreement": _table(table.agreement.frame()) if table.agreement else None,
+        },
+        "settings": _settings(contents),
+    }
+
+
+def _number(value: Any) -> Any:
+    """A number with as many digits as are shown; None where there is none."""
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    value = float(value)
+    return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+
+
+# ---- codes ---------------------------------------------------------------------------------------
+
+
+def _code(concept: Concept) -> dict[str, Any]:
+    return {
+        "code": concept.code,
+        "name": concept.name,
+        "label": concept.label,
+        "usage": concept.usage,
+        "share": _number(concept.share),
+        "token_entropy": _number(concept.token_entropy),
+        "position_entropy": _number(concept.position_entropy),
+        "tokens": _counted(concept.tokens),
+        "distinctive": _counted(concept.distinctive),
+        "labels": _counted(concept.labels),
+        "typical": _examples(concept.typical),
+        "borderline": _examples(concept.borderline),
+        "random": _examples(concept.random),
+        "at_target": _unembedded(concept.at_target),
+        "direct": _unembedded(concept.direct),
+        "nearest": [[near.code, _number(near.distance)] for near in concept.nearest],
+    }
+
+
+def _counted(tokens: Iterable[Counted]) -> list[list[Any]]:
+    return [[t.text, t.count, _number(t.share), _number(t.lift)] for t in tokens]
+
+
+def _examples(examples: Iterable[Example]) -> list[list[Any]]:
+    return [
+        [e.document, e.position, e.before, e.token, e.after, _number(e.distance), _number(e.margin)]
+        for e in examples
+    ]
+
+
+def _unembedded(vector: Unembedded | None) -> dict[str, Any] | None:
+    if vector is None:
+        return None
+    return {
+        "promoted": [[t.token, _number(t.logit)] for t in vector.promoted],
+        "suppressed": [[t.token, _number(t.logit)] for t in vector.suppressed],
+    }
+
+
+# ---- texts ---------------------------------------------------------------------------------------
+
+
+def _layer(layer: Layer, contents: Contents) -> dict[str, Any]:
+    own = layer.name == contents.name
+    labels = contents.concepts.labels() if own else commonest_tokens(layer)
+    return {
+        "name": layer.name,
+        "source": layer.source,
+        "target": layer.target,
+        "own": own,
+        "labels": {} if own else {str(code): label for code, label in labels.items()},
+    }
+
+
+def commonest_tokens(layer: Layer) -> dict[int, str]:
+    """A short name for the codes of a quantizer: their commonest tokens in the texts of the page."""
+    counts: dict[int, Counter[str]] = {}
+    for row, strings in enumerate(layer.encoding.strings):
+        for code, string in zip(layer.encoding.codes[row].tolist(), strings, strict=False):
+            if code >= 0:
+                counts.setdefault(code, Counter())[string] += 1
+    return {
+        code: " ".join(token for token, _ in tokens.most_common(_N_LABEL))
+        for code, tokens in sorted(counts.items())
+    }
+
+
+def _texts(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    """For each document its pieces: tokens, and their codes in every layer, -1 for special ones."""
+    texts: dict[int, dict[str, Any]] = {}
+    first = layers[0].encoding
+    for row, document in enumerate(first.documents):
+        tokens = list(first.strings[row])
+        codes = [layer.encoding.codes[row, : len(tokens)].tolist() for layer in layers]
+        text = texts.setdefault(document, {"document": document, "pieces": []})
+        text["pieces"].append({"tokens": tokens, "codes": codes})
+    return list(texts.values())
+
+
+# ---- numbers and settings ------------------------------------------------------------------------
+
+
+def _table(frame: pd.DataFrame) -> dict[str, Any]:
+    rows = [[_number(value) for value in row] for row in frame.astype(object).to_numpy().tolist()]
+    return {"columns": [str(column) for column in frame.columns], "rows": rows}
+
+
+def _tiles(report: Report) -> list[dict[str, str]]:
+    """The few numbers to see first, each beside its baseline."""
+    used = report.n_codes - report.n_dead_codes
+    tiles = [
+        ("tokens", f"{report.n_tokens:,}", f"in {report.n_documents:,} documents"),
+        ("codes in use", f"{used:,}", f"of {report.n_codes:,}"),
+        ("perplexity", f"{report.perplexity:.1f}", "effective number of codes"),
+        ("FVU", f"{report.fvu:.3f}", f"random codes {report.fvu_random_codes:.3f}, mean target 1"),
+    ]
+    if report.ce_loss_recovered is not None:
+        note = "clean model 1, mean ablation 0"
+        tiles.append(("CE loss recovered", f"{report.ce_loss_recovered:.3f}", note))
+    if report.ce_spliced is not None:
+        note = f"nats per token; clean {report.ce_clean:.3f}, mean-ablated "
+        note += f"{report.ce_mean_ablated:.3f}"
+        tiles.append(("cross-entropy, spliced", f"{report.ce_spliced:.3f}", note))
+    if report.kl is not None:
+        note = f"nats per token; mean-ablated {report.kl_mean_ablated:.3f}"
+        tiles.append(("KL(clean \u2016 spliced)", f"{report.kl:.3f}", note))
+    return [{"name": name, "value": value, "note": note} for name, value, note in tiles]
+
+
+def _settings(contents: Contents) -> list[dict[str, Any]]:
+    quantizer, report, history = contents.quantizer, contents.report, contents.history
+    parts: list[tuple[str, dict[str, Any]]] = []
+    if quantizer.origin is not None:
+        parts.append(("Model", asdict(quantizer.origin)))
+    parts.append(("Quantizer", asdict(quantizer.config)))
+    if contents.fit is not None:
+        parts.append(("Fit", asdict(contents.fit)))
+    if history is not None:
+        ended = {"stop": history.stop, "best_step": history.best_step}
+        ended["n_training_documents"] = history.n_training_documents
+        ended["n_held_out_documents"] = history.n_held_out_documents
+        parts.append(("Course of the fit", ended))
+    read = {"n_documents": report.n_documents, "n_tokens": report.n_tokens}
+    parts.append(("Data of this page", {**read, "n_texts": len(_texts(contents.layers))}))
+    parts.append(("Versions", {package: version(package) for package in _PACKAGES}))
+    return [
+        {"title": title, "rows": [[name, _setting(value)] for name, value in values.items()]}
+        for title, values in parts
+    ]
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "derived" if value is None else str(value)
