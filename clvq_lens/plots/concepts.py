@@ -1,12 +1,11 @@
 """The codes in use, and what they mean."""
 
-import html
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Int
 
+from clvq_lens.plots.text import plain
 from clvq_lens.plots.theme import COLOURS, themed
 
 
@@ -38,8 +37,8 @@ def plot_concepts(frame: pd.DataFrame) -> go.Figure:
         frame["code"],
         frame["usage"],
         [f"{share:.2%}" for share in frame["share"]],
-        [html.escape(tokens) for tokens in frame["tokens"]],
-        [html.escape(example) for example in frame["example"]],
+        [plain(tokens) for tokens in frame["tokens"]],
+        [plain(example) for example in frame["example"]],
     ]
     names = ["code", "usage (tokens)", "share", "commonest tokens", "a random example"]
     header = {"values": names, "align": "left", "fill": {"color": "rgba(128,128,128,0.25)"}}

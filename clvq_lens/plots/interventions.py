@@ -1,6 +1,5 @@
 """What edits do to the model: ablations, patching, attribution."""
 
-import html
 import textwrap
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from clvq_lens.plots.text import code_name, plain, visible
 from clvq_lens.plots.theme import COLOURS, themed
 
 _DIVERGING = "RdBu"
@@ -24,7 +24,7 @@ def plot_ablations(frame: pd.DataFrame, *, metric: str, n_codes: int) -> go.Figu
         n_codes: How many codes are shown.
     """
     rows = frame.head(n_codes)
-    names = [_code_name(*pair) for pair in zip(rows["code"], rows["label"], strict=True)]
+    names = [code_name(*pair) for pair in zip(rows["code"], rows["label"], strict=True)]
     figure = go.Figure()
     figure.add_bar(
         y=names,
@@ -44,7 +44,7 @@ def plot_ablations(frame: pd.DataFrame, *, metric: str, n_codes: int) -> go.Figu
         hovertemplate="control %{x:.4g}<extra></extra>",
     )
     figure.update_yaxes(autorange="reversed", title_text="ablated code")
-    figure.update_xaxes(title_text=f"change of {_text(metric)}")
+    figure.update_xaxes(title_text=f"change of {plain(metric)}")
     return themed(figure, title="Effect of ablating each code", height=170 + 22 * len(rows))
 
 
@@ -68,7 +68,7 @@ def plot_ablations_by_position(
     ):
         effects[order[code], position] = effect
     labels = dict(zip(shown["code"], shown["label"], strict=True))
-    names = [_code_name(code, labels[code]) for code in codes]
+    names = [code_name(code, labels[code]) for code in codes]
     title = "Effect of ablating each code at each position"
     return _heatmap(
         effects, names, tokens, title=title, bar=f"change of {metric}", y="ablated code"
@@ -129,7 +129,7 @@ def plot_attribution(
         )
     ]
     tokens = [
-        f"text {text}, position {position} {_visible(token)}: code {code}"
+        f"text {text}, position {position} {visible(token)}: code {code}"
         for text, position, token, code in zip(
             *(positions[column] for column in ("text", "position", "token", "code")), strict=True
         )
@@ -153,7 +153,7 @@ def plot_attribution(
     )
     figure.update_yaxes(title_text="true effect", col=1)
     figure.update_annotations(font_size=13)
-    figure = themed(figure, title=f"Attribution against true edits: {_text(metric)}", height=480)
+    figure = themed(figure, title=f"Attribution against true edits: {plain(metric)}", height=480)
     return figure.update_layout(showlegend=False, margin_t=150)
 
 
@@ -184,7 +184,7 @@ def _heatmap(
 ) -> go.Figure:
     """Rows against tokens, in diverging colours around zero."""
     largest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
-    names = [f"{position} {_visible(token)}" for position, token in enumerate(tokens)]
+    names = [f"{position} {visible(token)}" for position, token in enumerate(tokens)]
     figure = go.Figure(
         go.Heatmap(
             z=values,
@@ -202,7 +202,7 @@ def _heatmap(
             + ("<br>%{customdata}" if details is not None else "")
             + "<extra></extra>",
             colorbar={
-                "title": {"text": "<br>".join(textwrap.wrap(_text(bar), 22)), "side": "top"},
+                "title": {"text": "<br>".join(textwrap.wrap(plain(bar), 22)), "side": "top"},
                 "lenmode": "pixels",
                 "len": 240,
                 "y": 1,
@@ -212,26 +212,14 @@ def _heatmap(
     )
     figure.update_yaxes(autorange="reversed", title_text=y, showgrid=False)
     figure.update_xaxes(title_text="position and token", tickangle=-60, showgrid=False)
-    return themed(figure, title=_text(title), height=max(380, 260 + 24 * len(rows)))
+    return themed(figure, title=plain(title), height=max(380, 260 + 24 * len(rows)))
 
 
 def _numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
     return np.asarray(frame[column], dtype=float)
 
 
-def _code_name(code: int, label: str) -> str:
-    return f"{code} {_text(label)}".strip()
-
-
 def _code(row: pd.Series, run: str) -> str:
     code = row[f"{run}_code"]
-    return "none" if code < 0 else f"code {code} {_text(str(row[f'{run}_label']))}".strip()
-
-
-def _visible(token: str) -> str:
-    """A token on an axis: white space shows, and nothing is read as markup."""
-    return _text(token.replace(" ", "\u2423").replace("\n", "\u21b5"))
-
-
-def _text(text: str) -> str:
-    return html.escape(text, quote=False)
+    name = code_name(code, str(row[f"{run}_label"]))
+    return name if code < 0 else f"code {name}"

@@ -1,25 +1,66 @@
 """One look for all figures, readable on light and dark pages."""
 
+from collections.abc import Iterable
+
 import plotly.graph_objects as go
 
-_GREY = "rgba(128, 128, 128, 0.25)"
-_TEXT = "#7a7f87"  # contrast of about 4 on white and on black
-COLOURS = ("#2f7ed8", "#e07b39", "#3aa876", "#b65fcf", "#d64550", "#8a8f98")
+GREY = "rgba(128, 128, 128, 0.25)"  # lines and fills that carry no data
+TEXT = "#7a7f87"  # contrast of about 4 on white and on black
+COLOURS = ("#2f7ed8", "#dc7632", "#37a273", "#b65fcf", "#d64550", "#8a8f98")
+# Far apart in OKLab, and each of a contrast of 3 or more on white and on almost black (#111).
+CONCEPT_COLOURS = (
+    "#2f7ed8", "#f76119", "#0ba714", "#af73f5", "#d4182a", "#aa8f07",
+    "#00a29c", "#f051a8", "#92664a", "#8145d9", "#38761d", "#b92793",
+)  # fmt: skip
+
+
+def code_colours(codes: Iterable[int]) -> list[str]:
+    """The colour of each code, the same in every figure; grey for -1, which is no code.
+
+    Codes whose numbers differ by a multiple of twelve share a colour, so never tell codes apart
+    by colour alone.
+
+    Args:
+        codes: Codes, and -1 where there is none.
+    """
+    return [
+        COLOURS[5] if code < 0 else CONCEPT_COLOURS[code % len(CONCEPT_COLOURS)] for code in codes
+    ]
+
+
+def ink(colour: str) -> str:
+    """White or black, whichever is easier to read on a colour; a contrast of 4.5 or more.
+
+    Args:
+        colour: As ``#rrggbb``.
+    """
+    return "#ffffff" if luminance(colour) < 0.179 else "#000000"  # where both have 4.58
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance, 0 black to 1 white, as WCAG 2 defines it.
+
+    Args:
+        colour: As ``#rrggbb``.
+    """
+    channels = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    linear = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def themed(figure: go.Figure, *, title: str, height: int = 420) -> go.Figure:
     """Gives a figure our fonts, colours and margins, on a transparent background."""
     figure.update_layout(
         title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}},
-        font={"family": "Inter, Helvetica, Arial, sans-serif", "size": 13, "color": _TEXT},
+        font={"family": "Inter, Helvetica, Arial, sans-serif", "size": 13, "color": TEXT},
         colorway=COLOURS,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 70, "r": 30, "t": 70, "b": 60},
         height=height,
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": _TEXT, "activecolor": COLOURS[0]},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": TEXT, "activecolor": COLOURS[0]},
         legend={"orientation": "h", "y": 1.02, "x": 1, "xanchor": "right", "yanchor": "bottom"},
     )
-    figure.update_xaxes(gridcolor=_GREY, zerolinecolor=_GREY, linecolor=_GREY, automargin=True)
-    figure.update_yaxes(gridcolor=_GREY, zerolinecolor=_GREY, linecolor=_GREY, automargin=True)
+    figure.update_xaxes(gridcolor=GREY, zerolinecolor=GREY, linecolor=GREY, automargin=True)
+    figure.update_yaxes(gridcolor=GREY, zerolinecolor=GREY, linecolor=GREY, automargin=True)
     return figure

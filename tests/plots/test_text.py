@@ -1,0 +1,44 @@
+import pandas as pd
+import pytest
+
+from clvq_lens.plots.inputs import HasFrame, as_frame
+from clvq_lens.plots.text import code_name, plain, shortened, visible
+
+
+def test_markup_is_text():
+    assert plain('<b>5 > 4 & "so" on</b>') == '&lt;b&gt;5 &gt; 4 &amp; "so" on&lt;/b&gt;'
+
+
+def test_dollars_are_no_formula():
+    """Where a page has MathJax, plotly sets what stands between two dollars as a formula."""
+    assert plain("from $5 to $6") == "from &#36;5 to &#36;6"
+
+
+def test_white_space_of_a_token_shows():
+    assert visible(" a\n\t<") == "\u2423a\u21b5\u21e5&lt;"
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"), [(5, "abcde"), (4, "abc\u2026"), (1, "\u2026"), (9, "abcde")]
+)
+def test_a_shortened_text_has_no_more_than_its_width(width, expected):
+    assert shortened("abcde", width) == expected
+
+
+def test_a_code_is_called_by_number_and_label():
+    assert code_name(17, "<the>") == "17 &lt;the&gt;"
+    assert code_name(17, "") == "17"
+    assert code_name(-1, "whatever") == "none"
+    assert code_name(3, "a & b & c", width=4) == "3 a &amp;\u2026"
+
+
+def test_a_table_and_a_result_with_a_table_are_both_taken():
+    table = pd.DataFrame({"a": [1]})
+
+    class Result:
+        def frame(self) -> pd.DataFrame:
+            return table
+
+    assert isinstance(Result(), HasFrame)
+    assert as_frame(table) is table
+    assert as_frame(Result()) is table
