@@ -95,5 +95,9 @@ class NewerFormatError(FileFormatError):
     """A saved quantizer was written by a newer version of this library."""
 
 
+class PathError(CLVQError, OSError):
+    """Nothing can be written at a path."""
+
+
 class MissingDependencyError(CLVQError, ImportError):
     """An optional package is needed and not installed."""

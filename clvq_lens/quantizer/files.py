@@ -61,8 +61,8 @@ def save(quantizer: CrossLayerQuantizer, folder: str | Path) -> Path:
         "quantizer": dataclasses.asdict(quantizer.config),
         "origin": None if quantizer.origin is None else dataclasses.asdict(quantizer.origin),
     }
-    _write_atomically(folder / name, weights)
-    _write_atomically(folder / _CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    write_atomically(folder / name, weights)
+    write_atomically(folder / _CONFIG, (json.dumps(config, indent=2) + "\n").encode())
     for old in folder.glob(f"weights-{'[0-9a-f]' * 12}.safetensors"):  # ours, and nobody else's
         if old.name != name:
             old.unlink()
@@ -118,7 +118,8 @@ def _library_version() -> str:
     return __version__
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file beside the old one and puts it in its place in one step."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(descriptor, "wb") as file:

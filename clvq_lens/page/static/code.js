@@ -1,0 +1,90 @@
+// One concept: what its tokens are, where they stand, and what it says about the next token.
+
+const KINDS = [
+  ["typical", "Typical", "nearest the code vector"],
+  ["borderline", "Borderline", "almost as near to another code"],
+  ["random", "Random", "drawn from all of its tokens"],
+];
+
+const tokenTable = (title, note, tokens, strength) => {
+  const largest = Math.max(...tokens.map(strength)) || 1;
+  const row = (token) => el("tr", {},
+    el("td", { class: "token" }, title === "Labels" ? token[0] : chip(token[0])),
+    el("td", { class: "bars" }, bar(strength(token) / largest)),
+    el("td", { class: "number" }, count(token[1])),
+    el("td", { class: "number" }, percent(token[2])),
+    el("td", { class: "number" }, `\u00d7${short(token[3])}`));
+  return tokens.length ? el("section", {},
+    el("h2", {}, title, el("small", {}, note)),
+    el("table", { class: "tokens" },
+      el("thead", {}, el("tr", {}, ["", "", "tokens", "share", "lift"].map((name) => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, tokens.map(row)))) : null;
+};
+
+const logits = (title, vector) => {
+  if (!vector) return null;
+  const largest = Math.max(...[...vector.promoted, ...vector.suppressed].map((token) => Math.abs(token[1]))) || 1;
+  const listed = (name, tokens) => el("div", {}, el("h3", {}, name), el("ul", { class: `logits ${name}` }, tokens.map(([token, logit]) =>
+    el("li", {}, chip(token), bar(Math.abs(logit) / largest), el("span", { class: "number" }, signed(logit))))));
+  return el("section", {},
+    el("h2", {}, title[0], el("small", {}, title[1])),
+    el("div", { class: "pair" }, listed("promoted", vector.promoted), listed("suppressed", vector.suppressed)));
+};
+
+const example = (code) => ([document, position, before, token, after, distance, margin]) =>
+  el("li", { title: `distance ${short(distance)}, margin ${short(margin)} (mean distance of all tokens: 1)` },
+    el("span", { class: "before" }, el("span", {}, oneLine(before))),
+    el("span", { class: "after" }, el("mark", { style: tinted(code) }, oneLine(token)), oneLine(after)),
+    texts.has(document)
+      ? el("a", { class: "where", href: `#text=${document}&code=${code}`, "aria-label": `text ${document}, position ${position}` }, `text ${document}`)
+      : el("span", { class: "where" }, `text ${document}`));
+
+const exampleLists = (concept) => KINDS.filter(([kind]) => concept[kind].length).map(([kind, title, note]) =>
+  el("section", { class: kind },
+    el("h2", {}, title, el("small", {}, note)),
+    el("ol", { class: "examples" }, concept[kind].map(example(concept.code)))));
+
+const facts = (concept) => {
+  const tiles = [
+    { name: "tokens", value: count(concept.usage), note: `of ${count(DATA.n_tokens)}` },
+    { name: "share", value: percent(concept.share), note: `uniform use ${percent(1 / concepts.length)}` },
+  ];
+  if (concept.usage) tiles.push(
+    { name: "entropy over tokens", value: short(concept.token_entropy), note: `nats; all tokens ${short(DATA.token_entropy)}` },
+    { name: "entropy over positions", value: short(concept.position_entropy), note: `nats; all tokens ${short(DATA.position_entropy)}` });
+  return el("dl", { class: "tiles" }, tiles.map(tile));
+};
+
+const nearestCodes = (concept) => concept.nearest.length ? el("section", {},
+  el("h2", {}, "Nearest codes", el("small", {}, "by squared distance of code vectors; a token to its own code: 1")),
+  el("ul", { class: "nearest" }, concept.nearest.map(([code, distance]) =>
+    el("li", {}, el("a", { href: codeLink(code) },
+      el("span", { class: "dot", style: tinted(code), "aria-hidden": "true" }),
+      el("span", { class: "number" }, String(code)), " ", el("span", { class: "label" }, shownLabel(concepts[code]))),
+      el("span", { class: "number" }, short(distance)))))) : null;
+
+const step = (code, rel, text) => concepts[code]
+  ? el("a", { rel, href: codeLink(code), title: `${text} (${rel === "prev" ? "k" : "j"})` }, rel === "prev" ? `\u2190 code ${code}` : `code ${code} \u2192`)
+  : el("span", { class: "disabled" });
+
+const codeView = (code) => {
+  const concept = concepts[code];
+  if (!concept) return missing(`There is no code ${code}. Codes go from 0 to ${concepts.length - 1}.`);
+  const [before, after] = around(code);
+  return {
+    title: `Code ${code}`,
+    node: el("article", {},
+      el("div", { class: "steps" }, el("a", { href: "#codes" }, "All concepts"), el("nav", { "aria-label": "Previous and next code" }, step(before, "prev", "Previous code"), step(after, "next", "Next code"))),
+      el("h1", { tabindex: "-1" }, el("span", { class: "dot", style: tinted(code), "aria-hidden": "true" }), `Code ${code} `, el("span", { class: "label" }, shownLabel(concept))),
+      concept.usage ? null : el("p", { class: "lead" }, "No token of these data chose this code."),
+      facts(concept),
+      el("div", { class: "columns" },
+        tokenTable("Tokens by count", "the commonest", concept.tokens, (token) => token[1]),
+        tokenTable("Tokens by lift", "share here over share anywhere", concept.distinctive, (token) => token[3]),
+        tokenTable("Labels", "as given with the data", concept.labels, (token) => token[2]),
+        logits(["Next token, at the target", "of the decoded vector, through the unembedding"], concept.at_target),
+        logits(["Next token, directly", "of the code vector itself"], concept.direct),
+        nearestCodes(concept)),
+      exampleLists(concept)),
+  };
+};

@@ -1,0 +1,20 @@
+// The data of the page, and what the views look up in them.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+
+const concepts = DATA.codes;
+const texts = new Map(DATA.texts.map((text) => [text.document, text]));
+
+const labelOf = (concept) => concept.label.trim() ? concept.label : "no token in these data";
+
+const codeLink = (code) => `#code=${code}`;
+
+const shownLabel = (concept) => concept.name || concept.tokens.slice(0, 3).map((token) => visible(token[0])).join(" ");
+
+// Everything of a concept that can be searched for.
+const haystack = (concept) => [
+  `code ${concept.code}`,
+  concept.name,
+  ...["tokens", "distinctive", "labels"].flatMap((kind) => concept[kind].map((token) => token[0])),
+  ...["typical", "borderline", "random"].flatMap((kind) => concept[kind].map((e) => e[2] + e[3] + e[4])),
+].join("\n").toLowerCase();

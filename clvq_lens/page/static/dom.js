@@ -1,0 +1,52 @@
+// Building the page. Text enters it as text nodes and attributes, never as markup.
+
+const el = (tag, properties = {}, ...children) => {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  return node;
+};
+
+const section = (title, ...children) =>
+  el("section", {}, el("h2", {}, title), ...children);
+
+// ---- numbers ---------------------------------------------------------------------------------
+
+const isNumber = (value) => typeof value === "number";
+
+const count = (n) => n.toLocaleString("en-US");
+
+const percent = (fraction) => {
+  const value = 100 * fraction;
+  return `${value >= 10 ? value.toFixed(0) : value >= 0.1 ? value.toFixed(1) : value.toPrecision(1)} %`;
+};
+
+const short = (value) => {
+  if (!isNumber(value)) return "\u2013";
+  if (Number.isInteger(value)) return count(value);
+  return Math.abs(value) >= 1000 ? count(Math.round(value)) : String(Number(value.toPrecision(3)));
+};
+
+const signed = (value) => `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toPrecision(2)}`;
+
+// ---- texts -----------------------------------------------------------------------------------
+
+// White space of a token can be seen: it belongs to the token.
+const visible = (token) => token.replaceAll(" ", "\u2423").replaceAll("\n", "\u21b5").replaceAll("\t", "\u21e5");
+
+const oneLine = (text) => text.replaceAll("\n", "\u21b5");
+
+const chip = (token) => el("span", { class: "chip" }, visible(token) || "\u2205");
+
+// Hues a golden angle apart: codes with near numbers look different.
+const hue = (code) => Math.round((code * 137.508) % 360);
+
+const tinted = (code) => `--hue: ${hue(code)}`;
+
+const bar = (fraction) =>
+  el("span", { class: "bar", "aria-hidden": "true" },
+    el("span", { style: `inline-size: ${(100 * Math.min(1, Math.max(0, fraction))).toFixed(2)}%` }));

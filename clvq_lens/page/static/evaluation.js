@@ -1,0 +1,30 @@
+// How well codes stand for the target, and how everything was set.
+
+const interval = (low, high) => isNumber(low) && isNumber(high) ? `${short(low)} to ${short(high)}` : "";
+
+const metricTable = ({ rows }) => el("div", { class: "scrolled" }, el("table", { class: "data metrics" },
+  el("thead", {}, el("tr", {}, ["metric", "value", "95 % interval", "meaning"].map((name, index) => el("th", { scope: "col", class: index === 1 ? "number" : "" }, name)))),
+  el("tbody", {}, rows.map(([metric, value, low, high, meaning]) => el("tr", {},
+    el("th", { scope: "row" }, metric), el("td", { class: "number" }, short(value)), el("td", { class: "interval" }, interval(low, high)), el("td", {}, meaning))))));
+
+const evaluationView = () => {
+  const { metrics, recovery, agreement } = DATA.evaluation;
+  return {
+    title: "Evaluation",
+    node: el("div", {},
+      el("h1", { tabindex: "-1" }, "Evaluation"),
+      el("p", { class: "lead" }, "Every number beside its baseline; intervals are over documents."),
+      section("Metrics", metricTable(metrics)),
+      DATA.figures.cross_entropy ? section("What the reconstruction costs the model", figure("cross_entropy", "Cross-entropy of the model, spliced and ablated")) : null,
+      recovery ? section("Recovery of the given labels", figure("recovery", "Agreement of codes and baselines with the labels"), dataTable(recovery)) : null,
+      agreement ? section("Agreement with the given labels, over all tokens", dataTable(agreement)) : null),
+  };
+};
+
+const settingsView = () => ({
+  title: "Settings",
+  node: el("div", {},
+    el("h1", { tabindex: "-1" }, "Settings"),
+    el("div", { class: "columns" }, DATA.settings.map(({ title, rows }) => section(title,
+      el("table", { class: "data settings" }, el("tbody", {}, rows.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, value))))))))),
+});

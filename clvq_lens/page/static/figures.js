@@ -1,0 +1,26 @@
+// Plotly figures: drawn when their view is shown, and given up when it is left.
+
+const FIGURE_OPTIONS = { responsive: true, displayModeBar: false };
+
+const figure = (name, description, onclick) => {
+  if (!DATA.figures[name]) return null;
+  const node = el("div", { class: `figure ${name}`, role: "img", "aria-label": description });
+  node.figure = { name, onclick };
+  return el("div", { class: "figure-frame" }, node);
+};
+
+const drawFigures = (view) => {
+  for (const node of view.querySelectorAll(".figure")) {
+    const { name, onclick } = node.figure;
+    const { data, layout } = structuredClone(DATA.figures[name]);
+    node.style.minHeight = `${layout.height || 400}px`;
+    Plotly.newPlot(node, data, layout, FIGURE_OPTIONS).then(() => {
+      node.dataset.drawn = "true";
+      if (onclick) node.on("plotly_click", (event) => onclick(event.points[0]));
+    });
+  }
+};
+
+const dropFigures = (view) => {
+  for (const node of view.querySelectorAll(".figure[data-drawn]")) Plotly.purge(node);
+};

@@ -1,0 +1,44 @@
+// The first view: what was fitted, how well it does, and the codebook at a glance.
+
+const N_MOST_USED = 10;
+
+const tile = ({ name, value, note }) =>
+  el("div", { class: "tile" }, el("dt", {}, name), el("dd", { class: "value" }, value), el("dd", { class: "note" }, note));
+
+const placeOf = (data) => [
+  el("code", {}, data.source), " \u2192 ", el("code", {}, data.target),
+];
+
+const mostUsed = () => {
+  const used = [...concepts].sort((a, b) => b.usage - a.usage).slice(0, N_MOST_USED).filter((c) => c.usage);
+  const largest = used.length ? used[0].share : 1;
+  return el("ol", { class: "most-used" }, used.map((concept) =>
+    el("li", {},
+      el("a", { href: codeLink(concept.code) },
+        el("span", { class: "dot", style: tinted(concept.code), "aria-hidden": "true" }),
+        el("span", { class: "number" }, String(concept.code)), " ",
+        el("span", { class: "label" }, shownLabel(concept))),
+      bar(concept.share / largest),
+      el("span", { class: "share" }, percent(concept.share)))));
+};
+
+const openCode = (point) => {
+  const code = Array.isArray(point.customdata) ? point.customdata[0] : point.customdata;
+  if (concepts[code]) location.hash = codeLink(code);
+};
+
+const overview = () => ({
+  title: "Overview",
+  node: el("div", {},
+    el("h1", { tabindex: "-1" }, DATA.model),
+    el("p", { class: "lead" },
+      `${count(concepts.length)} codes stand between `, el("code", {}, DATA.source), " and ",
+      el("code", {}, DATA.target), ": every token gets one at the source, and the target is reconstructed from codes alone."),
+    el("dl", { class: "tiles" }, DATA.tiles.map(tile)),
+    el("div", { class: "columns" },
+      section("Most used concepts", mostUsed(), el("p", {}, el("a", { href: "#codes" }, `All ${count(concepts.length)} codes`))),
+      figure("usage", "Share of tokens of each code, the most used first") &&
+        section("Usage of codes", figure("usage", "Share of tokens of each code, the most used first"))),
+    DATA.figures.codebook && section("Map of the codebook", figure("codebook", "Code vectors in two dimensions, usage as size", openCode)),
+    DATA.figures.history && section("Training history", figure("history", "Losses and codes in use over the training tokens"))),
+});

@@ -1,0 +1,93 @@
+// The texts, token by token, each in the colour of its concept.
+
+let layer = Math.max(0, DATA.layers.findIndex((each) => each.own));
+
+const textOf = (text) => text.pieces.map((piece) => piece.tokens.filter((_, i) => piece.codes[0][i] >= 0).join("")).join(" \u2026 ").trim();
+
+const nTokens = (text) => text.pieces.reduce((n, piece) => n + piece.codes[0].filter((code) => code >= 0).length, 0);
+
+let textList = null;
+
+const buildTextList = () => {
+  const items = DATA.texts.map((text) => el("li", { "data-item": true, "data-document": text.document },
+    el("a", { href: `#text=${text.document}` }, el("span", { class: "number" }, String(text.document)), el("span", { class: "start" }, oneLine(textOf(text)).slice(0, 240))),
+    el("span", { class: "number" }, `${count(nTokens(text))} tokens`)));
+  return el("div", {},
+    el("h1", { tabindex: "-1" }, "Texts"),
+    searchField("Search texts", items, (item) => textOf(texts.get(Number(item.dataset.document))).toLowerCase(), "texts"),
+    el("ol", { class: "texts" }, items));
+};
+
+const textsView = () => ({ title: "Texts", node: (textList = textList || buildTextList()) });
+
+// ---- one text --------------------------------------------------------------------------------
+
+const layerLabel = (code) => DATA.layers[layer].own ? shownLabel(concepts[code]) : visible(DATA.layers[layer].labels[code] || "");
+
+// What is known of the concept under the pointer or the keyboard focus.
+const conceptCard = (code, n) => {
+  const own = DATA.layers[layer].own;
+  const concept = own ? concepts[code] : null;
+  return [
+    el("h2", {}, el("span", { class: "dot", style: tinted(code), "aria-hidden": "true" }), `Code ${code}`),
+    el("p", { class: "label" }, layerLabel(code)),
+    el("p", {}, `${count(n)} ${n === 1 ? "token" : "tokens"} of this text`, concept ? `, ${percent(concept.share)} of all` : ""),
+    concept && concept.labels.length ? el("p", {}, `Label: ${concept.labels[0][0]} (${percent(concept.labels[0][2])})`) : null,
+    concept && concept.at_target ? el("p", {}, "Promotes ", concept.at_target.promoted.slice(0, 5).map(([token]) => [chip(token), " "])) : null,
+    concept ? el("p", {}, el("a", { href: codeLink(code) }, "Open the concept")) : el("p", { class: "note" }, `Of the quantizer ${DATA.layers[layer].name}, which this page lists no concepts of.`),
+  ];
+};
+
+const tokenNode = (token, code, show) => {
+  if (code < 0) return el("span", { class: "special", title: "special token: has no concept" }, visible(token));
+  const text = token.replaceAll("\n", "\u21b5\n");
+  const properties = { class: "token", style: tinted(code), "data-code": code, "aria-label": `${token.trim()}, code ${code}`, onpointerenter: () => show(code), onfocus: () => show(code) };
+  return DATA.layers[layer].own
+    ? el("a", { ...properties, href: codeLink(code) }, text)
+    : el("span", { ...properties, tabindex: "0" }, text);
+};
+
+const legend = (counts, show) => el("ul", { class: "legend" }, [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]).map(([code, n]) =>
+  el("li", {}, el("button", { type: "button", "data-code": code, style: tinted(code), onpointerenter: () => show(code), onfocus: () => show(code), onclick: () => show(code) },
+    el("span", { class: "number" }, String(code)), " ", layerLabel(code), el("span", { class: "times" }, ` \u00d7${n}`)))));
+
+const textBody = (text, marked) => {
+  const counts = new Map();
+  for (const piece of text.pieces) for (const code of piece.codes[layer]) if (code >= 0) counts.set(code, (counts.get(code) || 0) + 1);
+  const card = el("aside", { class: "card", "aria-live": "polite", "aria-label": "Concept" });
+  const show = (code) => {
+    card.replaceChildren(...conceptCard(code, counts.get(code)).filter(Boolean));
+    for (const node of body.querySelectorAll("[data-code]")) node.classList.toggle("same", Number(node.dataset.code) === code);
+  };
+  const pieces = text.pieces.map((piece) => el("p", { class: "strip" }, piece.tokens.map((token, index) => tokenNode(token, piece.codes[layer][index], show))));
+  const body = el("div", { class: "reader" }, el("div", {}, pieces, el("h2", {}, "Concepts in this text"), legend(counts, show)), card);
+  const first = counts.has(marked) ? marked : counts.keys().next().value;
+  if (first !== undefined) show(first);
+  return body;
+};
+
+const layerSwitch = (redraw) => DATA.layers.length < 2 ? null : el("fieldset", { class: "layers" }, el("legend", {}, "Quantizer"),
+  DATA.layers.map((each, index) => el("label", {},
+    el("input", { type: "radio", name: "layer", checked: index === layer, onchange: () => { layer = index; redraw(); } }), each.name)));
+
+const textStep = (index, rel) => {
+  const text = DATA.texts[index];
+  return text ? el("a", { rel, href: `#text=${text.document}` }, rel === "prev" ? `\u2190 text ${text.document}` : `text ${text.document} \u2192`) : el("span", { class: "disabled" });
+};
+
+const textView = (document, marked) => {
+  const text = texts.get(document);
+  if (!text) return missing(`Text ${document} is not on this page, which holds ${count(texts.size)} texts.`);
+  const index = DATA.texts.indexOf(text);
+  const holder = el("div");
+  const redraw = () => holder.replaceChildren(textBody(text, marked));
+  redraw();
+  return {
+    title: `Text ${document}`,
+    node: el("article", {},
+      el("div", { class: "steps" }, el("a", { href: "#texts" }, "All texts"), el("nav", { "aria-label": "Previous and next text" }, textStep(index - 1, "prev"), textStep(index + 1, "next"))),
+      el("h1", { tabindex: "-1" }, `Text ${document}`),
+      layerSwitch(redraw),
+      holder),
+  };
+};
