@@ -2,10 +2,13 @@ from . import toy as toy
 from .concepts.causal import CausalFlow as CausalFlow
 from .concepts.causal import causal_flow as causal_flow
 from .concepts.concept import Concept as Concept
+from .concepts.detection import Detection as Detection
+from .concepts.detection import detection as detection
 from .concepts.encoding import Encoding as Encoding
 from .concepts.table import ConceptTable as ConceptTable
 from .config import CLVQConfig as CLVQConfig
 from .config import FitConfig as FitConfig
+from .evaluation.labels import token_labels as token_labels
 from .evaluation.report import Report as Report
 from .interventions.attribution import Attribution as Attribution
 from .interventions.attribution import attribution as attribution

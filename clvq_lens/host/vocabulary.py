@@ -37,12 +37,40 @@ class Vocabulary:
                 "This model has no tokenizer, so it cannot read texts. "
                 "Pass a tensor of tokens, or call model.set_tokenizer(...) first."
             )
-        add_bos = self.cfg.default_prepend_bos and not self.cfg.tokenizer_prepends_bos
         drop_bos = self.cfg.tokenizer_prepends_bos and not self.cfg.default_prepend_bos
-        if add_bos:
-            texts = [tokenizer.bos_token + text for text in texts]
-        ids = tokenizer(list(texts), verbose=False)["input_ids"]
+        ids = tokenizer([self._prefix + text for text in texts], verbose=False)["input_ids"]
         return [torch.tensor(row[1:] if drop_bos else row, dtype=torch.long) for row in ids]
+
+    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Where in its text each real token stands: first character, and the one after the last.
+
+        Raises:
+            DataError: If the tokenizer does not know.
+        """
+        if not getattr(self._tokenizer, "is_fast", False):
+            raise DataError(
+                "The tokenizer of this model does not tell where in a text its tokens stand. "
+                "Use a fast one: AutoTokenizer.from_pretrained(name, use_fast=True)."
+            )
+        prefix, special = self._prefix, set(self.special.tolist())
+        found = self._tokenizer(
+            [prefix + text for text in texts], verbose=False, return_offsets_mapping=True
+        )
+        rows = zip(found["input_ids"], found["offset_mapping"], strict=True)
+        return [
+            [
+                (start - len(prefix), end - len(prefix))
+                for token, (start, end) in zip(ids, places, strict=True)
+                if token not in special
+            ]
+            for ids, places in rows
+        ]
+
+    @property
+    def _prefix(self) -> str:
+        """What stands before every text: BOS, if the model wants one that no tokenizer adds."""
+        adds = self.cfg.default_prepend_bos and not self.cfg.tokenizer_prepends_bos
+        return self._tokenizer.bos_token if adds else ""
 
     @property
     def special(self) -> Int[Tensor, " n"]:
