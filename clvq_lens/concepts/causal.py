@@ -13,11 +13,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from clvq_lens.concepts.chain import fitted_chain
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import ConfigError, EmptyCorpusError, LayerOrderError
-from clvq_lens.host.attach import Attachment, lenses_of
+from clvq_lens.host.attach import Attachment
 from clvq_lens.interventions.edits import Ablate, Replacement
-from clvq_lens.interventions.runs import Counterfactuals, fitted
+from clvq_lens.interventions.runs import Counterfactuals
 from clvq_lens.plots.flow import plot_causal_flow
 from clvq_lens.training.documents import Data, open_documents
 from clvq_lens.training.tokens import TokenBatch, token_batches
@@ -165,14 +166,13 @@ def causal_flow(
 
 
 def _chain(model: Any) -> list[Attachment]:
-    attachments = [fitted(lens) for lens in lenses_of(model).values()]
+    attachments = fitted_chain(model)
     if len(attachments) < 2:
         raise ConfigError(
             f"Flow goes from one quantizer to the next, but this model has {len(attachments)}. "
             f"Attach and fit at least two, such as model.add_clvq(0, 2) and model.add_clvq(2, 4)."
         )
     host = attachments[0].host
-    attachments.sort(key=lambda attachment: host.depth(attachment.source))
     for first, second in pairwise(attachments):
         if host.depth(first.target) > host.depth(second.source):
             raise LayerOrderError(

@@ -1,0 +1,21 @@
+"""The fitted quantizers of a model, in the order in which a pass reaches them."""
+
+from typing import Any
+
+from clvq_lens.host.attach import Attachment, lenses_of
+from clvq_lens.interventions.runs import fitted
+
+
+def fitted_chain(model: Any) -> list[Attachment]:
+    """Every quantizer on a model, in order of source, then target.
+
+    Raises:
+        NotFittedError: If one of them has not been fitted.
+    """
+    attachments = [fitted(lens) for lens in lenses_of(model).values()]
+    return sorted(attachments, key=_place)
+
+
+def _place(attachment: Attachment) -> tuple[Any, ...]:
+    depth = attachment.host.depth
+    return depth(attachment.source), depth(attachment.target), attachment.name
