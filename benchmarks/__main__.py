@@ -7,7 +7,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import bench_attach, bench_codebook, bench_initialization, bench_patching
+from benchmarks import (
+    bench_attach,
+    bench_codebook,
+    bench_concepts,
+    bench_initialization,
+    bench_patching,
+)
 from benchmarks.timing import Row, device
 
 BENCHMARKS = {
@@ -15,6 +21,7 @@ BENCHMARKS = {
     "attach": bench_attach.run,
     "initialization": bench_initialization.run,
     "patching": bench_patching.run,
+    "concepts": bench_concepts.run,
 }
 RESULTS = Path(__file__).parent / "results"
 

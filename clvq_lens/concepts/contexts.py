@@ -11,7 +11,7 @@ from clvq_lens.host.vocabulary import Vocabulary
 from clvq_lens.training.tokens import TokenBatch
 
 _SIDE = 8  # tokens shown on either side of an example
-_LEFT = _SIDE + 1  # one more is kept on the left: a decoding may swallow the space it begins with
+_LEFT = _SIDE + 4  # a few more on the left: a decoding may swallow the spaces it begins with
 _ROWS_BEFORE_PRUNING = 4  # as many times what is kept in the end
 
 

@@ -10,7 +10,9 @@ from sklearn.metrics import normalized_mutual_info_score
 from clvq_lens.errors import ShapeError
 from clvq_lens.evaluation.metrics import (
     ce_loss_recovered,
+    entropy,
     fraction_of_variance_unexplained,
+    mutual_information,
     normalized_mutual_information,
     perplexity,
     perplexity_of_usage,
@@ -229,3 +231,40 @@ def test_nmi_and_purity_ignore_names_and_lie_in_their_ranges(pairs, new_codes, n
 def test_labels_that_do_not_match_the_codes_are_refused(metric, codes, labels):
     with pytest.raises(ShapeError, match=f"{len(labels)} labels for {len(codes)} codes"):
         metric(codes, labels)
+
+
+# ---- entropy and mutual information --------------------------------------------------------------
+
+
+def test_entropy_is_zero_for_one_value_and_log_n_for_uniform_ones():
+    assert entropy(np.array([0, 7, 0])) == 0.0
+    assert entropy(np.array([5, 5, 5, 5])) == pytest.approx(math.log(4))
+
+
+def test_entropy_by_hand():
+    assert entropy(np.array([3, 1])) == pytest.approx(0.75 * math.log(4 / 3) + 0.25 * math.log(4))
+
+
+def test_nothing_has_no_entropy():
+    assert entropy(np.array([0, 0])) == 0.0
+
+
+def test_mutual_information_is_the_entropy_where_each_determines_the_other():
+    assert mutual_information(np.diag([2, 2])) == pytest.approx(math.log(2))
+
+
+def test_mutual_information_of_independent_ones_is_zero():
+    assert mutual_information(np.outer([1, 2], [3, 4])) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_mutual_information_of_a_table_by_hand():
+    counts = np.array([[2, 0], [1, 1]])
+    expected = sum(
+        p * math.log(p / (row * column))
+        for p, row, column in ((0.5, 0.5, 0.75), (0.25, 0.5, 0.75), (0.25, 0.5, 0.25))
+    )
+    assert mutual_information(counts) == pytest.approx(expected)
+
+
+def test_mutual_information_is_in_nats_and_not_in_bits():
+    assert mutual_information(np.diag([1, 1, 1, 1])) == pytest.approx(1.3863, abs=1e-4)

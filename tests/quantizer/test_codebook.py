@@ -12,6 +12,7 @@ from clvq_lens.quantizer import codebook as module
 from clvq_lens.quantizer.codebook import (
     Assignment,
     Codebook,
+    nearest_and_margin,
     nearest_codes,
     sample_codes,
     squared_distances,
@@ -138,6 +139,23 @@ def test_codes_have_the_shape_of_the_rows(shape: tuple[int, ...]):
     assert codes.shape == shape
     assert book(codes).shape == (*shape, 3)
     assert torch.equal(codes.flatten(), nearest_codes(z.reshape(-1, 3), book.vectors))
+
+
+def test_the_margin_is_the_gap_to_the_second_nearest():
+    z, vectors = random(3_000, 6), random(50, 6, seed=1)
+    found = nearest_and_margin(z, vectors)
+    best = exact_distances(z, vectors).sort(1).values
+    assert torch.equal(found.codes, nearest_codes(z, vectors))
+    assert torch.allclose(found.distance.double(), best[:, 0], atol=1e-4)
+    assert torch.allclose(found.margin.double(), best[:, 1] - best[:, 0], atol=1e-4)
+
+
+def test_a_code_twice_has_no_margin_and_a_single_one_has_all_of_it():
+    twice = nearest_and_margin(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
+    assert (twice.codes.tolist(), twice.margin.tolist()) == ([0], [0.0])
+    alone = nearest_and_margin(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    assert alone.margin.tolist() == [torch.inf]
+    assert alone.distance.tolist() == [2.0]
 
 
 # ---- drawing among the nearest -----------------------------------------------------------------

@@ -1,0 +1,83 @@
+import pytest
+
+import clvq_lens as cl
+from clvq_lens.errors import DataError
+from clvq_lens.evaluation.labels import DocumentLabels
+from clvq_lens.host.vocabulary import Vocabulary
+
+
+def test_labels_are_those_of_the_document():
+    labels = DocumentLabels([["a"], ["b", "c"]])
+    assert labels.of(1, 2) == ["b", "c"]
+    labels.check_number(2)
+
+
+@pytest.mark.parametrize(("document", "n_tokens"), [(0, 2), (1, 1), (2, 1)])
+def test_as_many_labels_as_real_tokens_are_needed(document: int, n_tokens: int):
+    with pytest.raises(DataError, match=f"Document {document} has {n_tokens} real tokens"):
+        DocumentLabels([["a"], ["b", "c"]]).of(document, n_tokens)
+
+
+def test_labels_of_documents_that_do_not_exist_are_refused():
+    with pytest.raises(DataError, match="labels for 2 documents, but the data have 1"):
+        DocumentLabels([["a"], ["b"]]).check_number(1)
+
+
+def spans_of(words: list[tuple[str, str]]) -> tuple[str, list[tuple[int, int, str]]]:
+    text, spans = "", []
+    for word, label in words:
+        text += " " if text else ""
+        spans.append((len(text), len(text) + len(word), label))
+        text += word
+    return text, spans
+
+
+def test_every_piece_of_a_word_has_the_label_of_the_word(stories_model):
+    """A tokenizer that cuts most words into pieces."""
+    words = [("Lily", "NAME"), ("extraordinarily", "ADV"), ("jumped", "VERB"), (".", "PUNCT")]
+    text, spans = spans_of(words)
+    labels = cl.token_labels(stories_model, [text], [spans])[0]
+    vocabulary = Vocabulary(stories_model)
+    strings = vocabulary.strings(vocabulary.tokenize([text])[0])[1:]  # BOS has no label
+    assert len(labels) == len(strings)
+    assert len(labels) > len(words)
+    for word, label in words:
+        pieces = [s for s, found in zip(strings, labels, strict=True) if found == label]
+        assert "".join(pieces).strip() == word
+
+
+def test_labels_of_tokens_fit_the_concept_table(stories_model, stories):
+    texts = [story[:200] for story in stories[:20]]
+    spans = [
+        [(0, len(text) // 2, "first"), (len(text) // 2, len(text), "second")] for text in texts
+    ]
+    labels = cl.token_labels(stories_model, texts, spans)
+    lens = stories_model.add_clvq(1, 2, n_codes=8, top_k=2, decoder="table", name="labels")
+    try:
+        lens.fit(texts, n_tokens=1_000, progress=False)
+        agreement = lens.concepts(texts, labels=labels, progress=False).agreement
+    finally:
+        lens.remove()
+    assert agreement.n_labels == 2
+
+
+def test_a_token_that_touches_no_span_is_outside(toy):
+    labels = cl.token_labels(toy.model, ["we met two men"], [[(3, 6, "VERB")]])
+    assert labels == [["none", "VERB", "none", "none"]]
+    labels = cl.token_labels(toy.model, ["we met"], [[]], outside="O")
+    assert labels == [["O", "O"]]
+
+
+def test_a_token_takes_the_label_it_shares_most_characters_with(toy):
+    labels = cl.token_labels(toy.model, ["together we"], [[(0, 2, "a"), (2, 8, "b"), (8, 11, "c")]])
+    assert labels == [["b", "c"]]
+
+
+def test_as_many_lists_of_spans_as_texts_are_needed(toy):
+    with pytest.raises(DataError, match="2 texts and 1 lists of spans"):
+        cl.token_labels(toy.model, ["we", "we"], [[]])
+
+
+def test_a_model_without_a_fast_tokenizer_is_refused(model):
+    with pytest.raises(DataError, match="use_fast=True"):
+        cl.token_labels(model, ["we"], [[]])

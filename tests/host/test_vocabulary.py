@@ -1,0 +1,93 @@
+"""Texts to tokens and back, on a tokenizer of words and on one of pieces."""
+
+import pytest
+import torch
+
+from clvq_lens.host.protocol import Host
+from clvq_lens.host.vocabulary import Vocabulary
+
+
+def test_strings_of_a_text_add_up_to_it(stories_model, stories):
+    vocabulary = Vocabulary(stories_model)
+    for story in stories[:10]:
+        ids = vocabulary.tokenize([story])[0][1:]
+        assert "".join(vocabulary.strings(ids)).strip() == story.strip()
+
+
+def test_strings_are_the_same_the_second_time(stories_model, stories):
+    fresh, used = Vocabulary(stories_model), Vocabulary(stories_model)
+    for story in stories[:5]:
+        ids = used.tokenize([story])[0]
+        used.strings(ids.flip(0))
+        assert used.strings(ids) == fresh.strings(ids)
+
+
+def test_names_tell_the_beginning_of_a_word_from_its_middle(stories_model):
+    vocabulary = Vocabulary(stories_model)
+    ids = stories_model.tokenizer.convert_tokens_to_ids(["\u2581was", "was", "."])
+    assert vocabulary.names(torch.tensor([ids[0], ids[2]])) == [" was", "."]
+
+
+def test_offsets_point_at_the_text_of_each_real_token(stories_model, stories, toy):
+    for model, text in ((stories_model, stories[0][:200]), (toy.model, toy.texts[0])):
+        vocabulary = Vocabulary(model)
+        ids = vocabulary.tokenize([text])[0]
+        strings = [
+            string
+            for string, token in zip(vocabulary.strings(ids), ids, strict=True)
+            if token not in vocabulary.special
+        ]
+        offsets = vocabulary.offsets([text])[0]
+        assert len(offsets) == len(strings)
+        for (start, end), string in zip(offsets, strings, strict=True):
+            assert text[start:end].strip() == string.strip()
+
+
+def test_what_no_text_is_made_of_includes_the_unknown_token(toy):
+    vocabulary = Vocabulary(toy.model)
+    names = toy.model.tokenizer.convert_ids_to_tokens(vocabulary.unwritten.tolist())
+    assert set(names) == {"<pad>", "<bos>", "<eos>", "<unk>"}
+    assert "<unk>" not in toy.model.tokenizer.convert_ids_to_tokens(vocabulary.special.tolist())
+
+
+def test_without_a_tokenizer_a_token_is_its_number(model):
+    vocabulary = Vocabulary(model)
+    assert vocabulary.strings(torch.tensor([3, 17])) == [" 3", " 17"]
+    assert vocabulary.names(torch.tensor([3, 17])) == ["3", "17"]
+    assert len(vocabulary.unwritten) == 0
+
+
+@torch.no_grad()
+def test_unembedding_is_the_models_own_and_calls_no_hook(stories_model, stories):
+    host = Host(stories_model)
+    tokens = stories_model.to_tokens(stories[0][:100])
+    logits, cache = stories_model.run_with_cache(tokens)
+    fired = []
+    stories_model.add_hook("ln_final.hook_normalized", lambda value, hook: fired.append(1))
+    handle = stories_model.unembed.register_forward_hook(lambda *_: fired.append(2))
+    try:
+        found = host.unembed(cache["blocks.4.hook_resid_post"][0])
+        assert fired == []
+        stories_model(tokens)
+        assert fired == [1, 2]  # they are there again
+    finally:
+        stories_model.reset_hooks()
+        handle.remove()
+    assert torch.allclose(found, logits[0], atol=1e-4)
+
+
+def test_unembedding_works_without_a_final_norm():
+    from tests.conftest import random_model
+
+    plain = random_model(normalization_type=None)
+    vectors = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    expected = vectors @ plain.W_U + plain.b_U
+    assert torch.allclose(Host(plain).unembed(vectors), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_are_float32_whatever_the_model(dtype: torch.dtype):
+    from tests.conftest import random_model
+
+    logits = Host(random_model(dtype=dtype)).unembed(torch.randn(2, 16))
+    assert logits.dtype == torch.float32
