@@ -9,22 +9,31 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from clvq_lens.plots.inputs import HasFrame, as_frame
 from clvq_lens.plots.text import code_name, plain, visible
 from clvq_lens.plots.theme import COLOURS, themed
 
-_DIVERGING = "RdBu"
+# Nothing at zero is nearly nothing to see, on a light page and on a dark one.
+_DIVERGING = (
+    (0, "#2f7ed8"),
+    (0.498, "rgba(47,126,216,0.12)"),
+    (0.5, "rgba(128,128,128,0.12)"),
+    (0.502, "rgba(214,69,80,0.12)"),
+    (1, "#d64550"),
+)
+_LABEL_WIDTH = 32
 
 
-def plot_ablations(frame: pd.DataFrame, *, metric: str, n_codes: int) -> go.Figure:
+def plot_ablations(sweep: pd.DataFrame | HasFrame, *, metric: str, n_codes: int = 30) -> go.Figure:
     """Effect of ablating each code, beside codes of about the same usage.
 
     Args:
-        frame: From `AblationSweep.frame(labels)`, the largest effects first.
+        sweep: An `AblationSweep`, or its table, with labels or without; largest effects first.
         metric: Its name.
         n_codes: How many codes are shown.
     """
-    rows = frame.head(n_codes)
-    names = [code_name(*pair) for pair in zip(rows["code"], rows["label"], strict=True)]
+    rows = as_frame(sweep).head(n_codes)
+    names = _names(rows)
     figure = go.Figure()
     figure.add_bar(
         y=names,
@@ -43,22 +52,23 @@ def plot_ablations(frame: pd.DataFrame, *, metric: str, n_codes: int) -> go.Figu
         marker={"color": COLOURS[1], "symbol": "line-ns-open", "size": 12, "line": {"width": 3}},
         hovertemplate="control %{x:.4g}<extra></extra>",
     )
-    figure.update_yaxes(autorange="reversed", title_text="ablated code")
+    figure.update_yaxes(range=[len(rows) - 0.4, -0.6], title_text="ablated code")
     figure.update_xaxes(title_text=f"change of {plain(metric)}")
     return themed(figure, title="Effect of ablating each code", height=170 + 22 * len(rows))
 
 
 def plot_ablations_by_position(
-    frame: pd.DataFrame, tokens: Sequence[str], *, metric: str, n_codes: int
+    sweep: pd.DataFrame | HasFrame, tokens: Sequence[str], *, metric: str, n_codes: int = 30
 ) -> go.Figure:
     """Effect of ablating each code at each position: codes down, tokens across.
 
     Args:
-        frame: From `AblationSweep.frame(labels)`, the largest effects first.
+        sweep: An `AblationSweep`, or its table, with labels or without; largest effects first.
         tokens: What stands at each position.
         metric: Its name.
         n_codes: How many codes are shown.
     """
+    frame = as_frame(sweep)
     codes = frame["code"].drop_duplicates().head(n_codes).tolist()
     shown = frame[frame["code"].isin(codes)]
     effects = np.full((len(codes), len(tokens)), np.nan)
@@ -67,21 +77,22 @@ def plot_ablations_by_position(
         shown["code"], shown["position"], shown["effect"], strict=True
     ):
         effects[order[code], position] = effect
-    labels = dict(zip(shown["code"], shown["label"], strict=True))
-    names = [code_name(code, labels[code]) for code in codes]
+    labels = dict(zip(shown["code"], _names(shown), strict=True))
+    names = [labels[code] for code in codes]
     title = "Effect of ablating each code at each position"
     return _heatmap(
         effects, names, tokens, title=title, bar=f"change of {metric}", y="ablated code"
     )
 
 
-def plot_patching(frame: pd.DataFrame, *, metric: str) -> go.Figure:
+def plot_patching(patching: pd.DataFrame | HasFrame, *, metric: str) -> go.Figure:
     """Effect of patching clean codes at each position, above that of random codes.
 
     Args:
-        frame: From `ConceptPatching.frame(labels)`.
+        patching: A `ConceptPatching`, or its table, with labels or without.
         metric: Its name.
     """
+    frame = as_frame(patching)
     runs = {"clean run's code": "effect"}
     if "control" in frame:
         runs["a random code"] = "control"
@@ -147,14 +158,14 @@ def plot_attribution(
     for column, (frame, predicted, _, names) in enumerate(panels, start=1):
         x, y = _numbers(frame, predicted), _numbers(frame, "true")
         _against_truth(figure, column, x, y, names)
-    figure.update_xaxes(title_text="predicted effect")
+    figure.update_xaxes(title_text="predicted effect,<br>in the same unit")
     figure.update_xaxes(
-        title_text=f"attribution<br>(completeness error {completeness_error:.1%})", col=3
+        title_text=f"attribution, same unit<br>(completeness error {completeness_error:.1%})", col=3
     )
-    figure.update_yaxes(title_text="true effect", col=1)
+    figure.update_yaxes(title_text=f"true effect: {_wrapped(metric, 30)}", col=1)
     figure.update_annotations(font_size=13)
     figure = themed(figure, title=f"Attribution against true edits: {plain(metric)}", height=480)
-    return figure.update_layout(showlegend=False, margin_t=150)
+    return figure.update_layout(showlegend=False, margin_t=120)
 
 
 def _against_truth(
@@ -194,7 +205,6 @@ def _heatmap(
             zmin=-largest,
             zmax=largest,
             colorscale=_DIVERGING,
-            reversescale=True,
             xgap=1,
             ygap=1,
             customdata=details,
@@ -202,24 +212,35 @@ def _heatmap(
             + ("<br>%{customdata}" if details is not None else "")
             + "<extra></extra>",
             colorbar={
-                "title": {"text": "<br>".join(textwrap.wrap(plain(bar), 22)), "side": "top"},
-                "lenmode": "pixels",
-                "len": 240,
-                "y": 1,
-                "yanchor": "top",
+                **{"orientation": "h", "lenmode": "pixels", "len": 280, "thickness": 12},
+                **{"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "outlinewidth": 0},
+                "title": {"text": _wrapped(bar, 90), "side": "top", "font": {"size": 14}},
             },
         )
     )
-    figure.update_yaxes(autorange="reversed", title_text=y, showgrid=False)
+    figure.update_yaxes(range=[len(rows) - 0.5, -0.5], title_text=y, showgrid=False)
     figure.update_xaxes(title_text="position and token", tickangle=-60, showgrid=False)
-    return themed(figure, title=plain(title), height=max(380, 260 + 24 * len(rows)))
+    figure = themed(figure, title=plain(title), height=300 + max(24 * len(rows), 60))
+    return figure.update_layout(margin_t=130)
 
 
 def _numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
     return np.asarray(frame[column], dtype=float)
 
 
+def _names(rows: pd.DataFrame) -> list[str]:
+    labels = rows["label"] if "label" in rows else [""] * len(rows)
+    return [
+        code_name(code, label, width=_LABEL_WIDTH)
+        for code, label in zip(rows["code"], labels, strict=True)
+    ]
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "<br>".join(plain(line) for line in textwrap.wrap(text, width))
+
+
 def _code(row: pd.Series, run: str) -> str:
-    code = row[f"{run}_code"]
-    name = code_name(code, str(row[f"{run}_label"]))
+    code = int(str(row[f"{run}_code"]))
+    name = code_name(code, str(row.get(f"{run}_label", "")))
     return name if code < 0 else f"code {name}"

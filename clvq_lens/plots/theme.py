@@ -51,16 +51,21 @@ def luminance(colour: str) -> float:
 def themed(figure: go.Figure, *, title: str, height: int = 420) -> go.Figure:
     """Gives a figure our fonts, colours and margins, on a transparent background."""
     figure.update_layout(
-        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}},
+        title={
+            **{"text": title, "font": {"size": 17}, "x": 0, "xref": "paper"},
+            **{"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 14}},
+        },
         font={"family": "Inter, Helvetica, Arial, sans-serif", "size": 13, "color": TEXT},
         colorway=COLOURS,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 70, "r": 30, "t": 70, "b": 60},
+        margin={"l": 70, "r": 30, "t": 84, "b": 60},
         height=height,
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": TEXT, "activecolor": COLOURS[0]},
-        legend={"orientation": "h", "y": 1.02, "x": 1, "xanchor": "right", "yanchor": "bottom"},
+        legend={"orientation": "h", "y": 1.02, "x": 0, "xanchor": "left", "yanchor": "bottom"},
     )
-    figure.update_xaxes(gridcolor=GREY, zerolinecolor=GREY, linecolor=GREY, automargin=True)
-    figure.update_yaxes(gridcolor=GREY, zerolinecolor=GREY, linecolor=GREY, automargin=True)
+    lines = {"gridcolor": GREY, "zerolinecolor": GREY, "linecolor": GREY}
+    axes = {**lines, "automargin": True, "title": {"font": {"size": 14}}}
+    figure.update_xaxes(axes)
+    figure.update_yaxes(axes)
     return figure

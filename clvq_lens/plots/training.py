@@ -4,15 +4,17 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from clvq_lens.plots.inputs import HasFrame, as_frame
 from clvq_lens.plots.theme import COLOURS, themed
 
 
-def plot_history(frame: pd.DataFrame) -> go.Figure:
+def plot_history(history: pd.DataFrame | HasFrame) -> go.Figure:
     """FVU, codes in use and, if it was trained on, KL over the tokens seen.
 
     Args:
-        frame: From `History.frame()`.
+        history: A `History`, or its table.
     """
+    frame = as_frame(history)
     panels = [
         ("FVU", {"fvu": "training (sampled codes)", "held_out_fvu": "held out (nearest codes)"}),
         ("codes", {"perplexity": "perplexity", "n_dead_codes": "dead codes"}),
