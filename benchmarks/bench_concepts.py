@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.timing import Row, device, interleaved, rows
 from clvq_lens.lens import add_clvq
 from clvq_lens.training.documents import open_documents

@@ -12,7 +12,7 @@ from clvq_lens.concepts.concept import Concept, Neighbour, TokenLogit, Unembedde
 from clvq_lens.concepts.contexts import ContextBatch, Reservoir
 from clvq_lens.concepts.profile import Profile
 from clvq_lens.concepts.table import ConceptTable
-from clvq_lens.concepts.tally import Tally
+from clvq_lens.concepts.tally import Tally, compact
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import EmptyCorpusError
 from clvq_lens.evaluation.agreement import Agreement, agreement
@@ -79,7 +79,9 @@ class _Survey:
         self.bin_width = -(-host.n_context // _POSITION_BINS)
         self.positions = Tally(self.n_codes, _POSITION_BINS)
         self.recon_sums = torch.zeros(self.n_codes, quantizer.d_target, device=quantizer.device)
-        self.labels = None if labels is None else _LabelCounts(self.n_codes, labels)
+        self.labels = None
+        if labels is not None:
+            self.labels = _LabelCounts(self.n_codes, host.cfg.d_vocab, labels)
         self.typical = Reservoir(self.n_codes, n_examples, distinct=True)
         self.borderline = Reservoir(self.n_codes, n_examples, distinct=True)
         self.drawn = Reservoir(self.n_codes, n_examples, distinct=False)
@@ -163,7 +165,7 @@ class _Survey:
             n_tokens=n_tokens,
             token_entropy=entropy(tokens.totals),
             position_entropy=entropy(positions.sum(0)),
-            agreement=None if self.labels is None else self.labels.agreement(self.seed),
+            **({} if self.labels is None else self.labels.agreements(self.seed)),
         )
 
     def _read_out(
@@ -185,33 +187,35 @@ class _Survey:
 
 
 class _LabelCounts:
-    """Known labels in each code."""
+    """Known labels in each code, and of each token for comparison."""
 
-    def __init__(self, n_codes: int, labels: TokenLabels) -> None:
+    def __init__(self, n_codes: int, d_vocab: int, labels: TokenLabels) -> None:
         self._labels = DocumentLabels(labels)
         self._numbers: dict[str, int] = {}
-        self._tally = Tally(n_codes, _MAX_LABELS)
+        self._by_code = Tally(n_codes, _MAX_LABELS)
+        self._by_token = Tally(d_vocab, _MAX_LABELS)
 
     def add(self, batch: TokenBatch, codes: Int[np.ndarray, " n"]) -> None:
         """Counts the labels of a batch, whose real tokens come row by row."""
         names: list[str] = []
         for row, document in enumerate(batch.documents):
             names += self._labels.of(document, int(batch.mask[row].sum()))
-        numbers = [self._numbers.setdefault(name, len(self._numbers)) for name in names]
-        self._tally.add(codes, np.array(numbers, dtype=np.int64))
+        numbers = np.array(
+            [self._numbers.setdefault(name, len(self._numbers)) for name in names], dtype=np.int64
+        )
+        self._by_code.add(codes, numbers)
+        self._by_token.add(batch.tokens[batch.mask].numpy(), numbers)
 
     def profile(self, n_documents: int) -> Profile:
         """Their distribution in each code."""
         self._labels.check_number(n_documents)
         names = list(self._numbers)
-        return Profile(self._tally, lambda numbers: [names[number] for number in numbers])
+        return Profile(self._by_code, lambda numbers: [names[number] for number in numbers])
 
-    def agreement(self, seed: int) -> Agreement | None:
-        """Of codes with labels."""
-        (codes, numbers), counts = self._tally.entries()
-        table = np.zeros((self._tally.shape[0], len(self._numbers)), dtype=np.int64)
-        table[codes, numbers] = counts
-        return agreement(table, seed=seed)
+    def agreements(self, seed: int) -> dict[str, Agreement | None]:
+        """Of codes with labels, and of token identity with labels."""
+        tallies = {"agreement": self._by_code, "token_identity": self._by_token}
+        return {name: agreement(compact(tally), seed=seed) for name, tally in tallies.items()}
 
 
 def through_unembedding(

@@ -23,7 +23,8 @@ class ConceptTable:
         n_tokens: Real tokens read.
         token_entropy: Of all tokens, in nats: the baseline of a code's own.
         position_entropy: Of the positions of all tokens, in nats.
-        agreement: With the labels that were given, or None.
+        agreement: Of codes with the labels that were given, or None.
+        token_identity: Of token ids with those labels: the baseline.
     """
 
     concepts: tuple[Concept, ...]
@@ -31,6 +32,7 @@ class ConceptTable:
     token_entropy: float
     position_entropy: float
     agreement: Agreement | None = None
+    token_identity: Agreement | None = None
 
     def __getitem__(self, code: int) -> Concept:
         if not 0 <= code < len(self.concepts):

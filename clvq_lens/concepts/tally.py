@@ -56,3 +56,13 @@ class Tally:
         self._keys = keys[first]
         self._counts = np.add.reduceat(counts, first) if len(first) else counts
         self._pending, self._n_pending = [], 0
+
+
+def compact(tally: Tally) -> Int[np.ndarray, "a b"]:
+    """Counts of pairs as an array of the rows and columns that occur, in order."""
+    (first, second), counts = tally.entries()
+    _, row = np.unique(first, return_inverse=True)
+    _, column = np.unique(second, return_inverse=True)
+    table = np.zeros((row.max(initial=-1) + 1, column.max(initial=-1) + 1), dtype=np.int64)
+    table[row, column] = counts
+    return table

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
 import clvq_lens as cl
@@ -317,6 +318,8 @@ def test_labels_are_counted_by_code_and_compared_with_shuffled_ones(toy):
             assert all(counts[label.text] == label.count for label in concept.labels)
         agreement = table.agreement
         assert agreement.n_tokens == table.n_tokens == len(frame)
+        nmi = normalized_mutual_info_score(frame["label"], frame["token"])
+        assert table.token_identity.nmi == pytest.approx(nmi)
         assert agreement.nmi > agreement.nmi_shuffled + 0.2
         assert agreement.purity > agreement.purity_shuffled + 0.2
         assert "top_label" in table.frame()

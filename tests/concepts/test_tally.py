@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clvq_lens.concepts import tally as tally_module
-from clvq_lens.concepts.tally import Tally
+from clvq_lens.concepts.tally import Tally, compact
 
 PAIRS = st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), max_size=20), max_size=6)
 
@@ -56,3 +56,10 @@ def test_three_axes_are_counted_alike():
 def test_numbers_beyond_an_axis_are_refused():
     with pytest.raises(ValueError, match="invalid entry in coordinates array"):
         Tally(2, 2).add(np.array([0]), np.array([2]))
+
+
+def test_a_compact_table_has_the_rows_and_columns_that_occur():
+    tally = Tally(9, 100)
+    assert compact(tally).shape == (0, 0)
+    tally.add(np.array([7, 2, 7]), np.array([50, 3, 50]))
+    assert compact(tally).tolist() == [[1, 0], [0, 2]]
