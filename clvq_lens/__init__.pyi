@@ -1,3 +1,4 @@
+from . import plots as plots
 from . import toy as toy
 from .concepts.causal import CausalFlow as CausalFlow
 from .concepts.causal import causal_flow as causal_flow
@@ -5,6 +6,10 @@ from .concepts.concept import Concept as Concept
 from .concepts.detection import Detection as Detection
 from .concepts.detection import detection as detection
 from .concepts.encoding import Encoding as Encoding
+from .concepts.flow import ConceptFlow as ConceptFlow
+from .concepts.flow import concept_flow as concept_flow
+from .concepts.sentence import SentenceFlow as SentenceFlow
+from .concepts.sentence import sentence_flow as sentence_flow
 from .concepts.table import ConceptTable as ConceptTable
 from .config import CLVQConfig as CLVQConfig
 from .config import FitConfig as FitConfig

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from clvq_lens.errors import ConfigError
 from clvq_lens.host.attach import Attachment, lenses_of
 from clvq_lens.interventions.runs import fitted
 
@@ -14,6 +15,22 @@ def fitted_chain(model: Any) -> list[Attachment]:
     """
     attachments = [fitted(lens) for lens in lenses_of(model).values()]
     return sorted(attachments, key=_place)
+
+
+def require_chain(model: Any) -> list[Attachment]:
+    """`fitted_chain`, of one quantizer at least.
+
+    Raises:
+        ConfigError: If there is none.
+        NotFittedError: If one of them has not been fitted.
+    """
+    chain = fitted_chain(model)
+    if not chain:
+        raise ConfigError(
+            "Concepts flow through quantizers, but this model has none. Attach and fit at least "
+            "one, such as model.add_clvq(4, 8).fit(texts)."
+        )
+    return chain
 
 
 def _place(attachment: Attachment) -> tuple[Any, ...]:

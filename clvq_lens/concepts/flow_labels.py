@@ -1,0 +1,94 @@
+"""Known labels along a flow: at which stage nodes tell them apart."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from clvq_lens.concepts.tally import Tally
+from clvq_lens.evaluation.agreement import Agreement, agreement
+from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
+from clvq_lens.training.tokens import TokenBatch
+
+_MAX_LABELS = 2**20
+
+
+class StageLabels:
+    """Counts of (token, node, label) at every stage.
+
+    Args:
+        labels: For each document, one label for every real token.
+        d_vocab: Size of the vocabulary.
+        stages: Name and number of nodes of every stage but that of the tokens.
+    """
+
+    def __init__(
+        self, labels: TokenLabels, d_vocab: int, stages: Sequence[tuple[str, int]]
+    ) -> None:
+        self._labels = DocumentLabels(labels)
+        self._numbers: dict[str, int] = {}
+        self._tallies = {name: Tally(d_vocab, size, _MAX_LABELS) for name, size in stages}
+        self._n_documents = 0
+
+    def add(
+        self,
+        batch: TokenBatch,
+        tokens: Int[np.ndarray, " n"],
+        nodes: Sequence[Int[np.ndarray, " n"]],
+    ) -> None:
+        """Counts a batch.
+
+        Args:
+            batch: Whose real tokens come row by row.
+            tokens: Their ids.
+            nodes: Their nodes at every stage.
+
+        Raises:
+            DataError: If a document has not one label for each real token.
+        """
+        names: list[str] = []
+        for row, document in enumerate(batch.documents):
+            names += self._labels.of(document, int(batch.mask[row].sum()))
+        numbers = [self._numbers.setdefault(name, len(self._numbers)) for name in names]
+        self._n_documents = max(self._n_documents, 1 + max(batch.documents))
+        for tally, stage in zip(self._tallies.values(), nodes, strict=True):
+            tally.add(tokens, stage, np.array(numbers, dtype=np.int64))
+
+    def agreements(self, seed: int) -> Iterator[tuple[str, bool, Agreement]]:
+        """Name of the stage, whether of ambiguous tokens alone, and agreement; tokens first.
+
+        Raises:
+            DataError: If there are labels for more documents than there were.
+        """
+        self._labels.check_number(self._n_documents)
+        for index, (name, tally) in enumerate(self._tallies.items()):
+            (tokens, nodes, labels), counts = tally.entries()
+            ambiguous = _labels_of_each(tokens, labels) > 1
+            stages = [("token", tokens), (name, nodes)]
+            for stage, here in stages if index == 0 else stages[1:]:
+                for chosen in (np.ones_like(ambiguous), ambiguous):
+                    found = agreement(
+                        _table(here[chosen], labels[chosen], counts[chosen]), seed=seed
+                    )
+                    if found is not None:
+                        yield stage, chosen is ambiguous, found
+
+
+def _labels_of_each(
+    tokens: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, " n"]:
+    """How many labels the token of each entry has."""
+    pairs = np.unique(np.stack([tokens, labels]), axis=1)
+    distinct, n_labels = np.unique(pairs[0], return_counts=True)
+    return n_labels[np.searchsorted(distinct, tokens)]
+
+
+def _table(
+    nodes: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], counts: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, "nodes labels"]:
+    """Counts of (node, label), for those that occur."""
+    distinct_nodes, row = np.unique(nodes, return_inverse=True)
+    distinct_labels, column = np.unique(labels, return_inverse=True)
+    table = np.zeros((len(distinct_nodes), len(distinct_labels)), dtype=np.int64)
+    np.add.at(table, (row, column), counts)
+    return table

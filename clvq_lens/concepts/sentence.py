@@ -1,0 +1,146 @@
+"""The flow of one text: which concept each token is in at every quantizer, and its effect."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clvq_lens.concepts.chain import require_chain
+from clvq_lens.concepts.encoding import batch_codes
+from clvq_lens.concepts.stage_names import CodeNames, names_by_stage
+from clvq_lens.errors import DataError
+from clvq_lens.host.attach import lenses_of
+from clvq_lens.interventions.metrics import LogitsFunction, Metric, name_of
+from clvq_lens.interventions.sweep import ablation_sweep, token_labels
+from clvq_lens.plots.sentence import plot_sentence
+from clvq_lens.training.documents import Data
+from clvq_lens.training.tokens import TokenBatch, one_batch
+
+
+@dataclass(frozen=True)
+class SentenceFlow:
+    """The codes of one text, at every quantizer of a model.
+
+    Attributes:
+        quantizers: Their names, in order of depth.
+        tokens: What stands at each position.
+        codes: The code of each token, -1 for special tokens.
+        metric: The name of the metric; None: no effects were measured.
+        effects: What ablating that code at that position changes the metric by; NaN for special
+            tokens.
+    """
+
+    quantizers: tuple[str, ...]
+    tokens: tuple[str, ...]
+    codes: Int[np.ndarray, "quantizer pos"]
+    metric: str | None = None
+    effects: Float[np.ndarray, "quantizer pos"] | None = None
+
+    def frame(self, labels: Mapping[str, CodeNames] | CodeNames | None = None) -> pd.DataFrame:
+        """One row for each quantizer and token; the code is -1 for special tokens.
+
+        Args:
+            labels: Names of codes, as for `plot`.
+        """
+        n_quantizers, n_tokens = self.codes.shape
+        frame = pd.DataFrame(
+            {
+                "quantizer": np.repeat(np.array(self.quantizers, dtype=object), n_tokens),
+                "position": np.tile(np.arange(n_tokens), n_quantizers),
+                "token": self.tokens * n_quantizers,
+                "code": self.codes.ravel(),
+            }
+        )
+        if self.effects is not None:
+            frame["effect"] = self.effects.ravel()
+        if labels is not None:
+            names = names_by_stage(labels, self.quantizers)
+            pairs = zip(frame["quantizer"], frame["code"], strict=True)
+            frame["label"] = [names.get(quantizer, {}).get(code, "") for quantizer, code in pairs]
+        return frame
+
+    def plot(self, labels: Mapping[str, CodeNames] | CodeNames | None = None) -> go.Figure:
+        """Tokens across and quantizers up, each cell its concept, effects on hover.
+
+        Args:
+            labels: Names of codes, for each quantizer by its name: ``{"0-1": {17: "animals"}}``.
+                With a single quantizer, also its names alone.
+        """
+        return plot_sentence(self.frame(labels or {}), metric=self.metric or "")
+
+
+def sentence_flow(
+    model: Any,
+    text: str | Tensor,
+    *,
+    metric: Metric | LogitsFunction | None = None,
+    progress: bool = False,
+) -> SentenceFlow:
+    """The concept of each token of one text, from quantizer to quantizer.
+
+    Args:
+        model: A model with one fitted quantizer or several.
+        text: One text, or its tokens.
+        metric: If given, every code is ablated at every position, one at a time, in the model:
+            `logit_diff`, `probability`, `loss`, `kl`, or any function of logits that returns one
+            number.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Codes and effects, with ``.frame()`` and ``.plot()``.
+
+    Raises:
+        ConfigError: If no quantizer is on the model.
+        NotFittedError: If one of them has not been fitted.
+        DataError: If there is not exactly one text.
+        MetricError: If the metric does not return one number.
+
+    Example:
+        >>> cl.sentence_flow(model, "The film was", metric=cl.kl()).plot()  # doctest: +SKIP
+    """
+    chain = require_chain(model)
+    host = chain[0].host
+    batch = one_batch(host, text)
+    if len(batch.tokens) != 1:
+        raise DataError(
+            f"There are {len(batch.tokens)} texts, and the flow is that of one. Pass texts[0]."
+        )
+    codes = []
+    for attachment in chain:
+        attachment.quantizer.eval()
+        found = batch_codes(host, attachment.quantizer, attachment.source, batch).cpu()
+        codes.append(found[0].masked_fill(~batch.mask[0], -1).numpy())
+    effects = None
+    if metric is not None:
+        effects = np.stack(
+            [_effects(model, each.name, text, batch, metric, progress) for each in chain]
+        )
+    return SentenceFlow(
+        quantizers=tuple(attachment.name for attachment in chain),
+        tokens=token_labels(batch, host),
+        codes=np.stack(codes),
+        metric=None if metric is None else name_of(metric),
+        effects=effects,
+    )
+
+
+def _effects(
+    model: Any,
+    name: str,
+    text: Data,
+    batch: TokenBatch,
+    metric: Metric | LogitsFunction,
+    progress: bool,
+) -> Float[np.ndarray, " pos"]:
+    """What ablating the code of each position does, through one quantizer."""
+    lens = lenses_of(model)[name]
+    sweep = ablation_sweep(lens, text, metric, by_position=True, progress=progress)
+    effects = np.full(batch.tokens.shape[1], np.nan)
+    for position, value in zip(sweep.positions or (), sweep.values, strict=True):
+        effects[position] = value - sweep.unedited
+    return effects
