@@ -1,15 +1,19 @@
 """Encoding: the code of every token of some texts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from clvq_lens.config import LongTexts
+from clvq_lens.errors import PositionError
 from clvq_lens.host.protocol import Host
+from clvq_lens.plots.strip import plot_token_strip
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.activations import check_finite
 from clvq_lens.training.documents import Data, open_documents
@@ -45,6 +49,24 @@ class Encoding:
                 "code": self.codes[self.mask].tolist(),
             }
         )
+
+    def plot(self, row: int = 0, labels: Mapping[int, str] | None = None) -> go.Figure:
+        """The tokens of one row as running text, coloured by concept.
+
+        Args:
+            row: Which one; negative numbers count from the end.
+            labels: What codes mean, such as ``lens.concepts(texts).labels()``.
+
+        Raises:
+            PositionError: If there is no such row.
+        """
+        if not -len(self.strings) <= row < len(self.strings):
+            raise PositionError(
+                f"There is no row {row}; these are {len(self.strings)} rows. "
+                f"Choose 0 to {len(self.strings) - 1}."
+            )
+        strings = self.strings[row]
+        return plot_token_strip(strings, self.codes[row, : len(strings)].tolist(), labels)
 
 
 def encode(

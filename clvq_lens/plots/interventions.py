@@ -77,7 +77,7 @@ def plot_ablations_by_position(
         shown["code"], shown["position"], shown["effect"], strict=True
     ):
         effects[order[code], position] = effect
-    labels = dict(zip(shown["code"], _names(shown), strict=True))
+    labels = dict(zip(frame["code"], _names(frame), strict=True))
     names = [labels[code] for code in codes]
     title = "Effect of ablating each code at each position"
     return _heatmap(
@@ -196,6 +196,7 @@ def _heatmap(
     """Rows against tokens, in diverging colours around zero."""
     largest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     names = [f"{position} {visible(token)}" for position, token in enumerate(tokens)]
+    inner = max(24 * len(rows), 110)  # pixels, about
     figure = go.Figure(
         go.Heatmap(
             z=values,
@@ -212,16 +213,19 @@ def _heatmap(
             + ("<br>%{customdata}" if details is not None else "")
             + "<extra></extra>",
             colorbar={
-                **{"orientation": "h", "lenmode": "pixels", "len": 280, "thickness": 12},
-                **{"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "outlinewidth": 0},
-                "title": {"text": _wrapped(bar, 90), "side": "top", "font": {"size": 14}},
+                **{"lenmode": "pixels", "len": min(240, inner), "y": 1, "yanchor": "top"},
+                **{"thickness": 14, "outlinewidth": 0, "nticks": 5},
             },
         )
     )
     figure.update_yaxes(range=[len(rows) - 0.5, -0.5], title_text=y, showgrid=False)
     figure.update_xaxes(title_text="position and token", tickangle=-60, showgrid=False)
-    figure = themed(figure, title=plain(title), height=300 + max(24 * len(rows), 60))
-    return figure.update_layout(margin_t=130)
+    figure.add_annotation(
+        **{"x": 0, "y": 1, "xref": "paper", "yref": "paper", "xanchor": "left"},
+        **{"yanchor": "bottom", "yshift": 6, "showarrow": False, "align": "left"},
+        text=f"colour: {plain(bar)}",
+    )
+    return themed(figure, title=plain(title), height=240 + inner)
 
 
 def _numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
