@@ -1,4 +1,4 @@
-"""The command line: ``clvq-lens demo`` and ``clvq-lens fit``.
+"""The command line: ``clvq-lens demo``, ``clvq-lens fit`` and ``clvq-lens report``.
 
 Heavy packages are imported inside the commands, so that ``--help`` answers at once.
 """
@@ -53,10 +53,10 @@ def fit(
     seed: Annotated[int, typer.Option(help="Of the one generator.")] = 0,
 ) -> None:
     """Fit a quantizer between two layers of a model, evaluate it and save everything."""
-    from clvq_lens.workflow import load_model, run_fit
+    from clvq_lens.workflow import run_fit
 
     run_fit(
-        load_model(model, device),
+        model,
         int(source) if source.isdecimal() else source,
         int(target) if target.isdecimal() else target,
         data,
@@ -69,7 +69,28 @@ def fit(
             "long_texts": long_texts,
             "seed": seed,
         },
+        device=device,
     )
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder that fit or demo wrote.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Held-out texts; default: those of the run.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The page; default: report.html in the folder.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="TransformerLens model name; default: that of the run.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cuda; default: the model's.")] = None,
+) -> None:
+    """Write one page with everything that was found, to read or to send to a colleague."""
+    from clvq_lens.workflow import run_report
+
+    run_report(run, data=data, out=out, model=model, device=device)
 
 
 def main(*args: Any) -> None:

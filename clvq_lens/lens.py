@@ -27,6 +27,8 @@ from clvq_lens.interventions.edits import (
     code_numbers,
 )
 from clvq_lens.interventions.positions import At
+from clvq_lens.page.contents import gather
+from clvq_lens.page.write import check_path, write_page
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.files import save
 from clvq_lens.training.documents import Data
@@ -58,8 +60,8 @@ def add_clvq(
         **options: Options of `CLVQConfig` by name.
 
     Returns:
-        The lens, with the verbs: fit, encode, evaluate, concepts, edit, project_out, splice,
-        save, remove.
+        The lens, with the verbs: fit, encode, evaluate, concepts, report, edit, project_out,
+        splice, save, remove.
 
     Raises:
         HookNotFoundError: If a layer or hook point does not exist.
@@ -256,6 +258,56 @@ class Lens:
             seed=seed,
             progress=progress,
         )
+
+    def report(
+        self,
+        data: Data,
+        path: str | Path,
+        *,
+        labels: TokenLabels | None = None,
+        n_examples: int = 20,
+        n_texts: int = 100,
+        concepts: ConceptTable | None = None,
+        history: History | None = None,
+        long_texts: LongTexts = "error",
+        progress: bool = True,
+    ) -> Path:
+        """Writes one self-contained page, which opens from disk without a network.
+
+        Every concept, the flow through all quantizers of the model, texts token by token,
+        evaluation and settings; ``labels``, ``n_examples`` and ``long_texts`` as for `concepts`.
+
+        Args:
+            data: Held-out texts or tokens, as for `fit`.
+            path: Of the .html file, in a folder that exists.
+            labels: Of every real token.
+            n_examples: Example contexts of each kind for each code.
+            n_texts: Texts that can be read on the page, the first ones.
+            concepts: The table, if it was made before, such as one with names.
+            history: From `fit`.
+            long_texts: What to do with a text beyond the context.
+            progress: Whether to show progress bars.
+
+        Raises:
+            NotFittedError: If a quantizer of the model has not been fitted.
+            PathError: If nothing can be written at the path.
+        """
+        self.quantizer.require_fitted()
+        self.attachment.require_attached()
+        path = check_path(path)  # before anything that takes long
+        contents = gather(
+            self.model,
+            self.name,
+            data,
+            labels=labels,
+            n_examples=n_examples,
+            n_texts=n_texts,
+            concepts=concepts,
+            history=history,
+            long_texts=long_texts,
+            progress=progress,
+        )
+        return write_page(path, contents)
 
     @contextmanager
     def splice(self) -> Iterator["Lens"]:

@@ -9,16 +9,18 @@ from rich.console import Console
 from rich.table import Table
 
 from clvq_lens import toy
-from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.config import FitConfig
+from clvq_lens.errors import DataError
+from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.evaluation.report import Report
 from clvq_lens.host.loading import load_pretrained
 from clvq_lens.lens import Lens, add_clvq
-from clvq_lens.plots.concepts import plot_concepts, plot_usage
-from clvq_lens.plots.evaluation import plot_cross_entropy, plot_recovery
-from clvq_lens.plots.page import write_page
+from clvq_lens.page.contents import gather
+from clvq_lens.page.write import check_path, write_page
+from clvq_lens.quantizer.files import load
 from clvq_lens.training.documents import Data, Split, open_documents
 from clvq_lens.training.history import History
+from clvq_lens.training.run import Run, read_history, read_run, write_history, write_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,19 @@ class Demo:
 DEMO = Demo()
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Data that a quantizer is evaluated on.
+
+    Attributes:
+        data: Not those that it was fitted on.
+        labels: Of every real token, if known.
+    """
+
+    data: Data
+    labels: TokenLabels | None = None
+
+
 def load_model(name: str, device: str | None) -> Any:
     """A pretrained model by its TransformerLens name, or the toy model."""
     return toy.load(n_texts=1).model if name == "toy" else load_pretrained(name, device)
@@ -47,71 +62,147 @@ def run_demo(out: Path, *, seed: int) -> Report:
     console = Console()
     console.print("[bold]The toy world:[/] a small language model whose true concepts are known.")
     model, texts = toy.load(n_texts=DEMO.n_texts)
-    held_out = toy.generate(DEMO.n_held_out, seed=DEMO.held_out_seed)
+    run = Run(
+        model="toy",
+        data=None,
+        held_out=None,
+        toy_texts=(DEMO.n_held_out, DEMO.held_out_seed),
+        fit=FitConfig(n_tokens=DEMO.n_tokens, seed=seed),
+    )
     lens = add_clvq(model, DEMO.source, DEMO.target, n_codes=DEMO.n_codes)
     try:
-        history = lens.fit(texts, n_tokens=DEMO.n_tokens, seed=seed)
-        report = lens.evaluate(held_out, labels=toy.labels(held_out))
-        write_results(lens, history, report, lens.concepts(held_out), out, console)
+        history = lens.fit(texts, run.fit)
+        return write_results(lens, run, history, held_out_of(run), out, console)
     finally:
         lens.remove()
-    return report
 
 
 def run_fit(
-    model: Any,
+    model: str,
     source: int | str,
     target: int | str,
-    data: Data,
+    data: Path,
     out: Path,
     *,
-    held_out: Data | None,
+    held_out: Path | None,
     options: dict[str, Any],
     fit_options: dict[str, Any],
+    device: str | None = None,
 ) -> Report:
     """Fits on a user's data and writes the results."""
-    config = FitConfig().replace(**fit_options)
-    lens = add_clvq(model, source, target, **options)
-    history = lens.fit(data, config)
+    run = Run(
+        model=model,
+        data=str(data.absolute()),
+        held_out=None if held_out is None else str(held_out.absolute()),
+        toy_texts=None,
+        fit=FitConfig().replace(**fit_options),
+    )
+    lens = add_clvq(load_model(model, device), source, target, **options)
+    history = lens.fit(data, run.fit)
     lens.save(out)  # first of all: what follows can be done again
-    if held_out is None:
-        split = Split(open_documents(data), config.held_out_fraction)
-        held_out = list(split.held_out()) or data
-    report = lens.evaluate(held_out, long_texts=config.long_texts)
-    concepts = lens.concepts(held_out, long_texts=config.long_texts)
-    write_results(lens, history, report, concepts, out, Console())
-    return report
+    return write_results(lens, run, history, held_out_of(run), out, Console())
+
+
+def run_report(
+    folder: Path,
+    *,
+    data: Path | None = None,
+    out: Path | None = None,
+    model: str | None = None,
+    device: str | None = None,
+) -> Path:
+    """Writes the page of a run again.
+
+    Args:
+        folder: Written by `run_fit` or `run_demo`.
+        data: Held-out texts; None: those of the run.
+        out: Of the page; None: report.html in the folder.
+        model: Name to load it by; None: that of the run.
+        device: Of the model; None: its own choice.
+
+    Raises:
+        FileFormatError: If the folder is no run.
+        DataError: If the run's data are no longer where they were.
+    """
+    run, quantizer = read_run(folder), load(folder)
+    path = check_path(folder / "report.html" if out is None else out)
+    held_out = held_out_of(run) if data is None else HeldOut(data=data)
+    lens = add_clvq(load_model(model or run.model, device), quantizer=quantizer)
+    try:
+        contents = gather(
+            lens.model,
+            lens.name,
+            held_out.data,
+            labels=held_out.labels,
+            history=read_history(folder / "history.csv", run),
+            fit=run.fit,
+            long_texts=run.fit.long_texts,
+        )
+    finally:
+        lens.remove()
+    path = write_page(path, contents)
+    Console().print(f"Open [bold]{path}[/] in a browser.")
+    return path
+
+
+def held_out_of(run: Run) -> HeldOut:
+    """The data that a run is evaluated on.
+
+    Raises:
+        DataError: If they are no longer where they were.
+    """
+    if run.toy_texts is not None:
+        n_texts, seed = run.toy_texts
+        texts = toy.generate(n_texts, seed=seed)
+        return HeldOut(data=texts, labels=toy.labels(texts))
+    path = Path(run.held_out or run.data or "")
+    if not path.is_file():
+        raise DataError(
+            f"The data of this run were in {path}, where there is no file now. Pass them: --data."
+        )
+    if run.held_out is not None:
+        return HeldOut(data=path)
+    kept = list(Split(open_documents(path), run.fit.held_out_fraction).held_out())
+    return HeldOut(data=kept or path)
 
 
 def write_results(
     lens: Lens,
+    run: Run,
     history: History,
-    report: Report,
-    concepts: ConceptTable,
+    held_out: HeldOut,
     out: Path,
     console: Console,
-) -> None:
-    """Prints the report; writes quantizer, tables and an interactive page."""
+) -> Report:
+    """Evaluates; prints the report; writes quantizer, tables and the page."""
+    long_texts = run.fit.long_texts
     lens.save(out)
-    history.frame().to_csv(out / "history.csv", index=False)
+    write_run(out, run, history)
+    write_history(out / "history.csv", history)
+    report = lens.evaluate(held_out.data, labels=held_out.labels, long_texts=long_texts)
     report.frame().to_csv(out / "report.csv", index=False)
+    concepts = lens.concepts(held_out.data, labels=held_out.labels, long_texts=long_texts)
     concepts.frame().to_csv(out / "concepts.csv", index=False)
-    figures = [
-        history.plot(),
-        plot_cross_entropy(report.frame()),
-        plot_usage(concepts.frame()["usage"].to_numpy()),
-        plot_concepts(concepts.frame()),
-    ]
     title = f"{lens.name}, {report.n_tokens:,} held-out tokens"
     print_table(console, title, _with_intervals(report.frame()))
     if report.recovery is not None:
         recovery = report.recovery.frame()
         recovery.to_csv(out / "recovery.csv", index=False)
-        figures.insert(1, plot_recovery(recovery))
         print_table(console, "Do codes recover the true concepts?", recovery)
-    title = f"{lens.host.cfg.model_name}: concepts from {lens.source} to {lens.target}"
-    page = write_page(out / "index.html", title, figures)
+    contents = gather(
+        lens.model,
+        lens.name,
+        held_out.data,
+        labels=held_out.labels,
+        history=history,
+        fit=run.fit,
+        long_texts=long_texts,
+        concepts=concepts,
+        report=report,
+    )
+    page = write_page(out / "index.html", contents)
     console.print(f"Quantizer and tables are in [bold]{out}[/]; open [bold]{page}[/] in a browser.")
+    return report
 
 
 def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:

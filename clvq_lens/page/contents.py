@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from clvq_lens.concepts.chain import fitted_chain
 from clvq_lens.concepts.encoding import Encoding, encode
 from clvq_lens.concepts.flow import ConceptFlow, concept_flow
 from clvq_lens.concepts.survey import concept_table
@@ -113,7 +114,7 @@ def gather(
         quantizer=lens.quantizer,
         concepts=concepts,
         report=report,
-        flow=concept_flow(model, data, **options),
+        flow=concept_flow(model, data, labels=labels, **options),
         layers=tuple(_layers(host, first, long_texts)),
         history=history,
         fit=fit,
@@ -121,8 +122,6 @@ def gather(
 
 
 def _layers(host: Host, texts: Data, long_texts: LongTexts) -> Iterator[Layer]:
-    """Every fitted quantizer of the model, in the order in which a pass reaches them."""
-    fitted = [lens for lens in lenses_of(host.model).values() if lens.quantizer.fitted]
-    for lens in sorted(fitted, key=lambda lens: (host.depth(lens.source), lens.name)):
-        encoding = encode(host, lens.quantizer, lens.source, texts, long_texts=long_texts)
-        yield Layer(name=lens.name, source=lens.source, target=lens.target, encoding=encoding)
+    for part in fitted_chain(host.model):
+        encoding = encode(host, part.quantizer, part.source, texts, long_texts=long_texts)
+        yield Layer(name=part.name, source=part.source, target=part.target, encoding=encoding)

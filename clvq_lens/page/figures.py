@@ -1,30 +1,42 @@
 """The figures of a page, as specifications that plotly.js draws when their view is shown."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import plotly.graph_objects as go
 
 from clvq_lens.page.contents import Contents
+from clvq_lens.plots.codebook import plot_codebook
 from clvq_lens.plots.concepts import plot_usage
 from clvq_lens.plots.evaluation import plot_cross_entropy, plot_recovery
 
+_TITLE = 30  # pixels that a title takes
 
-def figures(contents: Contents) -> dict[str, Any]:
-    """Every figure by name."""
+
+def figures(contents: Contents, names: Mapping[str, Mapping[int, str]]) -> dict[str, Any]:
+    """Every figure by name.
+
+    Args:
+        contents: Of the page.
+        names: What the codes of each quantizer mean, by its name.
+    """
     report, table = contents.report, contents.concepts
-    usage = contents.concepts.frame().sort_values("code")["usage"].to_numpy()
+    usage = table.frame().sort_values("code")["usage"].to_numpy()
     found = {"usage": plot_usage(usage)}
+    vectors = contents.quantizer.codebook.vectors.float().cpu().numpy()
+    found["codebook"] = plot_codebook(vectors, usage, table.labels())
     if contents.history is not None and contents.history.records:
         found["history"] = contents.history.plot()
     if report.ce_clean is not None:
         found["cross_entropy"] = plot_cross_entropy(report.frame())
     if report.recovery is not None:
         found["recovery"] = plot_recovery(report.recovery.frame())
-    found["flow"] = contents.flow.plot({contents.name: table.labels()})
+    found["flow"] = contents.flow.plot(names)
     return {name: _specification(figure) for name, figure in found.items()}
 
 
 def _specification(figure: go.Figure) -> dict[str, Any]:
-    """Data and layout; a figure's own title is left out, because the page has headings."""
+    """Data and layout, without the title: the page has headings."""
+    figure.update_layout(title=None, margin_t=max(0, figure.layout.margin.t - _TITLE))
     return json.loads(figure.to_json())  # pyright: ignore[reportArgumentType]

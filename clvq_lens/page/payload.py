@@ -10,13 +10,19 @@ from typing import Any
 import pandas as pd
 
 from clvq_lens.concepts.concept import Concept, Counted, Example, Unembedded
+from clvq_lens.concepts.flow import ConceptFlow
 from clvq_lens.evaluation.report import Report
 from clvq_lens.page.contents import Contents, Layer
 from clvq_lens.page.figures import figures
+from clvq_lens.plots.theme import CONCEPT_COLOURS
 
 _DIGITS = 5  # of a number on the page
 _PACKAGES = ("clvq-lens", "torch", "transformer-lens", "transformers", "plotly")
 _N_LABEL = 3  # commonest tokens that stand for a code of another quantizer
+_N_FLOW_ROWS = 20
+
+Names = dict[str, dict[int, str]]
+"""What the codes of each quantizer mean, by its name."""
 
 
 def payload(contents: Contents) -> dict[str, Any]:
@@ -26,6 +32,10 @@ def payload(contents: Contents) -> dict[str, Any]:
     model = origin.model_name if origin else "a model"
     source, target = (origin.source, origin.target) if origin else ("", "")
     table = contents.concepts
+    names = {
+        layer.name: table.labels() if layer.name == contents.name else commonest_tokens(layer)
+        for layer in contents.layers
+    }
     return {
         "title": f"{model}: concepts from {source} to {target}",
         "model": model,
@@ -35,26 +45,21 @@ def payload(contents: Contents) -> dict[str, Any]:
         "n_tokens": table.n_tokens,
         "token_entropy": _number(table.token_entropy),
         "position_entropy": _number(table.position_entropy),
+        "colours": list(CONCEPT_COLOURS),
         "tiles": _tiles(contents.report),
         "codes": [_code(concept) for concept in table],
-        "layers": [_layer(layer, contents) for layer in contents.layers],
+        "layers": [_layer(layer, contents.name, names) for layer in contents.layers],
         "texts": _texts(contents.layers),
-        "figures": figures(contents),
-        "flow": _table(contents.flow.summary()),
-        "evaluation": {
-            "metrics": _table(contents.report.frame()),
-            "recovery": _table(contents.report.recovery.frame())
-            if contents.report.recovery
-            else None,
-            "agreement": _table(table.agreement.frame()) if table.agreement else None,
-        },
+        "figures": figures(contents, names),
+        "flow": _flow(contents.flow, names),
+        "evaluation": _evaluation(contents),
         "settings": _settings(contents),
     }
 
 
 def _number(value: Any) -> Any:
     """A number with as many digits as are shown; None where there is none."""
-    if isinstance(value, bool | int | str) or value is None:
+    if isinstance(value, bool | int | str | list) or value is None:
         return value
     value = float(value)
     return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
@@ -107,20 +112,14 @@ def _unembedded(vector: Unembedded | None) -> dict[str, Any] | None:
 # ---- texts ---------------------------------------------------------------------------------------
 
 
-def _layer(layer: Layer, contents: Contents) -> dict[str, Any]:
-    own = layer.name == contents.name
-    labels = contents.concepts.labels() if own else commonest_tokens(layer)
-    return {
-        "name": layer.name,
-        "source": layer.source,
-        "target": layer.target,
-        "own": own,
-        "labels": {} if own else {str(code): label for code, label in labels.items()},
-    }
+def _layer(layer: Layer, name: str, names: Names) -> dict[str, Any]:
+    own = layer.name == name  # its codes are named with their concepts
+    labels = {} if own else {str(code): label for code, label in names[layer.name].items()}
+    return {"name": layer.name, "own": own, "labels": labels}
 
 
 def commonest_tokens(layer: Layer) -> dict[int, str]:
-    """A short name for the codes of a quantizer: their commonest tokens in the texts of the page."""
+    """A short name for each code of a quantizer: its commonest tokens in the texts of the page."""
     counts: dict[int, Counter[str]] = {}
     for row, strings in enumerate(layer.encoding.strings):
         for code, string in zip(layer.encoding.codes[row].tolist(), strings, strict=False):
@@ -144,7 +143,36 @@ def _texts(layers: Sequence[Layer]) -> list[dict[str, Any]]:
     return list(texts.values())
 
 
-# ---- numbers and settings ------------------------------------------------------------------------
+# ---- flow and numbers ----------------------------------------------------------------------------
+
+
+def _flow(flow: ConceptFlow, names: Names) -> dict[str, Any]:
+    events = flow.events(names).head(_N_FLOW_ROWS)
+    if not events.empty:
+        for codes, label in (("codes", "label"), ("next_codes", "next_label")):
+            numbers = (" | ".join(map(str, row)) for row in events[codes])
+            events[codes] = [f"{n}: {text}" for n, text in zip(numbers, events[label], strict=True)]
+    paths = flow.paths(_N_FLOW_ROWS)
+    for stage in flow.stages:
+        if stage.kind == "codes":
+            own = names.get(stage.name, {})
+            paths[stage.name] = [[code, own.get(code, "")] for code in paths[stage.name].tolist()]
+    ids = [f"{stage.name}_id" for stage in flow.stages if stage.kind != "codes"]
+    return {
+        "summary": _table(flow.summary().dropna(axis="columns", how="all")),
+        "events": _table(events.drop(columns=["label", "next_label"])),
+        "paths": _table(paths.drop(columns=[*ids, "at_most"])),
+        "agreement": None if flow.agreements is None else _table(flow.agreement()),
+    }
+
+
+def _evaluation(contents: Contents) -> dict[str, Any]:
+    recovery, agreement = contents.report.recovery, contents.concepts.agreement
+    return {
+        "metrics": _table(contents.report.frame()),
+        "recovery": None if recovery is None else _table(recovery.frame()),
+        "agreement": None if agreement is None else _table(agreement.frame()),
+    }
 
 
 def _table(frame: pd.DataFrame) -> dict[str, Any]:

@@ -6,18 +6,20 @@ const KINDS = [
   ["random", "Random", "drawn from all of its tokens"],
 ];
 
+const TOKEN_COLUMNS = [["", "token"], ["", "bars"], ["tokens", "count"], ["share", "share"], ["lift", "lift"]];
+
 const tokenTable = (title, note, tokens, strength) => {
   const largest = Math.max(...tokens.map(strength)) || 1;
   const row = (token) => el("tr", {},
     el("td", { class: "token" }, title === "Labels" ? token[0] : chip(token[0])),
     el("td", { class: "bars" }, bar(strength(token) / largest)),
-    el("td", { class: "number" }, count(token[1])),
-    el("td", { class: "number" }, percent(token[2])),
-    el("td", { class: "number" }, `\u00d7${short(token[3])}`));
+    el("td", { class: "number count" }, count(token[1])),
+    el("td", { class: "number share" }, percent(token[2])),
+    el("td", { class: "number lift" }, `\u00d7${short(token[3])}`));
   return tokens.length ? el("section", {},
     el("h2", {}, title, el("small", {}, note)),
     el("table", { class: "tokens" },
-      el("thead", {}, el("tr", {}, ["", "", "tokens", "share", "lift"].map((name) => el("th", { scope: "col" }, name)))),
+      el("thead", {}, el("tr", {}, TOKEN_COLUMNS.map(([name, kind]) => el(name ? "th" : "td", { scope: name ? "col" : null, class: kind }, name)))),
       el("tbody", {}, tokens.map(row)))) : null;
 };
 
@@ -31,13 +33,15 @@ const logits = (title, vector) => {
     el("div", { class: "pair" }, listed("promoted", vector.promoted), listed("suppressed", vector.suppressed)));
 };
 
-const example = (code) => ([document, position, before, token, after, distance, margin]) =>
-  el("li", { title: `distance ${short(distance)}, margin ${short(margin)} (mean distance of all tokens: 1)` },
-    el("span", { class: "before" }, el("span", {}, oneLine(before))),
-    el("span", { class: "after" }, el("mark", { style: tinted(code) }, oneLine(token)), oneLine(after)),
+const example = (code) => ([document, position, before, token, after, distance, margin]) => {
+  const [space, word] = splitSpace(token);
+  return el("li", { title: `distance ${short(distance)}, margin ${short(margin)} (mean distance of all tokens: 1)` },
+    el("span", { class: "before" }, el("span", {}, oneLine(before + space))),
+    el("span", { class: "after" }, el("mark", { style: tinted(code) }, oneLine(word)), oneLine(after)),
     texts.has(document)
       ? el("a", { class: "where", href: `#text=${document}&code=${code}`, "aria-label": `text ${document}, position ${position}` }, `text ${document}`)
       : el("span", { class: "where" }, `text ${document}`));
+};
 
 const exampleLists = (concept) => KINDS.filter(([kind]) => concept[kind].length).map(([kind, title, note]) =>
   el("section", { class: kind },
@@ -75,7 +79,7 @@ const codeView = (code) => {
     title: `Code ${code}`,
     node: el("article", {},
       el("div", { class: "steps" }, el("a", { href: "#codes" }, "All concepts"), el("nav", { "aria-label": "Previous and next code" }, step(before, "prev", "Previous code"), step(after, "next", "Next code"))),
-      el("h1", { tabindex: "-1" }, el("span", { class: "dot", style: tinted(code), "aria-hidden": "true" }), `Code ${code} `, el("span", { class: "label" }, shownLabel(concept))),
+      el("h1", { tabindex: "-1" }, el("span", { class: "dot", style: tinted(code), "aria-hidden": "true" }), el("span", { class: "title" }, `Code ${code}`), " ", el("span", { class: "label" }, shownLabel(concept))),
       concept.usage ? null : el("p", { class: "lead" }, "No token of these data chose this code."),
       facts(concept),
       el("div", { class: "columns" },

@@ -11,14 +11,22 @@ const COLUMNS = [
   { key: "share", title: "share", down: true, of: (c) => c.share, cell: (c) => c.usage ? [bar(c.share / LARGEST_SHARE), percent(c.share)] : "" },
   { key: "tokens", title: "commonest", of: (c) => c.tokens.map((t) => t[0]).join(" ").trim().toLowerCase(), cell: (c) => tokenList(c.tokens) },
   { key: "distinctive", title: "by lift", down: true, of: (c) => c.distinctive.length ? c.distinctive[0][3] : null, cell: (c) => tokenList(c.distinctive) },
-  { key: "label", title: "label", down: true, of: (c) => c.labels.length ? c.labels[0][2] : null, cell: (c) => c.labels.length ? `${c.labels[0][0]} ${percent(c.labels[0][2])}` : "", shown: () => concepts.some((c) => c.labels.length) },
-  { key: "entropy", title: "entropy", note: "Entropy over tokens, in nats: 0 is a single token", of: (c) => c.usage ? c.token_entropy : null, cell: (c) => c.usage ? short(c.token_entropy) : "" },
+  { key: "label", title: "label", down: true, of: (c) => c.labels.length ? c.labels[0][2] : null, cell: (c) => c.labels.length ? [c.labels[0][0], " ", el("small", {}, percent(c.labels[0][2]))] : "", shown: () => concepts.some((c) => c.labels.length) },
+  { key: "entropy", title: "entropy", down: true, note: "Entropy over tokens, in nats: 0 is a single token", of: (c) => c.usage ? c.token_entropy : null, cell: (c) => c.usage ? c.token_entropy.toFixed(2) : "" },
   { key: "example", title: "typical context", of: null, cell: (c) => examplesOf(c) ? context(examplesOf(c)) : "" },
 ].filter((column) => !column.shown || column.shown());
 
+const N_BEFORE = 16;  // characters
+
 const LARGEST_SHARE = Math.max(...concepts.map((concept) => concept.share)) || 1;
 
-const context = (example) => el("span", { class: "context" }, oneLine(example[2]), el("mark", {}, oneLine(example[3])), oneLine(example[4]));
+// Short on the left, so that the marked token can be seen.
+const context = (example) => {
+  const [space, word] = splitSpace(example[3]);
+  const before = [...oneLine(example[2] + space)];
+  const start = before.length > N_BEFORE ? "\u2026" + before.slice(-N_BEFORE).join("") : before.join("");
+  return el("span", { class: "context" }, start, el("mark", {}, oneLine(word)), oneLine(example[4]));
+};
 
 const buildRow = (concept) => {
   const row = el("tr", { "data-item": true, "data-code": concept.code, class: concept.usage ? "" : "unused" },

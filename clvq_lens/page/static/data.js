@@ -7,6 +7,9 @@ const texts = new Map(DATA.texts.map((text) => [text.document, text]));
 
 const labelOf = (concept) => concept.label.trim() ? concept.label : "no token in these data";
 
+// The colour of a code, the same as in the figures.
+const tinted = (code) => `--colour: ${DATA.colours[code % DATA.colours.length]}`;
+
 const codeLink = (code) => `#code=${code}`;
 
 const shownLabel = (concept) => concept.name || concept.tokens.slice(0, 3).map((token) => visible(token[0])).join(" ");

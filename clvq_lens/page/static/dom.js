@@ -35,17 +35,24 @@ const signed = (value) => `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toPrec
 
 // ---- texts -----------------------------------------------------------------------------------
 
-// White space of a token can be seen: it belongs to the token.
-const visible = (token) => token.replaceAll(" ", "\u2423").replaceAll("\n", "\u21b5").replaceAll("\t", "\u21e5");
+const MARKS = { " ": "\u2423", "\n": "\u21b5", "\t": "\u21e5" };
+
+// White space of a token can be seen, since it belongs to the token, and so can control characters.
+const visible = (token) => token.replace(/[ \p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) =>
+  MARKS[character] || `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`);
+
+// The same where only a space at an end would go unseen.
+const visibleEnds = (text) => String(text ?? "").replace(/^ +| +$/g, (spaces) => "\u2423".repeat(spaces.length)).replaceAll("\n", "\u21b5");
 
 const oneLine = (text) => text.replaceAll("\n", "\u21b5");
 
 const chip = (token) => el("span", { class: "chip" }, visible(token) || "\u2205");
 
-// Hues a golden angle apart: codes with near numbers look different.
-const hue = (code) => Math.round((code * 137.508) % 360);
-
-const tinted = (code) => `--hue: ${hue(code)}`;
+// The space before a word is no part of its mark.
+const splitSpace = (token) => {
+  const space = token.trim() ? token.match(/^\s*/)[0] : "";
+  return [space, token.slice(space.length)];
+};
 
 const bar = (fraction) =>
   el("span", { class: "bar", "aria-hidden": "true" },

@@ -23,8 +23,8 @@ const mostUsed = () => {
 };
 
 const openCode = (point) => {
-  const code = Array.isArray(point.customdata) ? point.customdata[0] : point.customdata;
-  if (concepts[code]) location.hash = codeLink(code);
+  const code = /^code (\d+)/.exec(point.hovertext || "");
+  if (code) location.hash = codeLink(Number(code[1]));
 };
 
 const overview = () => ({
@@ -39,6 +39,6 @@ const overview = () => ({
       section("Most used concepts", mostUsed(), el("p", {}, el("a", { href: "#codes" }, `All ${count(concepts.length)} codes`))),
       figure("usage", "Share of tokens of each code, the most used first") &&
         section("Usage of codes", figure("usage", "Share of tokens of each code, the most used first"))),
-    DATA.figures.codebook && section("Map of the codebook", figure("codebook", "Code vectors in two dimensions, usage as size", openCode)),
+    DATA.figures.codebook && section("Map of the codebook", el("p", { class: "note" }, "A click opens the code."), figure("codebook", "Code vectors in two dimensions, usage as size", openCode)),
     DATA.figures.history && section("Training history", figure("history", "Losses and codes in use over the training tokens"))),
 });

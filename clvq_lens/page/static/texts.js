@@ -40,11 +40,13 @@ const conceptCard = (code, n) => {
 
 const tokenNode = (token, code, show) => {
   if (code < 0) return el("span", { class: "special", title: "special token: has no concept" }, visible(token));
-  const text = token.replaceAll("\n", "\u21b5\n");
+  const [space, word] = splitSpace(token);
+  const text = word.replaceAll("\n", "\u21b5\n");
   const properties = { class: "token", style: tinted(code), "data-code": code, "aria-label": `${token.trim()}, code ${code}`, onpointerenter: () => show(code), onfocus: () => show(code) };
-  return DATA.layers[layer].own
+  const node = DATA.layers[layer].own
     ? el("a", { ...properties, href: codeLink(code) }, text)
     : el("span", { ...properties, tabindex: "0" }, text);
+  return [space, node];
 };
 
 const legend = (counts, show) => el("ul", { class: "legend" }, [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]).map(([code, n]) =>

@@ -1,0 +1,119 @@
+"""The contents of a page as plain data."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import clvq_lens as cl
+from clvq_lens.errors import ConfigError
+from clvq_lens.page.contents import Contents, gather
+from clvq_lens.page.payload import payload
+from tests.page.conftest import N_CODES
+
+
+@pytest.fixture(scope="module")
+def data(contents: Contents) -> dict:
+    return payload(contents)
+
+
+def test_numbers_stand_beside_their_baselines(data, contents):
+    tiles = {tile["name"]: tile for tile in data["tiles"]}
+    report = contents.report
+    assert tiles["FVU"]["value"] == f"{report.fvu:.3f}"
+    assert f"{report.fvu_random_codes:.3f}" in tiles["FVU"]["note"]
+    assert f"{report.ce_mean_ablated:.3f}" in tiles["cross-entropy, spliced"]["note"]
+    assert f"{report.kl_mean_ablated:.3f}" in tiles["KL(clean \u2016 spliced)"]["note"]
+    assert tiles["codes in use"]["value"] == str(N_CODES - report.n_dead_codes)
+
+
+def test_codes_are_those_of_the_table(data, contents):
+    assert [code["code"] for code in data["codes"]] == list(range(N_CODES))
+    for code, concept in zip(data["codes"], contents.concepts, strict=True):
+        assert code["usage"] == concept.usage
+        assert [token[0] for token in code["tokens"]] == [t.text for t in concept.tokens]
+        assert [row[2:5] for row in code["random"]] == [
+            [e.before, e.token, e.after] for e in concept.random
+        ]
+
+
+def test_texts_have_a_code_for_every_token_in_every_layer(data, contents):
+    assert [layer["name"] for layer in data["layers"]] == ["0-1", "2-3"]
+    assert [layer["own"] for layer in data["layers"]] == [True, False]
+    assert len(data["texts"]) == 10
+    piece = data["texts"][3]["pieces"][0]
+    n = len(contents.layers[0].encoding.strings[3])
+    assert len(piece["tokens"]) == n
+    for layer, codes in zip(contents.layers, piece["codes"], strict=True):
+        assert codes == layer.encoding.codes[3, :n].tolist()
+        assert codes[0] == -1  # BOS has no concept
+
+
+def test_codes_of_another_quantizer_are_named_by_their_commonest_tokens(data, contents):
+    encoding = contents.layers[1].encoding
+    code = next(code for code in encoding.codes[0].tolist() if code >= 0)
+    strings = [
+        string
+        for row, codes in zip(encoding.strings, encoding.codes.tolist(), strict=True)
+        for string, found in zip(row, codes, strict=False)
+        if found == code
+    ]
+    most = max(strings.count(string) for string in strings)
+    first = next(string for string in dict.fromkeys(strings) if strings.count(string) == most)
+    assert data["layers"][1]["labels"][str(code)].startswith(first)
+
+
+def test_a_text_in_pieces_stays_one_text(toy):
+    lens = toy.model.add_clvq(1, 2, n_codes=8)
+    try:
+        lens.fit(toy.texts[:60], n_tokens=2_000, progress=False)
+        long = " ".join(toy.texts[:12])
+        texts = [long, toy.texts[0]]
+        contents = gather(toy.model, lens.name, texts, long_texts="split", progress=False)
+    finally:
+        lens.remove()
+    texts = payload(contents)["texts"]
+    assert [text["document"] for text in texts] == [0, 1]
+    assert len(texts[0]["pieces"]) > 1
+    tokens = "".join(token for piece in texts[0]["pieces"] for token in piece["tokens"])
+    assert tokens.replace("<bos>", "").split() == long.split()
+
+
+def test_data_that_can_be_read_once_are_read_for_every_part(toy_fit):
+    contents = gather(toy_fit.model, toy_fit.name, iter(cl.toy.generate(9, seed=5)), progress=False)
+    n_tokens = contents.concepts.n_tokens
+    assert n_tokens == contents.report.n_tokens == contents.flow.n_tokens
+    assert len(contents.layers[0].encoding.documents) == 9
+
+
+def test_what_was_computed_before_is_not_computed_again(toy_fit, monkeypatch):
+    texts = cl.toy.generate(5, seed=5)
+    concepts = toy_fit.concepts(texts, progress=False).label(lambda examples: "a name")
+    report = toy_fit.evaluate(texts, progress=False)
+    monkeypatch.setattr("clvq_lens.page.contents.concept_table", None)
+    monkeypatch.setattr("clvq_lens.page.contents.evaluate", None)
+    contents = gather(
+        toy_fit.model, toy_fit.name, texts, concepts=concepts, report=report, progress=False
+    )
+    assert contents.concepts is concepts
+    assert "a name" in {code["name"] for code in payload(contents)["codes"]}
+
+
+def test_nothing_that_json_lacks_is_in_it(data, contents):
+    json.dumps(data, allow_nan=False)
+    broken = replace(contents, concepts=replace(contents.concepts, token_entropy=float("nan")))
+    assert payload(broken)["token_entropy"] is None
+
+
+def test_the_history_and_the_fit_are_left_out_where_unknown(contents):
+    data = payload(replace(contents, history=None))
+    assert "history" not in data["figures"]
+    assert "Course of the fit" not in {part["title"] for part in data["settings"]}
+    fit = cl.FitConfig(n_tokens=123_456)
+    parts = {part["title"]: part for part in payload(replace(contents, fit=fit))["settings"]}
+    assert ["n_tokens", "123,456"] in parts["Fit"]["rows"]
+
+
+def test_a_page_needs_a_text(toy_fit):
+    with pytest.raises(ConfigError, match="n_texts is 0; pass a whole number above 0"):
+        gather(toy_fit.model, toy_fit.name, ["we"], n_texts=0)
