@@ -58,7 +58,7 @@ class TokenLogit:
 
     Attributes:
         token: What it is.
-        logit: Above the mean over the vocabulary, and above that of the average code.
+        logit: Above the mean over the vocabulary, and above what it is for codes on average.
     """
 
     token: str

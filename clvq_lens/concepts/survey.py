@@ -174,7 +174,7 @@ class _Survey:
         """What a vector of each code in use says about the next token, if it can say anything."""
         if vectors.shape[1] != self.host.cfg.d_model:
             return {}
-        said = through_unembedding(self.host, vectors, average=shares @ vectors)
+        said = through_unembedding(self.host, vectors, shares)
         return dict(zip(used.tolist(), said, strict=True))
 
     def _nearest(self) -> list[tuple[Neighbour, ...]]:
@@ -219,22 +219,27 @@ class _LabelCounts:
 
 
 def through_unembedding(
-    host: Host, vectors: Float[Tensor, "n d_model"], *, average: Float[Tensor, " d_model"]
+    host: Host, vectors: Float[Tensor, "n d_model"], shares: Float[Tensor, " n"]
 ) -> Iterator[Unembedded]:
-    """What each vector says about the next token, relative to an average vector.
+    """What each vector says about the next token, beyond what they say on average.
 
     Logits have an arbitrary level, so each row is taken relative to its mean over the vocabulary.
     Special tokens are left out: a model is seldom trained to predict them.
     """
-    base = host.unembed(average.unsqueeze(0))
-    written = torch.ones(base.shape[1], dtype=torch.bool)
-    written[host.vocabulary.unwritten] = False
-    ids = written.nonzero().flatten()
-    for part in vectors.split(_CODES_AT_ONCE):
-        logits = (host.unembed(part) - base)[:, ids.to(base.device)]
-        logits = logits - logits.mean(1, keepdim=True)
-        n = min(_TOP, logits.shape[1])
-        high, low = logits.topk(n, dim=1), logits.topk(n, dim=1, largest=False)
+    ids = torch.arange(host.cfg.d_vocab_out)
+    ids = ids[~torch.isin(ids, host.vocabulary.unwritten)]
+
+    def logits_of(part: Tensor) -> Tensor:
+        logits = host.unembed(part)[:, ids.to(host.device)]
+        return logits - logits.mean(1, keepdim=True)
+
+    parts = vectors.split(_CODES_AT_ONCE)
+    weights = shares.to(host.device).split(_CODES_AT_ONCE)
+    average = sum(w @ logits_of(part) for w, part in zip(weights, parts, strict=True))
+    for part in parts:
+        above = logits_of(part) - average
+        n = min(_TOP, above.shape[1])
+        high, low = above.topk(n, dim=1), above.topk(n, dim=1, largest=False)
         for row in range(len(part)):
             yield Unembedded(
                 promoted=_token_logits(host, ids[high.indices[row].cpu()], high.values[row]),

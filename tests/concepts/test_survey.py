@@ -205,44 +205,42 @@ def test_borderline_examples_are_almost_as_near_to_another_code(fitted):
 # ---- logits --------------------------------------------------------------------------------------
 
 
+def above_average(lens: cl.Lens, vectors: Tensor, usage: Tensor) -> Tensor:
+    """Logits of vectors, less their mean over the vocabulary and over tokens."""
+    logits = lens.model.unembed(lens.model.ln_final(vectors[None]))[0]
+    logits = logits - logits.mean(1, keepdim=True)
+    return logits - (usage[:, None] * logits).sum(0) / usage.sum()
+
+
+def check_said(said: Any, logits: Tensor) -> None:
+    ordered = logits.sort(descending=True).values.tolist()
+    for tokens, expected in ((said.promoted, ordered[:10]), (said.suppressed, ordered[:-11:-1])):
+        found = [token.logit for token in tokens]
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
+        assert found == pytest.approx(
+            [float(logits[int(t.token)]) for t in tokens], rel=1e-3, abs=1e-4
+        )
+
+
 @torch.no_grad()
 def test_promoted_tokens_are_the_largest_logits_of_the_mean_reconstruction(fitted):
     """Against the reconstructions that the cache shows, averaged by code, by hand."""
-    model = fitted.model
-    _, cache = model.run_with_cache(DATA, names_filter=lambda name: "clvq" in name)
+    _, cache = fitted.model.run_with_cache(DATA, names_filter=lambda name: "clvq" in name)
     recon, codes = cache["clvq.1-2.hook_recon"], cache["clvq.1-2.hook_codes"]
-    overall = model.unembed(model.ln_final(recon.mean((0, 1))[None, None]))[0, 0]
+    used, usage = codes.unique(return_counts=True)
+    means = torch.stack([recon[codes == code].mean(0) for code in used])
     table = concepts(fitted)
-    for code in codes.unique().tolist():
-        mean = recon[codes == code].mean(0)
-        logits = model.unembed(model.ln_final(mean[None, None]))[0, 0] - overall
-        logits = logits - logits.mean()
-        promoted = {int(t.token): t.logit for t in table[code].at_target.promoted}
-        suppressed = {int(t.token): t.logit for t in table[code].at_target.suppressed}
-        assert sorted(promoted.values()) == pytest.approx(
-            logits.sort().values[-10:].tolist(), rel=1e-3, abs=1e-4
-        )
-        assert sorted(suppressed.values()) == pytest.approx(
-            logits.sort().values[:10].tolist(), rel=1e-3, abs=1e-4
-        )
-        for token, logit in (promoted | suppressed).items():
-            assert float(logits[token]) == pytest.approx(logit, rel=1e-3, abs=1e-4)
+    for code, logits in zip(used.tolist(), above_average(fitted, means, usage), strict=True):
+        check_said(table[code].at_target, logits)
 
 
 @torch.no_grad()
 def test_directly_promoted_tokens_are_those_of_the_code_vector(fitted):
-    model, table, encoding = fitted.model, concepts(fitted), fitted.encode(DATA)
-    vectors = fitted.quantizer.codebook.vectors
-    average = vectors[encoding.codes.flatten()].mean(0)
-    base = model.unembed(model.ln_final(average[None, None]))[0, 0]
-    for concept in table:
-        if concept.usage:
-            vector = vectors[concept.code][None, None]
-            logits = model.unembed(model.ln_final(vector))[0, 0] - base
-            expected = (logits - logits.mean()).sort(descending=True).values[:10]
-            assert [t.logit for t in concept.direct.promoted] == pytest.approx(
-                expected.tolist(), rel=1e-3, abs=1e-4
-            )
+    table = concepts(fitted)
+    used, usage = fitted.encode(DATA).codes.unique(return_counts=True)
+    vectors = fitted.quantizer.codebook.vectors[used]
+    for code, logits in zip(used.tolist(), above_average(fitted, vectors, usage), strict=True):
+        check_said(table[code].direct, logits)
 
 
 def test_special_tokens_are_not_promoted(stories_lens, stories):
