@@ -72,7 +72,7 @@ def plot_comparison(reports: Mapping[str, pd.DataFrame | HasFrame]) -> go.Figure
         cols=_N_COLUMNS,
         shared_yaxes=True,
         horizontal_spacing=0.06,
-        vertical_spacing=between / (n_rows * height + (n_rows - 1) * between),
+        vertical_spacing=between / (n_rows * height + (n_rows - 1) * between) * (n_rows > 1),
     )
     for number, panel in enumerate(panels):
         row, column = number // _N_COLUMNS + 1, number % _N_COLUMNS + 1

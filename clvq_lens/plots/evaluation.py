@@ -5,6 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from clvq_lens.plots.inputs import HasFrame, as_frame
+from clvq_lens.plots.text import plain
 from clvq_lens.plots.theme import COLOURS, TEXT, ink, themed
 
 _CONDITIONS = {
@@ -64,9 +65,9 @@ def plot_recovery(recovery: pd.DataFrame | HasFrame) -> go.Figure:
     for index, (tokens, rows) in enumerate(frame.groupby("tokens", sort=False)):
         for metric, pattern in (("nmi", ""), ("purity", "/")):
             figure.add_bar(
-                x=rows["method"],
+                x=[plain(method) for method in rows["method"]],
                 y=rows[metric],
-                name=f"{'NMI' if metric == 'nmi' else 'purity'}, {tokens} tokens",
+                name=f"{'NMI' if metric == 'nmi' else 'purity'}, {plain(str(tokens))} tokens",
                 marker={"color": COLOURS[index], "pattern": {"shape": pattern}},
                 text=[f"{value:.2f}" for value in rows[metric]],
                 textposition="outside",

@@ -10,6 +10,7 @@ from clvq_lens.errors import (
     EmptyCorpusError,
     NonFiniteError,
     NotFittedError,
+    PositionError,
     TextTooLongError,
 )
 
@@ -126,3 +127,19 @@ def test_activations_that_are_not_finite_are_refused(fitted: cl.Lens, tokens):
         fitted.model.blocks[1].mlp.b_out[0] = torch.nan
     with pytest.raises(NonFiniteError, match=r"blocks\.1\.hook_resid_post"):
         fitted.encode(tokens)
+
+
+def test_a_row_draws_its_tokens_and_codes(stories_lens):
+    encoding = stories_lens.encode(TEXTS)
+    figure = encoding.plot(2, {int(encoding.codes[2, 1]): "a label"})
+    drawn = {
+        (bars.legendgroup, line, start)
+        for bars in figure.data
+        for line, start in zip(bars.y, bars.base, strict=True)
+    }
+    codes = [int(code) for code in encoding.codes[2, : len(encoding.strings[2])]]
+    assert sorted(int(code) for code, *_ in drawn) == sorted(codes)
+    assert f"{codes[1]} a label" in {bars.name for bars in figure.data}
+    assert encoding.plot(-1) == encoding.plot(3)
+    with pytest.raises(PositionError, match="no row 4; these are 4 rows"):
+        encoding.plot(4)

@@ -3,6 +3,7 @@ import pytest
 
 from clvq_lens.plots.training import plot_history
 from clvq_lens.training.history import History, Record
+from tests.plots.figures import axis_titles
 
 
 def history(*, held_out: bool = True, kl: bool = False) -> History:
@@ -32,16 +33,15 @@ def lines(figure: go.Figure) -> dict[str, go.Scatter]:
     return {trace.name: trace for trace in figure.data}
 
 
-def axis_titles(figure: go.Figure) -> set[str]:
-    layout = figure.to_dict()["layout"]
-    axes = (axis for name, axis in layout.items() if name.startswith(("xaxis", "yaxis")))
-    return {axis["title"]["text"] for axis in axes if "title" in axis}
-
-
 def test_the_axes_say_what_they_measure_and_in_which_unit():
     figure = plot_history(history(kl=True).frame())
     assert isinstance(figure, go.Figure)
-    assert axis_titles(figure) == {"training tokens", "FVU", "codes", "KL in nats per token"}
+    assert set(axis_titles(figure).values()) == {
+        "training tokens",
+        "FVU",
+        "codes",
+        "KL in nats per token",
+    }
 
 
 def test_every_line_has_the_values_of_its_column():
@@ -76,5 +76,9 @@ def test_what_was_not_held_out_is_not_drawn(kl: bool):
 
 def test_without_kl_there_is_no_panel_for_it():
     figure = plot_history(history().frame())
-    assert axis_titles(figure) == {"training tokens", "FVU", "codes"}
+    assert set(axis_titles(figure).values()) == {"training tokens", "FVU", "codes"}
     assert figure.layout.height < plot_history(history(kl=True).frame()).layout.height
+
+
+def test_a_history_does_as_well_as_its_table():
+    assert plot_history(history()) == plot_history(history().frame())
