@@ -24,6 +24,7 @@ BUILTINS = {
     errors.NonFiniteError: ValueError,
     errors.FileFormatError: ValueError,
     errors.NewerFormatError: ValueError,
+    errors.PathError: OSError,
     errors.MissingDependencyError: ImportError,
 }
 

@@ -38,5 +38,8 @@ def figures(contents: Contents, names: Mapping[str, Mapping[int, str]]) -> dict[
 
 def _specification(figure: go.Figure) -> dict[str, Any]:
     """Data and layout, without the title: the page has headings."""
-    figure.update_layout(title=None, margin_t=max(0, figure.layout.margin.t - _TITLE))
-    return json.loads(figure.to_json())  # pyright: ignore[reportArgumentType]
+    specification = json.loads(str(figure.to_json()))
+    layout = specification["layout"]
+    layout.pop("title", None)
+    layout["margin"]["t"] = max(0, layout["margin"]["t"] - _TITLE)
+    return specification

@@ -1,12 +1,11 @@
 """Run: how the quantizer in a folder came about, so that its page can be written again."""
 
+import csv
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from clvq_lens.config import FitConfig
 from clvq_lens.errors import ConfigError, FileFormatError
@@ -118,14 +117,21 @@ def read_history(path: Path, run: Run) -> History | None:
     if not path.is_file():
         return None
     names = [field.name for field in fields(Record)]
-    frame = pd.read_csv(path, float_precision="round_trip")
-    if list(frame.columns) != names:
-        raise FileFormatError(
-            f"{path} has the columns {list(frame.columns)}, expected {names}. Fit again."
-        )
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    records = [Record(**{str(name): value for name, value in row.items()}) for row in rows]
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if list(rows.fieldnames or ()) != names:
+            raise FileFormatError(
+                f"{path} has the columns {rows.fieldnames}, expected {names}. Fit again."
+            )
+        try:
+            records = [Record(**{name: _number(row[name]) for name in names}) for row in rows]
+        except (ValueError, TypeError) as error:
+            raise FileFormatError(f"{path} is damaged: {error}. Fit again.") from error
     return History(records=records, **(run.ended or {}))
+
+
+def _number(cell: str) -> Any:
+    return json.loads(cell) if cell else None
 
 
 def _history_fields() -> list[str]:
