@@ -114,8 +114,10 @@ def _node_names(column: Column, labels: Mapping[int, str]) -> list[str]:
 
 
 def _shown(column: Column, node: int, name: str, width: int | None = None) -> str:
+    if node == OTHER:
+        return name if width is None or len(name) <= width else name.replace(" (", "<br>(")
     name = name if width is None else shortened(name, width)
-    return visible(name) if column.is_token and node != OTHER else plain(name)
+    return visible(name) if column.is_token else plain(name)
 
 
 def _sankey(

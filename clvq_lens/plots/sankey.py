@@ -203,17 +203,11 @@ def _untangle(flow: Flow) -> None:
 
 def _sort(column: Column, by: Column, links: Mapping[tuple[int, int], int]) -> None:
     places = {node: place for place, node in enumerate(by.nodes)}
-    now = {node: place for place, node in enumerate(column.nodes)}
 
     def place(node: int) -> tuple[bool, float]:
-        found = [
-            (places[neighbour], count)
-            for (here, neighbour), count in links.items()
-            if here == node and neighbour != OTHER
-        ]
+        found = [(places[other], count) for (here, other), count in links.items() if here == node]
         total = sum(count for _, count in found)
-        mean = sum(at * count for at, count in found) / total if total else now[node]
-        return node == OTHER, mean
+        return node == OTHER, sum(at * count for at, count in found) / total
 
     column.nodes.sort(key=place)
 

@@ -15,7 +15,7 @@ _AROUND = 210  # pixels above and below the cells
 _PAGE = 620  # pixels for all cells of a narrow page
 _FONT, _SMALLEST = 11, 7  # of the text in a cell
 _DIGITS = 1.8  # widths of a code in units of its font size
-_CHARACTER = 0.56  # likewise, of a letter on average
+_CHARACTER = 0.62  # likewise, of a letter on average
 _LINES, _SHORTEST = 2, 4  # words of a label in a cell; letters for which there must be room
 
 
@@ -52,11 +52,13 @@ def plot_sentence(sentence: pd.DataFrame | HasFrame, *, metric: str = "") -> go.
         tickvals=list(range(len(tokens))),
         ticktext=[visible(token) for token in tokens],
         tickangle=-60,
+        range=[-0.5, len(tokens) - 0.5],
     )
     figure.update_yaxes(
         title_text="quantizer",
         tickvals=list(range(len(quantizers))),
         ticktext=[plain(name) for name in quantizers],
+        range=[-0.5, len(quantizers) - 0.5],
     )
     figure.update_xaxes(showgrid=False, zeroline=False).update_yaxes(showgrid=False, zeroline=False)
     return themed(figure, title="Concepts of one text", height=_AROUND + _CELL * len(quantizers))

@@ -1,0 +1,73 @@
+"""The flow of one text: its codes at every quantizer, and the effects of ablating them."""
+
+import numpy as np
+import pytest
+import torch
+
+import clvq_lens as cl
+from clvq_lens.errors import ConfigError, DataError
+from clvq_lens.interventions.metrics import name_of
+from tests.conftest import random_model
+from tests.interventions.test_sweep import fitted_lens
+
+TEXT = torch.randint(0, 40, (12,), generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture(scope="module")
+def chain():
+    model = random_model()
+    for source in (2, 0):
+        fitted_lens(model, source, source + 1)
+    return model
+
+
+def test_every_token_has_its_code_at_every_quantizer(chain):
+    flow = cl.sentence_flow(chain, TEXT)
+    assert flow.quantizers == ("0-1", "2-3")
+    for codes, name in zip(flow.codes, flow.quantizers, strict=True):
+        assert codes.tolist() == chain.clvqs[name].encode(TEXT).codes[0].tolist()
+    frame = flow.frame({"0-1": {code: f"name {code}" for code in range(12)}})
+    assert len(frame) == 24
+    assert frame["position"].tolist() == [*range(12), *range(12)]
+    assert frame["token"].tolist()[:2] == [f" {TEXT[0]}", f" {TEXT[1]}"]
+    assert frame["label"][0] == f"name {frame['code'][0]}"
+    assert frame["label"].tolist()[12:] == [""] * 12
+    assert "effect" not in frame
+
+
+def test_effects_are_those_of_ablating_that_code_at_that_position(chain):
+    flow = cl.sentence_flow(chain, TEXT, metric=cl.kl())
+    frame = flow.frame().set_index(["quantizer", "position"])
+    with torch.no_grad():
+        clean = chain(TEXT[None]).log_softmax(-1)
+    for quantizer, position in (("0-1", 3), ("2-3", 7)):
+        code = int(frame.loc[(quantizer, position), "code"])
+        with torch.no_grad(), chain.clvqs[quantizer].edit(cl.Ablate(code, at=position)):
+            edited = chain(TEXT[None]).log_softmax(-1)
+        expected = (clean.exp() * (clean - edited)).sum(-1).mean()
+        assert frame.loc[(quantizer, position), "effect"] == pytest.approx(
+            float(expected), abs=1e-5
+        )
+    assert flow.metric == name_of(cl.kl())
+
+
+def test_special_tokens_have_no_code_and_no_effect(toy):
+    model, texts = toy
+    lens = model.add_clvq(1, 2, n_codes=16)
+    try:
+        lens.fit(texts[:60], n_tokens=2_000, progress=False)
+        flow = cl.sentence_flow(model, "yesterday at dawn we bakers", metric=cl.kl())
+    finally:
+        lens.remove()
+    assert [token.strip() for token in flow.tokens[1:3]] == ["yesterday", "at"]
+    assert flow.codes[0, 0] == -1
+    assert (flow.codes[0, 1:] >= 0).all()
+    assert np.isnan(flow.effects[0, 0])
+    assert np.isfinite(flow.effects[0, 1:]).all()
+
+
+def test_more_than_one_text_and_no_quantizer_are_refused(chain, model):
+    with pytest.raises(DataError, match=r"There are 2 texts, .* Pass texts\[0\]"):
+        cl.sentence_flow(chain, TEXT.view(2, 6))
+    with pytest.raises(ConfigError, match="this model has none"):
+        cl.sentence_flow(model, TEXT)
