@@ -5,7 +5,7 @@ import warnings
 import torch
 
 from benchmarks.timing import Row, device, interleaved, rows
-from clvq_lens.lens import add_clvq
+from clvq_lens.add import add_clvq
 
 BATCH, POSITIONS = 2, 256
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import Row, device, interleaved, rows
-from clvq_lens.lens import add_clvq
+from clvq_lens.add import add_clvq
 from clvq_lens.training.documents import open_documents
 from clvq_lens.training.tokens import TokenBatch, token_batches
 

@@ -1,5 +1,7 @@
 from . import plots as plots
 from . import toy as toy
+from .add import add_clvq as add_clvq
+from .add import clvqs as clvqs
 from .concepts.causal import CausalFlow as CausalFlow
 from .concepts.causal import causal_flow as causal_flow
 from .concepts.concept import Concept as Concept
@@ -32,8 +34,6 @@ from .interventions.sweep import ConceptPatching as ConceptPatching
 from .interventions.sweep import ablation_sweep as ablation_sweep
 from .interventions.sweep import concept_patching as concept_patching
 from .lens import Lens as Lens
-from .lens import add_clvq as add_clvq
-from .lens import clvqs as clvqs
 from .quantizer.cross_layer import CrossLayerQuantizer as CrossLayerQuantizer
 from .quantizer.files import load as load
 from .training.history import History as History

@@ -4,19 +4,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
+
+import plotly.graph_objects as go
 
 from clvq_lens.concepts.encoding import Encoding, encode
 from clvq_lens.concepts.survey import concept_table
 from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.config import CLVQConfig, FitConfig, LongTexts
-from clvq_lens.errors import ConfigError, HostMismatchError, NameTakenError
 from clvq_lens.evaluation.evaluate import evaluate
 from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.evaluation.report import Report
-from clvq_lens.host.attach import Attachment, forget_lens, lenses_of, remember_lens
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.attach import Attachment, forget_lens, lenses_of
 from clvq_lens.interventions.directions import Place, projection
 from clvq_lens.interventions.edits import (
     CodeFunction,
@@ -29,94 +28,11 @@ from clvq_lens.interventions.edits import (
 from clvq_lens.interventions.positions import At
 from clvq_lens.page.contents import gather
 from clvq_lens.page.write import check_path, write_page
-from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.plots.codebook import Method, plot_codebook
 from clvq_lens.quantizer.files import save
 from clvq_lens.training.documents import Data
 from clvq_lens.training.fit import fit
 from clvq_lens.training.history import History
-
-
-def add_clvq(
-    model: Any,
-    source: int | str | None = None,
-    target: int | str | None = None,
-    *,
-    name: str | None = None,
-    config: CLVQConfig | None = None,
-    quantizer: CrossLayerQuantizer | None = None,
-    **options: Any,
-) -> "Lens":
-    """Attaches a quantizer between two layers of a model; the model computes the same as before.
-
-    Args:
-        model: A TransformerLens `HookedTransformer`.
-        source: Where to read: a layer number for the residual stream after that block, or the
-            name of a hook point.
-        target: Where to reconstruct, later than the source.
-        name: Of its hook points, ``clvq.<name>.hook_codes`` and so on; None: such as "4-8".
-        config: The quantizer's options; None: the defaults.
-        quantizer: A fitted quantizer, from `clvq_lens.load`, instead of a new one. Source, target
-            and name are then its own.
-        **options: Options of `CLVQConfig` by name.
-
-    Returns:
-        The lens, with the verbs: fit, encode, evaluate, concepts, report, edit, project_out,
-        splice, save, remove.
-
-    Raises:
-        HookNotFoundError: If a layer or hook point does not exist.
-        LayerOrderError: If the target lies before the source.
-        NameTakenError: If the model has a quantizer of that name.
-        ConfigError: If an option does not exist or is impossible.
-        HostMismatchError: If ``quantizer`` was fitted on another model.
-
-    Example:
-        >>> lens = model.add_clvq(source=4, target=8, n_codes=400)  # doctest: +SKIP
-    """
-    host = Host(model)
-    if quantizer is not None:
-        if source is not None or target is not None or config is not None or options:
-            raise ConfigError(
-                "A fitted quantizer brings its own source, target and options. "
-                "Pass quantizer=... and at most a name, or leave it out and fit a new one."
-            )
-        return _attach(host, quantizer, name)
-    if source is None or target is None:
-        raise ConfigError("Pass both source=... and target=..., or quantizer=load(folder).")
-    resolved = host.resolve(source), host.resolve(target)
-    host.check_order(*resolved)
-    widths = host.width(resolved[0]), host.width(resolved[1])
-    config = (config or CLVQConfig()).replace(**options)
-    quantizer = CrossLayerQuantizer(config, *widths, causal=host.causal)
-    name = name or f"{source}-{target}"
-    quantizer.origin = host.origin(*resolved, name)
-    return _attach(host, quantizer, name)
-
-
-def _attach(host: Host, quantizer: CrossLayerQuantizer, name: str | None) -> "Lens":
-    origin = quantizer.origin
-    if origin is None:
-        raise HostMismatchError(
-            "This quantizer does not say which model it belongs to. Create it with "
-            "model.add_clvq(source, target), which records that."
-        )
-    name = name or origin.name
-    if name in lenses_of(host.model):
-        raise NameTakenError(
-            f"This model already has a quantizer named {name!r}. Remove it with "
-            f"model.clvqs[{name!r}].remove(), or pass another name=...."
-        )
-    here = host.origin(host.resolve(origin.source), host.resolve(origin.target), name)
-    differences = origin.differences(here)
-    if differences:
-        raise HostMismatchError(
-            f"The quantizer was fitted on another model: {'; '.join(differences)}. Load the model "
-            f"that it was fitted on, with the same dtype and weight processing, or fit a new one."
-        )
-    quantizer.to(host.device)
-    lens = Lens(Attachment(host, quantizer, name, origin.source, origin.target))
-    remember_lens(host.model, name, lens)
-    return lens
 
 
 class Lens:
@@ -309,6 +225,22 @@ class Lens:
         )
         return write_page(path, contents)
 
+    def plot_codebook(
+        self, labels: Mapping[int, str] | None = None, *, method: Method = "pca", seed: int = 0
+    ) -> go.Figure:
+        """A map of the codebook: near codes have similar code vectors, large ones many tokens.
+
+        Args:
+            labels: What codes mean, such as ``lens.concepts(texts).labels()``.
+            method: "pca" or "tsne", as for `clvq_lens.plots.plot_codebook`.
+            seed: Of t-SNE.
+        """
+        self.quantizer.require_fitted()
+        vectors, usage = self.quantizer.codebook.vectors, self.quantizer.usage
+        return plot_codebook(
+            vectors.cpu().numpy(), usage.cpu().numpy(), labels, method=method, seed=seed
+        )
+
     @contextmanager
     def splice(self) -> Iterator["Lens"]:
         """While open, the target is replaced by the reconstruction at every real token.
@@ -393,8 +325,3 @@ class Lens:
         self.attachment.detach()
         if lenses_of(self.model).get(self.name) is self:
             forget_lens(self.model, self.name)
-
-
-def clvqs(model: Any) -> Mapping[str, Lens]:
-    """The lenses on a model, by name; the same as ``model.clvqs``."""
-    return MappingProxyType(lenses_of(model))

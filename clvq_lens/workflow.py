@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from clvq_lens import toy
+from clvq_lens.add import add_clvq
 from clvq_lens.config import FitConfig
 from clvq_lens.errors import DataError
 from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.evaluation.report import Report
 from clvq_lens.host.loading import load_pretrained
-from clvq_lens.lens import Lens, add_clvq
+from clvq_lens.lens import Lens
 from clvq_lens.page.contents import gather
 from clvq_lens.page.write import check_path, write_page
 from clvq_lens.quantizer.files import load

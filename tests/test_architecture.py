@@ -21,6 +21,7 @@ ROOMS = [
     "page",
     "toy",
     "lens",
+    "add",
     "workflow",
     "cli",
 ]

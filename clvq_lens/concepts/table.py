@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
 from clvq_lens.concepts.concept import Concept, Example
 from clvq_lens.concepts.naming import distinctive_tokens
 from clvq_lens.errors import CodeRangeError
 from clvq_lens.evaluation.agreement import Agreement
+from clvq_lens.plots.concepts import plot_usage
 
 _IN_FRAME = 5  # tokens named in a cell
 
@@ -83,6 +86,10 @@ class ConceptTable:
             for concept in self
         )
         return replace(self, concepts=tuple(named))
+
+    def plot(self) -> go.Figure:
+        """The usage curve: the share of every code, the most used first, beside uniform use."""
+        return plot_usage(np.array([concept.usage for concept in self]))
 
     def to_parquet(self, path: str | Path) -> Path:
         """Writes everything, one row for each code, with examples and tokens as nested columns.

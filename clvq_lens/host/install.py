@@ -14,7 +14,7 @@ _HOSTS = ("HookedTransformer",)
 
 def _add_clvq(self: Any, *args: Any, **kwargs: Any) -> Any:
     """Attaches a quantizer to this model; see `clvq_lens.add_clvq`."""
-    from clvq_lens.lens import add_clvq
+    from clvq_lens.add import add_clvq
 
     return add_clvq(self, *args, **kwargs)
 

@@ -144,3 +144,9 @@ def test_text_from_data_is_escaped_in_html():
     for html in (hostile._repr_html_(), replace(TABLE, concepts=(hostile,))._repr_html_()):
         assert "<script" not in html
         assert "&lt;script&gt;" in html
+
+
+def test_the_picture_is_the_usage_curve():
+    figure = TABLE.plot()
+    assert list(figure.data[0].y) == [20 / 30, 10 / 30]
+    assert figure.data[0].name == "codes in use (2)"
