@@ -7,9 +7,11 @@ from clvq_lens.errors import NotFittedError
 
 def test_the_map_of_the_codebook_has_every_code_where_it_is(fitted):
     figure = fitted.plot_codebook({0: "first"})
-    drawn = sum(len(trace.x) for trace in figure.data if trace.customdata is not None)
-    assert drawn == 12
-    assert "PCA" in figure.layout.title.text or "principal" in figure.layout.xaxis.title.text
+    used = figure.data[0]
+    usage = sorted(fitted.quantizer.usage.tolist(), reverse=True)
+    assert used.marker.size.tolist() == [tokens for tokens in usage if tokens]
+    assert "0 first" in used.text
+    assert "principal component 1" in figure.layout.xaxis.title.text
 
 
 def test_a_map_of_an_unfitted_codebook_is_refused(model):
