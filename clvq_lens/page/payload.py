@@ -42,6 +42,7 @@ def payload(contents: Contents) -> dict[str, Any]:
         "name": contents.name,
         "source": source,
         "target": target,
+        "memory": quantizer.config.decoder_memory,
         "n_tokens": table.n_tokens,
         "token_entropy": _number(table.token_entropy),
         "position_entropy": _number(table.position_entropy),
@@ -72,7 +73,6 @@ def _code(concept: Concept) -> dict[str, Any]:
     return {
         "code": concept.code,
         "name": concept.name,
-        "label": concept.label,
         "usage": concept.usage,
         "share": _number(concept.share),
         "token_entropy": _number(concept.token_entropy),
@@ -126,7 +126,7 @@ def commonest_tokens(layer: Layer) -> dict[int, str]:
             if code >= 0:
                 counts.setdefault(code, Counter())[string] += 1
     return {
-        code: " ".join(token for token, _ in tokens.most_common(_N_LABEL))
+        code: " ".join(token.strip() or token for token, _ in tokens.most_common(_N_LABEL))
         for code, tokens in sorted(counts.items())
     }
 

@@ -60,6 +60,15 @@ def test_figures_are_drawn_only_when_their_view_is_shown(watch, path):
     assert tab.locator(".figure svg").count() == 0
 
 
+def test_figures_take_the_ink_of_the_page_and_follow_a_change_of_scheme(watch, path):
+    tab = watch(path).open("#evaluation")
+    drawn(tab, "cross_entropy")
+    ink = "getComputedStyle(document.querySelector('.cross_entropy .xtitle')).fill"
+    assert tab.evaluate(ink) == "rgb(95, 102, 112)"
+    tab.emulate_media(color_scheme="dark")
+    tab.wait_for_function(f"{ink} === 'rgb(154, 162, 173)'")
+
+
 def test_a_click_on_the_map_opens_the_code(watch, path):
     tab = watch(path).open()
     drawn(tab, "codebook")

@@ -6,7 +6,7 @@ const tokenList = (tokens) => tokens.slice(0, 5).map((token) => chip(token[0]));
 
 const COLUMNS = [
   { key: "code", title: "code", of: (c) => c.code, cell: (c) => el("a", { href: codeLink(c.code) }, String(c.code)) },
-  { key: "name", title: "name", of: (c) => c.name.toLowerCase(), cell: (c) => c.name, shown: () => concepts.some((c) => c.name) },
+  { key: "name", title: "name", of: (c) => c.name.toLowerCase(), cell: shownName, shown: () => concepts.some((c) => c.name) },
   { key: "usage", title: "tokens", down: true, of: (c) => c.usage, cell: (c) => c.usage ? count(c.usage) : "unused" },
   { key: "share", title: "share", down: true, of: (c) => c.share, cell: (c) => c.usage ? [bar(c.share / LARGEST_SHARE), percent(c.share)] : "" },
   { key: "tokens", title: "commonest", of: (c) => c.tokens.map((t) => t[0]).join(" ").trim().toLowerCase(), cell: (c) => tokenList(c.tokens) },

@@ -5,14 +5,15 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 const concepts = DATA.codes;
 const texts = new Map(DATA.texts.map((text) => [text.document, text]));
 
-const labelOf = (concept) => concept.label.trim() ? concept.label : "no token in these data";
-
 // The colour of a code, the same as in the figures.
 const tinted = (code) => `--colour: ${DATA.colours[code % DATA.colours.length]}`;
 
 const codeLink = (code) => `#code=${code}`;
 
-const shownLabel = (concept) => concept.name || concept.tokens.slice(0, 3).map((token) => visible(token[0])).join(" ");
+// A name of white space alone would not be seen.
+const shownName = (concept) => concept.name.trim() ? concept.name : visible(concept.name);
+
+const shownLabel = (concept) => concept.name ? shownName(concept) : concept.tokens.slice(0, 3).map((token) => visible(token[0])).join(" ");
 
 // Everything of a concept that can be searched for.
 const haystack = (concept) => [

@@ -9,10 +9,18 @@ const figure = (name, description, onclick) => {
   return el("div", { class: "figure-frame" }, node);
 };
 
+// Texts of figures are as dark, or as light, as the page's own.
+const inkOfPage = () => getComputedStyle(document.documentElement).getPropertyValue("--quiet").trim();
+
+const inkFigures = () => {
+  for (const node of document.querySelectorAll(".figure[data-drawn]")) Plotly.relayout(node, { "font.color": inkOfPage() });
+};
+
 const drawFigures = (view) => {
   for (const node of view.querySelectorAll(".figure")) {
     const { name, onclick } = node.figure;
     const { data, layout } = structuredClone(DATA.figures[name]);
+    layout.font = { ...layout.font, color: inkOfPage() };
     node.style.minHeight = `${layout.height || 400}px`;
     Plotly.newPlot(node, data, layout, FIGURE_OPTIONS).then(() => {
       node.dataset.drawn = "true";

@@ -5,9 +5,7 @@ const N_MOST_USED = 10;
 const tile = ({ name, value, note }) =>
   el("div", { class: "tile" }, el("dt", {}, name), el("dd", { class: "value" }, value), el("dd", { class: "note" }, note));
 
-const placeOf = (data) => [
-  el("code", {}, data.source), " \u2192 ", el("code", {}, data.target),
-];
+const RECONSTRUCTED_FROM = { codes: "codes alone", encoder: "codes together with the encoder's own output" };
 
 const mostUsed = () => {
   const used = [...concepts].sort((a, b) => b.usage - a.usage).slice(0, N_MOST_USED).filter((c) => c.usage);
@@ -33,7 +31,7 @@ const overview = () => ({
     el("h1", { tabindex: "-1" }, DATA.model),
     el("p", { class: "lead" },
       `${count(concepts.length)} codes stand between `, el("code", {}, DATA.source), " and ",
-      el("code", {}, DATA.target), ": every token gets one at the source, and the target is reconstructed from codes alone."),
+      el("code", {}, DATA.target), `: every token gets one at the source, and the target is reconstructed from ${RECONSTRUCTED_FROM[DATA.memory]}.`),
     el("dl", { class: "tiles" }, DATA.tiles.map(tile)),
     el("div", { class: "columns" },
       section("Most used concepts", mostUsed(), el("p", {}, el("a", { href: "#codes" }, `All ${count(concepts.length)} codes`))),

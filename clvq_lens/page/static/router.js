@@ -64,6 +64,7 @@ const start = () => {
   buildHelp();
   history.scrollRestoration = "manual";
   addEventListener("hashchange", showHash);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", inkFigures);
   addEventListener("keydown", onKey);
   showHash();
 };

@@ -22,7 +22,7 @@ const textsView = () => ({ title: "Texts", node: (textList = textList || buildTe
 
 // ---- one text --------------------------------------------------------------------------------
 
-const layerLabel = (code) => DATA.layers[layer].own ? shownLabel(concepts[code]) : visible(DATA.layers[layer].labels[code] || "");
+const layerLabel = (code) => DATA.layers[layer].own ? shownLabel(concepts[code]) : oneLine(DATA.layers[layer].labels[code] || "");
 
 // What is known of the concept under the pointer or the keyboard focus.
 const conceptCard = (code, n) => {
