@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Int
 
+from clvq_lens.concepts.numbered_labels import MAX_LABELS, NumberedLabels
 from clvq_lens.concepts.tally import Tally
 from clvq_lens.evaluation.agreement import Agreement, agreement
-from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
+from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.training.tokens import TokenBatch
-
-_MAX_LABELS = 2**20
 
 
 class StageLabels:
@@ -25,10 +24,8 @@ class StageLabels:
     def __init__(
         self, labels: TokenLabels, d_vocab: int, stages: Sequence[tuple[str, int]]
     ) -> None:
-        self._labels = DocumentLabels(labels)
-        self._numbers: dict[str, int] = {}
-        self._tallies = {name: Tally(d_vocab, size, _MAX_LABELS) for name, size in stages}
-        self._n_documents = 0
+        self._labels = NumberedLabels(labels)
+        self._tallies = {name: Tally(d_vocab, size, MAX_LABELS) for name, size in stages}
 
     def add(
         self,
@@ -46,13 +43,9 @@ class StageLabels:
         Raises:
             DataError: If a document has not one label for each real token.
         """
-        names: list[str] = []
-        for row, document in enumerate(batch.documents):
-            names += self._labels.of(document, int(batch.mask[row].sum()))
-        numbers = [self._numbers.setdefault(name, len(self._numbers)) for name in names]
-        self._n_documents = max(self._n_documents, 1 + max(batch.documents))
+        numbers = self._labels.of(batch)
         for tally, stage in zip(self._tallies.values(), nodes, strict=True):
-            tally.add(tokens, stage, np.array(numbers, dtype=np.int64))
+            tally.add(tokens, stage, numbers)
 
     def agreements(self, seed: int) -> Iterator[tuple[str, bool, Agreement]]:
         """Name of the stage, whether of ambiguous tokens alone, and agreement; tokens first.
@@ -60,7 +53,7 @@ class StageLabels:
         Raises:
             DataError: If there are labels for more documents than there were.
         """
-        self._labels.check_number(self._n_documents)
+        self._labels.check_number()
         for index, (name, tally) in enumerate(self._tallies.items()):
             (tokens, nodes, labels), counts = tally.entries()
             ambiguous = _labels_of_each(tokens, labels) > 1

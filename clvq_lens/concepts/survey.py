@@ -10,13 +10,14 @@ from tqdm.auto import tqdm
 
 from clvq_lens.concepts.concept import Concept, Neighbour, TokenLogit, Unembedded
 from clvq_lens.concepts.contexts import ContextBatch, Reservoir
+from clvq_lens.concepts.numbered_labels import MAX_LABELS, NumberedLabels
 from clvq_lens.concepts.profile import Profile
 from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.concepts.tally import Tally, compact
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import EmptyCorpusError
 from clvq_lens.evaluation.agreement import Agreement, agreement
-from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
+from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.evaluation.metrics import entropy
 from clvq_lens.host.protocol import Host
 from clvq_lens.quantizer.codebook import nearest_and_margin, squared_distances
@@ -28,7 +29,6 @@ from clvq_lens.training.tokens import TokenBatch, token_batches
 _TOP = 10  # promoted tokens named of each code
 _NEAREST = 5  # other codes named of each code
 _POSITION_BINS = 1_024  # a longer context is cut into as many equal parts
-_MAX_LABELS = 2**20
 _CODES_AT_ONCE = 64  # whose logits over the whole vocabulary are held at a time
 
 
@@ -85,7 +85,6 @@ class _Survey:
         self.typical = Reservoir(self.n_codes, n_examples, distinct=True)
         self.borderline = Reservoir(self.n_codes, n_examples, distinct=True)
         self.drawn = Reservoir(self.n_codes, n_examples, distinct=False)
-        self.n_documents = 0
 
     @torch.no_grad()
     def add(self, batch: TokenBatch) -> None:
@@ -119,7 +118,6 @@ class _Survey:
         self.tokens.add(codes, batch.tokens[batch.mask].numpy())
         positions = batch.mask.nonzero()[:, 1].numpy()
         self.positions.add(codes, positions // self.bin_width)
-        self.n_documents = max(self.n_documents, 1 + max(batch.documents))
         if self.labels is not None:
             self.labels.add(batch, codes)
 
@@ -139,7 +137,7 @@ class _Survey:
         reservoirs = (self.typical, self.borderline, self.drawn)
         typical, borderline, drawn = (kept.examples(vocabulary) for kept in reservoirs)
         nearest = self._nearest()
-        labels = None if self.labels is None else self.labels.profile(self.n_documents)
+        labels = None if self.labels is None else self.labels.profile()
         concepts = tuple(
             Concept(
                 code=code,
@@ -190,26 +188,20 @@ class _LabelCounts:
     """Known labels in each code, and of each token for comparison."""
 
     def __init__(self, n_codes: int, d_vocab: int, labels: TokenLabels) -> None:
-        self._labels = DocumentLabels(labels)
-        self._numbers: dict[str, int] = {}
-        self._by_code = Tally(n_codes, _MAX_LABELS)
-        self._by_token = Tally(d_vocab, _MAX_LABELS)
+        self._labels = NumberedLabels(labels)
+        self._by_code = Tally(n_codes, MAX_LABELS)
+        self._by_token = Tally(d_vocab, MAX_LABELS)
 
     def add(self, batch: TokenBatch, codes: Int[np.ndarray, " n"]) -> None:
         """Counts the labels of a batch, whose real tokens come row by row."""
-        names: list[str] = []
-        for row, document in enumerate(batch.documents):
-            names += self._labels.of(document, int(batch.mask[row].sum()))
-        numbers = np.array(
-            [self._numbers.setdefault(name, len(self._numbers)) for name in names], dtype=np.int64
-        )
+        numbers = self._labels.of(batch)
         self._by_code.add(codes, numbers)
         self._by_token.add(batch.tokens[batch.mask].numpy(), numbers)
 
-    def profile(self, n_documents: int) -> Profile:
+    def profile(self) -> Profile:
         """Their distribution in each code."""
-        self._labels.check_number(n_documents)
-        names = list(self._numbers)
+        self._labels.check_number()
+        names = self._labels.names
         return Profile(self._by_code, lambda numbers: [names[number] for number in numbers])
 
     def agreements(self, seed: int) -> dict[str, Agreement | None]:

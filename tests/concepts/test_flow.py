@@ -219,6 +219,13 @@ def test_the_shuffled_control_is_that_of_whole_shuffled_tables():
     assert step_of(table).shuffled > 0.1
 
 
+def test_a_shuffled_table_keeps_the_sums_of_both_sides():
+    two = np.array([2, 2])
+    # either [[2, 0], [0, 2]] or [[1, 1], [1, 1]]
+    found = {round(shuffled_entropy(two, two, seed=seed) / np.log(2), 9) for seed in range(40)}
+    assert found == {1, 2}
+
+
 def test_the_shuffled_control_is_left_out_beyond_what_numpy_draws_from():
     many = np.array([600_000_000, 600_000_000])
     assert np.isnan(shuffled_entropy(many, many, seed=0))
@@ -250,6 +257,7 @@ def test_merging_is_splitting_in_the_mirror():
         ("merging", (1, 0), (0,), 92),
         ("persistent", (2,), (1,), 90),
     ]
+    assert events_of([[60], [40]]) == [("persistent", (0,), (0,), 60)]
 
 
 def test_the_summary_says_what_share_of_tokens_is_in_which_kind_of_code():

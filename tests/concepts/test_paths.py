@@ -69,3 +69,13 @@ def test_equal_counts_at_the_limit_are_dropped_together(n_kept):
     tally.add(np.array([[0], [0], [1], [1], [2], [2]]))
     assert found(tally) == {}
     assert tally.error == 2
+
+
+def test_what_is_dropped_again_and_again_wears_down_what_is_kept():
+    """Without that, the error would grow with the corpus beyond its bound."""
+    tally = PathTally(1, n_kept=1)
+    for path, count in ((0, 3), (1, 2), (2, 2), (3, 2)):
+        tally.add(np.full((count, 1), path))
+        tally._merge()
+    assert tally.error == 4
+    assert found(tally) == {(3,): 1}

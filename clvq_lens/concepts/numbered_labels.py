@@ -1,0 +1,44 @@
+"""Known labels of the tokens of batches, as numbers that can be counted."""
+
+import numpy as np
+from jaxtyping import Int
+
+from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
+from clvq_lens.training.tokens import TokenBatch
+
+MAX_LABELS = 2**20
+
+
+class NumberedLabels:
+    """Labels, numbered as they come.
+
+    Args:
+        labels: For each document, one label for every real token.
+    """
+
+    def __init__(self, labels: TokenLabels) -> None:
+        self._labels = DocumentLabels(labels)
+        self._numbers: dict[str, int] = {}
+        self._n_documents = 0
+
+    @property
+    def names(self) -> list[str]:
+        """The label of each number."""
+        return list(self._numbers)
+
+    def of(self, batch: TokenBatch) -> Int[np.ndarray, " n"]:
+        """The labels of the real tokens of a batch, row by row.
+
+        Raises:
+            DataError: If a document has not one label for each of its real tokens.
+        """
+        names: list[str] = []
+        for row, document in enumerate(batch.documents):
+            names += self._labels.of(document, int(batch.mask[row].sum()))
+        self._n_documents = max(self._n_documents, 1 + max(batch.documents))
+        numbers = [self._numbers.setdefault(name, len(self._numbers)) for name in names]
+        return np.array(numbers, dtype=np.int64)
+
+    def check_number(self) -> None:
+        """Raises `DataError` unless there were as many documents as lists of labels."""
+        self._labels.check_number(self._n_documents)
