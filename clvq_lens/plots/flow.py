@@ -109,7 +109,8 @@ def _node_names(column: Column, labels: Mapping[int, str]) -> list[str]:
         elif column.is_token:
             names.append(column.texts[node])
         else:
-            names.append(f"{node} {labels.get(node, '')}".strip())
+            label = labels.get(node, "")
+            names.append(f"{node} {label if label.strip() else visible(label)}".strip())
     return names
 
 

@@ -101,7 +101,8 @@ def _write_cells(figure: go.Figure, rows: Sequence[Sequence[tuple[int, str]]]) -
 def _cell(code: int, label: str, n_characters: int) -> str:
     if code < 0:
         return ""
-    words = label.split()[:_LINES] if n_characters >= _SHORTEST else []
+    words = label.split() or [visible(label)]
+    words = words[:_LINES] if label and n_characters >= _SHORTEST else []
     return "<br>".join([str(code), *(plain(shortened(word, n_characters)) for word in words)])
 
 

@@ -71,10 +71,9 @@ def test_a_rest_of_one_node_stands_for_itself():
 def test_nodes_between_which_most_tokens_flow_are_shown():
     # code 0 is the commonest, but its tokens scatter; codes 1 and 2 hold together
     scattered = [(0, following) for following in range(10, 50)]
-    together = [(1, 1)] * 20 + [(2, 2)] * 15
-    columns = thinned(frame_of(*scattered, *together), 2).columns
-    assert set(columns[1].nodes) == {1, 2, OTHER}
-    assert set(columns[0].nodes) == {0, 1, 2}  # a rest of one
+    together = [(1, 1)] * 20 + [(2, 2)] * 15 + [(3, 3)]
+    for column in thinned(frame_of(*scattered, *together), 2).columns:
+        assert set(column.nodes) == {1, 2, OTHER}
 
 
 def test_links_say_count_share_and_lift():
@@ -149,3 +148,8 @@ def test_many_nodes_leave_plotly_room_for_its_gaps():
 
 def test_a_translucent_colour_keeps_its_hue():
     assert translucent("#ff8000", 0.5) == "rgba(255, 128, 0, 0.5)"
+
+
+def test_a_concept_of_white_space_is_seen():
+    figure = plot_flow(frame_of((0, 0)), labels={"0": {0: "\n"}})
+    assert "0 \u21b5" in [annotation.text for annotation in figure.layout.annotations]

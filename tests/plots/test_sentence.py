@@ -63,3 +63,8 @@ def test_text_from_data_is_not_read_as_markup():
     assert "<script" not in shown
     assert "<i>" not in shown
     assert "<u>" not in shown
+
+
+def test_a_concept_of_white_space_is_seen():
+    figure = plot_sentence(frame_of(label=["", "\n", " "] * 2))
+    assert figure.data[1].text[1:3] == ("1<br>\u21b5", "2<br>\u2423")
