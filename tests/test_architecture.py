@@ -18,6 +18,7 @@ ROOMS = [
     "interventions",
     "evaluation",
     "concepts",
+    "flow",
     "page",
     "toy",
     "lens",

@@ -9,12 +9,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from clvq_lens.concepts.concept import Concept, Example
-from clvq_lens.concepts.naming import distinctive_tokens
 from clvq_lens.errors import CodeRangeError
 from clvq_lens.evaluation.agreement import Agreement
 from clvq_lens.plots.concepts import plot_usage
 
 _IN_FRAME = 5  # tokens named in a cell
+_IN_NAME = 3  # tokens that make a name
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,3 +123,9 @@ def _row(concept: Concept) -> dict[str, object]:
         "top_label_share": label.share if label else float("nan"),
         "example": str(example),
     }
+
+
+def distinctive_tokens(concept: Concept) -> str:
+    """A name for a concept: its tokens of the highest lift, or else the commonest ones."""
+    tokens = concept.distinctive or concept.tokens
+    return " ".join(token.text.strip() or token.text for token in tokens[:_IN_NAME])

@@ -7,9 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clvq_lens.concepts.chain import fitted_chain
 from clvq_lens.concepts.encoding import Encoding, encode
-from clvq_lens.concepts.flow import ConceptFlow, concept_flow
 from clvq_lens.concepts.survey import concept_table
 from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.config import FitConfig, LongTexts
@@ -17,6 +15,8 @@ from clvq_lens.errors import ConfigError
 from clvq_lens.evaluation.evaluate import evaluate
 from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.evaluation.report import Report
+from clvq_lens.flow.chain import fitted_chain
+from clvq_lens.flow.observed import ConceptFlow, concept_flow
 from clvq_lens.host.attach import lenses_of
 from clvq_lens.host.protocol import Host
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer

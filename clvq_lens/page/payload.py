@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from clvq_lens.concepts.concept import Concept, Counted, Example, Unembedded
-from clvq_lens.concepts.flow import ConceptFlow
 from clvq_lens.evaluation.report import Report
+from clvq_lens.flow.observed import ConceptFlow
 from clvq_lens.page.contents import Contents, Layer
 from clvq_lens.page.figures import figures
 from clvq_lens.plots.theme import CONCEPT_COLOURS

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from clvq_lens.concepts.concept import Concept, Counted, Example, Neighbour, TokenLogit, Unembedded
-from clvq_lens.concepts.naming import distinctive_tokens
-from clvq_lens.concepts.table import ConceptTable
+from clvq_lens.concepts.table import ConceptTable, distinctive_tokens
 from clvq_lens.errors import CodeRangeError
 from clvq_lens.evaluation.agreement import Agreement
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clvq_lens.concepts import paths as module
-from clvq_lens.concepts.paths import PathTally
+from clvq_lens.flow import paths as module
+from clvq_lens.flow.paths import PathTally
 
 
 def found(tally):

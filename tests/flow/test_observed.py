@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import clvq_lens as cl
-from clvq_lens.concepts.flow_steps import FlowStage, flow_step, shuffled_entropy
 from clvq_lens.concepts.tally import Tally
 from clvq_lens.errors import ConfigError, DataError, EmptyCorpusError, NotFittedError
 from clvq_lens.evaluation.agreement import agreement, shuffled
 from clvq_lens.evaluation.metrics import entropy
+from clvq_lens.flow.steps import FlowStage, flow_step, shuffled_entropy
 from tests.conftest import random_model
 from tests.interventions.test_sweep import fitted_lens
 

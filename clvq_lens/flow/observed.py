@@ -13,16 +13,16 @@ import torch
 from jaxtyping import Int
 from tqdm.auto import tqdm
 
-from clvq_lens.concepts.chain import require_chain
-from clvq_lens.concepts.flow_labels import StageLabels
-from clvq_lens.concepts.flow_steps import FlowStage, FlowStep, StageKind, flow_step
-from clvq_lens.concepts.paths import PathTally
-from clvq_lens.concepts.stage_names import CodeNames, names_by_stage
 from clvq_lens.concepts.tally import Tally
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import ConfigError, DataError, EmptyCorpusError
 from clvq_lens.evaluation.agreement import Agreement
 from clvq_lens.evaluation.labels import TokenLabels
+from clvq_lens.flow.chain import require_chain
+from clvq_lens.flow.labels import StageLabels
+from clvq_lens.flow.names import CodeNames, names_by_stage
+from clvq_lens.flow.paths import PathTally
+from clvq_lens.flow.steps import FlowStage, FlowStep, StageKind, flow_step
 from clvq_lens.host.attach import Attachment
 from clvq_lens.host.protocol import Host
 from clvq_lens.plots.flow import plot_flow

@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.concepts.chain import fitted_chain
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import ConfigError, EmptyCorpusError, LayerOrderError
+from clvq_lens.flow.chain import fitted_chain
 from clvq_lens.host.attach import Attachment
 from clvq_lens.interventions.edits import Ablate, Replacement
 from clvq_lens.interventions.runs import Counterfactuals

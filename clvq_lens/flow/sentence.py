@@ -10,10 +10,10 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clvq_lens.concepts.chain import require_chain
 from clvq_lens.concepts.encoding import batch_codes
-from clvq_lens.concepts.stage_names import CodeNames, names_by_stage
 from clvq_lens.errors import DataError
+from clvq_lens.flow.chain import require_chain
+from clvq_lens.flow.names import CodeNames, names_by_stage
 from clvq_lens.host.attach import lenses_of
 from clvq_lens.interventions.metrics import LogitsFunction, Metric, name_of
 from clvq_lens.interventions.sweep import ablation_sweep, token_labels

@@ -1,0 +1,1 @@
+"""How concepts flow from layer to layer, observed and causal."""
