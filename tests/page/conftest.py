@@ -87,6 +87,21 @@ def chromium() -> Iterator:
         browser.close()
 
 
+def settled(tab) -> str:
+    """The hash of a tab, once its view is shown: the event that tells of it comes later."""
+    wait_until(tab, "document.getElementById('main').dataset.hash === location.hash")
+    return tab.evaluate("location.hash")
+
+
+def wait_until(tab, condition: str) -> None:
+    """Waits for a JavaScript expression; playwright's own waiting needs eval, which pages bar."""
+    for _ in range(200):
+        if tab.evaluate(condition):
+            return
+        tab.wait_for_timeout(25)
+    pytest.fail(f"not so after five seconds: {condition}")
+
+
 class Watched:
     """A tab that notes what goes wrong in it.
 
@@ -131,9 +146,7 @@ class Watched:
     def go(self, address: str = "#"):
         """Goes to a view as a link on the page would."""
         self.tab.evaluate("hash => { location.hash = hash; }", address)
-        shown = "hash => [...document.querySelectorAll('main h1')].length && location.hash === hash"
-        self.tab.wait_for_function(shown, arg="" if address == "#" else address)
-        self.tab.wait_for_timeout(50)  # the view follows the hash
+        assert settled(self.tab) == ("" if address == "#" else address)
         return self.tab
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.page.conftest import HOSTILE, N_CODES
+from tests.page.conftest import HOSTILE, N_CODES, settled, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -14,10 +14,6 @@ VIEWS = ["#", "#codes", "#code=1", "#flow", "#texts", "#text=3", "#evaluation", 
 
 def shown_codes(tab) -> list[int]:
     return [int(code) for code in tab.locator(f"{ROWS} td.code").all_inner_texts()]
-
-
-def route(tab) -> str:
-    return tab.evaluate("location.hash")
 
 
 def drawn(tab, name: str):
@@ -56,8 +52,12 @@ def test_figures_are_drawn_only_when_their_view_is_shown(watch, path):
     assert tab.locator(".figure svg").count() == 0
     tab.click("text=Flow")
     drawn(tab, "flow")
+    tab.evaluate("window.left = document.querySelector('.figure.flow')")
+    assert tab.evaluate("left.data.length") == 1
     tab.click("text=Settings")
+    assert settled(tab) == "#settings"
     assert tab.locator(".figure svg").count() == 0
+    assert tab.evaluate("left.data === undefined")  # plotly has let go of it
 
 
 def test_figures_take_the_ink_of_the_page_and_follow_a_change_of_scheme(watch, path):
@@ -66,7 +66,7 @@ def test_figures_take_the_ink_of_the_page_and_follow_a_change_of_scheme(watch, p
     ink = "getComputedStyle(document.querySelector('.cross_entropy .xtitle')).fill"
     assert tab.evaluate(ink) == "rgb(95, 102, 112)"
     tab.emulate_media(color_scheme="dark")
-    tab.wait_for_function(f"{ink} === 'rgb(154, 162, 173)'")
+    wait_until(tab, f"{ink} === 'rgb(154, 162, 173)'")
 
 
 def test_a_click_on_the_map_opens_the_code(watch, path):
@@ -76,7 +76,7 @@ def test_a_click_on_the_map_opens_the_code(watch, path):
         "document.querySelector('.figure.codebook')"
         ".emit('plotly_click', {points: [{hovertext: 'code 7 x'}]})"
     )
-    assert route(tab) == "#code=7"
+    assert settled(tab) == "#code=7"
 
 
 # ---- the list ------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_a_link_opens_a_concept_with_everything_about_it(watch, path, contents):
     links = tab.locator(".nearest a")
     assert links.first.get_attribute("href") == f"#code={concept.nearest[0].code}"
     links.first.click()
-    assert route(tab) == f"#code={concept.nearest[0].code}"
+    assert settled(tab) == f"#code={concept.nearest[0].code}"
 
 
 def test_an_unknown_address_says_so(watch, path):
@@ -152,14 +152,15 @@ def test_an_unknown_address_says_so(watch, path):
 def test_the_back_button_goes_through_the_views(watch, path):
     tab = watch(path).open("#codes")
     tab.click(f"{ROWS} td.code a")
-    first = route(tab)
+    first = settled(tab)
     assert re.fullmatch(r"#code=\d+", first)
     tab.keyboard.press("j")
+    assert settled(tab) != first
     tab.go_back()
-    assert route(tab) == first
+    assert settled(tab) == first
     assert tab.inner_text("h1").startswith(f"Code {first.removeprefix('#code=')}")
     tab.go_back()
-    assert route(tab) == "#codes"
+    assert settled(tab) == "#codes"
     assert tab.inner_text("h1") == "Concepts"
     assert tab.evaluate("document.activeElement.getAttribute('href')") == first
 
@@ -181,13 +182,13 @@ def test_the_keyboard_alone_finds_opens_and_leaves_concepts(watch, path, content
     tab.keyboard.press("k")
     tab.keyboard.press("j")
     tab.keyboard.press("Enter")
-    assert route(tab) == f"#code={order[1]}"
+    assert settled(tab) == f"#code={order[1]}"
     tab.keyboard.press("j")
-    assert route(tab) == f"#code={order[2]}"
+    assert settled(tab) == f"#code={order[2]}"
     tab.keyboard.press("ArrowLeft")
-    assert route(tab) == f"#code={order[1]}"
+    assert settled(tab) == f"#code={order[1]}"
     tab.keyboard.press("Escape")
-    assert route(tab) == "#codes"
+    assert settled(tab) == "#codes"
     tab.keyboard.press("j")
     assert tab.evaluate("document.activeElement.getAttribute('href')") == f"#code={order[2]}"
 
@@ -198,7 +199,7 @@ def test_help_opens_with_a_question_mark_and_closes_with_escape(watch, path):
     assert tab.locator("dialog[open] kbd").count() > 6
     tab.keyboard.press("Escape")
     assert tab.locator("dialog[open]").count() == 0
-    assert route(tab) == "#codes"
+    assert settled(tab) == "#codes"
 
 
 def test_focus_is_visible_and_everything_has_a_name(watch, path):
@@ -244,7 +245,7 @@ def test_a_text_shows_each_token_in_its_concept_with_a_link(watch, path, content
     links.nth(2).focus()
     assert tab.inner_text(".card h2") == f"Code {codes[2]}"
     tab.keyboard.press("Enter")
-    assert route(tab) == f"#code={codes[2]}"
+    assert settled(tab) == f"#code={codes[2]}"
 
 
 def test_a_switch_shows_the_codes_of_another_quantizer(watch, path, contents):
@@ -259,9 +260,9 @@ def test_a_switch_shows_the_codes_of_another_quantizer(watch, path, contents):
 def test_an_example_leads_to_its_text_with_the_concept_chosen(watch, path, contents):
     tab = watch(path).open("#codes")
     tab.click(f"{ROWS} td.code a")
-    code = route(tab).removeprefix("#code=")
+    code = settled(tab).removeprefix("#code=")
     tab.locator("a.where").first.click()
-    assert re.fullmatch(rf"#text=\d+&code={code}", route(tab))
+    assert re.fullmatch(rf"#text=\d+&code={code}", settled(tab))
     assert tab.inner_text(".card h2") == f"Code {code}"
     assert tab.locator(".strip .token.same").count() >= 1
 

@@ -48,6 +48,7 @@ const showHash = () => {
   const { title, node } = view();
   document.title = `${title} \u00b7 ${DATA.title}`;
   main.replaceChildren(node);
+  main.dataset.hash = shown;
   for (const link of document.querySelectorAll("header nav a")) {
     if (link.dataset.tab === tab) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
