@@ -206,8 +206,11 @@ class _LabelCounts:
 
     def agreements(self, seed: int) -> dict[str, Agreement | None]:
         """Of codes with labels, and of token identity with labels."""
-        tallies = {"agreement": self._by_code, "token_identity": self._by_token}
-        return {name: agreement(compact(tally), seed=seed) for name, tally in tallies.items()}
+        found = {}
+        for name, tally in (("agreement", self._by_code), ("token_identity", self._by_token)):
+            (rows, numbers), counts = tally.entries()
+            found[name] = agreement(compact(rows, numbers, counts), seed=seed)
+        return found
 
 
 def through_unembedding(

@@ -58,11 +58,18 @@ class Tally:
         self._pending, self._n_pending = [], 0
 
 
-def compact(tally: Tally) -> Int[np.ndarray, "a b"]:
-    """Counts of pairs as an array of the rows and columns that occur, in order."""
-    (first, second), counts = tally.entries()
+def compact(
+    first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"], counts: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, "a b"]:
+    """Counts of pairs as an array of the rows and columns that occur, in order.
+
+    Args:
+        first: Row of each entry.
+        second: Column of each entry.
+        counts: Of each entry; those of the same pair are added up.
+    """
     _, row = np.unique(first, return_inverse=True)
     _, column = np.unique(second, return_inverse=True)
     table = np.zeros((row.max(initial=-1) + 1, column.max(initial=-1) + 1), dtype=np.int64)
-    table[row, column] = counts
+    np.add.at(table, (row, column), counts)
     return table

@@ -1,11 +1,11 @@
 """Agreement of codes with known labels, beside labels shuffled over the same tokens."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
-from scipy.stats import random_table
 
 from clvq_lens.evaluation.metrics import nmi_of_counts, purity_of_counts
 
@@ -62,12 +62,28 @@ def agreement(counts: Int[np.ndarray, "codes labels"], *, seed: int = 0) -> Agre
 def shuffled(counts: Int[np.ndarray, "a b"], *, seed: int) -> Int[np.ndarray, "a b"]:
     """Counts of pairs as they would be had one side been shuffled over the tokens.
 
-    Such a table is distributed as a random one with the same sums of rows and columns, so no list
-    of tokens is needed (Patefield 1981, algorithm AS 159).
-
     Args:
-        counts: With no empty row or column.
+        counts: Of pairs; only their sums by row and by column matter.
         seed: Of the draw.
     """
-    tables = random_table(counts.sum(1), counts.sum(0))
-    return tables.rvs(method="patefield", random_state=seed).astype(np.int64)
+    return np.stack(list(shuffled_rows(counts.sum(1), counts.sum(0), seed=seed)))
+
+
+def shuffled_rows(
+    rows: Int[np.ndarray, " a"], columns: Int[np.ndarray, " b"], *, seed: int
+) -> Iterator[Int[np.ndarray, " b"]]:
+    """The same one row at a time, for tables that need not fit in memory.
+
+    Shuffling draws each row's tokens without replacement from what earlier rows left, so no list
+    of tokens is needed.
+
+    Args:
+        rows: Tokens in each node of one side.
+        columns: Tokens in each node of the other; fewer than 1e9 in all.
+        seed: Of the draw.
+    """
+    generator, left = np.random.default_rng(seed), columns.copy()
+    for row in rows.tolist():
+        drawn = generator.multivariate_hypergeometric(left, row, method="marginals")
+        left -= drawn
+        yield drawn

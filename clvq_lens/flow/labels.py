@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from clvq_lens.concepts.numbered_labels import MAX_LABELS, NumberedLabels
-from clvq_lens.concepts.tally import Tally
+from clvq_lens.concepts.tally import Tally, compact
 from clvq_lens.evaluation.agreement import Agreement, agreement
 from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.training.tokens import TokenBatch
@@ -60,9 +60,8 @@ class StageLabels:
             stages = [("token", tokens), (name, nodes)]
             for stage, here in stages if index == 0 else stages[1:]:
                 for chosen in (np.ones_like(ambiguous), ambiguous):
-                    found = agreement(
-                        _table(here[chosen], labels[chosen], counts[chosen]), seed=seed
-                    )
+                    table = compact(here[chosen], labels[chosen], counts[chosen])
+                    found = agreement(table, seed=seed)
                     if found is not None:
                         yield stage, chosen is ambiguous, found
 
@@ -74,14 +73,3 @@ def _labels_of_each(
     pairs = np.unique(np.stack([tokens, labels]), axis=1)
     distinct, n_labels = np.unique(pairs[0], return_counts=True)
     return n_labels[np.searchsorted(distinct, tokens)]
-
-
-def _table(
-    nodes: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], counts: Int[np.ndarray, " n"]
-) -> Int[np.ndarray, "nodes labels"]:
-    """Counts of (node, label), for those that occur."""
-    distinct_nodes, row = np.unique(nodes, return_inverse=True)
-    distinct_labels, column = np.unique(labels, return_inverse=True)
-    table = np.zeros((len(distinct_nodes), len(distinct_labels)), dtype=np.int64)
-    np.add.at(table, (row, column), counts)
-    return table

@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from clvq_lens.concepts.tally import Tally
+from clvq_lens.evaluation.agreement import shuffled_rows
 from clvq_lens.evaluation.metrics import entropy
 
 StageKind = Literal["token", "codes", "prediction"]
@@ -198,9 +199,6 @@ def shuffled_entropy(
 ) -> float:
     """Entropy in nats of pairs, had one side been shuffled over the tokens.
 
-    As `clvq_lens.evaluation.agreement.shuffled`, but row by row: the table of all tokens of a
-    vocabulary and all codes need not fit in memory.
-
     Args:
         rows: Tokens in each node of one side.
         columns: Tokens in each node of the other.
@@ -210,11 +208,8 @@ def shuffled_entropy(
     if n_tokens >= 1_000_000_000:  # more than numpy draws from
         return float("nan")
     rows, columns = sorted((rows, columns), key=len)
-    generator = np.random.default_rng(seed)
-    left, total = columns.copy(), 0.0
-    for row in rows.tolist():
-        drawn = generator.multivariate_hypergeometric(left, row, method="marginals")
-        left -= drawn
-        shares = drawn[drawn > 0] / n_tokens
+    total = 0.0
+    for row in shuffled_rows(rows, columns, seed=seed):
+        shares = row[row > 0] / n_tokens
         total -= float((shares * np.log(shares)).sum())
     return total
