@@ -6,7 +6,8 @@ from pathlib import Path
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_python_blocks_of_the_readme_run(capsys):
+def test_python_blocks_of_the_readme_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some blocks write files
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     assert len(blocks) >= 2
     session: dict[str, object] = {}
@@ -14,6 +15,7 @@ def test_python_blocks_of_the_readme_run(capsys):
         exec(compile(block, str(README), "exec"), session)
     printed = capsys.readouterr().out
     assert "torch.Size([1, " in printed
+    assert (tmp_path / "report.html").stat().st_size > 1_000_000
 
 
 def test_first_screen_has_the_two_commands():

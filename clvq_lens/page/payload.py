@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from clvq_lens.concepts.concept import Concept, Counted, Example, Unembedded
+from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.evaluation.report import Report
 from clvq_lens.flow.observed import ConceptFlow
 from clvq_lens.page.contents import Contents, Layer
@@ -167,12 +168,23 @@ def _flow(flow: ConceptFlow, names: Names) -> dict[str, Any]:
 
 
 def _evaluation(contents: Contents) -> dict[str, Any]:
-    recovery, agreement = contents.report.recovery, contents.concepts.agreement
+    recovery = contents.report.recovery
+    agreement = _agreement(contents.concepts)
     return {
         "metrics": _table(contents.report.frame()),
         "recovery": None if recovery is None else _table(recovery.frame()),
-        "agreement": None if agreement is None else _table(agreement.frame()),
+        "agreement": None if agreement is None else _table(agreement),
     }
+
+
+def _agreement(table: ConceptTable) -> pd.DataFrame | None:
+    """Of codes with the given labels, beside token identity."""
+    methods = {"codes": table.agreement, "token identity": table.token_identity}
+    frames = {name: found.frame() for name, found in methods.items() if found is not None}
+    if not frames:
+        return None
+    frame = pd.concat(frames, names=["method"]).reset_index(level="method")
+    return frame.rename(columns={"n_codes": "n_clusters"})
 
 
 def _table(frame: pd.DataFrame) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def plot_flow(
     Args:
         flow: From `concept_flow`, or its ``.frame()``.
         labels: Names of codes, for each stage by its name.
-        n_nodes: How many nodes of each stage stand for themselves: those with most tokens.
+        n_nodes: How many nodes of each stage stand for themselves: those between which most
+            tokens flow.
     """
     thin = thinned(as_frame(flow), n_nodes)
     width = _lane_width(len(thin.columns))

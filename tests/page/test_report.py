@@ -35,7 +35,10 @@ def test_labels_reach_concepts_flow_and_evaluation(toy_fit, tmp_path):
     data = data_of(page)
     assert any(code["labels"] for code in data["codes"])
     assert data["flow"]["agreement"] is not None
-    assert data["evaluation"]["agreement"] is not None
+    agreement = data["evaluation"]["agreement"]
+    assert [row[agreement["columns"].index("method")] for row in agreement["rows"]] == [
+        "codes", "token identity",
+    ]  # fmt: skip
     assert data["evaluation"]["recovery"] is not None
 
 
