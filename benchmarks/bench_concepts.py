@@ -60,7 +60,7 @@ def corpus_of(host: Any, texts: list[str]) -> tuple[list[str], int]:
     batches: list[TokenBatch] = list(token_batches(host, texts, long_texts="split"))
     per_pass = sum(int(batch.mask.sum()) for batch in batches)
     whole, rest = divmod(N_TOKENS, per_pass)
-    n_more = min(len(texts), round(1.1 * len(texts) * rest / per_pass))  # texts differ in length
+    n_more = min(len(texts), round(1.3 * len(texts) * rest / per_pass))  # texts differ in length
     corpus = texts * whole + texts[:n_more]
     found = token_batches(host, corpus, long_texts="split")
     return corpus, sum(int(batch.mask.sum()) for batch in found)
