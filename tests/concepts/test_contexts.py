@@ -53,6 +53,16 @@ def test_the_kept_tokens_are_those_with_the_largest_keys(vocabulary):
         assert [example.margin for example in found[code]] == [2 * row[1] for row in best]
 
 
+def test_a_rare_code_keeps_all_its_tokens_until_there_are_enough(vocabulary):
+    """The keys fall, and pruning for the sake of a frequent code must not shut a rare one out."""
+    reservoir = Reservoir(2, 5, distinct=False)
+    for number, tokens in enumerate(tokens_of(4)):
+        codes, keys = np.zeros(tokens.numel(), dtype=int), np.full(tokens.numel(), 0.5)
+        codes[0], keys[0] = 1, 1 / (number + 1)
+        reservoir.offer(contexts(batch_of(tokens, first=4 * number), codes, keys), keys)
+    assert [example.document for example in reservoir.examples(vocabulary)[1]] == [0, 4, 8, 12]
+
+
 def test_memory_does_not_grow_with_the_tokens(vocabulary):
     random = np.random.default_rng(0)
     reservoir = Reservoir(N_CODES, 5, distinct=False)

@@ -32,9 +32,16 @@ def test_codes_are_those_of_the_table(data, contents):
     for code, concept in zip(data["codes"], contents.concepts, strict=True):
         assert code["usage"] == concept.usage
         assert [token[0] for token in code["tokens"]] == [t.text for t in concept.tokens]
-        assert [row[2:5] for row in code["random"]] == [
-            [e.before, e.token, e.after] for e in concept.random
-        ]
+        for kind in ("typical", "borderline", "random"):
+            assert [row[2:5] for row in code[kind]] == [
+                [e.before, e.token, e.after] for e in getattr(concept, kind)
+            ]
+        for vector in ("at_target", "direct"):
+            said, shown = getattr(concept, vector), code[vector]
+            assert (said is None) == (shown is None)
+            if said is not None:
+                assert [row[0] for row in shown["promoted"]] == [t.token for t in said.promoted]
+                assert [row[0] for row in shown["suppressed"]] == [t.token for t in said.suppressed]
 
 
 def test_texts_have_a_code_for_every_token_in_every_layer(data, contents):
