@@ -16,10 +16,9 @@ from clvq_lens.flow.chain import require_chain
 from clvq_lens.flow.names import CodeNames, names_by_stage
 from clvq_lens.host.attach import lenses_of
 from clvq_lens.interventions.metrics import LogitsFunction, Metric, name_of
-from clvq_lens.interventions.sweep import ablation_sweep, token_labels
+from clvq_lens.interventions.sweep import AblationSweep, ablation_sweep, token_labels
 from clvq_lens.plots.sentence import plot_sentence
-from clvq_lens.training.documents import Data
-from clvq_lens.training.tokens import TokenBatch, one_batch
+from clvq_lens.training.tokens import one_batch
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class SentenceFlow:
         metric: The name of the metric; None: no effects were measured.
         effects: What ablating that code at that position changes the metric by; NaN for special
             tokens.
+        controls: What a random code at that position changes it by.
     """
 
     quantizers: tuple[str, ...]
@@ -40,6 +40,7 @@ class SentenceFlow:
     codes: Int[np.ndarray, "quantizer pos"]
     metric: str | None = None
     effects: Float[np.ndarray, "quantizer pos"] | None = None
+    controls: Float[np.ndarray, "quantizer pos"] | None = None
 
     def frame(self, labels: Mapping[str, CodeNames] | CodeNames | None = None) -> pd.DataFrame:
         """One row for each quantizer and token; the code is -1 for special tokens.
@@ -56,8 +57,9 @@ class SentenceFlow:
                 "code": self.codes.ravel(),
             }
         )
-        if self.effects is not None:
-            frame["effect"] = self.effects.ravel()
+        for column, values in (("effect", self.effects), ("control", self.controls)):
+            if values is not None:
+                frame[column] = values.ravel()
         if labels is not None:
             names = names_by_stage(labels, self.quantizers)
             pairs = zip(frame["quantizer"], frame["code"], strict=True)
@@ -79,6 +81,7 @@ def sentence_flow(
     text: str | Tensor,
     *,
     metric: Metric | LogitsFunction | None = None,
+    seed: int = 0,
     progress: bool = False,
 ) -> SentenceFlow:
     """The concept of each token of one text, from quantizer to quantizer.
@@ -88,7 +91,8 @@ def sentence_flow(
         text: One text, or its tokens.
         metric: If given, every code is ablated at every position, one at a time, in the model:
             `logit_diff`, `probability`, `loss`, `kl`, or any function of logits that returns one
-            number.
+            number. Beside each effect stands that of a random code at the same position.
+        seed: Of the random codes.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -115,10 +119,15 @@ def sentence_flow(
         attachment.quantizer.eval()
         found = batch_codes(host, attachment.quantizer, attachment.source, batch).cpu()
         codes.append(found[0].masked_fill(~batch.mask[0], -1).numpy())
-    effects = None
+    effects = controls = None
     if metric is not None:
-        effects = np.stack(
-            [_effects(model, each.name, text, batch, metric, progress) for each in chain]
+        lenses = [lenses_of(model)[attachment.name] for attachment in chain]
+        options: dict[str, Any] = {"by_position": True, "seed": seed, "progress": progress}
+        sweeps = [ablation_sweep(lens, text, metric, **options) for lens in lenses]
+        n_tokens = batch.tokens.shape[1]
+        effects, controls = (
+            np.stack([_at_positions(sweep, column, n_tokens) for sweep in sweeps])
+            for column in ("effect", "control")
         )
     return SentenceFlow(
         quantizers=tuple(attachment.name for attachment in chain),
@@ -126,21 +135,12 @@ def sentence_flow(
         codes=np.stack(codes),
         metric=None if metric is None else name_of(metric),
         effects=effects,
+        controls=controls,
     )
 
 
-def _effects(
-    model: Any,
-    name: str,
-    text: Data,
-    batch: TokenBatch,
-    metric: Metric | LogitsFunction,
-    progress: bool,
-) -> Float[np.ndarray, " pos"]:
-    """What ablating the code of each position does, through one quantizer."""
-    lens = lenses_of(model)[name]
-    sweep = ablation_sweep(lens, text, metric, by_position=True, progress=progress)
-    effects = np.full(batch.tokens.shape[1], np.nan)
-    for position, value in zip(sweep.positions or (), sweep.values, strict=True):
-        effects[position] = value - sweep.unedited
-    return effects
+def _at_positions(sweep: AblationSweep, column: str, n_tokens: int) -> Float[np.ndarray, " pos"]:
+    """A column of a sweep by position, as one number for each position of its one text."""
+    frame, values = sweep.frame(), np.full(n_tokens, np.nan)
+    values[frame["position"].to_numpy()] = frame[column].to_numpy()
+    return values

@@ -1,6 +1,6 @@
 """Sweeps: the effect of ablating each code, and of patching each position from another run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from clvq_lens.errors import LengthMismatchError, MetricError
 from clvq_lens.host.attach import Attached
 from clvq_lens.host.protocol import Host
-from clvq_lens.interventions.edits import Ablate, Patch, Replacement, code_numbers
+from clvq_lens.interventions.edits import Ablate, Edit, Patch, Replacement, code_numbers
 from clvq_lens.interventions.metrics import LogitsFunction, Metric, bind, columns_of, name_of
 from clvq_lens.interventions.runs import Counterfactuals, fitted
 from clvq_lens.plots.interventions import plot_ablations, plot_ablations_by_position, plot_patching
@@ -34,7 +34,8 @@ class AblationSweep:
         positions: Where it was ablated; None: everywhere.
         n_tokens: How many tokens that changed.
         values: The metric of each experiment.
-        controls: Mean effect of the five other codes nearest in number of tokens; None by position.
+        controls: Mean effect of the five other codes nearest in number of tokens; by position, the
+            effect of a random code there, drawn by the shares in training.
         strings: What stands at each position of the texts.
     """
 
@@ -44,7 +45,7 @@ class AblationSweep:
     positions: tuple[int, ...] | None
     n_tokens: tuple[int, ...]
     values: tuple[float, ...]
-    controls: tuple[float, ...] | None
+    controls: tuple[float, ...]
     strings: tuple[str, ...]
 
     def frame(self, labels: Labels = None) -> pd.DataFrame:
@@ -58,8 +59,7 @@ class AblationSweep:
         if self.positions is not None:
             frame.insert(1, "position", self.positions)
             frame.insert(2, "token", [self.strings[position] for position in self.positions])
-        if self.controls is not None:
-            frame["control"] = self.controls
+        frame["control"] = self.controls
         if labels is not None:
             frame.insert(1, "label", [labels.get(code, "") for code in self.codes])
         order = np.argsort(-np.abs(frame["effect"].to_numpy()), kind="stable")
@@ -86,6 +86,7 @@ def ablation_sweep(
     by_position: bool = False,
     codes: Sequence[int] | None = None,
     to: Replacement = "nearest",
+    seed: int = 0,
     progress: bool = True,
 ) -> AblationSweep:
     """The effect of ablating each code that is active in some texts, one at a time.
@@ -98,10 +99,11 @@ def ablation_sweep(
         by_position: Whether a code is ablated at one position at a time.
         codes: The codes to ablate; None: all that are active.
         to: What takes the place of an ablated code, as for `Ablate`.
+        seed: Of the random codes that effects by position are compared with.
         progress: Whether to show a progress bar.
 
     Returns:
-        The effects, with ``.frame()`` and ``.plot()``.
+        The effects beside their controls, with ``.frame()`` and ``.plot()``.
 
     Raises:
         NotFittedError: If the quantizer has not been fitted.
@@ -120,23 +122,24 @@ def ablation_sweep(
         chosen = sorted(usage, key=lambda code: -usage[code])
     else:
         chosen = list(code_numbers(codes, runs.quantizer))
-    positions = None
+    function = bind(metric, runs.reference)
+
+    def measured(edits: Iterable[Edit], what: str) -> list[float]:
+        drafts = (runs.edited(edit) for edit in edits)
+        return runs.measure(drafts, function, n=len(chosen), desc=what, progress=progress)
+
+    unedited = float(function(runs.outcome))
     if by_position:
         pairs = [(code, position) for code in chosen for position in _positions_of(runs, code)]
-        chosen = [code for code, _ in pairs]
-        positions = [position for _, position in pairs]
-        edits = [Ablate(code, to, at=position) for code, position in pairs]
+        chosen, positions = [code for code, _ in pairs], [position for _, position in pairs]
+        values = measured((Ablate(code, to, at=position) for code, position in pairs), "ablate")
+        random = _random_codes(runs, seed)
+        there = (Patch(random.masked_fill(runs.codes != code, -1), at=p) for code, p in pairs)
+        controls = [value - unedited for value in measured(there, "random codes")]
     else:
-        edits = [Ablate(code, to) for code in chosen]
-    function = bind(metric, runs.reference)
-    values = runs.measure(
-        (runs.edited(edit) for edit in edits),
-        function,
-        n=len(edits),
-        desc="ablate",
-        progress=progress,
-    )
-    unedited = float(function(runs.outcome))
+        positions = None
+        values = measured((Ablate(code, to) for code in chosen), "ablate")
+        controls = _matched(usage, chosen, values, unedited)
     return AblationSweep(
         metric=name_of(metric),
         unedited=unedited,
@@ -144,7 +147,7 @@ def ablation_sweep(
         positions=None if positions is None else tuple(positions),
         n_tokens=_n_tokens(runs, chosen, positions),
         values=tuple(values),
-        controls=None if by_position else _matched(usage, chosen, values, unedited),
+        controls=tuple(controls),
         strings=token_labels(runs.batch, runs.host),
     )
 
@@ -165,7 +168,7 @@ def _n_tokens(
 
 def _matched(
     usage: dict[int, int], codes: list[int], values: list[float], unedited: float
-) -> tuple[float, ...]:
+) -> list[float]:
     """For each code, the mean effect of the others that are nearest in number of tokens."""
     counts = np.array([usage.get(code, 0) for code in codes])
     effects = np.array(values) - unedited
@@ -175,7 +178,7 @@ def _matched(
         distance[index] = np.inf
         nearest = np.argsort(distance, kind="stable")[: min(_N_MATCHED, len(codes) - 1)]
         controls.append(float(effects[nearest].mean()) if len(nearest) else float("nan"))
-    return tuple(controls)
+    return controls
 
 
 @dataclass(frozen=True)

@@ -72,16 +72,23 @@ def plot_ablations_by_position(
     codes = frame["code"].drop_duplicates().head(n_codes).tolist()
     shown = frame[frame["code"].isin(codes)]
     effects = np.full((len(codes), len(tokens)), np.nan)
+    details = [[""] * len(tokens) for _ in codes]
     order = {code: row for row, code in enumerate(codes)}
-    for code, position, effect in zip(
-        shown["code"], shown["position"], shown["effect"], strict=True
-    ):
+    columns = (shown[name] for name in ("code", "position", "effect", "control"))
+    for code, position, effect, control in zip(*columns, strict=True):
         effects[order[code], position] = effect
+        details[order[code]][position] = f"a random code there: {control:.4g}"
     labels = dict(zip(frame["code"], _names(frame), strict=True))
     names = [labels[code] for code in codes]
     title = "Effect of ablating each code at each position"
     return _heatmap(
-        effects, names, tokens, title=title, bar=f"change of {metric}", y="ablated code"
+        effects,
+        names,
+        tokens,
+        title=title,
+        bar=f"change of {metric}",
+        y="ablated code",
+        details=details,
     )
 
 

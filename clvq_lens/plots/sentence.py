@@ -107,15 +107,20 @@ def _cell(code: int, label: str, n_characters: int) -> str:
 
 
 def _hovers(row: pd.DataFrame, metric: str) -> list[str]:
-    effects = row["effect"] if "effect" in row else [np.nan] * len(row)
-    columns = (row["quantizer"], row["position"], row["token"], _cells(row), effects)
+    effects, controls = (
+        row[column] if column in row else [np.nan] * len(row) for column in ("effect", "control")
+    )
+    columns = (row["quantizer"], row["position"], row["token"], _cells(row), effects, controls)
     return [
         f"<b>{plain(quantizer)}: code {code_name(code, label)}</b><br>"
-        f"position {position}, token {visible(token)}"
-        + (
-            f"<br>ablated here: {plain(metric)} changes by {effect:+.4g}"
-            if effect == effect
-            else ""
-        )
-        for quantizer, position, token, (code, label), effect in zip(*columns, strict=True)
+        f"position {position}, token {visible(token)}" + _effect(metric, effect, control)
+        for quantizer, position, token, (code, label), effect, control in zip(*columns, strict=True)
     ]
+
+
+def _effect(metric: str, effect: float, control: float) -> str:
+    lines = {
+        f"ablated here: {plain(metric)} changes by": effect,
+        "a random code here:": control,
+    }
+    return "".join(f"<br>{what} {by:+.4g}" for what, by in lines.items() if not np.isnan(by))

@@ -45,6 +45,11 @@ def test_effects_are_those_of_ablating_that_code_at_that_position(chain):
                 change = difference(chain(TEXT[None])) - clean
         found = frame.loc[(quantizer, position), "effect"]
         assert found == pytest.approx(float(change), abs=1e-5)
+        sweep = cl.ablation_sweep(
+            chain.clvqs[quantizer], TEXT, difference, by_position=True, progress=False
+        ).frame()
+        [control] = sweep[sweep["position"] == position]["control"]
+        assert frame.loc[(quantizer, position), "control"] == control
     assert flow.metric == "difference"
 
 

@@ -72,6 +72,38 @@ def test_an_ablation_sweep_by_position_gives_what_each_ablation_gives(lens, toke
     assert frame["effect"].abs().is_monotonic_decreasing
 
 
+def test_controls_by_position_are_the_effects_of_a_random_code_there(lens, tokens):
+    def sweep(seed: int) -> pd.DataFrame:
+        return cl.ablation_sweep(
+            lens, tokens[0], difference, by_position=True, seed=seed, progress=False
+        ).frame()
+
+    plain = float(difference(lens.model(tokens[:1])).detach())
+    for row in sweep(0).head(6).itertuples():
+        possible = []
+        for code in range(12):
+            with lens.edit(cl.Force(code, at=row.position)):
+                possible.append(float(difference(lens.model(tokens[:1])).detach()) - plain)
+        assert min(abs(effect - row.control) for effect in possible) < 1e-5
+    assert sweep(0)["control"].tolist() == sweep(0)["control"].tolist()
+    assert sorted(sweep(0)["control"]) != sorted(sweep(1)["control"])
+
+
+def test_a_random_code_takes_the_place_of_the_ablated_one_only(lens, tokens):
+    """Of several texts, those with another code at that position stay as they are."""
+    sweep = cl.ablation_sweep(lens, tokens, difference, by_position=True, progress=False)
+    codes, quantizer = lens.encode(tokens).codes, lens.quantizer
+    drawn = torch.multinomial(
+        quantizer.shares, codes.numel(), replacement=True,
+        generator=torch.Generator().manual_seed(0),
+    ).view(codes.shape)  # fmt: skip
+    plain = float(difference(lens.model(tokens)).detach())
+    for row in sweep.frame().head(6).itertuples():
+        patch = drawn.masked_fill(codes != row.code, -1)
+        with lens.edit(cl.Patch(patch, at=row.position)):
+            close(row.control, float(difference(lens.model(tokens)).detach()) - plain)
+
+
 def test_controls_are_the_effects_of_the_codes_nearest_in_usage(lens, tokens):
     frame = cl.ablation_sweep(lens, tokens, difference, progress=False).frame()
     for row in frame.itertuples():

@@ -22,7 +22,7 @@ def sweep(*, by_position: bool = False, metric: str = "loss in nats per token") 
         positions=(1, 2, 2) if by_position else None,
         n_tokens=(9, 5, 2),
         values=(1.5, -1.0, 1.25),
-        controls=None if by_position else (0.1, 0.2, 0.3),
+        controls=(0.1, 0.2, 0.3),
         strings=STRINGS,
     )
 
@@ -77,6 +77,8 @@ def test_effects_by_position_stand_under_their_token():
     assert axis_titles(figure) == {"xaxis": "position and token", "yaxis": "ablated code"}
     [note] = figure.layout.annotations
     assert note.text == "colour: change of loss in nats per token"
+    assert cells.customdata[0][2] == "a random code there: 0.2"
+    assert cells.customdata[1][0] == ""
 
 
 def test_zero_is_nearly_transparent_and_the_signs_have_colours_of_their_own():

@@ -39,14 +39,15 @@ def test_a_code_has_the_same_colour_wherever_it_stands():
 
 
 def test_cells_name_their_concept_and_effects_are_on_hover():
-    frame = frame_of(label=["", "good food", "x"] * 2, effect=[np.nan, 0.25, -0.5] * 2)
+    effects = {"effect": [np.nan, 0.25, -0.5] * 2, "control": [np.nan, 0.125, 0.0] * 2}
+    frame = frame_of(label=["", "good food", "x"] * 2, **effects)
     figure = plot_sentence(frame, metric="KL")
     assert figure.data[1].text[1] == "1<br>good<br>food"
     assert figure.data[0].customdata[1][1] == (
         "<b>1-2: code 1 good food</b><br>position 1, token \u2423t1"
-        "<br>ablated here: KL changes by +0.25"
+        "<br>ablated here: KL changes by +0.25<br>a random code here: +0.125"
     )
-    assert "ablated" not in figure.data[0].customdata[0][0]
+    assert "here" not in figure.data[0].customdata[0][0]
 
 
 def test_names_are_left_out_where_there_is_no_room_and_then_the_codes():
