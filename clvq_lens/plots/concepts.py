@@ -89,8 +89,9 @@ def plot_concepts(table: pd.DataFrame | HasFrame) -> go.Figure:
         [plain(example.strip()) for example in frame["example"]],
     ]
     names = ["code", "usage (tokens)", "share", "commonest tokens", "an example"]
-    header = {"values": names, "align": "left", "fill": {"color": "rgba(128,128,128,0.25)"}}
-    body = {"values": cells, "align": "left", "height": 24, "fill": {"color": "rgba(0,0,0,0)"}}
+    both = {"align": "left", "line": {"color": GREY}}
+    header = {"values": names, "fill": {"color": GREY}, **both}
+    body = {"values": cells, "height": 24, "fill": {"color": "rgba(0,0,0,0)"}, **both}
     drawn = go.Table(header=header, cells=body, columnwidth=[50, 70, 60, 220, 320])
     figure = themed(go.Figure(drawn), title="What each code means", height=640)
     return figure.update_layout(margin_t=56)
