@@ -143,6 +143,8 @@ class Lens:
     ) -> ConceptTable:
         """What each code means in some data: one pass over any amount of text.
 
+        Ctrl-C ends it early and gives the table of what was read.
+
         Args:
             data: Documents, as for `fit`.
             n_examples: Contexts of each kind (typical, borderline, random) for each code.

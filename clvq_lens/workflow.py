@@ -183,6 +183,8 @@ def write_results(
     report = lens.evaluate(held_out.data, labels=held_out.labels, long_texts=long_texts)
     report.frame().to_csv(out / "report.csv", index=False)
     concepts = lens.concepts(held_out.data, labels=held_out.labels, long_texts=long_texts)
+    if not concepts.complete:
+        raise KeyboardInterrupt  # the rest would take as long again
     concepts.frame().to_csv(out / "concepts.csv", index=False)
     title = f"{lens.name}, {report.n_tokens:,} held-out tokens"
     print_table(console, title, _with_intervals(report.frame()))

@@ -24,6 +24,7 @@ from clvq_lens.quantizer.codebook import nearest_and_margin, squared_distances
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.activations import check_finite
 from clvq_lens.training.documents import Data, open_documents
+from clvq_lens.training.interrupt import deferred_interrupt
 from clvq_lens.training.tokens import TokenBatch, token_batches
 
 _TOP = 10  # promoted tokens named of each code
@@ -54,9 +55,12 @@ def concept_table(
     quantizer.eval()
     survey = _Survey(host, quantizer, source, n_examples, labels, seed)
     batches = token_batches(host, open_documents(data), long_texts=long_texts)
-    for batch in tqdm(batches, desc="concepts", unit="batch", disable=not progress):
-        survey.add(batch)
-    return survey.table()
+    with deferred_interrupt() as pressed:
+        for batch in tqdm(batches, desc="concepts", unit="batch", disable=not progress):
+            survey.add(batch)
+            if pressed():
+                break
+    return survey.table(complete=not pressed())
 
 
 class _Survey:
@@ -121,7 +125,7 @@ class _Survey:
         if self.labels is not None:
             self.labels.add(batch, codes)
 
-    def table(self) -> ConceptTable:
+    def table(self, *, complete: bool) -> ConceptTable:
         """What was found."""
         vocabulary = self.host.vocabulary
         tokens = Profile(self.tokens, lambda ids: vocabulary.names(torch.from_numpy(ids)))
@@ -137,7 +141,7 @@ class _Survey:
         reservoirs = (self.typical, self.borderline, self.drawn)
         typical, borderline, drawn = (kept.examples(vocabulary) for kept in reservoirs)
         nearest = self._nearest()
-        labels = None if self.labels is None else self.labels.profile()
+        labels = None if self.labels is None else self.labels.profile(complete=complete)
         concepts = tuple(
             Concept(
                 code=code,
@@ -163,6 +167,7 @@ class _Survey:
             n_tokens=n_tokens,
             token_entropy=entropy(tokens.totals),
             position_entropy=entropy(positions.sum(0)),
+            complete=complete,
             **({} if self.labels is None else self.labels.agreements(self.seed)),
         )
 
@@ -198,9 +203,10 @@ class _LabelCounts:
         self._by_code.add(codes, numbers)
         self._by_token.add(batch.tokens[batch.mask].numpy(), numbers)
 
-    def profile(self) -> Profile:
+    def profile(self, *, complete: bool) -> Profile:
         """Their distribution in each code."""
-        self._labels.check_number()
+        if complete:
+            self._labels.check_number()
         names = self._labels.names
         return Profile(self._by_code, lambda numbers: [names[number] for number in numbers])
 

@@ -28,6 +28,7 @@ class ConceptTable:
         position_entropy: Of the positions of all tokens, in nats.
         agreement: Of codes with the labels that were given, or None.
         token_identity: Of token ids with those labels: the baseline.
+        complete: Whether all of the data were read; False after Ctrl-C.
     """
 
     concepts: tuple[Concept, ...]
@@ -36,6 +37,7 @@ class ConceptTable:
     position_entropy: float
     agreement: Agreement | None = None
     token_identity: Agreement | None = None
+    complete: bool = True
 
     def __getitem__(self, code: int) -> Concept:
         if not 0 <= code < len(self.concepts):
@@ -50,7 +52,8 @@ class ConceptTable:
 
     def __repr__(self) -> str:
         n_used = sum(concept.usage > 0 for concept in self)
-        return f"ConceptTable({n_used} of {len(self)} codes in use, {self.n_tokens:,} tokens)"
+        read = f"{self.n_tokens:,} tokens" + ("" if self.complete else ", interrupted")
+        return f"ConceptTable({n_used} of {len(self)} codes in use, {read})"
 
     def frame(self) -> pd.DataFrame:
         """One row for each code, the most used first."""

@@ -47,13 +47,14 @@ class StageLabels:
         for tally, stage in zip(self._tallies.values(), nodes, strict=True):
             tally.add(tokens, stage, numbers)
 
-    def agreements(self, seed: int) -> Iterator[tuple[str, bool, Agreement]]:
+    def agreements(self, seed: int, *, complete: bool) -> Iterator[tuple[str, bool, Agreement]]:
         """Name of the stage, whether of ambiguous tokens alone, and agreement; tokens first.
 
         Raises:
             DataError: If there are labels for more documents than there were.
         """
-        self._labels.check_number()
+        if complete:
+            self._labels.check_number()
         for index, (name, tally) in enumerate(self._tallies.items()):
             (tokens, nodes, labels), counts = tally.entries()
             ambiguous = _labels_of_each(tokens, labels) > 1

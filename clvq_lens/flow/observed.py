@@ -28,6 +28,7 @@ from clvq_lens.host.protocol import Host
 from clvq_lens.plots.flow import plot_flow
 from clvq_lens.training.activations import check_finite
 from clvq_lens.training.documents import Data, open_documents
+from clvq_lens.training.interrupt import deferred_interrupt
 from clvq_lens.training.tokens import TokenBatch, token_batches
 
 
@@ -58,6 +59,7 @@ class ConceptFlow:
         path_counts: Tokens on each of them.
         path_error: By how much these counts may be too low; 0: they are exact and complete.
         agreements: Of each stage with labels; None if there were none.
+        complete: Whether all of the data were read; False after Ctrl-C.
     """
 
     stages: tuple[FlowStage, ...]
@@ -67,6 +69,7 @@ class ConceptFlow:
     path_counts: Int[np.ndarray, " n"]
     path_error: int
     agreements: tuple[StageAgreement, ...] | None = None
+    complete: bool = True
 
     def frame(self) -> pd.DataFrame:
         """One row for each pair of nodes that follow each other at a token, largest counts first.
@@ -216,7 +219,8 @@ def concept_flow(
 ) -> ConceptFlow:
     """How tokens flow through the codes of all quantizers on a model, as observed.
 
-    One pass over any amount of text, in memory that does not grow with it. Nothing is edited, so
+    One pass over any amount of text, in memory that does not grow with it; Ctrl-C ends it early and
+    gives the flow of what was read. Nothing is edited, so
     quantizers may overlap; what ablating a code does to the next ones says `causal_flow`.
 
     Args:
@@ -247,9 +251,12 @@ def concept_flow(
     """
     survey = _Survey(_chain(model, ends), ends, labels)
     batches = token_batches(survey.host, open_documents(data), long_texts=long_texts)
-    for batch in tqdm(batches, desc="concept flow", unit="batch", disable=not progress):
-        survey.add(batch)
-    return survey.flow(seed)
+    with deferred_interrupt() as pressed:
+        for batch in tqdm(batches, desc="concept flow", unit="batch", disable=not progress):
+            survey.add(batch)
+            if pressed():
+                break
+    return survey.flow(seed, complete=not pressed())
 
 
 def _chain(model: Any, ends: bool | None) -> list[Attachment]:
@@ -328,7 +335,7 @@ class _Survey:
             nodes.append(attachment.quantizer.assign(source))
         return [part.cpu()[batch.mask].numpy() for part in (*nodes, *predicted)]
 
-    def flow(self, seed: int) -> ConceptFlow:
+    def flow(self, seed: int, *, complete: bool) -> ConceptFlow:
         """What was found."""
         nodes, counts = self.paths.commonest()
         if len(counts) == 0:
@@ -342,7 +349,7 @@ class _Survey:
         if self.labels is not None:
             agreements = tuple(
                 StageAgreement(stage, "ambiguous" if ambiguous else "all", found)
-                for stage, ambiguous, found in self.labels.agreements(seed)
+                for stage, ambiguous, found in self.labels.agreements(seed, complete=complete)
             )
         return ConceptFlow(
             stages=stages,
@@ -352,6 +359,7 @@ class _Survey:
             path_counts=counts,
             path_error=self.paths.error,
             agreements=agreements,
+            complete=complete,
         )
 
     def _stage(self, index: int) -> FlowStage:

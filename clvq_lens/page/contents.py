@@ -106,19 +106,28 @@ def gather(
     options: dict[str, Any] = {"long_texts": long_texts, "progress": progress}
     if concepts is None:
         concepts = concept_table(*place, data, n_examples=n_examples, labels=labels, **options)
+        _go_on(concepts.complete)
     if report is None:
         report = evaluate(*place, lens.target, data, labels=labels, **options)
+    flow = concept_flow(model, data, labels=labels, **options)
+    _go_on(flow.complete)
     first = data[:n_texts] if isinstance(data, Tensor) else list(islice(data, n_texts))
     return Contents(
         name=name,
         quantizer=lens.quantizer,
         concepts=concepts,
         report=report,
-        flow=concept_flow(model, data, labels=labels, **options),
+        flow=flow,
         layers=tuple(_layers(host, first, long_texts)),
         history=history,
         fit=fit,
     )
+
+
+def _go_on(complete: bool) -> None:
+    """A page is of all the data: who ends a part of it early wants no page."""
+    if not complete:
+        raise KeyboardInterrupt
 
 
 def _layers(host: Host, texts: Data, long_texts: LongTexts) -> Iterator[Layer]:

@@ -1,3 +1,5 @@
+import os
+import signal
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -334,3 +336,27 @@ def test_activations_that_are_not_finite_are_refused(fitted):
         fitted.model.W_E[7] = torch.nan
     with pytest.raises(NonFiniteError, match=r"blocks\.1\.hook_resid_post"):
         concepts(fitted)
+
+
+def test_interrupted_it_gives_the_table_of_what_was_read(fitted, monkeypatch):
+    """Whole batches: counts, positions and reconstructions belong to the same tokens."""
+    batches: list[int] = []
+    original = fitted.host.activations
+
+    def activations(*arguments: Any) -> Any:
+        batches.append(int(arguments[1].sum()))
+        if len(batches) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(type(fitted.host), "positions_per_pass", 100)
+    monkeypatch.setattr(fitted.host, "activations", activations)
+    labels = [["x"] * 20] * 30
+    table = concepts(fitted, labels=labels)
+    assert len(batches) == 2
+    assert table.n_tokens == sum(batches) < DATA.numel()
+    assert not table.complete
+    assert repr(table).endswith(f"{table.n_tokens} tokens, interrupted)")
+    assert table.agreement.n_tokens == table.n_tokens
+    monkeypatch.undo()
+    assert concepts(fitted).complete

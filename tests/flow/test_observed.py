@@ -1,6 +1,9 @@
 """Concept flow against brute force, small tables worked by hand, and the toy world."""
 
+import os
+import signal
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -384,3 +387,21 @@ def test_names_for_other_quantizers_are_refused(flow):
         flow.plot({"9-9": {0: "zero"}})
     with pytest.raises(ConfigError, match="key 0, but names of codes are given for each quantizer"):
         flow.plot({0: "zero"})
+
+
+def test_interrupted_it_gives_the_flow_of_what_was_read(chain, monkeypatch):
+    host, batches = next(iter(chain.clvqs.values())).host, []
+    original = host.activations
+
+    def activations(self: Any, *arguments: Any) -> Any:
+        batches.append(int(arguments[1].sum()))
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(type(host), "positions_per_pass", 40)
+    monkeypatch.setattr(type(host), "activations", activations)
+    tokens = torch.arange(200).view(10, 20) % 40
+    flow = cl.concept_flow(chain, tokens, labels=[["x"] * 20] * 10, progress=False)
+    assert len(batches) == 1
+    assert flow.n_tokens == batches[0] == flow.frame()["count"].sum() / (len(flow.stages) - 1)
+    assert not flow.complete

@@ -1,6 +1,8 @@
 """The contents of a page as plain data."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -124,3 +126,15 @@ def test_the_history_and_the_fit_are_left_out_where_unknown(contents):
 def test_a_page_needs_a_text(toy_fit):
     with pytest.raises(ConfigError, match="n_texts is 0; pass a whole number above 0"):
         gather(toy_fit.model, toy_fit.name, ["we"], n_texts=0)
+
+
+def test_a_part_that_is_ended_early_ends_the_page(toy_fit, monkeypatch):
+    original = type(toy_fit.host).activations
+
+    def interrupted(*arguments: object) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(type(toy_fit.host), "activations", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gather(toy_fit.model, toy_fit.name, cl.toy.generate(3, seed=1), progress=False)

@@ -1,35 +1,53 @@
-"""Ctrl-C during the frozen pass keeps what was learned and counted by then."""
+"""Ctrl-C is heard between two steps, and nothing is left behind."""
+
+import os
+import signal
+import threading
 
 import pytest
-import torch
 
-from clvq_lens.training import fit as fitting
-
-TOKENS = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
+from clvq_lens.training.interrupt import deferred_interrupt
 
 
-def interrupted_fit(model, monkeypatch, after: int):
-    """A fit whose frozen pass is interrupted after some batches."""
-    original, calls = fitting._add_by_code, []
-
-    def interrupt(*arguments):
-        original(*arguments)
-        calls.append(1)
-        if len(calls) == after:
-            raise KeyboardInterrupt
-
-    lens = model.add_clvq(1, 2, n_codes=12, top_k=3)
-    monkeypatch.setattr(fitting, "_add_by_code", interrupt)
-    return lens, lens.fit(TOKENS, n_tokens=3_000, batch_tokens=256, progress=False)
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_an_interrupted_frozen_pass_keeps_what_it_counted(model, monkeypatch):
-    lens, history = interrupted_fit(model, monkeypatch, after=3)
-    assert history.stop == "interrupted"
-    assert 0 < int(lens.quantizer.usage.sum()) < TOKENS.numel()
+def test_it_is_noted_and_does_not_interrupt():
+    with deferred_interrupt() as pressed:
+        assert not pressed()
+        press()
+        assert pressed()
 
 
-def test_a_frozen_pass_interrupted_at_once_leaves_the_quantizer_unfitted(model, monkeypatch):
+def test_pressed_twice_it_interrupts_at_once():
+    with deferred_interrupt() as pressed:
+        press()
+        assert pressed()
+        with pytest.raises(KeyboardInterrupt):
+            press()
+
+
+def test_afterwards_it_works_as_before_also_after_an_error():
+    before = signal.getsignal(signal.SIGINT)
+    with deferred_interrupt():
+        pass
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(ZeroDivisionError), deferred_interrupt():
+        _ = 1 / 0
+    assert signal.getsignal(signal.SIGINT) is before
     with pytest.raises(KeyboardInterrupt):
-        interrupted_fit(model, monkeypatch, after=1)
-    assert not model.clvqs["1-2"].quantizer.fitted
+        press()
+
+
+def test_outside_the_main_thread_nothing_is_changed():
+    before, heard = signal.getsignal(signal.SIGINT), []
+
+    def work() -> None:
+        with deferred_interrupt() as pressed:
+            heard.append((pressed(), signal.getsignal(signal.SIGINT) is before))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert heard == [(False, True)]
