@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jaxtyping
@@ -46,6 +48,14 @@ def stories_model(shared: Path) -> HookedTransformer:
 def stories(shared: Path) -> list[str]:
     """917 real stories."""
     return json.loads((shared / "data/tinystories/tinystories_917_ascii.json").read_text())
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """Presses Ctrl-C, as in the foreground: a process in the background would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
 
 
 def random_model(**changes: object) -> HookedTransformer:

@@ -11,7 +11,8 @@ from typing import Any
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """While open, Ctrl-C is only noted; pressed a second time, it interrupts at once, as always.
 
-    Outside the main thread, where nothing can be heard, Ctrl-C stays as it is.
+    It stays as it is outside the main thread, where nothing can be heard, and in a process that
+    ignores it, as one in the background does.
 
     Returns:
         Tells whether it was pressed.
@@ -22,10 +23,10 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         ...         if pressed():
         ...             break
     """
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield lambda: False
         return
-    before = signal.getsignal(signal.SIGINT)
     noted = False
 
     def note(number: int, frame: Any) -> None:

@@ -1,5 +1,3 @@
-import os
-import signal
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -338,7 +336,7 @@ def test_activations_that_are_not_finite_are_refused(fitted):
         concepts(fitted)
 
 
-def test_interrupted_it_gives_the_table_of_what_was_read(fitted, monkeypatch):
+def test_interrupted_it_gives_the_table_of_what_was_read(fitted, monkeypatch, ctrl_c):
     """Whole batches: counts, positions and reconstructions belong to the same tokens."""
     batches: list[int] = []
     original = fitted.host.activations
@@ -346,7 +344,7 @@ def test_interrupted_it_gives_the_table_of_what_was_read(fitted, monkeypatch):
     def activations(*arguments: Any) -> Any:
         batches.append(int(arguments[1].sum()))
         if len(batches) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            ctrl_c()
         return original(*arguments)
 
     monkeypatch.setattr(type(fitted.host), "positions_per_pass", 100)

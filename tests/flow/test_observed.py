@@ -1,7 +1,5 @@
 """Concept flow against brute force, small tables worked by hand, and the toy world."""
 
-import os
-import signal
 from collections import Counter
 from typing import Any
 
@@ -389,13 +387,13 @@ def test_names_for_other_quantizers_are_refused(flow):
         flow.plot({0: "zero"})
 
 
-def test_interrupted_it_gives_the_flow_of_what_was_read(chain, monkeypatch):
+def test_interrupted_it_gives_the_flow_of_what_was_read(chain, monkeypatch, ctrl_c):
     host, batches = next(iter(chain.clvqs.values())).host, []
     original = host.activations
 
     def activations(self: Any, *arguments: Any) -> Any:
         batches.append(int(arguments[1].sum()))
-        os.kill(os.getpid(), signal.SIGINT)
+        ctrl_c()
         return original(*arguments)
 
     monkeypatch.setattr(type(host), "positions_per_pass", 40)

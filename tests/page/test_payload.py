@@ -1,8 +1,6 @@
 """The contents of a page as plain data."""
 
 import json
-import os
-import signal
 from dataclasses import replace
 
 import pytest
@@ -128,11 +126,11 @@ def test_a_page_needs_a_text(toy_fit):
         gather(toy_fit.model, toy_fit.name, ["we"], n_texts=0)
 
 
-def test_a_part_that_is_ended_early_ends_the_page(toy_fit, monkeypatch):
+def test_a_part_that_is_ended_early_ends_the_page(toy_fit, monkeypatch, ctrl_c):
     original = type(toy_fit.host).activations
 
     def interrupted(*arguments: object) -> object:
-        os.kill(os.getpid(), signal.SIGINT)
+        ctrl_c()
         return original(*arguments)
 
     monkeypatch.setattr(type(toy_fit.host), "activations", interrupted)
