@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from clvq_lens.concepts.concept import Concept, Neighbour, TokenLogit, Unembedded
 from clvq_lens.concepts.contexts import ContextBatch, Reservoir
@@ -24,7 +23,7 @@ from clvq_lens.quantizer.codebook import nearest_and_margin, squared_distances
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.activations import check_finite
 from clvq_lens.training.documents import Data, open_documents
-from clvq_lens.training.interrupt import deferred_interrupt
+from clvq_lens.training.interrupt import add_each
 from clvq_lens.training.tokens import TokenBatch, token_batches
 
 _TOP = 10  # promoted tokens named of each code
@@ -55,12 +54,8 @@ def concept_table(
     quantizer.eval()
     survey = _Survey(host, quantizer, source, n_examples, labels, seed)
     batches = token_batches(host, open_documents(data), long_texts=long_texts)
-    with deferred_interrupt() as pressed:
-        for batch in tqdm(batches, desc="concepts", unit="batch", disable=not progress):
-            survey.add(batch)
-            if pressed():
-                break
-    return survey.table(complete=not pressed())
+    complete = add_each(batches, survey.add, desc="concepts", progress=progress)
+    return survey.table(complete=complete)
 
 
 class _Survey:

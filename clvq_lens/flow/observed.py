@@ -11,7 +11,6 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 from jaxtyping import Int
-from tqdm.auto import tqdm
 
 from clvq_lens.concepts.tally import Tally
 from clvq_lens.config import LongTexts
@@ -28,7 +27,7 @@ from clvq_lens.host.protocol import Host
 from clvq_lens.plots.flow import plot_flow
 from clvq_lens.training.activations import check_finite
 from clvq_lens.training.documents import Data, open_documents
-from clvq_lens.training.interrupt import deferred_interrupt
+from clvq_lens.training.interrupt import add_each
 from clvq_lens.training.tokens import TokenBatch, token_batches
 
 
@@ -251,12 +250,8 @@ def concept_flow(
     """
     survey = _Survey(_chain(model, ends), ends, labels)
     batches = token_batches(survey.host, open_documents(data), long_texts=long_texts)
-    with deferred_interrupt() as pressed:
-        for batch in tqdm(batches, desc="concept flow", unit="batch", disable=not progress):
-            survey.add(batch)
-            if pressed():
-                break
-    return survey.flow(seed, complete=not pressed())
+    complete = add_each(batches, survey.add, desc="concept flow", progress=progress)
+    return survey.flow(seed, complete=complete)
 
 
 def _chain(model: Any, ends: bool | None) -> list[Attachment]:

@@ -2,9 +2,13 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+from tqdm.auto import tqdm
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -39,3 +43,23 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         yield lambda: noted
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def add_each(batches: Iterable[T], add: Callable[[T], None], *, desc: str, progress: bool) -> bool:
+    """Adds batch after batch until they end or Ctrl-C is pressed.
+
+    Args:
+        batches: To be added.
+        add: What is done with each; it is never interrupted halfway.
+        desc: Of the progress bar.
+        progress: Whether to show it.
+
+    Returns:
+        Whether Ctrl-C was not pressed, so that all of them were added.
+    """
+    with deferred_interrupt() as pressed:
+        for batch in tqdm(batches, desc=desc, unit="batch", disable=not progress):
+            add(batch)
+            if pressed():
+                break
+    return not pressed()
