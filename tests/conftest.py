@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jaxtyping
 import pytest
@@ -12,9 +13,11 @@ import pytest
 jaxtyping.install_import_hook("clvq_lens", "beartype.beartype")
 
 import torch  # noqa: E402
-from transformer_lens import HookedTransformer, HookedTransformerConfig  # noqa: E402
 
 import clvq_lens as cl  # noqa: E402
+
+if TYPE_CHECKING:  # TransformerLens 4 has none, and runs the contract suite all the same
+    from transformer_lens import HookedTransformer
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +32,10 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def stories_model(shared: Path) -> HookedTransformer:
+def stories_model(shared: Path) -> "HookedTransformer":
     """LLaMA-like, 5 layers of width 64, really trained on TinyStories; attach nothing for good."""
     from safetensors.torch import load_file
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
     from transformers import AutoTokenizer
 
     folder = shared / "models" / "stories260K"
@@ -58,8 +62,10 @@ def ctrl_c() -> Iterator[Callable[[], None]]:
     signal.signal(signal.SIGINT, before)
 
 
-def random_model(**changes: object) -> HookedTransformer:
+def random_model(**changes: object) -> "HookedTransformer":
     """A tiny GPT-2-like model with random weights and no tokenizer; same seed, same weights."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
     options = {
         **{"n_layers": 4, "n_heads": 4, "d_model": 16, "d_head": 4, "d_mlp": 32, "n_ctx": 48},
         **{"d_vocab": 40, "act_fn": "gelu", "seed": 0, "device": "cpu", "model_name": "tiny"},
@@ -69,7 +75,7 @@ def random_model(**changes: object) -> HookedTransformer:
 
 
 @pytest.fixture
-def model() -> HookedTransformer:
+def model() -> "HookedTransformer":
     """A fresh tiny model."""
     return random_model()
 
@@ -81,13 +87,13 @@ def tokens() -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
-def toy() -> cl.toy.ToyWorld:
+def toy() -> "cl.toy.ToyWorld":
     """The toy world: a trained model and texts. Remove what you attach."""
     return cl.toy.load(n_texts=300)
 
 
 @pytest.fixture
-def fitted(model: HookedTransformer) -> cl.Lens:
+def fitted(model: "HookedTransformer") -> "cl.Lens":
     """A lens on the tiny model, fitted for a moment on random tokens."""
     data = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
     lens = model.add_clvq(1, 2, n_codes=12, top_k=3)
