@@ -7,7 +7,7 @@ from typing import Any
 from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import ConfigError, HostMismatchError, NameTakenError
 from clvq_lens.host.attach import Attachment, lenses_of, remember_lens
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.lens import Lens
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 
@@ -25,7 +25,7 @@ def add_clvq(
     """Attaches a quantizer between two layers of a model; the model computes the same as before.
 
     Args:
-        model: A TransformerLens `HookedTransformer`.
+        model: A TransformerLens `HookedTransformer`, `HookedEncoder` or `TransformerBridge`.
         source: Where to read: a layer number for the residual stream after that block, or the
             name of a hook point.
         target: Where to reconstruct, later than the source.
@@ -82,15 +82,17 @@ def _attach(host: Host, quantizer: CrossLayerQuantizer, name: str | None) -> Len
             f"This model already has a quantizer named {name!r}. Remove it with "
             f"model.clvqs[{name!r}].remove(), or pass another name=...."
         )
-    here = host.origin(host.resolve(origin.source), host.resolve(origin.target), name)
-    differences = origin.differences(here)
+    source, target = (
+        host.resolve(host.protocol.local(point)) for point in (origin.source, origin.target)
+    )
+    differences = origin.differences(host.origin(source, target, name))
     if differences:
         raise HostMismatchError(
             f"The quantizer was fitted on another model: {'; '.join(differences)}. Load the model "
             f"that it was fitted on, with the same dtype and weight processing, or fit a new one."
         )
     quantizer.to(host.device)
-    lens = Lens(Attachment(host, quantizer, name, origin.source, origin.target))
+    lens = Lens(Attachment(host, quantizer, name, source, target))
     remember_lens(host.model, name, lens)
     return lens
 

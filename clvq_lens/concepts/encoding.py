@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import PositionError
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.plots.strip import plot_token_strip
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.activations import check_finite

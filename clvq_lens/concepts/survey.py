@@ -18,7 +18,7 @@ from clvq_lens.errors import EmptyCorpusError
 from clvq_lens.evaluation.agreement import Agreement, agreement
 from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.evaluation.metrics import entropy
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.quantizer.codebook import nearest_and_margin, squared_distances
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.activations import check_finite

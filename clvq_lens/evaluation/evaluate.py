@@ -15,7 +15,7 @@ from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
 from clvq_lens.evaluation.metrics import ce_loss_recovered
 from clvq_lens.evaluation.recovery import Recovery, concept_recovery
 from clvq_lens.evaluation.report import Report
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.quantizer.codebook import perplexity_of_usage
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.activations import check_finite

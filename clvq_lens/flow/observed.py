@@ -23,7 +23,7 @@ from clvq_lens.flow.names import CodeNames, names_by_stage
 from clvq_lens.flow.paths import PathTally
 from clvq_lens.flow.steps import FlowStage, FlowStep, StageKind, flow_step
 from clvq_lens.host.attach import Attachment
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.plots.flow import plot_flow
 from clvq_lens.training.activations import check_finite
 from clvq_lens.training.documents import Data, open_documents

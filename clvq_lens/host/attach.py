@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from clvq_lens.errors import DetachedError, SpliceConflictError
-from clvq_lens.host.context import PassContext, PassText, PassWatcher
+from clvq_lens.host.context import PassText, PassWatcher
 from clvq_lens.host.generation import GenerationState, GenerationStates
+from clvq_lens.host.host import Host
 from clvq_lens.host.order import read_at, write_at
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.protocol.base import PassContext
 from clvq_lens.quantizer.attention import DecoderCache
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer, Quantized, pass_through
 from clvq_lens.quantizer.draft import Draft

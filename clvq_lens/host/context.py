@@ -8,34 +8,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
+from clvq_lens.host.protocol.base import PassContext
 
-
-@dataclass(frozen=True)
-class PassContext:
-    """The pass under way, as the block of a hook point is told.
-
-    Attributes:
-        key_mask: False on padding, over past and present positions; None: no padding that a real
-            position could see.
-        cache_entry: The host's key-value cache of that block, or None.
-        n_past: Positions already in that cache.
-        has_tokens: Whether the pass began with tokens, or with the first block as in generation,
-            so that the ones last embedded are its own.
-    """
-
-    key_mask: Bool[Tensor, "b keys"] | None
-    cache_entry: Any
-    n_past: int
-    has_tokens: bool = True
-
-    def to(self, device: torch.device) -> "PassContext":
-        """The same with the mask on a device."""
-        mask = None if self.key_mask is None else self.key_mask.to(device)
-        return replace(self, key_mask=mask)
-
-
-_NO_CONTEXT = PassContext(key_mask=None, cache_entry=None, n_past=0)
+_NO_CONTEXT = PassContext()
 
 
 @dataclass(frozen=True)
@@ -93,6 +69,7 @@ class PassWatcher:
         self._contexts: dict[str, PassContext] = {}
         self._n_begun = 0  # beginnings of passes seen
         self._handles = [
+            *host.protocol.watch(),
             host.embedding.register_forward_pre_hook(self._see_tokens),
             host.first_block.register_forward_pre_hook(self._see_beginning),
         ]
@@ -103,14 +80,12 @@ class PassWatcher:
         n_begun = 0
 
         def enter(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            mask, entry = kwargs.get("attention_mask"), kwargs.get("past_kv_cache_entry")
-            n_past = 0 if entry is None else entry.past_keys.shape[1]
-            mask = None if mask is None else mask.bool()
             nonlocal n_begun
             has_tokens, n_begun = self._n_begun > n_begun, self._n_begun
-            self._contexts[name] = PassContext(mask, entry, n_past, has_tokens=has_tokens)
-            if n_past:
-                self._go_on_from(n_past)
+            context = host.protocol.context(args, kwargs)
+            self._contexts[name] = replace(context, has_tokens=has_tokens)
+            if context.n_past:
+                self._go_on_from(context.n_past)
 
         def leave(module: Any, args: Any, output: Any) -> None:
             self._contexts.pop(name, None)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clvq_lens.errors import ShapeError
-from clvq_lens.host.context import PassContext
+from clvq_lens.host.protocol.base import PassContext
 from clvq_lens.quantizer.attention import DecoderCache
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 
@@ -80,4 +80,4 @@ class GenerationStates:
             reference = weakref.ref(entry, lambda _: self._states.pop(key, None))
             state = GenerationState(reference, length=context.n_past, n_missing=context.n_past)
             self._states[key] = state
-        return state.fork() if entry.frozen else state  # a frozen cache forgets this pass
+        return state.fork() if context.frozen else state  # a frozen cache forgets this pass

@@ -9,7 +9,7 @@ from typing import Any
 
 from wrapt import when_imported
 
-_HOSTS = ("HookedTransformer",)
+_HOSTS = ("HookedTransformer", "HookedEncoder", "TransformerBridge")
 
 
 def _add_clvq(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -26,11 +26,12 @@ def _clvqs(self: Any) -> Mapping[str, Any]:
     return MappingProxyType(lenses_of(self))
 
 
+@when_imported("transformer_lens.model_bridge")  # where TransformerLens 3 has the bridge
 @when_imported("transformer_lens")
-def install(transformer_lens: ModuleType) -> None:
+def install(package: ModuleType) -> None:
     """Puts the methods on every host class that this TransformerLens has."""
     for name in _HOSTS:
-        host = getattr(transformer_lens, name, None)
+        host = getattr(package, name, None)
         if host is not None:
             host.add_clvq = _add_clvq
             host.clvqs = property(_clvqs)

@@ -1,21 +1,214 @@
-"""Loading a pretrained model by name."""
+"""Models to attach to: pretrained ones by name or folder, and live Hugging Face models."""
 
-from typing import Any
+import copy
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from clvq_lens.errors import MissingDependencyError
+import torch
+
+from clvq_lens.errors import UnsupportedHostError
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+def from_hf(
+    hf_model: Any, tokenizer: Any = None, *, name: str | None = None
+) -> "TransformerBridge":
+    """A TransformerLens bridge of a Hugging Face model that you have in memory.
+
+    Nothing is downloaded, moved or cast: the bridge has the device, dtype and mode (train or
+    eval) of the model, and a model without trainable parameters stays without.
+
+    The bridge takes over ``hf_model`` in place. Its parameters stay the same tensors, and calling
+    it gives the same logits up to rounding, but its modules are wrapped, so that the bridge's
+    hooks also run when you call ``hf_model`` itself; the names in its ``state_dict()`` change,
+    and TransformerLens may add parameters (the queries, keys and values of a joint projection as
+    three copies, a zero bias of the unembedding). Save it before, or pass
+    ``copy.deepcopy(hf_model)``, if you need it as it was. The tokenizer is copied, not changed.
+
+    Args:
+        hf_model: A causal or masked language model of transformers.
+        tokenizer: Its tokenizer; None: the bridge reads tokens only.
+        name: What the bridge calls itself, which quantizers remember; None: the name that the
+            model was loaded by, or else its class.
+
+    Returns:
+        The bridge; attach with ``.add_clvq(source, target)``.
+
+    Raises:
+        UnsupportedHostError: If this is no such model or tokenizer, TransformerLens does not know
+            the architecture, or a bridge has the model already.
+
+    Example:
+        >>> lens = cl.from_hf(hf_model, tokenizer).add_clvq(4, 8)  # doctest: +SKIP
+    """
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    _check_model(hf_model)
+    frozen = not any(parameter.requires_grad for parameter in hf_model.parameters())
+    architecture = _architecture(hf_model)
+    with torch.random.fork_rng(devices=[]):  # the bridge draws weights before it fills them
+        bridge = build_bridge_from_module(
+            hf_model,
+            architecture,
+            hf_config=hf_model.config,
+            tokenizer=None if tokenizer is None else _copied(tokenizer),
+            model_name=name or hf_model.name_or_path or type(hf_model).__name__,
+        )
+    if frozen:
+        for parameter in bridge.parameters():
+            parameter.requires_grad_(False)  # those that were added, too
+    _name_ends(bridge)
+    return bridge
 
 
 def load_pretrained(name: str, device: str | None = None) -> Any:
-    """A pretrained `HookedTransformer`, from the Hugging Face hub or its local cache.
+    """A pretrained model, from the Hugging Face hub, its local cache, or a folder.
+
+    Args:
+        name: A name that TransformerLens or Hugging Face knows, or a folder with a Hugging Face
+            model and its tokenizer.
+        device: Where the model is put; None: TransformerLens' choice.
+
+    Returns:
+        A `HookedTransformer`, or a `HookedEncoder` of a BERT-like model, where the installed
+        TransformerLens has these and knows the name; else a `TransformerBridge`.
 
     Raises:
-        MissingDependencyError: If the installed TransformerLens has no `HookedTransformer`.
+        UnsupportedHostError: If there is no such model, or none that a quantizer can be attached
+            to.
     """
+    if Path(name).is_dir() or hooked_class("HookedTransformer") is None:
+        return _boot(name, device)
+    from transformer_lens import loading_from_pretrained as known
+    from transformer_lens.utilities.architectures import MASKED_LM_ARCHITECTURES
+
     try:
-        from transformer_lens import HookedTransformer
-    except ImportError as error:
-        raise MissingDependencyError(
-            "The installed transformer-lens has no HookedTransformer (version 4 removed it). "
-            "Run: pip install 'transformer-lens>=3.9,<4'"
+        known.get_official_model_name(name)
+    except ValueError:
+        return _boot(name, device)
+    architecture = str(known.get_pretrained_model_config(name, device="cpu").original_architecture)
+    _check_architecture(architecture, name)
+    encoder = architecture in MASKED_LM_ARCHITECTURES
+    host: Any = hooked_class("HookedEncoder" if encoder else "HookedTransformer")
+    with warnings.catch_warnings():  # the newest versions point to the bridge
+        warnings.filterwarnings(
+            "ignore", message="Hooked.* is deprecated", category=DeprecationWarning
+        )
+        return host.from_pretrained(name, device=device)
+
+
+def hooked_class(name: str) -> type | None:
+    """A class of TransformerLens, or None where the installed version has it no longer."""
+    import transformer_lens
+
+    try:
+        return getattr(transformer_lens, name)
+    except (AttributeError, ImportError):  # version 4 raises the latter for classes it removed
+        return None
+
+
+def _boot(name: str, device: str | None) -> "TransformerBridge":
+    """A bridge of a model by name or folder."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    try:
+        bridge = TransformerBridge.boot_transformers(name, device=device)
+    except (OSError, ValueError) as error:
+        raise UnsupportedHostError(
+            f"TransformerLens cannot load {name!r}: {str(error).strip().splitlines()[0]} "
+            f"Pass the name of a language model on the Hugging Face hub, or a folder that has "
+            f"model and tokenizer, as their save_pretrained(folder) writes them."
         ) from error
-    return HookedTransformer.from_pretrained(name, device=device)
+    _check_architecture(str(bridge.cfg.architecture), name)
+    _name_ends(bridge)
+    return bridge
+
+
+def _check_model(hf_model: Any) -> None:
+    """Raises `UnsupportedHostError` unless this is a language model without a bridge."""
+    from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+    from transformers import PreTrainedModel
+
+    kind = type(hf_model).__name__
+    if not isinstance(hf_model, PreTrainedModel):
+        raise UnsupportedHostError(
+            f"{kind} is no Hugging Face model. Pass a transformers model, such as "
+            f"AutoModelForCausalLM.from_pretrained(name); a TransformerLens model has add_clvq "
+            f"itself."
+        )
+    if hf_model.config.is_encoder_decoder:
+        _refuse_encoder_decoder(kind)
+    if hf_model.main_input_name != "input_ids":
+        raise UnsupportedHostError(
+            f"{kind} reads {hf_model.main_input_name}, not tokens. Pass a language model, such as "
+            f"AutoModelForCausalLM.from_pretrained(name)."
+        )
+    if any(isinstance(module, GeneralizedComponent) for module in hf_model.modules()):
+        raise UnsupportedHostError(
+            f"A bridge has taken over this {kind} already. Use that bridge, or load the model "
+            f"again."
+        )
+
+
+def _architecture(hf_model: Any) -> str:
+    """What TransformerLens calls the model's class, or the class that it was derived from."""
+    from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+
+    for parent in type(hf_model).__mro__:
+        if parent.__name__ in SUPPORTED_ARCHITECTURES:
+            return parent.__name__
+    raise UnsupportedHostError(
+        f"TransformerLens has no bridge for {type(hf_model).__name__}. Load the model with its "
+        f"language-model head: AutoModelForCausalLM or AutoModelForMaskedLM.from_pretrained(name); "
+        f"a newer transformer-lens may know it: pip install -U transformer-lens."
+    )
+
+
+def _check_architecture(architecture: str, name: str) -> None:
+    """Raises `UnsupportedHostError` for an encoder-decoder."""
+    from transformer_lens.utilities.architectures import SEQ2SEQ_ARCHITECTURES
+
+    if architecture in SEQ2SEQ_ARCHITECTURES:
+        _refuse_encoder_decoder(name)
+
+
+def _refuse_encoder_decoder(name: str) -> None:
+    raise UnsupportedHostError(
+        f"{name} is an encoder-decoder, which has two residual streams. Pass a decoder such as "
+        f"GPT-2, or an encoder such as BERT."
+    )
+
+
+def _copied(tokenizer: Any) -> Any:
+    """A copy that TransformerLens takes as it is, instead of loading it again by its name."""
+    from transformers import PreTrainedTokenizerBase
+
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise UnsupportedHostError(
+            f"{type(tokenizer).__name__} is no Hugging Face tokenizer. Pass one, such as "
+            f"AutoTokenizer.from_pretrained(name), or None."
+        )
+    tokenizer = copy.deepcopy(tokenizer)
+    # Where a tokenizer does not put BOS before a text, the bridge does.
+    tokenizer.init_kwargs |= {"name_or_path": tokenizer.name_or_path, "add_bos_token": True}
+    return tokenizer
+
+
+def _name_ends(bridge: "TransformerBridge") -> None:
+    """Makes CLS and SEP the beginning and end of an encoder's texts.
+
+    TransformerLens names an end that BERT has not, which then stands for the unknown token; and
+    it strips an end that it knows, which an encoder was trained to see.
+    """
+    from transformer_lens.utilities.architectures import MASKED_LM_ARCHITECTURES
+
+    tokenizer = bridge.tokenizer
+    if tokenizer is None or bridge.cfg.architecture not in MASKED_LM_ARCHITECTURES:
+        return
+    if tokenizer.cls_token is not None and tokenizer.sep_token is not None:
+        tokenizer.bos_token, tokenizer.eos_token = tokenizer.cls_token, tokenizer.sep_token
+    bridge.cfg.tokenizer_prepends_bos = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    bridge.cfg.tokenizer_appends_eos = False

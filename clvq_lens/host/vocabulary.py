@@ -8,17 +8,21 @@ from jaxtyping import Int
 from torch import Tensor
 
 from clvq_lens.errors import DataError
+from clvq_lens.host.protocol.base import HostProtocol
+from clvq_lens.host.protocol.choice import protocol_of
 
 
 class Vocabulary:
     """The tokens of a model: their ids, their texts, and which of them are special.
 
     Args:
-        model: A `HookedTransformer`, with a tokenizer or without.
+        model: With a tokenizer or without.
+        protocol: How to speak to it; None: found out.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, protocol: HostProtocol | None = None) -> None:
         self.model, self.cfg = model, model.cfg
+        self._protocol = protocol or protocol_of(model)
         self._strings: dict[int, str] = {}  # of single tokens that were decoded before
 
     @property
@@ -37,8 +41,8 @@ class Vocabulary:
                 "This model has no tokenizer, so it cannot read texts. "
                 "Pass a tensor of tokens, or call model.set_tokenizer(...) first."
             )
-        drop_bos = self.cfg.tokenizer_prepends_bos and not self.cfg.default_prepend_bos
-        ids = tokenizer([self._prefix + text for text in texts], verbose=False)["input_ids"]
+        prefix, drop_bos = self._protocol.bos
+        ids = tokenizer([prefix + text for text in texts], verbose=False)["input_ids"]
         return [torch.tensor(row[1:] if drop_bos else row, dtype=torch.long) for row in ids]
 
     def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
@@ -52,7 +56,7 @@ class Vocabulary:
                 "The tokenizer of this model does not tell where in a text its tokens stand. "
                 "Use a fast one: AutoTokenizer.from_pretrained(name, use_fast=True)."
             )
-        prefix, special = self._prefix, set(self.special.tolist())
+        (prefix, _), special = self._protocol.bos, set(self.special.tolist())
         found = self._tokenizer(
             [prefix + text for text in texts], verbose=False, return_offsets_mapping=True
         )
@@ -65,12 +69,6 @@ class Vocabulary:
             ]
             for ids, places in rows
         ]
-
-    @property
-    def _prefix(self) -> str:
-        """What stands before every text: BOS, if the model wants one that no tokenizer adds."""
-        adds = self.cfg.default_prepend_bos and not self.cfg.tokenizer_prepends_bos
-        return self._tokenizer.bos_token if adds else ""
 
     @property
     def special(self) -> Int[Tensor, " n"]:
@@ -111,6 +109,8 @@ class Vocabulary:
             spaced = f" {string}"
             if not whole.startswith(string, cursor) and whole.startswith(spaced, cursor):
                 string = spaced
+            elif string.startswith("##") and whole.startswith(string[2:], cursor):
+                string = string[2:]  # within a word, as WordPiece writes it
             if whole.startswith(string, cursor):
                 cursor += len(string)
             strings.append(string)

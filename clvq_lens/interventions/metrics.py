@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from clvq_lens.errors import MetricError, PositionError
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.training.tokens import TokenBatch
 
 LogitsFunction = Callable[[Tensor], Tensor]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clvq_lens.errors import LengthMismatchError, MetricError
 from clvq_lens.host.attach import Attached
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.interventions.edits import Ablate, Edit, Patch, Replacement, code_numbers
 from clvq_lens.interventions.metrics import LogitsFunction, Metric, bind, columns_of, name_of
 from clvq_lens.interventions.runs import Counterfactuals, fitted

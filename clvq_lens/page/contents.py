@@ -18,7 +18,7 @@ from clvq_lens.evaluation.report import Report
 from clvq_lens.flow.chain import fitted_chain
 from clvq_lens.flow.observed import ConceptFlow, concept_flow
 from clvq_lens.host.attach import lenses_of
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.documents import Data, open_documents
 from clvq_lens.training.history import History

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import NonFiniteError
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.training.documents import Document
 from clvq_lens.training.tokens import TokenBatch, token_batches
 

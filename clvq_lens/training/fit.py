@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from clvq_lens.config import FitConfig
 from clvq_lens.errors import ConfigError, EmptyCorpusError, NonFiniteError
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.quantizer.codebook import perplexity_of_usage
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import TableDecoder

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clvq_lens.config import FitConfig
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.quantizer.codebook import Assignment, straight_through
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.activations import Activations

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import TextTooLongError
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.training.documents import Data, Document, open_documents
 
 _WINDOW = 256  # documents read ahead and sorted by length

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.host.vocabulary import Vocabulary
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import clvq_lens as cl
 from clvq_lens.errors import DataError, MetricError, PositionError
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.interventions.metrics import Metric, Reference, bind, columns_of, name_of
 from clvq_lens.training.tokens import TokenBatch, one_batch
 from tests.conftest import random_model

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, asdict, replace
 
@@ -9,12 +10,14 @@ from clvq_lens.quantizer.origin import Origin
 
 ORIGIN = Origin(
     model_name="gpt2",
+    host="HookedTransformer",
     n_layers=12,
     d_model=768,
     d_vocab=50257,
     dtype="float32",
     layer_norm_folded=True,
     weights_centered=True,
+    weights=[0.5, -0.25, 0.001],
     source="blocks.4.hook_resid_post",
     target="blocks.8.hook_resid_post",
     name="4-8",
@@ -33,8 +36,9 @@ def test_an_origin_does_not_differ_from_itself():
     assert ORIGIN.differences(replace(ORIGIN)) == []
 
 
-def test_the_name_of_the_quantizer_may_differ():
-    assert ORIGIN.differences(replace(ORIGIN, name="early")) == []
+def test_names_may_differ():
+    other = replace(ORIGIN, name="early", model_name="openai-community/gpt2", host="a bridge")
+    assert ORIGIN.differences(other) == []
 
 
 def test_differences_name_the_field_and_both_values():
@@ -46,7 +50,24 @@ def test_differences_name_the_field_and_both_values():
     ]
 
 
-@pytest.mark.parametrize("field", [name for name in asdict(ORIGIN) if name != "name"])
+def test_weights_may_differ_by_rounding_only():
+    rounded = replace(ORIGIN, weights=[0.50001, -0.24999, 0.001])
+    tuned = replace(ORIGIN, weights=[0.5, -0.2499, 0.001])
+    assert ORIGIN.differences(rounded) == []
+    assert ORIGIN.differences(tuned) == ["weights: those of 'gpt2', not these"]
+    assert ORIGIN.differences(replace(ORIGIN, weights=[0.5])) != []
+
+
+def test_half_precision_rounds_more():
+    half = replace(ORIGIN, dtype="bfloat16")
+    assert half.differences(replace(half, weights=[0.505, -0.25, 0.001])) == []
+    assert half.differences(replace(half, weights=[0.53, -0.25, 0.001])) != []
+
+
+NAMES = {"name", "model_name", "host", "weights"}
+
+
+@pytest.mark.parametrize("field", [name for name in asdict(ORIGIN) if name not in NAMES])
 def test_every_other_field_counts(field: str):
     assert len(ORIGIN.differences(replace(ORIGIN, **{field: "another"}))) == 1
 
@@ -76,8 +97,13 @@ def test_an_unknown_field_is_refused():
 
 @pytest.mark.parametrize(
     ("field", "value", "kind"),
-    [("n_layers", 12.0, "int"), ("d_model", True, "int"), ("dtype", None, "str")],
+    [
+        *[("n_layers", 12.0, "int"), ("d_model", True, "int"), ("dtype", None, "str")],
+        *[("weights", 0.5, "list"), ("weights", ["0.5"], "list")],
+    ],
 )
 def test_a_field_of_the_wrong_type_is_refused(field: str, value: object, kind: str):
-    with pytest.raises(FileFormatError, match=rf"'{field}' is {value!r}, expected {kind}\. Save"):
+    with pytest.raises(
+        FileFormatError, match=rf"'{field}' is {re.escape(repr(value))}, expected {kind}\. Save"
+    ):
         Origin.from_dict({**asdict(ORIGIN), field: value})

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 
 from clvq_lens.errors import NonFiniteError, TextTooLongError
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.training.activations import (
     Activations,
     ActivationSource,

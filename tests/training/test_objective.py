@@ -8,7 +8,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 
 from clvq_lens.config import CLVQConfig, FitConfig
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.activations import Activations, ActivationSource
 from clvq_lens.training.objective import Loss, Objective, kl_divergence

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 
 from clvq_lens.errors import DataError, TextTooLongError
-from clvq_lens.host.protocol import Host
+from clvq_lens.host.host import Host
 from clvq_lens.training.documents import Document
 from clvq_lens.training.tokens import TokenBatch, token_batches
 from tests.conftest import random_model

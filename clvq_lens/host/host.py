@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -11,44 +11,38 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from clvq_lens.config import closest
-from clvq_lens.errors import (
-    HookNotFoundError,
-    LayerOrderError,
-    ShapeError,
-    UnsupportedHostError,
-)
+from clvq_lens.errors import HookNotFoundError, LayerOrderError, ShapeError
+from clvq_lens.host.protocol.base import Replacement, silenced
+from clvq_lens.host.protocol.choice import protocol_of
 from clvq_lens.host.vocabulary import Vocabulary
 from clvq_lens.quantizer.origin import Origin
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
-# Order in which a block passes its points; a prefix stands for all points of that part.
-_WITHIN_BLOCK = ("hook_resid_pre", "ln1", "attn", "hook_attn_out", "hook_resid_mid", "ln2", "mlp")
 _OF_MODEL_WIDTH = re.compile(
-    r"(blocks\.\d+\.)?hook_(resid_(pre|mid|post)|(attn|mlp)_out|embed|pos_embed)"
+    r"(blocks\.\d+\.)?hook_(resid_(pre|mid|post)|normalized_resid_post|(attn|mlp)_out)"
+    r"|hook_(embed|pos_embed|full_embed)|embed\.hook_(embed|pos_embed)"
     r"|(blocks\.\d+\.ln[12]|ln_final)\.hook_normalized"
 )
-_CENTERED = 1e-4  # mean of a row of writing weights, relative to its size, that counts as zero
+_CENTERED = 1e-4  # mean of an embedding, relative to its size, that counts as zero
+_SAMPLE = 8  # values of each weight that a quantizer remembers
 
 
 class Host:
     """A TransformerLens model as the rest of the library sees it.
 
     Args:
-        model: A `HookedTransformer`.
+        model: A `HookedTransformer`, `HookedEncoder` or `TransformerBridge`.
 
     Raises:
-        UnsupportedHostError: If the object has no hook points.
+        UnsupportedHostError: If a quantizer cannot be attached to the object.
     """
 
     def __init__(self, model: Any) -> None:
-        if not (hasattr(model, "hook_dict") and hasattr(model, "cfg") and hasattr(model, "blocks")):
-            raise UnsupportedHostError(
-                f"{type(model).__name__} has no hook points. Pass a TransformerLens model, such as "
-                f"HookedTransformer.from_pretrained('gpt2')."
-            )
+        self.protocol = protocol_of(model)
         self.model = model
         self.cfg = model.cfg
-        self.vocabulary = Vocabulary(model)
+        self.vocabulary = Vocabulary(model, self.protocol)
+        self._points: dict[str, HookPoint] = {}  # a bridge makes its hook_dict at every look
 
     # ---- what kind of model --------------------------------------------------------------------
 
@@ -65,7 +59,7 @@ class Host:
     @property
     def causal(self) -> bool:
         """Whether a token sees earlier tokens only."""
-        return getattr(self.cfg, "attention_dir", "causal") == "causal"
+        return self.protocol.causal
 
     @property
     def device(self) -> torch.device:
@@ -84,22 +78,37 @@ class Host:
 
     def origin(self, source: str, target: str, name: str) -> Origin:
         """What a quantizer fitted here has to remember."""
+        protocol = self.protocol
         return Origin(
-            model_name=str(self.cfg.model_name),
+            model_name=protocol.model_name,
+            host=protocol.kind,
             n_layers=self.n_layers,
             d_model=self.cfg.d_model,
             d_vocab=self.cfg.d_vocab,
             dtype=str(self.dtype).removeprefix("torch."),
-            layer_norm_folded=str(self.cfg.normalization_type).endswith("Pre"),
+            layer_norm_folded=protocol.layer_norm_folded,
             weights_centered=self._weights_are_centered(),
-            source=source,
-            target=target,
+            weights=self._sample_of_weights(target),
+            source=protocol.portable(source),
+            target=protocol.portable(target),
             name=name,
         )
 
     def _weights_are_centered(self) -> bool:
-        written = self.model.blocks[0].attn.W_O.detach().float()  # [head, d_head, d_model]
+        written = self.model.W_E[:64].detach().float()  # [token, d_model]
         return bool(written.mean(-1).abs().max() <= _CENTERED * written.abs().max())
+
+    def _sample_of_weights(self, target: str) -> list[float]:
+        """Some embedding weights, and some that write to the residual stream near the target."""
+        weights = [self.model.W_E]
+        with suppress(AttributeError):  # a block without attention, or with some other kind
+            weights.append(self.block_of(target).attn.W_O)
+        samples = []
+        for weight in weights:
+            flat = weight.detach().flatten()
+            index = torch.linspace(0, flat.numel() - 1, _SAMPLE, dtype=torch.float64).long()
+            samples += flat[index.to(flat.device)].float().tolist()
+        return samples
 
     # ---- hook points ---------------------------------------------------------------------------
 
@@ -107,21 +116,22 @@ class Host:
         """The full name of a hook point; a number means the residual stream after that block.
 
         Raises:
-            HookNotFoundError: If there is no such layer or hook point.
+            HookNotFoundError: If there is no such layer or hook point, or if it is not what its
+                name says.
         """
         if isinstance(point, int):
             if not 0 <= point < self.n_layers:
                 raise HookNotFoundError(
                     f"No layer {point} in this model. It has layers 0 to {self.n_layers - 1}."
                 )
-            return f"blocks.{point}.hook_resid_post"
+            return self.protocol.residual_after(point)
         if point not in self.model.hook_dict:
             raise HookNotFoundError(
                 f"No hook point {point!r} in this model. "
                 f"{closest(point, list(self.model.hook_dict))}"
                 f"Pass a layer number for the residual stream."
             )
-        return point
+        return self.protocol.usual_name(point)
 
     def check_order(self, source: str, target: str) -> None:
         """Raises `LayerOrderError` unless the source is passed before the target, or is it."""
@@ -136,11 +146,9 @@ class Host:
         block = _BLOCK.fullmatch(name)
         if block is None:  # around the blocks: embeddings before, final norm and unembedding after
             return (self.n_layers, 0) if name.startswith(("ln_final", "unembed")) else (-1, 0)
-        rank = next(
-            (i for i, part in enumerate(_WITHIN_BLOCK) if block[2].startswith(part)),
-            len(_WITHIN_BLOCK) + (block[2] == "hook_resid_post"),
-        )
-        return int(block[1]), rank
+        order = self.protocol.order
+        rank = next((i for i, part in enumerate(order) if block[2].startswith(part)), len(order))
+        return int(block[1]), rank + (block[2] == "hook_resid_post")
 
     def width(self, name: str) -> int:
         """Width of the vectors at a hook point.
@@ -159,22 +167,20 @@ class Host:
 
     def hook_point(self, name: str) -> HookPoint:
         """The hook point of a resolved name."""
-        return self.model.hook_dict[name]
+        if name not in self._points:
+            self._points[name] = self.model.hook_dict[name]
+        return self._points[name]
 
     def register(self, points: Mapping[str, HookPoint]) -> None:
         """Gives the model more hook points, for run_with_cache, add_hook and the like."""
-        for name, point in points.items():
-            point.name = name
-            self.model.hook_dict[name] = point
-            self.model.mod_dict[name] = point
+        self.protocol.register(points)
 
     def unregister(self, names: Sequence[str]) -> None:
         """Takes them away again, with any hook on them."""
-        for name in names:
-            point = self.model.hook_dict.pop(name, None)
-            self.model.mod_dict.pop(name, None)
-            if point is not None:
-                point.remove_hooks("both", including_permanent=True)
+        points = [point for name, point in self.model.hook_dict.items() if name in names]
+        self.protocol.unregister(names)
+        for point in points:
+            point.remove_hooks("both", including_permanent=True)
 
     def is_inside(self, name: str) -> bool:
         """Whether a hook point is passed inside a block."""
@@ -198,14 +204,10 @@ class Host:
     # ---- running -------------------------------------------------------------------------------
 
     def run(
-        self, tokens: Int[Tensor, "b pos"], attended: Bool[Tensor, "b pos"], **options: Any
-    ) -> Any:
-        """A forward pass over right-padded sequences.
-
-        A causal model needs no mask for padding on the right, and computes the same bits without.
-        """
-        mask = None if self.causal else attended.long()
-        return self.model(tokens, attention_mask=mask, padding_side="right", **options)
+        self, tokens: Int[Tensor, "b pos"], attended: Bool[Tensor, "b pos"]
+    ) -> Float[Tensor, "b n d_vocab"]:
+        """Logits of right-padded sequences."""
+        return self.protocol.run(tokens, attended)
 
     @torch.no_grad()
     def activations(
@@ -214,7 +216,7 @@ class Host:
         """What passes the named hook points; the pass stops after the last of them."""
         found: dict[str, Tensor] = {}
         with self.reading(names, found):
-            self.run(tokens, attended, return_type=None, stop_at_layer=self._stop_after(names))
+            self.protocol.run(tokens, attended, n_blocks=self._blocks_until(names))
         return found
 
     @contextmanager
@@ -245,15 +247,15 @@ class Host:
 
     @torch.no_grad()
     def unembed(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
-        """Logits of residual-stream vectors, through the final norm and the unembedding alone."""
-        norm = getattr(self.model, "ln_final", None)  # a model without norms has none
-        with _silenced(self.model.unembed), _silenced(norm or self.model.unembed):
-            vectors = vectors.to(self.device, self.dtype).unsqueeze(0)
-            return self.model.unembed(vectors if norm is None else norm(vectors))[0].float()
+        """Logits of residual-stream vectors, through what comes after the last block alone."""
+        value = vectors.to(self.device, self.dtype).unsqueeze(1)
+        tokens = torch.zeros(value.shape[:2], dtype=torch.long, device=self.device)
+        with silenced(self.model):
+            return self._go_on(self.n_layers, value, tokens, tokens == 0)[:, 0].float()
 
-    def _stop_after(self, names: Sequence[str]) -> int | None:
+    def _blocks_until(self, names: Sequence[str]) -> int | None:
         last = max(self.depth(name)[0] for name in names)
-        return None if last >= self.n_layers else last + 1
+        return None if last >= self.n_layers else max(last, 0) + 1
 
     def logits_with(
         self,
@@ -279,41 +281,45 @@ class Host:
     ) -> Float[Tensor, "b pos d_until"]:
         """What passes a later hook point with the activations at an earlier one replaced."""
         found: dict[str, Tensor] = {}
-        stop = self._stop_after([until])
         with self.reading([until], found):
-            self._resume(name, value, tokens, attended, return_type=None, stop_at_layer=stop)
+            self._resume(name, value, tokens, attended, until=until)
         return found[until]
 
     def _resume(
-        self, name: str, value: Tensor, tokens: Tensor, attended: Tensor, **options: Any
+        self,
+        name: str,
+        value: Tensor,
+        tokens: Tensor,
+        attended: Tensor,
+        until: str | None = None,
     ) -> Any:
         value, tokens = value.to(self.dtype), tokens.to(self.device)
         attended = attended.to(self.device)
+        n_blocks = None if until is None else self._blocks_until([until])
         index, _ = self.depth(name)
-        if name.endswith(("hook_resid_pre", "hook_resid_post")):
-            start = index + name.endswith("hook_resid_post")
-            mask = None if self.causal else attended.long()
-            self.embedding(tokens)  # tells who listens which tokens these are
-            value = self.hook_point(name)(value)
-            return self.model(value, start_at_layer=start, attention_mask=mask, **options)
+        if name == self.protocol.residual_after(index):
+            point = self.hook_point(name)
+            return self._go_on(index + 1, value, tokens, attended, point=point, n_blocks=n_blocks)
+        if name == self.protocol.residual_before(index) and index > 0:
+            return self._go_on(index, value, tokens, attended, n_blocks=n_blocks)
         handle = self.hook_point(name).register_forward_hook(lambda *_: value)
         try:
-            return self.run(tokens, attended, **options)
+            return self.protocol.run(tokens, attended, n_blocks=n_blocks)
         finally:
             handle.remove()
 
-
-@contextmanager
-def _silenced(module: torch.nn.Module) -> Iterator[None]:
-    """While open, no hook in a module is called: what runs is no pass of the model."""
-    kept = [(part, part._forward_pre_hooks, part._forward_hooks) for part in module.modules()]
-    try:
-        for part, before, after in kept:
-            part._forward_pre_hooks, part._forward_hooks = type(before)(), type(after)()
-        yield
-    finally:
-        for part, before, after in kept:
-            part._forward_pre_hooks, part._forward_hooks = before, after
+    def _go_on(
+        self,
+        blocks: int,
+        value: Tensor,
+        tokens: Tensor,
+        attended: Tensor,
+        *,
+        point: HookPoint | None = None,
+        n_blocks: int | None = None,
+    ) -> Any:
+        instead = Replacement(blocks=blocks, value=value, point=point)
+        return self.protocol.run(tokens, attended, n_blocks=n_blocks, instead=instead)
 
 
 def _keeper(name: str, into: dict[str, Tensor]) -> Any:
