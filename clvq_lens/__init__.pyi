@@ -17,6 +17,7 @@ from .flow.observed import ConceptFlow as ConceptFlow
 from .flow.observed import concept_flow as concept_flow
 from .flow.sentence import SentenceFlow as SentenceFlow
 from .flow.sentence import sentence_flow as sentence_flow
+from .host.loading import from_hf as from_hf
 from .interventions.attribution import Attribution as Attribution
 from .interventions.attribution import attribution as attribution
 from .interventions.edits import Ablate as Ablate

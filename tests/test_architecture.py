@@ -66,7 +66,8 @@ def test_only_the_host_folder_knows_transformer_lens():
     """HookPoint is the one name that the quantizer needs, and the toy model has to be built."""
     allowed = {
         "clvq_lens.quantizer.cross_layer": {"transformer_lens.hook_points"},
-        "clvq_lens.toy.world": {"transformer_lens"},
+        "clvq_lens.toy.world": {"transformer_lens", "transformer_lens.model_bridge"},
+        "clvq_lens.toy.bridge": {"transformer_lens.model_bridge"},
         "clvq_lens.toy.train": {"transformer_lens"},
     }
     for path in MODULES:

@@ -10,48 +10,70 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from clvq_lens.errors import FileFormatError, MissingDependencyError
+from clvq_lens.errors import ConfigError, FileFormatError, MissingDependencyError
+from clvq_lens.host.loading import hooked_class
+from clvq_lens.toy.bridge import build_bridge
 from clvq_lens.toy.labelling import generate
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
+    from transformer_lens.model_bridge import TransformerBridge
 
+HOSTS = ("HookedTransformer", "TransformerBridge")
 DATA = Path(__file__).parent / "data"
 
 
 class ToyWorld(NamedTuple):
     """What ``load`` gives: ``model, texts = load()``."""
 
-    model: "HookedTransformer"
+    model: "HookedTransformer | TransformerBridge"
     texts: list[str]
 
 
-def load(n_texts: int = 2000, *, seed: int = 0, device: str | torch.device = "cpu") -> ToyWorld:
+def load(
+    n_texts: int = 2000,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    host: str | None = None,
+) -> ToyWorld:
     """A language model of a small world with known concepts, and texts of that world.
 
-    Nothing is downloaded. The model is a HookedTransformer in eval mode with its tokenizer:
-    BOS, then one token per word. ``labels(texts)`` gives the true concept of each word.
+    Nothing is downloaded. The model is in eval mode and has its tokenizer: BOS, then one token
+    per word. ``labels(texts)`` gives the true concept of each word.
 
     Args:
         n_texts: Number of texts.
         seed: Of the texts; the model is always the same.
         device: Where the model is put.
+        host: Class of the model, "HookedTransformer" or "TransformerBridge", which compute the
+            same; None: the first of them that the installed transformer_lens has.
 
     Returns:
         ``(model, texts)``. The texts are held out: training drew its own.
 
     Raises:
-        MissingDependencyError: If the installed transformer_lens has no HookedTransformer.
+        ConfigError: If there is no such host.
+        MissingDependencyError: If the installed transformer_lens has no HookedTransformer, and
+            ``host`` asks for it.
 
     Example:
         >>> model, texts = load(n_texts=10)
         >>> model.cfg.n_layers, len(texts)
         (4, 10)
     """
-    config = json.loads((DATA / "config.json").read_text())
-    model = build_model(config["model"], load_tokenizer(DATA), device)
-    fill(model, load_file(DATA / "model.safetensors", device=str(device)))
-    return ToyWorld(model.eval(), generate(n_texts, seed=seed))
+    if host is None:
+        host = HOSTS[hooked_class("HookedTransformer") is None]
+    if host not in HOSTS:
+        raise ConfigError(f"The toy model has no host {host!r}. Pass one of {HOSTS}, or None.")
+    config = json.loads((DATA / "config.json").read_text())["model"]
+    tokenizer, weights = load_tokenizer(DATA), load_file(DATA / "model.safetensors")
+    if host == "TransformerBridge":
+        model = build_bridge(config, tokenizer, weights, device)
+    else:
+        model = build_model(config, tokenizer, device).eval()
+        fill(model, weights)
+    return ToyWorld(model, generate(n_texts, seed=seed))
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -66,14 +88,15 @@ def build_model(
     *,
     init_weights: bool = False,
 ) -> "HookedTransformer":
-    """The one place that knows how TransformerLens builds a model."""
-    try:
-        from transformer_lens import HookedTransformer, HookedTransformerConfig
-    except ImportError as error:
+    """An empty HookedTransformer: the one place that knows how it is built."""
+    if hooked_class("HookedTransformer") is None:
         raise MissingDependencyError(
-            "The toy model is a HookedTransformer, which the installed transformer-lens does not "
-            "have (version 4 removed it). Run: pip install 'transformer-lens>=3.9,<4'"
-        ) from error
+            "The installed transformer-lens has no HookedTransformer (version 4 removed it), which "
+            "host='HookedTransformer' and the training of the toy model need. Leave host out, or "
+            "run: pip install 'transformer-lens>=3.9,<4'"
+        )
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
     cfg = HookedTransformerConfig(**config, device=str(device), init_weights=init_weights)
     with warnings.catch_warnings():
         warnings.filterwarnings(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clvq_lens import toy
-from clvq_lens.errors import FileFormatError, MissingDependencyError
+from clvq_lens.errors import ConfigError, FileFormatError, MissingDependencyError
 from clvq_lens.toy import AMBIGUOUS, entropy, generate, labels, world
 from clvq_lens.toy.train import BOS, EOS, PAD, UNK, loss_on
 
@@ -141,11 +141,16 @@ def test_concepts_appear_at_different_depths(accuracies):
 
 
 def test_without_hooked_transformer_the_error_names_the_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "transformer_lens", None)
-    with pytest.raises(MissingDependencyError, match="pip install 'transformer-lens"):
-        toy.load(n_texts=1)
+    monkeypatch.setattr(world, "hooked_class", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="Leave host out, or run: pip install"):
+        toy.load(n_texts=1, host="HookedTransformer")
 
 
-def test_weights_of_another_model_are_refused(toy_world):
-    with pytest.raises(FileFormatError, match=r"differ in: .*embed\.W_E.*Reinstall"):
-        world.fill(toy_world.model, {})
+def test_an_unknown_host_is_refused():
+    with pytest.raises(ConfigError, match=r"no host 'Hooked'\. Pass one of .*'TransformerBridge'"):
+        toy.load(n_texts=1, host="Hooked")
+
+
+def test_weights_of_another_model_are_refused():
+    with pytest.raises(FileFormatError, match=r"differ in: .*weight.*Reinstall"):
+        world.fill(torch.nn.Linear(1, 1), {})
