@@ -4,13 +4,14 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 
 from clvq_lens.config import CLVQConfig
@@ -18,10 +19,20 @@ from clvq_lens.errors import ConfigError, FileFormatError, NewerFormatError
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.origin import Origin
 
-FORMAT_VERSION = 1
-_CONFIG = "config.json"
+FORMAT_VERSION = 2  # 1 knew less of the model that a quantizer was fitted on
+CONFIG = "config.json"
+WEIGHTS = re.compile(r"weights-[0-9a-f]{12}\.safetensors")
+"""Names of files of weights: ours, and nobody else's."""
+
+_MAX_CONFIG_BYTES = 2**20  # a thousand times what one takes
+_MAX_DIFFERENCES = 8  # that a message lists
+_DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # in the words of safetensors
 _FIELDS = {"format", "format_version", "library_version", "weights", "sha256"} | {
     *("d_source", "d_target", "causal", "quantizer", "origin")
+}
+_ORIGIN_1 = {  # fields of an origin in format 1
+    *("model_name", "n_layers", "d_model", "d_vocab", "dtype", "layer_norm_folded"),
+    *("weights_centered", "source", "target", "name"),
 }
 
 
@@ -44,7 +55,7 @@ def save(quantizer: CrossLayerQuantizer, folder: str | Path) -> Path:
     """
     quantizer.require_fitted()
     folder = Path(folder)
-    _refuse_foreign(folder / _CONFIG)
+    _refuse_foreign(folder / CONFIG)
     folder.mkdir(parents=True, exist_ok=True)
     weights = save_tensors({k: v.cpu().contiguous() for k, v in quantizer.state_dict().items()})
     digest = hashlib.sha256(weights).hexdigest()
@@ -62,11 +73,39 @@ def save(quantizer: CrossLayerQuantizer, folder: str | Path) -> Path:
         "origin": None if quantizer.origin is None else dataclasses.asdict(quantizer.origin),
     }
     write_atomically(folder / name, weights)
-    write_atomically(folder / _CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-    for old in folder.glob(f"weights-{'[0-9a-f]' * 12}.safetensors"):  # ours, and nobody else's
-        if old.name != name:
+    write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    for old in folder.iterdir():
+        if WEIGHTS.fullmatch(old.name) and old.name != name:
             old.unlink()
     return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What config.json says about a saved quantizer.
+
+    Attributes:
+        weights: Name of the file of weights beside it.
+        sha256: Of that file.
+        d_source: Width at the source.
+        d_target: Width at the target.
+        causal: Whether the host is.
+        quantizer: Options.
+        origin: Where it was fitted, if known.
+    """
+
+    weights: str
+    sha256: str
+    d_source: int
+    d_target: int
+    causal: bool
+    quantizer: CLVQConfig
+    origin: Origin | None
+
+    def build(self) -> CrossLayerQuantizer:
+        """A quantizer of these sizes, without the weights."""
+        sizes = self.d_source, self.d_target
+        return CrossLayerQuantizer(self.quantizer, *sizes, causal=self.causal)
 
 
 def load(folder: str | Path) -> CrossLayerQuantizer:
@@ -83,29 +122,31 @@ def load(folder: str | Path) -> CrossLayerQuantizer:
         >>> quantizer = load("runs/gpt2-4-8")  # doctest: +SKIP
     """
     folder = Path(folder)
-    config = _read_config(folder / _CONFIG)
-    weights = _read_weights(folder / config["weights"], config["sha256"])
+    saved = read_config(folder / CONFIG)
+    path = folder / saved.weights
+    _check_hash(path, saved.sha256)
     try:
-        quantizer = CrossLayerQuantizer(
-            CLVQConfig().replace(**config["quantizer"]),
-            config["d_source"],
-            config["d_target"],
-            causal=config["causal"],
-        )
-    except (ConfigError, TypeError, RuntimeError) as error:
-        raise FileFormatError(
-            f"{folder / _CONFIG} holds an impossible quantizer: {error} Save it again."
-        ) from error
-    _check_tensors(quantizer.state_dict(), weights, folder)
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            header = {name: _described(file.get_slice(name)) for name in names}
+            _check_header(header, saved, folder)
+            weights = {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise FileFormatError(f"{path} is no safetensors file: {error}. Save it again.") from error
+    quantizer = saved.build()
     quantizer.load_state_dict(weights)
-    if config["origin"] is not None:
-        quantizer.origin = Origin.from_dict(config["origin"])
+    quantizer.origin = saved.origin
     return quantizer
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a config.json was written by clvq_lens, in whatever version or state."""
+    return '"format": "clvq_lens"' in path.read_text(errors="replace")
 
 
 def _refuse_foreign(path: Path) -> None:
     """Raises rather than overwrite a config.json that somebody else wrote, such as a model's."""
-    if path.is_file() and '"format": "clvq_lens"' not in path.read_text(errors="replace"):
+    if path.is_file() and not is_ours(path):
         raise FileExistsError(
             f"{path} was not written by clvq_lens, and saving would overwrite it. "
             f"Pass a folder of its own."
@@ -133,34 +174,63 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> Saved:
+    """Reads and verifies a config.json; no other file is looked at.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        FileFormatError: If it is damaged, impossible or somebody else's.
+        NewerFormatError: If a newer version of this library wrote it.
+    """
+    config = _parse(path)
+    _check_fields(config, path)
+    _check_types(config, path)
+    try:
+        options = CLVQConfig().replace(**config["quantizer"])
+    except (ConfigError, TypeError) as error:
+        raise _impossible(path, error) from error
+    for width in ("d_source", "d_target"):
+        if config[width] < 1:
+            raise _impossible(path, f"{width} is {config[width]}, and no width is below 1.")
+    origin = _origin(config["origin"], config["format_version"])
+    kept = {field: config[field] for field in ("weights", "sha256", "d_source", "d_target")}
+    return Saved(**kept, causal=config["causal"], quantizer=options, origin=origin)
+
+
+def _parse(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"No {path.name} in {path.parent}. Pass the folder that lens.save(folder) wrote."
         )
+    foreign = (
+        f"{path} was not written by clvq_lens (no 'format': 'clvq_lens'). "
+        f"Pass the folder that lens.save(folder) wrote."
+    )
+    if path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise FileFormatError(foreign)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{path} is damaged: {error}. Save the quantizer again.") from error
     if not isinstance(config, dict) or config.get("format") != "clvq_lens":
-        raise FileFormatError(
-            f"{path} was not written by clvq_lens (no 'format': 'clvq_lens'). "
-            f"Pass the folder that lens.save(folder) wrote."
-        )
+        raise FileFormatError(foreign)
+    return config
+
+
+def _check_fields(config: dict[str, Any], path: Path) -> None:
     version = config.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if type(version) is int and version > FORMAT_VERSION:
         raise NewerFormatError(
             f"{path} has format version {version}; this library reads up to {FORMAT_VERSION}. "
             f"Upgrade it: pip install --upgrade clvq-lens."
         )
-    if version != FORMAT_VERSION or set(config) != _FIELDS:
+    known = type(version) is int and version >= 1
+    if not known or set(config) != _FIELDS:
         missing, unknown = sorted(_FIELDS - set(config)), sorted(set(config) - _FIELDS)
         raise FileFormatError(
             f"{path} is damaged: format version {version!r}, missing fields {missing}, "
             f"unknown fields {unknown}. Save the quantizer again."
         )
-    _check_types(config, path)
-    return config
 
 
 def _check_types(config: dict[str, Any], path: Path) -> None:
@@ -180,42 +250,87 @@ def _check_types(config: dict[str, Any], path: Path) -> None:
         )
     if not isinstance(config["origin"], dict | None):
         raise FileFormatError(f"{path} is damaged: 'origin' is no object. Save it again.")
-    if Path(config["weights"]).name != config["weights"]:
+    if not WEIGHTS.fullmatch(config["weights"]):
         raise FileFormatError(
-            f"{path} names weights outside its own folder ({config['weights']!r}). Do not trust it."
+            f"{path} names the file {config['weights']!r}; expected one beside it, named "
+            f"weights-<12 hex digits>.safetensors. Do not trust it."
         )
 
 
-def _read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+def _origin(values: dict[str, Any] | None, version: int) -> Origin | None:
+    if values is None:
+        return None
+    if version == 1:  # what it did not know stays empty
+        later = (field for field in dataclasses.fields(Origin) if field.name not in _ORIGIN_1)
+        values = {**{field.name: cast(Any, field.type)() for field in later}, **values}
+    return Origin.from_dict(values)
+
+
+def _impossible(path: Path, reason: object) -> FileFormatError:
+    return FileFormatError(f"{path} holds an impossible quantizer: {reason} Save it again.")
+
+
+def _check_hash(path: Path, sha256: str) -> None:
     if not path.is_file():
         raise FileFormatError(f"{path} is missing. Copy the whole folder, or save it again.")
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != sha256:
         raise FileFormatError(
             f"{path} is damaged: its SHA-256 is {digest[:12]}…, config.json says {sha256[:12]}…. "
             f"Copy the folder again, or save the quantizer again."
         )
+
+
+def _described(tensor: Any) -> str:
+    """Type and shape of a tensor in a safetensors file, whose header is all that this reads."""
+    return f"{tensor.get_dtype()} {list(tensor.get_shape())}"
+
+
+def _check_header(header: dict[str, str], saved: Saved, folder: Path) -> None:
+    """Compares the tensors of a file with those of the quantizer that config.json describes.
+
+    First the sizes that decide how much is allocated: they cannot exceed the file's. Then every
+    tensor, with those of a quantizer on the device where tensors have shapes and no content.
+    """
+    options = saved.quantizer
+    expected = {
+        "codebook.vectors": f"F32 {[options.n_codes, saved.d_source]}",
+        "mean_target": f"F32 {[options.n_codes, saved.d_target]}",
+    }
+    found = {name: header[name] for name in expected.keys() & header.keys()}
+    _compare(expected, found, folder)
+    blocks = {name.split(".")[2] for name in header if name.startswith("decoder.blocks.")}
+    if options.decoder != "table" and len(blocks) != options.decoder_layers:
+        raise FileFormatError(
+            f"The weights in {folder} have {len(blocks)} decoder blocks, and config.json says "
+            f"decoder_layers: {options.decoder_layers}. The files belong to different saves; save "
+            f"the quantizer again."
+        )
     try:
-        return load_tensors(content)
-    except SafetensorError as error:
-        raise FileFormatError(f"{path} is no safetensors file: {error}. Save it again.") from error
+        with torch.device("meta"):
+            tensors = saved.build().state_dict()
+    except (ConfigError, RuntimeError, TypeError, OverflowError) as error:
+        raise _impossible(folder / CONFIG, error) from error
+    _compare(
+        {name: f"{_DTYPES[t.dtype]} {list(t.shape)}" for name, t in tensors.items()},
+        header,
+        folder,
+    )
 
 
-def _check_tensors(
-    expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor], folder: Path
-) -> None:
+def _compare(expected: dict[str, str], found: dict[str, str], folder: Path) -> None:
     wrong = [f"missing {name}" for name in expected.keys() - found.keys()]
     wrong += [f"unknown {name}" for name in found.keys() - expected.keys()]
     wrong += [
-        f"{name} is {tensor.dtype} {list(tensor.shape)}, expected "
-        f"{expected[name].dtype} {list(expected[name].shape)}"
-        for name, tensor in found.items()
-        if name in expected
-        and (tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype)
+        f"{name} is {found[name]}, expected {expected[name]}"
+        for name in expected.keys() & found.keys()
+        if found[name] != expected[name]
     ]
     if wrong:
+        more = len(wrong) - _MAX_DIFFERENCES
+        listed = "; ".join(sorted(wrong)[:_MAX_DIFFERENCES]) + (f"; {more} more" * (more > 0))
         raise FileFormatError(
-            f"The weights in {folder} do not fit its config.json: {'; '.join(sorted(wrong))}. "
+            f"The weights in {folder} do not fit its config.json: {listed}. "
             f"The files belong to different saves; save the quantizer again."
         )

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import clvq_lens
 from clvq_lens.config import CLVQConfig
@@ -34,18 +36,8 @@ KINDS = [
     pytest.param({"decoder": "mlp"}, id="mlp"),
     pytest.param({"decoder": "table"}, id="table"),
 ]
-ORIGIN = Origin(
-    model_name="tiny",
-    n_layers=2,
-    d_model=4,
-    d_vocab=10,
-    dtype="float32",
-    layer_norm_folded=True,
-    weights_centered=False,
-    source="blocks.0.hook_resid_post",
-    target="blocks.1.hook_resid_post",
-    name="0-1",
-)
+SAMPLES = {str: "tiny", int: 2, bool: True, list[float]: [0.5, -1.0]}
+ORIGIN = Origin(**{field.name: SAMPLES[field.type] for field in fields(Origin)})
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -257,11 +249,11 @@ def test_the_json_of_somebody_else_is_refused(saved: Path, content: str):
 
 def test_a_newer_format_asks_for_an_upgrade(saved: Path):
     edit_config(saved, lambda config: config.update(format_version=99, new_field=1))
-    with pytest.raises(NewerFormatError, match=r"format version 99; .* reads up to 1\. Upgrade it"):
+    with pytest.raises(NewerFormatError, match=r"format version 99; .* reads up to 2\. Upgrade it"):
         load(saved)
 
 
-@pytest.mark.parametrize("version", [0, None, "1"])
+@pytest.mark.parametrize("version", [0, None, "1", True, 2.0])
 def test_an_unknown_format_version_is_refused(saved: Path, version: object):
     edit_config(saved, lambda config: config.update(format_version=version))
     with pytest.raises(FileFormatError, match=f"format version {version!r}, missing fields"):
@@ -312,6 +304,19 @@ def test_a_damaged_origin_is_refused(saved: Path):
         load(saved)
 
 
+def test_what_format_1_did_not_know_of_a_model_is_empty(saved: Path):
+    known = json.loads((GOLDEN / "config.json").read_text())["origin"]
+    edit_config(saved, lambda config: config.update(format_version=1, origin=known))
+    origin = load(saved).origin
+    assert origin is not None
+    later = {name: value for name, value in asdict(origin).items() if name not in known}
+    assert {**known, **later} == asdict(origin)
+    assert not any(later.values())
+    edit_config(saved, lambda config: config["origin"].pop("dtype"))
+    with pytest.raises(FileFormatError, match="The saved origin has the fields"):
+        load(saved)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -329,27 +334,40 @@ def test_impossible_options_are_refused(saved: Path, options: dict[str, Any], me
         load(saved)
 
 
-def test_an_impossible_width_is_refused(saved: Path):
-    edit_config(saved, lambda config: config.update(d_source=-4))
-    with pytest.raises(FileFormatError, match="impossible quantizer"):
+@pytest.mark.parametrize("field", ["d_source", "d_target"])
+@pytest.mark.parametrize("width", [-4, 0])
+def test_an_impossible_width_is_refused(saved: Path, field: str, width: int):
+    edit_config(saved, lambda config: config.update({field: width}))
+    with pytest.raises(FileFormatError, match=f"impossible quantizer: {field} is {width}, and no"):
         load(saved)
 
 
 @pytest.mark.parametrize(
-    "name", ["../weights.safetensors", "/etc/passwd", "sub/w.safetensors", "."]
+    "name",
+    [
+        *("../weights.safetensors", "/etc/passwd", "sub/w.safetensors", ".", "..", ""),
+        *("config.json", "weights-0.safetensors", "..\\weights-0123456789ab.safetensors"),
+        *("../weights-0123456789ab.safetensors", "weights-0123456789ab.safetensors\n"),
+    ],
 )
-def test_weights_outside_the_folder_are_refused(saved: Path, name: str):
+def test_weights_that_save_would_not_name_so_are_refused(saved: Path, name: str):
     edit_config(saved, lambda config: config.update(weights=name))
-    with pytest.raises(FileFormatError, match="names weights outside its own folder"):
+    with pytest.raises(FileFormatError, match=r"expected one beside it, named .* Do not trust it"):
+        load(saved)
+
+
+def test_a_config_too_large_to_be_ours_is_not_read(saved: Path):
+    with (saved / "config.json").open("a") as file:
+        file.write(" " * 2**20)
+    with pytest.raises(FileFormatError, match="was not written by clvq_lens"):
         load(saved)
 
 
 # ---- refusing to load: the weights -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["weights-0.safetensors", "..", ""])
-def test_missing_weights_are_refused(saved: Path, name: str):
-    edit_config(saved, lambda config: config.update(weights=name))
+def test_missing_weights_are_refused(saved: Path):
+    weights_of(saved).unlink()
     with pytest.raises(FileFormatError, match=r"is missing\. Copy the whole folder"):
         load(saved)
 
@@ -397,16 +415,14 @@ def test_an_unknown_tensor_is_named(saved: Path):
 
 def test_a_tensor_of_another_shape_is_named(saved: Path):
     edit_weights(saved, lambda tensors: tensors.update(mean_target=torch.zeros(4, 3)))
-    message = r"mean_target is torch.float32 \[4, 3\], expected torch.float32 \[4, 4\]"
+    message = r"mean_target is F32 \[4, 3\], expected F32 \[4, 4\]"
     with pytest.raises(FileFormatError, match=message):
         load(saved)
 
 
 def test_a_tensor_of_another_type_is_named(saved: Path):
     edit_weights(saved, lambda tensors: tensors.update(usage=torch.ones(4)))
-    with pytest.raises(
-        FileFormatError, match=r"usage is torch.float32 \[4\], expected torch.int64"
-    ):
+    with pytest.raises(FileFormatError, match=r"usage is F32 \[4\], expected I64 \[4\]"):
         load(saved)
 
 
@@ -414,6 +430,84 @@ def test_weights_of_another_width_are_refused(saved: Path):
     edit_config(saved, lambda config: config.update(d_target=8))
     with pytest.raises(FileFormatError, match=r"mean_target is .*\[4, 4\], expected .*\[4, 8\]"):
         load(saved)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bool, torch.float64])
+def test_a_type_that_no_quantizer_has_is_named(saved: Path, dtype: torch.dtype):
+    edit_weights(saved, lambda tensors: tensors.update(mean_encoded=torch.zeros(4, 4, dtype=dtype)))
+    with pytest.raises(FileFormatError, match=r"mean_encoded is \w+ \[4, 4\], expected F32"):
+        load(saved)
+
+
+def test_of_many_differences_a_few_are_listed(saved: Path):
+    extra = {f"extra.{n}": torch.zeros(()) for n in range(1000)}
+    edit_weights(saved, lambda tensors: tensors.update(extra))
+    with pytest.raises(FileFormatError, match=r"unknown extra\.0; .*; 992 more\. The files"):
+        load(saved)
+
+
+# ---- refusing to load: sizes that are not those of the file ------------------------------------
+
+
+def load_small(folder: Path) -> None:
+    """Loads where an allocation of a gigabyte, or a second of building, would fail."""
+    limit = 2**30
+
+    class Limited(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor) and out.device.type != "meta":
+                assert out.numel() * out.element_size() < limit, func
+            return out
+
+    with Limited():
+        load(folder)
+
+
+@pytest.mark.parametrize("kind", [{"decoder": "mlp"}, {"decoder": "transformer"}])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_codes": 10**12}, r"vectors is F32 \[4, 4\], expected F32 \[1000000000000, 4\]"),
+        ({"n_codes": 10**30}, r"vectors is F32 \[4, 4\], expected F32 \[10+, 4\]"),
+        ({"decoder_layers": 10**12}, r"have 1 decoder blocks, and .* decoder_layers: 10+\."),
+        ({"d_decoder_mlp": 10**12}, r"mlp\.0\.weight is F32 \[4, 4\]|0\.weight is F32"),
+        ({"d_decoder_mlp": 10**30}, "holds an impossible quantizer"),
+    ],
+)
+def test_absurd_options_allocate_nothing(
+    kind: dict[str, Any], options: dict[str, Any], message: str, tmp_path: Path
+):
+    saved = save(make(**kind), tmp_path / "saved")
+    edit_config(saved, lambda config: config["quantizer"].update(options))
+    with pytest.raises(FileFormatError, match=message):
+        load_small(saved)
+
+
+@pytest.mark.parametrize("field", ["d_source", "d_target"])
+@pytest.mark.parametrize("width", [10**12, 10**30])
+def test_absurd_widths_allocate_nothing(saved: Path, field: str, width: int):
+    edit_config(saved, lambda config: config.update({field: width}))
+    with pytest.raises(FileFormatError, match=rf"is F32 \[4, 4\], expected F32 \[4, {width}\]"):
+        load_small(saved)
+
+
+def test_nothing_is_built_before_its_shapes_are_known(saved: Path, monkeypatch: pytest.MonkeyPatch):
+    built = []
+
+    class Watched(CrossLayerQuantizer):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            built.append(self.device.type)
+
+    monkeypatch.setattr("clvq_lens.quantizer.files.CrossLayerQuantizer", Watched)
+    load(saved)
+    assert built == ["meta", "cpu"]
+    built.clear()
+    edit_weights(saved, lambda tensors: tensors.pop("codebook.ema_sums"))
+    with pytest.raises(FileFormatError, match=r"missing codebook\.ema_sums"):
+        load(saved)
+    assert built == ["meta"]
 
 
 # ---- the golden file ---------------------------------------------------------------------------
@@ -427,7 +521,8 @@ def test_the_golden_file_still_loads_and_computes_the_same():
     assert len({code for row in expected["codes"] for code in row}) > 1
     recon = torch.tensor(expected["recon"])
     torch.testing.assert_close(quantizer(source).detach(), recon, rtol=1e-5, atol=1e-5)
-    assert quantizer.origin == ORIGIN
+    assert quantizer.origin is not None
+    assert (quantizer.origin.model_name, quantizer.origin.name) == ("tiny", "0-1")
     assert quantizer.usage.tolist() == [10, 9, 8, 0]
 
 
