@@ -31,7 +31,7 @@ def _clvqs(self: Any) -> Mapping[str, Any]:
 def install(package: ModuleType) -> None:
     """Puts the methods on every host class that this TransformerLens has."""
     for name in _HOSTS:
-        host = getattr(package, name, None)
+        host = vars(package).get(name)  # TransformerLens 4 raises when asked for one it lacks
         if host is not None:
             host.add_clvq = _add_clvq
             host.clvqs = property(_clvqs)
