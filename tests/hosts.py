@@ -8,6 +8,7 @@ import atexit
 import functools
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -33,6 +34,8 @@ class Kind:
         build: Makes a model of a dtype.
         causal: Whether tokens see earlier tokens only.
         has_cache: Whether it generates with a key-value cache.
+        stream: Hook point of the residual stream after a block.
+        mask_option: What it calls the attention mask.
         majors: Versions of TransformerLens that have it.
     """
 
@@ -40,6 +43,8 @@ class Kind:
     build: Callable[[torch.dtype], Any]
     causal: bool = True
     has_cache: bool = True
+    stream: str = "hook_resid_post"
+    mask_option: str = "attention_mask"
     majors: tuple[int, ...] = (3, 4)
 
     def __str__(self) -> str:
@@ -49,6 +54,10 @@ class Kind:
     def is_bridge(self) -> bool:
         """Whether it is a `TransformerBridge`."""
         return self.name.startswith("bridge")
+
+    def after(self, layer: int) -> str:
+        """The name of the residual stream after a block."""
+        return f"blocks.{layer}.{self.stream}"
 
     def model(self, dtype: torch.dtype = torch.float32) -> Any:
         """A new model, always with the same weights."""
@@ -164,7 +173,9 @@ def _hooked_encoder(dtype: torch.dtype) -> Any:
     from transformer_lens import HookedEncoder
 
     cfg = _hooked_config(dtype, act_fn="gelu", attention_dir="bidirectional")
-    return _filled(HookedEncoder(cfg, tokenizer=tokenizer("bert")))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "HookedEncoder is deprecated", DeprecationWarning)
+        return _filled(HookedEncoder(cfg, tokenizer=tokenizer("bert")))
 
 
 # ---- TransformerBridge ---------------------------------------------------------------------------
@@ -283,7 +294,15 @@ def _bridge_native(dtype: torch.dtype) -> Any:
 ALL_KINDS = (
     Kind(name="hooked-gpt2", build=_hooked_gpt2, majors=(3,)),
     Kind(name="hooked-llama", build=_hooked_llama, majors=(3,)),
-    Kind(name="hooked-encoder", build=_hooked_encoder, majors=(3,), causal=False, has_cache=False),
+    Kind(
+        name="hooked-encoder",
+        build=_hooked_encoder,
+        causal=False,
+        has_cache=False,
+        stream="hook_normalized_resid_post",
+        mask_option="one_zero_attention_mask",
+        majors=(3,),
+    ),
     Kind(name="bridge-gpt2", build=_bridge_gpt2),
     Kind(name="bridge-gpt2-compat", build=functools.partial(_bridge_gpt2, compatible=True)),
     Kind(name="bridge-llama", build=_bridge_llama),
