@@ -16,6 +16,7 @@ from clvq_lens.evaluation.evaluate import evaluate
 from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.evaluation.report import Report
 from clvq_lens.host.attach import Attachment, forget_lens, lenses_of
+from clvq_lens.hub.push import push
 from clvq_lens.interventions.directions import Place, projection
 from clvq_lens.interventions.edits import (
     CodeFunction,
@@ -104,12 +105,13 @@ class Lens:
         """
         self.attachment.require_attached()
         config = (config or FitConfig()).replace(**options)
-        return fit(self.host, self.quantizer, self.source, self.target, data, config, progress)
+        history = fit(self.host, self.quantizer, self.source, self.target, data, config, progress)
+        self.attachment.recognise_model()
+        return history
 
     def encode(self, data: Data, *, long_texts: LongTexts = "error") -> Encoding:
         """The code of every token, with tokens and mask, for texts that fit in memory."""
-        self.quantizer.require_fitted()
-        self.attachment.require_attached()
+        self.attachment.require_ready()
         return encode(self.host, self.quantizer, self.source, data, long_texts=long_texts)
 
     def evaluate(self, data: Data, *, progress: bool = True, **options: Any) -> Report:
@@ -125,8 +127,7 @@ class Lens:
             Reconstruction, reliance on codes and effect in the model, each beside its baseline
             and with an interval over documents.
         """
-        self.quantizer.require_fitted()
-        self.attachment.require_attached()
+        self.attachment.require_ready()
         return evaluate(
             self.host, self.quantizer, self.source, self.target, data, progress=progress, **options
         )
@@ -163,8 +164,7 @@ class Lens:
             EmptyCorpusError: If the data hold no real token.
             DataError: If labels do not match the tokens.
         """
-        self.quantizer.require_fitted()
-        self.attachment.require_attached()
+        self.attachment.require_ready()
         return concept_table(
             self.host,
             self.quantizer,
@@ -210,8 +210,7 @@ class Lens:
             NotFittedError: If a quantizer of the model has not been fitted.
             PathError: If nothing can be written at the path.
         """
-        self.quantizer.require_fitted()
-        self.attachment.require_attached()
+        self.attachment.require_ready()
         path = check_path(path)  # before anything that takes long
         contents = gather(
             self.model,
@@ -281,8 +280,7 @@ class Lens:
             >>> with lens.edit(Ablate(17), Force(3, at=-1)):  # doctest: +SKIP
             ...     logits = model(tokens)
         """
-        self.quantizer.require_fitted()
-        self.attachment.require_attached()
+        self.attachment.require_ready()
         edit = partial(apply_edits, as_edits(edits, self.quantizer), self.quantizer)
         splice = nullcontext() if error_term else self.attachment.spliced()
         with splice, self.attachment.edited(edit):
@@ -311,8 +309,7 @@ class Lens:
             NotFittedError: If the quantizer has not been fitted.
             CodeRangeError: If a code does not exist, or has no mean target.
         """
-        self.quantizer.require_fitted()
-        self.attachment.require_attached()
+        self.attachment.require_ready()
         named = code_numbers(codes, self.quantizer)
         project = projection(named, at, self.quantizer, centered=centered, positions=positions)
         with self.attachment.projected(self.source if at == "source" else self.target, project):
@@ -321,6 +318,45 @@ class Lens:
     def save(self, folder: str | Path) -> Path:
         """Writes the quantizer to a folder; `clvq_lens.load` reads it."""
         return save(self.quantizer, folder)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        report: Report | None = None,
+        license: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        message: str | None = None,
+    ) -> str:
+        """Writes the quantizer and a model card to the Hugging Face Hub; `clvq_lens.load` reads it.
+
+        One commit replaces config.json, weights and README.md of an earlier push; other files stay.
+
+        Args:
+            repo: "user/repo"; made if needed.
+            report: From `evaluate`, for the card.
+            license: As the Hub abbreviates it, such as "mit".
+            private: Whether a new repository is private; None: as the user's settings say.
+            token: That may write; None: that of ``hf auth login``.
+            revision: A branch, made if needed; None: the main one.
+            message: Of the commit.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            NotFittedError: If the quantizer has not been fitted.
+            HubError: If the Hub cannot be reached, or refuses; or if the repository holds another
+                program's config.json, or is public and not ``private``, or the reverse.
+            ConfigError: If the name or the license is impossible.
+
+        Example:
+            >>> lens.push_to_hub("user/gpt2-4-8", report=report)  # doctest: +SKIP
+        """
+        options = {"private": private, "token": token, "revision": revision, "message": message}
+        return push(self.quantizer, repo, report=report, license=license, **options)
 
     def remove(self) -> None:
         """Takes the quantizer off the model, which is then as it was found."""

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from clvq_lens.errors import DetachedError, SpliceConflictError
+from clvq_lens.errors import DetachedError, HostMismatchError, SpliceConflictError
+from clvq_lens.host.compiled import forget_compiled, uncompiled
 from clvq_lens.host.context import PassText, PassWatcher
 from clvq_lens.host.generation import GenerationState, GenerationStates
 from clvq_lens.host.host import Host
@@ -26,7 +27,7 @@ _LENSES = "_clvq_lenses"
 
 def lenses_of(model: Any) -> dict[str, Any]:
     """The lenses on a model, by name; kept on the model, outside its parameters and state."""
-    return model.__dict__.get(_LENSES, {})
+    return uncompiled(model).__dict__.get(_LENSES, {})
 
 
 def remember_lens(model: Any, name: str, lens: Any) -> None:
@@ -98,12 +99,14 @@ class Attachment:
         self._quantized: Quantized | None = None
         self._generations = GenerationStates()
         self._watcher = PassWatcher(host, [source, target])
+        self._processing = host.protocol.processing
         self.points = {f"clvq.{name}.{key}": point for key, point in quantizer.hooks.items()}
         host.register(self.points)
         self._handles: list[RemovableHandle] = []
         self._attach()
 
     def _attach(self) -> None:
+        forget_compiled()
         source, target = self.host.hook_point(self.source), self.host.hook_point(self.target)
         if source is target:
             self._handles = [write_at(target, self._read_and_write)]
@@ -117,6 +120,7 @@ class Attachment:
 
     def detach(self) -> None:
         """Takes the quantizer off and leaves the model as it was found; twice does no harm."""
+        forget_compiled()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -130,6 +134,26 @@ class Attachment:
                 f"The quantizer {self.name!r} was removed from its model. Attach it again: "
                 f"model.add_clvq(quantizer=lens.quantizer)."
             )
+
+    def require_ready(self) -> None:
+        """Raises unless the quantizer is fitted, on its model, and that is what it was."""
+        self.quantizer.require_fitted()
+        self.require_attached()
+        self._require_same_weights()
+
+    def _require_same_weights(self) -> None:
+        if self.host.protocol.processing != self._processing:
+            raise HostMismatchError(
+                f"The model's weights were processed after {self.name!r} was attached, so its "
+                f"codes belong to activations that the model no longer has. Process the weights "
+                f"first (enable_compatibility_mode), then attach; or fit again: lens.fit(data)."
+            )
+
+    def recognise_model(self) -> None:
+        """Takes the model as it is now for the one that the quantizer belongs to."""
+        self._processing = self.host.protocol.processing
+        name = self.name if self.quantizer.origin is None else self.quantizer.origin.name
+        self.quantizer.origin = self.host.origin(self.source, self.target, name)
 
     # ---- what is done to the model while a block is open ---------------------------------------
 
@@ -177,10 +201,12 @@ class Attachment:
             return project(activations, text)
 
         handle = write_at(self.host.hook_point(name), write)
+        forget_compiled()
         try:
             yield
         finally:
             handle.remove()
+            forget_compiled()
 
     @contextmanager
     def recording(self) -> Iterator[list[Recorded]]:
@@ -223,6 +249,7 @@ class Attachment:
             self.quantizer.to(source.device)
         self._source_activations, self._quantized = source, None
         if self._wants_codes or self._wants_recon:
+            self._require_same_weights()
             edit = self._edit_of(source.shape[:2]) if self.edits else None
             self._quantized = self.quantizer.quantize(source, edit)
 

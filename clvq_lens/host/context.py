@@ -1,6 +1,7 @@
 """What else a pass through the model carries: tokens, padding, and the key-value cache."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,12 +25,14 @@ class PassText:
         real: True on the real tokens of this pass: neither padding nor special.
         n_past: Positions before this pass.
         n_given: Length of the text as it was passed in; what a generation added comes after.
+        special: Ids of special tokens, by name.
     """
 
     tokens: Int[Tensor, "b all"] | None
     real: Bool[Tensor, "b pos"]
     n_past: int
     n_given: int
+    special: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -63,6 +66,7 @@ class PassWatcher:
 
     def __init__(self, host: Host, names: list[str]) -> None:
         self._special = host.vocabulary.special
+        self._named = host.vocabulary.special_by_name
         self._n_context = host.n_context
         self._text, self._earlier = _NO_TEXT, _NO_TEXT
         self._new: Int[Tensor, "b pos"] = _NO_TEXT.tokens  # what was embedded last
@@ -122,7 +126,9 @@ class PassWatcher:
         if text is None or not context.has_tokens:
             return PassText(tokens=None, real=real, n_past=context.n_past, n_given=n_all)
         real = real & ~torch.isin(text.tokens[:, -n_pos:].cpu(), self._special)
-        return PassText(text.tokens, real, n_past=context.n_past, n_given=text.n_given)
+        return PassText(
+            text.tokens, real, n_past=context.n_past, n_given=text.n_given, special=self._named
+        )
 
     def _see_tokens(self, module: Any, args: tuple[Any, ...]) -> None:
         self._n_begun += 1

@@ -12,6 +12,7 @@ from transformer_lens.hook_points import HookPoint
 
 from clvq_lens.config import closest
 from clvq_lens.errors import HookNotFoundError, LayerOrderError, ShapeError
+from clvq_lens.host.compiled import uncompiled, uncompiled_passes
 from clvq_lens.host.protocol.base import Replacement, silenced
 from clvq_lens.host.protocol.choice import protocol_of
 from clvq_lens.host.vocabulary import Vocabulary
@@ -38,8 +39,8 @@ class Host:
     """
 
     def __init__(self, model: Any) -> None:
+        self.model = model = uncompiled(model)
         self.protocol = protocol_of(model)
-        self.model = model
         self.cfg = model.cfg
         self.vocabulary = Vocabulary(model, self.protocol)
         self._points: dict[str, HookPoint] = {}  # a bridge makes its hook_dict at every look
@@ -207,7 +208,11 @@ class Host:
         self, tokens: Int[Tensor, "b pos"], attended: Bool[Tensor, "b pos"]
     ) -> Float[Tensor, "b n d_vocab"]:
         """Logits of right-padded sequences."""
-        return self.protocol.run(tokens, attended)
+        return self._run(tokens, attended)
+
+    def _run(self, tokens: Tensor, attended: Tensor, **options: Any) -> Any:
+        with uncompiled_passes():  # compiled code would not see the hooks that read and stop
+            return self.protocol.run(tokens, attended, **options)
 
     @torch.no_grad()
     def activations(
@@ -216,7 +221,7 @@ class Host:
         """What passes the named hook points; the pass stops after the last of them."""
         found: dict[str, Tensor] = {}
         with self.reading(names, found):
-            self.protocol.run(tokens, attended, n_blocks=self._blocks_until(names))
+            self._run(tokens, attended, n_blocks=self._blocks_until(names))
         return found
 
     @contextmanager
@@ -304,7 +309,7 @@ class Host:
             return self._go_on(index, value, tokens, attended, n_blocks=n_blocks)
         handle = self.hook_point(name).register_forward_hook(lambda *_: value)
         try:
-            return self.protocol.run(tokens, attended, n_blocks=n_blocks)
+            return self._run(tokens, attended, n_blocks=n_blocks)
         finally:
             handle.remove()
 
@@ -319,7 +324,7 @@ class Host:
         n_blocks: int | None = None,
     ) -> Any:
         instead = Replacement(blocks=blocks, value=value, point=point)
-        return self.protocol.run(tokens, attended, n_blocks=n_blocks, instead=instead)
+        return self._run(tokens, attended, n_blocks=n_blocks, instead=instead)
 
 
 def _keeper(name: str, into: dict[str, Tensor]) -> Any:

@@ -77,8 +77,23 @@ class Vocabulary:
         if tokenizer is None:
             return torch.empty(0, dtype=torch.long)
         special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-        special |= {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
-        return torch.tensor(sorted(special), dtype=torch.long)
+        if self._protocol.causal:  # a bridge gives a BOS to tokenizers of encoders, which they lack
+            special |= {tokenizer.bos_token_id, tokenizer.eos_token_id}
+        special |= {tokenizer.pad_token_id}
+        return torch.tensor(sorted(special - {None}), dtype=torch.long)
+
+    @property
+    def special_by_name(self) -> dict[str, int]:
+        """Ids of special tokens, by what they are for ("cls", "sep", "bos") and by their text."""
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            return {}
+        special, named = set(self.special.tolist()), {}
+        for role, text in tokenizer.special_tokens_map.items():
+            if isinstance(text, str):  # there may be a list of additional ones
+                token = tokenizer.convert_tokens_to_ids(text)
+                named |= {role.removesuffix("_token"): token, text: token}
+        return {name: token for name, token in named.items() if token in special}
 
     @property
     def unwritten(self) -> Int[Tensor, " n"]:

@@ -12,23 +12,26 @@ from clvq_lens.host.context import PassText
 
 # None: every real token. Numbers: columns of the tokens as they were passed in, negative ones
 # from their end. A slice may reach further, into what is generated. A mask: [pos] or [batch, pos].
+# A string: a special token, such as "cls" or "[SEP]".
 # A function: from all tokens so far to such a mask; what it says of a token must not depend on
 # later tokens, or generation with and without the key-value cache would differ.
 Mask = Sequence[bool] | Sequence[Sequence[bool]]
-At = int | slice | Sequence[int] | Mask | Tensor | Callable[[Tensor], Tensor] | None
+At = int | str | slice | Sequence[int] | Mask | Tensor | Callable[[Tensor], Tensor] | None
 
 
 def resolve_positions(at: At, text: PassText) -> Bool[Tensor, "b pos"]:
     """True where an edit acts, among the positions of a pass.
 
     Raises:
-        PositionError: If a number lies beyond the text, a mask does not fit it, or a function
-            needs tokens that the pass does not have.
+        PositionError: If a number lies beyond the text, a mask does not fit it, a special token is
+            unknown, or it or a function needs tokens that the pass does not have.
     """
     if at is None:
         return text.real
     if isinstance(at, slice):
         everywhere = _of_slice(at, text)
+    elif isinstance(at, str):
+        everywhere = _of_special_token(at, text)
     elif callable(at):
         everywhere = _of_function(at, text)
     else:
@@ -45,7 +48,7 @@ def frozen_positions(at: Any) -> At:
     Raises:
         PositionError: If they are no positions at all.
     """
-    if at is None or isinstance(at, slice) or callable(at):
+    if at is None or isinstance(at, slice | str) or callable(at):
         return at  # pyright: ignore[reportReturnType]
     try:
         given = torch.as_tensor(at)
@@ -54,7 +57,7 @@ def frozen_positions(at: Any) -> At:
     if given is None or (given.is_floating_point() and given.numel()):
         raise PositionError(
             f"{at!r} names no positions. Pass whole numbers, a slice, a boolean mask of shape "
-            f"[pos] or [batch, pos], or a function of the tokens."
+            f"[pos] or [batch, pos], the name of a special token, or a function of the tokens."
         )
     if given.dtype != torch.bool and given.ndim > 1:
         raise PositionError(
@@ -100,21 +103,37 @@ def _of_slice(at: slice, text: PassText) -> Tensor:
     return mask
 
 
-def _of_function(at: Callable[[Tensor], Tensor], text: PassText) -> Tensor:
+def _of_special_token(at: str, text: PassText) -> Tensor:
+    tokens = _tokens_of(text)
+    if at not in text.special:
+        known = ", ".join(map(repr, text.special)) or "none at all"
+        raise PositionError(
+            f"The model's tokenizer has no special token {at!r}. It has: {known}. For other tokens "
+            f"pass a function: at=lambda tokens: tokens == model.to_single_token({at!r})."
+        )
+    return tokens == text.special[at]
+
+
+def _tokens_of(text: PassText) -> Tensor:
     if text.tokens is None:
         raise PositionError(
             "The edit's positions depend on the tokens, but this pass began in the middle of the "
             "model, without them. Pass tokens or texts to the model, or give positions instead."
         )
-    mask = at(text.tokens)
+    return text.tokens
+
+
+def _of_function(at: Callable[[Tensor], Tensor], text: PassText) -> Tensor:
+    tokens = _tokens_of(text)
+    mask = at(tokens)
     if not isinstance(mask, Tensor):
         raise PositionError(
             f"The function of the tokens returned {type(mask).__name__}; return a boolean tensor."
         )
-    if mask.dtype != torch.bool or mask.shape != text.tokens.shape:
+    if mask.dtype != torch.bool or mask.shape != tokens.shape:
         raise PositionError(
             f"The function of the tokens returned {mask.dtype} of shape {list(mask.shape)}; "
-            f"expected torch.bool of shape {list(text.tokens.shape)}, one for each token."
+            f"expected torch.bool of shape {list(tokens.shape)}, one for each token."
         )
     return mask
 

@@ -168,7 +168,7 @@ def fitted(lens: Attached) -> Attachment:
     Raises:
         NotFittedError: If it has not been fitted.
         DetachedError: If it was removed.
+        HostMismatchError: If the model's weights were processed since.
     """
-    lens.attachment.quantizer.require_fitted()
-    lens.attachment.require_attached()
+    lens.attachment.require_ready()
     return lens.attachment

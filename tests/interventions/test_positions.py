@@ -302,3 +302,25 @@ def test_a_pass_over_a_residual_stream_does_not_take_the_tokens_of_the_pass_befo
         model(residual, start_at_layer=1)
     with lens.edit(edit):
         model(tokens)
+
+
+NAMED = {"cls": 2, "[CLS]": 2, "sep": 3}
+
+
+@pytest.mark.parametrize(("at", "columns"), [("cls", [0]), ("[CLS]", [0]), ("sep", [3])])
+def test_a_name_means_every_token_of_that_special_kind(at, columns):
+    tokens = torch.tensor([[2, 7, 8, 3]])
+    text = PassText(tokens, torch.tensor([[False, True, True, False]]), 0, 4, special=NAMED)
+    assert resolve_positions(at, text).nonzero()[:, 1].tolist() == columns
+
+
+def test_an_unknown_special_token_is_refused_with_those_that_exist():
+    text = PassText(torch.tensor([[2, 7]]), torch.tensor([[False, True]]), 0, 2, special=NAMED)
+    with pytest.raises(PositionError, match=r"no special token 'mask'\. It has: 'cls', '\[CLS\]'"):
+        resolve_positions("mask", text)
+
+
+def test_a_special_token_cannot_be_found_without_tokens():
+    text = PassText(None, torch.tensor([[False, True]]), 0, 2, special=NAMED)
+    with pytest.raises(PositionError, match="began in the middle of the model"):
+        resolve_positions("cls", text)
