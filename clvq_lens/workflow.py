@@ -54,7 +54,7 @@ class HeldOut:
 
 
 def load_model(name: str, device: str | None) -> Any:
-    """A pretrained model by its TransformerLens name, or the toy model."""
+    """A pretrained model by its name or folder, or the toy model."""
     return toy.load(n_texts=1).model if name == "toy" else load_pretrained(name, device)
 
 
@@ -92,7 +92,7 @@ def run_fit(
 ) -> Report:
     """Fits on a user's data and writes the results."""
     run = Run(
-        model=model,
+        model=str(Path(model).absolute()) if Path(model).is_dir() else model,
         data=str(data.absolute()),
         held_out=None if held_out is None else str(held_out.absolute()),
         toy_texts=None,

@@ -12,6 +12,11 @@ from clvq_lens.errors import UnsupportedHostError
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+_LOADABLE = (
+    "Pass the name of a language model on the Hugging Face hub, or a folder that has model and "
+    "tokenizer, as their save_pretrained(folder) writes them."
+)
+
 
 def from_hf(
     hf_model: Any, tokenizer: Any = None, *, name: str | None = None
@@ -47,6 +52,7 @@ def from_hf(
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     _check_model(hf_model)
+    copied = None if tokenizer is None else _copied(tokenizer)
     frozen = not any(parameter.requires_grad for parameter in hf_model.parameters())
     architecture = _architecture(hf_model)
     with torch.random.fork_rng(devices=[]):  # the bridge draws weights before it fills them
@@ -54,8 +60,8 @@ def from_hf(
             hf_model,
             architecture,
             hf_config=hf_model.config,
-            tokenizer=None if tokenizer is None else _copied(tokenizer),
-            model_name=name or hf_model.name_or_path or type(hf_model).__name__,
+            tokenizer=copied,
+            model_name=name or hf_model.config.name_or_path or type(hf_model).__name__,
         )
     if frozen:
         for parameter in bridge.parameters():
@@ -115,16 +121,36 @@ def _boot(name: str, device: str | None) -> "TransformerBridge":
     from transformer_lens.model_bridge import TransformerBridge
 
     try:
-        bridge = TransformerBridge.boot_transformers(name, device=device)
+        tokenizer = _encoder_tokenizer(name)
+        bridge = TransformerBridge.boot_transformers(name, device=device, tokenizer=tokenizer)
     except (OSError, ValueError) as error:
         raise UnsupportedHostError(
-            f"TransformerLens cannot load {name!r}: {str(error).strip().splitlines()[0]} "
-            f"Pass the name of a language model on the Hugging Face hub, or a folder that has "
-            f"model and tokenizer, as their save_pretrained(folder) writes them."
+            f"TransformerLens cannot load {name!r}: {' '.join(str(error).split())} {_LOADABLE}"
         ) from error
-    _check_architecture(str(bridge.cfg.architecture), name)
     _name_ends(bridge)
+    if len(bridge.tokenizer) <= len(set(bridge.tokenizer.all_special_ids)):
+        raise UnsupportedHostError(f"The tokenizer of {name!r} knows no words. {_LOADABLE}")
     return bridge
+
+
+def _encoder_tokenizer(name: str) -> Any:
+    """The tokenizer of an encoder, as it is; None: TransformerLens is to load one with BOS.
+
+    Asked to add BOS, transformers makes some tokenizers forget that they add SEP.
+    """
+    from transformer_lens.model_bridge.sources import transformers as source
+    from transformer_lens.utilities.architectures import MASKED_LM_ARCHITECTURES
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except OSError:
+        return None  # a name that only TransformerLens knows, or one that it will complain of
+    architecture = source.determine_architecture_from_hf_config(config)
+    _check_architecture(architecture, name)
+    if architecture not in MASKED_LM_ARCHITECTURES:
+        return None
+    return _copied(AutoTokenizer.from_pretrained(name))
 
 
 def _check_model(hf_model: Any) -> None:
