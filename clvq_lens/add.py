@@ -1,6 +1,7 @@
 """add_clvq: puts a quantizer on a model."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +21,7 @@ def add_clvq(
     name: str | None = None,
     config: CLVQConfig | None = None,
     quantizer: CrossLayerQuantizer | None = None,
+    check_weights: bool = True,
     **options: Any,
 ) -> Lens:
     """Attaches a quantizer between two layers of a model; the model computes the same as before.
@@ -33,6 +35,8 @@ def add_clvq(
         config: The quantizer's options; None: the defaults.
         quantizer: A fitted quantizer, from `clvq_lens.load`, instead of a new one. Source, target
             and name are then its own.
+        check_weights: Whether a fitted quantizer refuses a model of the same shape and processing
+            whose weights are others, such as a fine-tuned one.
         **options: Options of `CLVQConfig` by name.
 
     Returns:
@@ -56,7 +60,7 @@ def add_clvq(
                 "A fitted quantizer brings its own source, target and options. "
                 "Pass quantizer=... and at most a name, or leave it out and fit a new one."
             )
-        return _attach(host, quantizer, name)
+        return _attach(host, quantizer, name, check_weights=check_weights)
     if source is None or target is None:
         raise ConfigError("Pass both source=... and target=..., or quantizer=load(folder).")
     resolved = host.resolve(source), host.resolve(target)
@@ -69,7 +73,9 @@ def add_clvq(
     return _attach(host, quantizer, name)
 
 
-def _attach(host: Host, quantizer: CrossLayerQuantizer, name: str | None) -> Lens:
+def _attach(
+    host: Host, quantizer: CrossLayerQuantizer, name: str | None, *, check_weights: bool = True
+) -> Lens:
     origin = quantizer.origin
     if origin is None:
         raise HostMismatchError(
@@ -85,11 +91,16 @@ def _attach(host: Host, quantizer: CrossLayerQuantizer, name: str | None) -> Len
     source, target = (
         host.resolve(host.protocol.local(point)) for point in (origin.source, origin.target)
     )
-    differences = origin.differences(host.origin(source, target, name))
+    here = host.origin(source, target, name)
+    differences = origin.differences(
+        here if check_weights else replace(here, weights=origin.weights)
+    )
     if differences:
         raise HostMismatchError(
             f"The quantizer was fitted on another model: {'; '.join(differences)}. Load the model "
-            f"that it was fitted on, with the same dtype and weight processing, or fit a new one."
+            f"that it was fitted on, with the same dtype and weight processing, or fit a new one. "
+            f"HookedTransformer.from_pretrained and bridge.enable_compatibility_mode() process "
+            f"weights; from_pretrained_no_processing and a new bridge leave them."
         )
     quantizer.to(host.device)
     lens = Lens(Attachment(host, quantizer, name, source, target))

@@ -299,13 +299,17 @@ class Attachment:
             state.catch_up_(self.quantizer, context)
             state.diverged |= q.changed
         clean_vectors = self.quantizer.codebook(q.codes)
-        clean_cache, cache = (None, None) if state is None else (state.clean, state.edited)
+        clean_cache = None if state is None else state.clean
         clean = decode(clean_vectors, encoded=q.clean_encoded, key_mask=mask, cache=clean_cache)
-        changed = q.changed or state is not None  # earlier positions may have been changed
+        # Earlier positions may have been changed, too.
+        changed = q.changed or (state is not None and state.diverged)
         if changed:
+            cache = None if state is None else state.edited
             edited = self.quantizer.reconstruct(q.draft, key_mask=mask, cache=cache)
         else:
             edited = clean
+            if state is not None:
+                state.edited = state.clean.fork()
         return self._combine(clean, edited, recorded.target, recorded.text, changed=changed)
 
     def _combine(

@@ -57,10 +57,12 @@ class GenerationState:
         encoded = quantizer.encode(torch.cat(self.waiting, dim=1))
         self.waiting = []
         vectors = quantizer.codebook(quantizer.codebook.nearest(encoded))
-        for cache in (self.clean, self.edited):
+        for cache in (self.clean, self.edited) if self.diverged else (self.clean,):
             length = cache.length + encoded.shape[1]
             mask = None if context.key_mask is None else context.key_mask[:, :length]
             quantizer.decode(vectors, encoded=encoded, key_mask=mask, cache=cache)
+        if not self.diverged:
+            self.edited = self.clean.fork()
 
 
 class GenerationStates:
