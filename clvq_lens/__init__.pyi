@@ -18,6 +18,7 @@ from .flow.observed import concept_flow as concept_flow
 from .flow.sentence import SentenceFlow as SentenceFlow
 from .flow.sentence import sentence_flow as sentence_flow
 from .host.loading import from_hf as from_hf
+from .hub.load import load as load
 from .interventions.attribution import Attribution as Attribution
 from .interventions.attribution import attribution as attribution
 from .interventions.edits import Ablate as Ablate
@@ -36,7 +37,6 @@ from .interventions.sweep import ablation_sweep as ablation_sweep
 from .interventions.sweep import concept_patching as concept_patching
 from .lens import Lens as Lens
 from .quantizer.cross_layer import CrossLayerQuantizer as CrossLayerQuantizer
-from .quantizer.files import load as load
 from .training.history import History as History
 
 __version__: str

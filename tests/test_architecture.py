@@ -20,6 +20,7 @@ ROOMS = [
     "concepts",
     "flow",
     "page",
+    "hub",
     "toy",
     "lens",
     "add",
