@@ -27,11 +27,11 @@ def from_hf(
     eval) of the model, and a model without trainable parameters stays without.
 
     The bridge takes over ``hf_model`` in place. Its parameters stay the same tensors, and calling
-    it gives the same logits up to rounding, but its modules are wrapped, so that the bridge's
-    hooks also run when you call ``hf_model`` itself; the names in its ``state_dict()`` change,
-    and TransformerLens may add parameters (the queries, keys and values of a joint projection as
-    three copies, a zero bias of the unembedding). Save it before, or pass
-    ``copy.deepcopy(hf_model)``, if you need it as it was. The tokenizer is copied, not changed.
+    it gives the same logits up to rounding; but its modules are wrapped, so that hooks of the
+    bridge also run when you call ``hf_model`` itself, the names in its ``state_dict()`` change,
+    and saving it may fail. TransformerLens may add parameters: copies of the queries, keys and
+    values of a joint projection, which are then used in its place, and a zero bias of the
+    unembedding. Pass ``copy.deepcopy(hf_model)`` to keep yours as it was. The tokenizer is copied.
 
     Args:
         hf_model: A causal or masked language model of transformers.

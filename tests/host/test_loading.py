@@ -394,3 +394,17 @@ def test_a_copy_of_the_model_stays_as_it_was():
     names = list(hf_model.state_dict())
     from_hf(copy.deepcopy(hf_model))
     assert list(hf_model.state_dict()) == names
+
+
+@pytest.mark.slow
+def test_a_run_on_a_folder_remembers_where_the_folder_was(shared, stories, tmp_path, monkeypatch):
+    data = tmp_path / "texts.txt"
+    data.write_text("\n".join(" ".join(story.split())[:200] for story in stories[:40]))
+    monkeypatch.chdir(shared / "models/stories260K")
+    options = {"n_codes": 8, "decoder": "table"}
+    fit = {"n_tokens": 1_000, "batch_tokens": 256}
+    workflow.run_fit(
+        *("hf", 1, 3, data, tmp_path / "run"), held_out=None, options=options, fit_options=fit
+    )
+    monkeypatch.chdir(tmp_path)
+    assert workflow.run_report(tmp_path / "run").is_file()
