@@ -1,5 +1,6 @@
 """One model, one lens and one batch of tokens of whatever kind of host a test runs on."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,18 +35,34 @@ def saved(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return lens.save(tmp_path_factory.mktemp(kind.name) / "1-2")
 
 
-@pytest.fixture
-def model(kind: Kind) -> Any:
-    """A fresh model, which has run before: what it keeps of a first pass is no trace of ours."""
+@pytest.fixture(scope="package")
+def quantizer(saved: Path) -> "cl.CrossLayerQuantizer":
+    """The saved quantizer, to be copied."""
+    return cl.load(saved)
+
+
+@pytest.fixture(scope="package")
+def shared_model(kind: Kind) -> Any:
+    """One model for all tests, which has run before: what it keeps of that is no trace of ours."""
     model = kind.model()
-    model(words(1, 3))
+    model.run_with_cache(words(1, 3))
     return model
 
 
 @pytest.fixture
-def lens(model: Any, saved: Path) -> "cl.Lens":
-    """The fitted quantizer on the fresh model."""
-    return model.add_clvq(quantizer=cl.load(saved))
+def model(shared_model: Any) -> Iterator[Any]:
+    """A model with nothing on it."""
+    yield shared_model
+    for lens in list(shared_model.clvqs.values()):
+        lens.remove()
+    shared_model.reset_hooks(including_permanent=True)
+    shared_model.zero_grad()
+
+
+@pytest.fixture
+def lens(model: Any, quantizer: "cl.CrossLayerQuantizer") -> "cl.Lens":
+    """The fitted quantizer on the model."""
+    return model.add_clvq(quantizer=copy.deepcopy(quantizer))
 
 
 @pytest.fixture

@@ -56,11 +56,11 @@ def test_the_middle_of_a_block_of_a_bridge_is_refused_with_the_reason(kind, mode
     arguments = (middle, 3) if where == "source" else (0, middle)
     before = state(model)
     if middle in model.hook_dict:
-        with pytest.raises(ShapeError, match=r"hook_resid_mid.*not the residual stream"):
-            model.add_clvq(*arguments, n_codes=12)
+        message = r"hook_resid_mid' is only the input of the MLP.* Pass 'blocks\.1\.hook_resid_pre'"
     else:  # attention and MLP side by side
-        with pytest.raises(HookNotFoundError, match="No hook point"):
-            model.add_clvq(*arguments, n_codes=12)
+        message = "No hook point 'blocks.1.hook_resid_mid'"
+    with pytest.raises(HookNotFoundError, match=message):
+        model.add_clvq(*arguments, n_codes=12)
     assert_same_state(before, state(model))
 
 

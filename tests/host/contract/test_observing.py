@@ -56,7 +56,7 @@ def test_nothing_is_decoded_for_the_codes_alone(model, lens, tokens, monkeypatch
     codes_of(model, tokens)
     assert calls == []
     model.run_with_cache(tokens, names_filter="clvq.1-2.hook_recon")
-    assert calls == ["decode"]
+    assert "decode" in calls
 
 
 def test_a_pass_changes_nothing_of_the_quantizer(model, lens, tokens):
