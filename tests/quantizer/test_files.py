@@ -1,7 +1,8 @@
-"""Saved quantizers: exact round trips, refusals that say what is wrong, and the golden file.
+"""Saved quantizers: exact round trips, refusals that say what is wrong, and golden files.
 
-``golden/`` holds a quantizer saved by format version 1, and what it computed then. It must load
-for ever. Only a new format version gets a new golden folder; it is written by
+``golden/`` holds a quantizer saved by format version 1, ``golden_2/`` one saved by version 2, each
+with what it computed then. They must load for ever. Only a new format version gets a new golden
+folder; it is written by
 
     .venv/bin/python tests/quantizer/test_files.py
 """
@@ -29,7 +30,7 @@ from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.files import FORMAT_VERSION, load, save
 from clvq_lens.quantizer.origin import Origin
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN, GOLDEN_2 = Path(__file__).parent / "golden", Path(__file__).parent / "golden_2"
 KINDS = [
     pytest.param({"decoder": "transformer"}, id="transformer"),
     pytest.param({"decoder": "transformer", "decoder_memory": "encoder"}, id="with-memory"),
@@ -62,14 +63,14 @@ def make(seed: int = 0, d_target: int = 4, **options: Any) -> CrossLayerQuantize
 
 
 def make_golden() -> None:
-    """Writes the golden folder."""
+    """Writes the golden folder of this version."""
     # At a width of 8 another default number of heads would give other values, not other shapes.
     quantizer, source = make(d_target=8), random(2, 5, 4, seed=9)
-    save(quantizer, GOLDEN)
+    save(quantizer, GOLDEN_2)
     found = {"codes": quantizer.assign(source), "recon": quantizer(source).detach()}
     record = {"source": source, **found}
     text = json.dumps({name: value.tolist() for name, value in record.items()}, indent=1)
-    (GOLDEN / "expected.json").write_text(text + "\n")
+    (GOLDEN_2 / "expected.json").write_text(text + "\n")
 
 
 def weights_of(folder: Path) -> Path:
@@ -510,24 +511,22 @@ def test_nothing_is_built_before_its_shapes_are_known(saved: Path, monkeypatch: 
     assert built == ["meta"]
 
 
-# ---- the golden file ---------------------------------------------------------------------------
+# ---- golden files ------------------------------------------------------------------------------
 
 
-def test_the_golden_file_still_loads_and_computes_the_same():
-    quantizer = load(GOLDEN)
-    expected = json.loads((GOLDEN / "expected.json").read_text())
+@pytest.mark.parametrize("folder", [GOLDEN, GOLDEN_2], ids=lambda folder: folder.name)
+def test_a_golden_file_still_loads_and_computes_the_same(folder: Path):
+    quantizer = load(folder)
+    expected = json.loads((folder / "expected.json").read_text())
     source = torch.tensor(expected["source"])
     assert quantizer.assign(source).tolist() == expected["codes"]
     assert len({code for row in expected["codes"] for code in row}) > 1
     recon = torch.tensor(expected["recon"])
     torch.testing.assert_close(quantizer(source).detach(), recon, rtol=1e-5, atol=1e-5)
+    saved = json.loads((folder / "config.json").read_text())["origin"]
     assert quantizer.origin is not None
-    assert (quantizer.origin.model_name, quantizer.origin.name) == ("tiny", "0-1")
+    assert asdict(quantizer.origin) | saved == asdict(quantizer.origin)
     assert quantizer.usage.tolist() == [10, 9, 8, 0]
-
-
-if __name__ == "__main__":
-    make_golden()
 
 
 def test_a_config_of_another_program_is_not_overwritten(tmp_path):
@@ -546,3 +545,7 @@ def test_a_saved_config_leaves_nothing_to_defaults_that_may_change(tmp_path):
     edit_config(tmp_path, lambda config: config["quantizer"].pop("decoder_heads"))
     with pytest.raises(FileFormatError, match=r"does not know the options \['decoder_heads'\]"):
         load(tmp_path)
+
+
+if __name__ == "__main__":
+    make_golden()
