@@ -1,0 +1,98 @@
+"""A pytest plugin: puts a quantizer on every model that the tests of TransformerLens build.
+
+Loaded with ``-p attach`` by `tests.upstream.run`, which says in the environment what to do:
+``CLVQ_UPSTREAM`` is "plain", "imported" or "attached"; what became of each test, and of each model,
+is written to ``CLVQ_UPSTREAM_RESULTS``.
+"""
+
+import functools
+import json
+import os
+import unittest.mock
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_MODE = os.environ["CLVQ_UPSTREAM"]
+_outcomes: dict[str, str] = {}
+_attached: Counter[str] = Counter()
+_left_alone: Counter[str] = Counter()
+_seconds: Counter[str] = Counter()
+
+
+def pytest_configure() -> None:
+    _list_repositories_offline()
+    if _MODE == "plain":
+        return
+    import clvq_lens
+
+    if _MODE == "attached":
+        for cls in _host_classes():
+            _attach_to_all(cls, clvq_lens)
+
+
+def _host_classes() -> list[type]:
+    import transformer_lens
+    from transformer_lens.model_bridge import TransformerBridge
+
+    classes = [TransformerBridge]
+    if int(version("transformer-lens").split(".")[0]) < 4:
+        classes += [transformer_lens.HookedTransformer, transformer_lens.HookedEncoder]
+    return classes
+
+
+def _list_repositories_offline() -> None:
+    """TransformerLens asks the Hub for the files of its own models; the cache knows them too."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    def list_repo_files(self: Any, repo_id: str, **_: Any) -> list[str]:
+        return [path.name for path in Path(snapshot_download(repo_id)).iterdir()]
+
+    HfApi.list_repo_files = list_repo_files
+
+
+def _attach_to_all(cls: type, clvq_lens: Any) -> None:
+    construct = cls.__init__
+
+    @functools.wraps(construct)
+    def construct_and_attach(self: Any, *args: Any, **kwargs: Any) -> None:
+        construct(self, *args, **kwargs)
+        reason = _why_not(self)
+        if reason:
+            _left_alone[f"{type(self).__name__}: {reason}"] += 1
+            return
+        try:
+            clvq_lens.add_clvq(self, 0, self.cfg.n_layers - 1, n_codes=8)
+            _attached[type(self).__name__] += 1
+        except clvq_lens.errors.UnsupportedHostError as refusal:
+            _left_alone[f"{type(self).__name__}: {refusal}"] += 1
+
+    cls.__init__ = construct_and_attach
+
+
+def _why_not(model: Any) -> str:
+    """Why a quantizer on a model would make no sense; empty if it does."""
+    if isinstance(model.cfg, unittest.mock.Mock):
+        return "a mock"
+    if len(getattr(model, "blocks", ())) == 0:
+        return "no blocks"
+    return ""
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A test passed if its call did and nothing around it failed."""
+    _seconds[report.nodeid.split("::")[0]] += report.duration
+    tells = report.when == "call" or report.outcome != "passed"
+    if tells and _outcomes.get(report.nodeid) != "failed":
+        _outcomes[report.nodeid] = report.outcome
+
+
+def pytest_sessionfinish() -> None:
+    results = {
+        **{"outcomes": _outcomes, "attached": _attached, "left_alone": _left_alone},
+        "seconds": _seconds,
+    }
+    Path(os.environ["CLVQ_UPSTREAM_RESULTS"]).write_text(json.dumps(results))
