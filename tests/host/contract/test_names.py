@@ -25,16 +25,9 @@ def test_a_layer_number_is_the_residual_stream_after_that_block(kind, model):
     assert (lens.source, lens.target) == (kind.after(1), kind.after(2))
 
 
-def test_the_name_of_a_hook_point_is_accepted_and_other_spellings_of_it_are_one(kind, model):
-    spellings = {kind.after(1): kind.after(1)}
-    if kind.is_bridge:
-        spellings |= {
-            "blocks.1.hook_out": "blocks.1.hook_resid_post",
-            "blocks.1.hook_in": "blocks.1.hook_resid_pre",
-        }
-    for spelling, name in spellings.items():
-        lens = model.add_clvq(spelling, kind.after(3), name=spelling, n_codes=12)
-        assert lens.source == name
+def test_the_name_of_a_hook_point_is_kept_as_it_is(kind, model):
+    lens = model.add_clvq(kind.after(0), kind.after(3), n_codes=12)
+    assert (lens.source, lens.target) == (kind.after(0), kind.after(3))
 
 
 def test_what_is_read_is_the_residual_stream_of_the_model(kind, model, lens, tokens):

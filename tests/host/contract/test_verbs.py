@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import clvq_lens as cl
-from tests.host.contract.checks import codes_of, difference
+from tests.host.contract.checks import assert_same_state, codes_of, difference, state
 from tests.hosts import text_of, words
 
 TEXTS = [text_of(words(n, seed=n)) for n in (9, 5, 12, 7, 9, 3)]
@@ -47,6 +47,18 @@ def test_saved_and_loaded_it_gives_the_same_codes_on_a_new_model(kind, lens, tok
     again = kind.model().add_clvq(quantizer=cl.load(tmp_path / "run"))
     assert (again.name, again.source, again.target) == ("1-2", kind.after(1), kind.after(2))
     assert torch.equal(again.encode(tokens).codes, lens.encode(tokens).codes)
+
+
+def test_reading_leaves_the_model_as_it_was(model, lens, tokens, monkeypatch):
+    forward = model.blocks[0].forward
+    monkeypatch.setitem(model.blocks[0].__dict__, "forward", lambda *a, **o: forward(*a, **o))
+    before = state(model)
+    lens.encode(tokens)
+    lens.concepts(tokens, progress=False)
+    lens.evaluate(tokens, n_replicates=10, progress=False)
+    cl.ablation_sweep(lens, tokens, difference, progress=False)
+    cl.concept_flow(model, tokens, progress=False)
+    assert_same_state(before, state(model))
 
 
 def test_texts_and_tokens_are_encoded_alike(lens):
