@@ -186,6 +186,16 @@ def test_an_encoder_reads_cls_and_sep_which_are_its_beginning_and_end():
     assert not bridge.cfg.tokenizer_appends_eos
 
 
+def test_an_end_that_the_tokenizer_names_itself_is_not_stripped_from_an_encoders_texts():
+    like_roberta = tokenizer(
+        *("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
+        frame="<s> $A </s>",
+        **{"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"},
+        **{"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"},
+    )
+    assert from_hf(bert(), like_roberta).to_tokens(["w5 w6"]).tolist() == [[0, 5, 6, 2]]
+
+
 @pytest.mark.parametrize(("build", "make"), [(gpt2, of_gpt2), (llama, of_llama), (bert, of_bert)])
 def test_the_tokenizer_is_not_changed(build, make):
     mine, untouched = make(), make()
