@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 _MODE = os.environ["CLVQ_UPSTREAM"]
 _outcomes: dict[str, str] = {}
@@ -75,10 +76,14 @@ def _attach_to_all(cls: type, clvq_lens: Any) -> None:
 
 def _why_not(model: Any) -> str:
     """Why a quantizer on a model would make no sense; empty if it does."""
+    from transformers import PreTrainedTokenizerBase
+
     if isinstance(model.cfg, unittest.mock.Mock):
         return "a mock"
-    if len(getattr(model, "blocks", ())) == 0:
-        return "no blocks"
+    if not isinstance(getattr(model, "blocks", None), torch.nn.ModuleList):
+        return "no stack of blocks"
+    if not isinstance(model.tokenizer, PreTrainedTokenizerBase | None):
+        return "a stand-in for a tokenizer"
     return ""
 
 

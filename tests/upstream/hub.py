@@ -72,7 +72,7 @@ def _pieces() -> list[str]:
 _MODELS: dict[Callable[[], Any], tuple[str, ...]] = {
     _gpt2(12): ("gpt2", "openai-community/gpt2"),
     _gpt2(6): ("distilgpt2", "distilbert/distilgpt2"),
-    _gpt2(2): ("sshleifer/tiny-gpt2",),
+    _gpt2(2): ("sshleifer/tiny-gpt2", "hf-internal-testing/tiny-random-gpt2"),
     _neox: ("EleutherAI/pythia-14m", "EleutherAI/pythia-70m"),
     _neo: ("roneneldan/TinyStories-1M",),
     _opt: ("facebook/opt-125m",),

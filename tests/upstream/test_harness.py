@@ -87,7 +87,7 @@ def test_only_tests_that_see_the_quantizer_tell_the_runs_apart(root):
     assert broken(results, "attached") == ["tests/test_invented.py::test_names"]
     assert results["plain"].attached == results["imported"].attached == {}
     assert results["attached"].attached == {"TransformerBridge": 2}
-    assert results["attached"].left_alone == {"TransformerBridge: no blocks": 1}
+    assert results["attached"].left_alone == {"TransformerBridge: no stack of blocks": 1}
 
 
 @pytest.mark.slow
