@@ -45,7 +45,6 @@ def card(
     environment = Environment(
         loader=PackageLoader("clvq_lens.hub"),
         undefined=StrictUndefined,
-        finalize=_escaped,
         trim_blocks=True,
         keep_trailing_newline=True,
     )
