@@ -22,6 +22,7 @@ _outcomes: dict[str, str] = {}
 _attached: Counter[str] = Counter()
 _left_alone: Counter[str] = Counter()
 _seconds: Counter[str] = Counter()
+_loading: list[type] = []  # classes whose from_pretrained is under way
 
 
 def pytest_configure() -> None:
@@ -56,22 +57,47 @@ def _list_repositories_offline() -> None:
 
 
 def _attach_to_all(cls: type, clvq_lens: Any) -> None:
+    """From now on, every new model of a class has a quantizer."""
     construct = cls.__init__
 
     @functools.wraps(construct)
     def construct_and_attach(self: Any, *args: Any, **kwargs: Any) -> None:
         construct(self, *args, **kwargs)
-        reason = _why_not(self)
-        if reason:
-            _left_alone[f"{type(self).__name__}: {reason}"] += 1
-            return
-        try:
-            clvq_lens.add_clvq(self, 0, self.cfg.n_layers - 1, n_codes=8)
-            _attached[type(self).__name__] += 1
-        except clvq_lens.errors.UnsupportedHostError as refusal:
-            _left_alone[f"{type(self).__name__}: {refusal}"] += 1
+        if not _loading:
+            _attach(self, clvq_lens)
 
     cls.__init__ = construct_and_attach
+    if "from_pretrained" in cls.__dict__:
+        cls.from_pretrained = classmethod(_attach_at_the_end(cls.from_pretrained, clvq_lens))
+
+
+def _attach_at_the_end(load: Any, clvq_lens: Any) -> Any:
+    """Until it is loaded, a model has whatever weights its memory held before."""
+
+    @functools.wraps(load)
+    def load_and_attach(cls: type, *args: Any, **kwargs: Any) -> Any:
+        _loading.append(cls)
+        try:
+            model = load.__func__(cls, *args, **kwargs)
+        finally:
+            _loading.pop()
+        _attach(model, clvq_lens)
+        return model
+
+    return load_and_attach
+
+
+def _attach(model: Any, clvq_lens: Any) -> None:
+    reason = _why_not(model)
+    if not reason:
+        try:
+            clvq_lens.add_clvq(model, 0, model.cfg.n_layers - 1, n_codes=8)
+        except clvq_lens.errors.UnsupportedHostError as refusal:
+            reason = str(refusal)
+    if reason:
+        _left_alone[f"{type(model).__name__}: {reason}"] += 1
+    else:
+        _attached[type(model).__name__] += 1
 
 
 def _why_not(model: Any) -> str:

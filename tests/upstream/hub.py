@@ -98,7 +98,10 @@ def build(cache: Path, tokenizer: Path) -> Path:
         (_repository(cache, name, tokenizer) / "config.json").write_text('{"model_type": "gpt2"}')
     for name in _BERT:
         files = _repository(cache, name)
-        _bert().eval().save_pretrained(files)
+        model = _bert().eval()
+        model.save_pretrained(files)
+        model.config.architectures = ["BertForMaskedLM"]  # as the original calls itself
+        model.config.save_pretrained(files)
         vocabulary = {piece: i for i, piece in enumerate(_pieces())}
         BertTokenizerFast(vocab=vocabulary, do_lower_case=False).save_pretrained(files)
     if version("transformer-lens").startswith("3."):
