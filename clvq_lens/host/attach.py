@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from clvq_lens.errors import DetachedError, HostMismatchError, SpliceConflictError
-from clvq_lens.host.compiled import forget_compiled, uncompiled
+from clvq_lens.host.compiled import let_compiled_code_see_hooks, uncompiled
 from clvq_lens.host.context import PassText, PassWatcher
 from clvq_lens.host.generation import GenerationState, GenerationStates
 from clvq_lens.host.host import Host
@@ -106,7 +106,7 @@ class Attachment:
         self._attach()
 
     def _attach(self) -> None:
-        forget_compiled()
+        let_compiled_code_see_hooks()
         source, target = self.host.hook_point(self.source), self.host.hook_point(self.target)
         if source is target:
             self._handles = [write_at(target, self._read_and_write)]
@@ -120,7 +120,6 @@ class Attachment:
 
     def detach(self) -> None:
         """Takes the quantizer off and leaves the model as it was found; twice does no harm."""
-        forget_compiled()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -201,12 +200,10 @@ class Attachment:
             return project(activations, text)
 
         handle = write_at(self.host.hook_point(name), write)
-        forget_compiled()
         try:
             yield
         finally:
             handle.remove()
-            forget_compiled()
 
     @contextmanager
     def recording(self) -> Iterator[list[Recorded]]:

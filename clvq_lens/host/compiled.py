@@ -1,8 +1,9 @@
-"""Models under torch.compile: compiled code does not see hooks that came after it."""
+"""Models under torch.compile, which takes no notice of hooks that come and go unless it is told."""
 
 from typing import Any
 
 import torch
+import torch._dynamo.config
 
 
 def uncompiled(model: Any) -> Any:
@@ -10,14 +11,12 @@ def uncompiled(model: Any) -> Any:
     return getattr(model, "_orig_mod", model)
 
 
-def forget_compiled() -> None:
-    """Lets every compiled model be compiled again at its next pass, with the hooks it has then.
-
-    torch checks much before it runs compiled code, but not whether hooks were added or removed.
-    """
+def let_compiled_code_see_hooks() -> None:
+    """Compiled code is compiled anew now, and from now on whenever hooks were added or removed."""
+    torch._dynamo.config.skip_nnmodule_hook_guards = False
     torch.compiler.reset()
 
 
 def uncompiled_passes() -> Any:
-    """While open, passes run as they would without torch.compile, with all hooks."""
+    """While open, passes run as they would without torch.compile."""
     return torch.compiler.set_stance("force_eager")

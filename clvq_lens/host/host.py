@@ -211,7 +211,7 @@ class Host:
         return self._run(tokens, attended)
 
     def _run(self, tokens: Tensor, attended: Tensor, **options: Any) -> Any:
-        with uncompiled_passes():  # compiled code would not see the hooks that read and stop
+        with uncompiled_passes():  # the hooks that read and stop would be compiled at every pass
             return self.protocol.run(tokens, attended, **options)
 
     @torch.no_grad()

@@ -38,6 +38,10 @@ def read_at(point: HookPoint, read: Callable[[Tensor], None]) -> list[RemovableH
     reader = point.register_forward_hook(last_hook)
 
     def move_to_end(module: Any, inputs: Any) -> None:
-        point._forward_hooks[reader.id] = point._forward_hooks.pop(reader.id)
+        hooks = point._forward_hooks
+        if (
+            next(reversed(hooks)) != reader.id
+        ):  # moved at every pass, they would be compiled at every pass
+            hooks[reader.id] = hooks.pop(reader.id)
 
     return [reader, point.register_forward_pre_hook(move_to_end)]

@@ -7,6 +7,7 @@ import torch
 
 from clvq_lens.errors import FileFormatError
 
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _MAY_DIFFER = {"name", "model_name", "host", "weights"}
 _TOLERANCE = 1e-4  # of weights, relative to the largest; a step of fine-tuning moves them further
 
@@ -24,7 +25,7 @@ class Origin:
         dtype: Of the model's weights, such as "float32".
         layer_norm_folded: Whether layer-norm weights were folded into the next layer.
         weights_centered: Whether weights that write to the residual stream were centred.
-        weights: A sample, which tells the model from others of its shape.
+        weights: A sample, which tells the model from others of its shape; empty: unknown.
         source: Hook point that is read.
         target: Hook point that is reconstructed.
         name: Of the quantizer on its model.
@@ -60,10 +61,12 @@ class Origin:
         return differences
 
     def _same_weights(self, other: "Origin") -> bool:
+        if not self.weights:
+            return True  # saved by a version that did not remember any
         if len(self.weights) != len(other.weights):
             return False
         mine, theirs = torch.tensor(self.weights), torch.tensor(other.weights)
-        precision = torch.finfo(getattr(torch, self.dtype)).eps
+        precision = torch.finfo(_DTYPES.get(self.dtype, torch.float32)).eps
         tolerance = max(_TOLERANCE, 4 * precision) * float(mine.abs().max())
         return bool((mine - theirs).abs().max() <= tolerance)
 

@@ -58,6 +58,10 @@ def test_weights_may_differ_by_rounding_only():
     assert ORIGIN.differences(replace(ORIGIN, weights=[0.5])) != []
 
 
+def test_an_origin_that_remembers_no_weights_does_not_compare_them():
+    assert replace(ORIGIN, weights=[]).differences(ORIGIN) == []
+
+
 def test_half_precision_rounds_more():
     half = replace(ORIGIN, dtype="bfloat16")
     assert half.differences(replace(half, weights=[0.505, -0.25, 0.001])) == []

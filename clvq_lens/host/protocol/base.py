@@ -74,7 +74,7 @@ class HostProtocol:
 
     def __init__(self, model: Any) -> None:
         self.model, self.cfg = model, model.cfg
-        self._block_output: type | None = torch.Tensor  # None: not seen yet
+        self._output_length: int | None = None  # of the tuple that a block gives; None: a tensor
 
     # ---- which model ---------------------------------------------------------------------------
 
@@ -192,16 +192,22 @@ class HostProtocol:
             return self._as_output(value if point is None else point(value))
 
         skipped = list(self.model.blocks)[: instead.blocks]
+        before = [vars(block).get("forward") for block in skipped]  # somebody else's, mostly none
         try:
             for block in skipped:
-                block.__dict__["forward"] = give if block is skipped[-1] else pass_on
+                vars(block)["forward"] = give if block is skipped[-1] else pass_on
             yield
         finally:
-            for block in skipped:
-                del block.__dict__["forward"]
+            for block, forward in zip(skipped, before, strict=True):
+                del vars(block)["forward"]
+                if forward is not None:
+                    vars(block)["forward"] = forward
 
     def _as_output(self, hidden: Tensor) -> Any:
-        return (hidden, None) if self._block_output is tuple else hidden
+        """What a block gives: the residual stream, or a tuple that begins with it."""
+        return (
+            hidden if self._output_length is None else (hidden, *[None] * (self._output_length - 1))
+        )
 
 
 class _Stopped(Exception):  # noqa: N818  # no error: all that was wanted has passed

@@ -36,7 +36,7 @@ class BridgeProtocol(HostProtocol):
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        self._block_output = None
+        self._has_seen_output = False
         self._mask: Tensor | None = None
         self._n_past = 0
 
@@ -154,7 +154,7 @@ class BridgeProtocol(HostProtocol):
         instead: Replacement | None = None,
     ) -> Any:
         """Logits; lower blocks are skipped when their result is given."""
-        if instead is not None and self._block_output is None:
+        if instead is not None and not self._has_seen_output:
             with silenced(self.model):  # one token, to see what blocks give
                 super().run(tokens[:1, :1], attended[:1, :1], n_blocks=1)
         return super().run(tokens, attended, n_blocks=n_blocks, instead=instead)
@@ -171,7 +171,8 @@ class BridgeProtocol(HostProtocol):
                 handle.remove()
 
     def _see_output(self, module: Any, args: Any, output: Any) -> None:
-        self._block_output = type(output)
+        self._has_seen_output = True
+        self._output_length = len(output) if isinstance(output, tuple) else None
 
 
 def _forget_pattern(block: Any, args: Any, output: Any) -> None:
