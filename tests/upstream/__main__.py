@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.upstream.run import MODES, Results, UnreachableError, broken, fetch, file_of, run_modes
-from tests.upstream.suite import EXCEPTIONS, FILES
+from tests.upstream.suite import EXCEPTIONS, FILES, SLOW_FILES
 
 console = Console(width=120)
 
@@ -36,13 +36,15 @@ def main() -> int:
             return int(os.environ.get("CI") == "true")
         from tests.upstream.hub import build  # imports transformers, which takes a while
 
-        results = run_modes(root, options.files or FILES, build(Path(folder) / "hub", tokenizer))
+        usual = FILES + SLOW_FILES * options.all
+        results = run_modes(root, options.files or usual, build(Path(folder) / "hub", tokenizer))
     return _report(results)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.upstream", description=__doc__)
     parser.add_argument("files", nargs="*", help="files of tests instead of the usual ones")
+    parser.add_argument("--all", action="store_true", help="the slow files too")
     parser.add_argument("--sdist", type=Path, help="folder that has the source distribution")
     return parser.parse_args()
 

@@ -7,7 +7,6 @@ FILES = (
     "unit/test_hooked_root_module.py",
     "unit/test_use_attn_result.py",
     "unit/test_split_qkv.py",
-    "unit/test_patching.py",
     "unit/test_generate_no_tokenizer.py",
     "unit/utilities/test_parameter_swap.py",
     "integration/test_hooks.py",
@@ -25,10 +24,8 @@ FILES = (
     "unit/model_bridge/test_caching_hooks_aliases.py",
     "unit/model_bridge/test_caching_hooks_pos_slice_batch_dim.py",
     "unit/model_bridge/test_caching_remove_batch_dim.py",
-    "unit/model_bridge/test_component_hooks_fire.py",
     "unit/model_bridge/test_gated_hooks.py",
     "unit/model_bridge/test_hook_alias_fallback_chains.py",
-    "unit/model_bridge/test_hook_alias_resolution.py",
     "unit/model_bridge/test_hook_set_enforcement.py",
     "unit/model_bridge/test_reset_hooks_registry.py",
     "unit/model_bridge/test_run_with_hooks_remove_batch_dim.py",
@@ -47,6 +44,12 @@ FILES = (
     "acceptance/model_bridge/compatibility/test_hook_completeness.py",
     "acceptance/model_bridge/compatibility/test_hook_duplication.py",
     "acceptance/model_bridge/compatibility/test_run_with_cache.py",
+)
+# as much time as all the others together; ``--all`` runs them too
+SLOW_FILES = (
+    "unit/model_bridge/test_hook_alias_resolution.py",
+    "unit/model_bridge/test_component_hooks_fire.py",
+    "unit/test_patching.py",
 )
 
 _ALL_NAMES = "lists every name in the cache; the quantizer's own hook points are there too"
