@@ -37,6 +37,7 @@ class Kind:
         stream: Hook point of the residual stream after a block.
         mask_option: What it calls the attention mask.
         majors: Versions of TransformerLens that have it.
+        is_extra: Whether it is much like another kind, so that quick runs can do without it.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Kind:
     stream: str = "hook_resid_post"
     mask_option: str = "attention_mask"
     majors: tuple[int, ...] = (3, 4)
+    is_extra: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -311,10 +313,10 @@ ALL_KINDS = (
     Kind(name="bridge-bloom", build=_bridge_bloom),
     Kind(name="bridge-bert", build=_bridge_bert, causal=False, has_cache=False),
     Kind(name="bridge-native", build=_bridge_native, has_cache=False),
-    Kind(name="bridge-gptj", build=_bridge_gptj),
-    Kind(name="bridge-opt", build=_bridge_opt),
-    Kind(name="bridge-mistral", build=_bridge_mistral),
-    Kind(name="bridge-qwen2", build=_bridge_qwen2),
-    Kind(name="bridge-gemma2", build=_bridge_gemma2),
+    Kind(name="bridge-gptj", build=_bridge_gptj, is_extra=True),
+    Kind(name="bridge-opt", build=_bridge_opt, is_extra=True),
+    Kind(name="bridge-mistral", build=_bridge_mistral, is_extra=True),
+    Kind(name="bridge-qwen2", build=_bridge_qwen2, is_extra=True),
+    Kind(name="bridge-gemma2", build=_bridge_gemma2, is_extra=True),
 )
 KINDS = tuple(kind for kind in ALL_KINDS if MAJOR in kind.majors)

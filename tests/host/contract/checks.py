@@ -1,26 +1,37 @@
 """What several tests of the contract look at."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.hosts import KINDS
+from tests.hosts import KINDS, Kind
 
 HOOKS = ("hook_encoded", "hook_codes", "hook_quantized", "hook_recon", "hook_error")
 POINTS = tuple(f"clvq.1-2.{hook}" for hook in HOOKS)
 CODES = "clvq.1-2.hook_codes"
-on_causal_kinds = pytest.mark.parametrize(
-    "kind", [kind for kind in KINDS if kind.causal], ids=str, indirect=True, scope="package"
-)
-on_bridges = pytest.mark.parametrize(
-    "kind", [kind for kind in KINDS if kind.is_bridge], ids=str, indirect=True, scope="package"
-)
 _TORCH_HOOKS = (
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
     *("_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs"),
 )
+
+
+def parameters(kinds: Iterable[Kind]) -> list[Any]:
+    """Kinds of host to run on; on the extra ones only where slow tests run, too."""
+    return [pytest.param(kind, marks=[pytest.mark.slow] * kind.is_extra) for kind in kinds]
+
+
+def on(kinds: Iterable[Kind]) -> pytest.MarkDecorator:
+    """Runs a test on some kinds of host."""
+    return pytest.mark.parametrize(
+        "kind", parameters(kinds), ids=str, indirect=True, scope="package"
+    )
+
+
+on_causal_kinds = on(kind for kind in KINDS if kind.causal)
+on_bridges = on(kind for kind in KINDS if kind.is_bridge)
 
 
 def next_code(codes: Tensor, hook: Any) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import clvq_lens as cl
+from tests.host.contract.checks import parameters
 from tests.hosts import KINDS, Kind, words
 
 
@@ -21,7 +22,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(n_threads)
 
 
-@pytest.fixture(scope="package", params=KINDS, ids=str)
+@pytest.fixture(scope="package", params=parameters(KINDS), ids=str)
 def kind(request: pytest.FixtureRequest) -> Kind:
     """Every kind of host that the installed TransformerLens has."""
     return request.param

@@ -12,19 +12,14 @@ from tests.host.contract.checks import (
     POINTS,
     assert_same_state,
     codes_of,
+    on,
     on_bridges,
     state,
 )
 from tests.hosts import KINDS, words
 
 by_name = {kind.name: kind for kind in KINDS}
-on_unprocessed_bridges = pytest.mark.parametrize(
-    "kind",
-    [kind for kind in KINDS if f"{kind.name}-compat" in by_name],
-    ids=str,
-    indirect=True,
-    scope="package",
-)
+on_unprocessed_bridges = on(kind for kind in KINDS if f"{kind.name}-compat" in by_name)
 
 
 @on_bridges
