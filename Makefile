@@ -2,8 +2,12 @@
 PYTHON ?= python3.11
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 BIN := .venv/bin
+# TransformerLens 4 has an environment of its own, and these tests, which know its hosts.
+TL4 := .venv-tl4
+TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loading.py \
+  tests/host/test_devices.py tests/hub tests/toy tests/quantizer tests/test_import.py
 
-.PHONY: demo test test-fast lint types bench clean
+.PHONY: demo test test-fast test-tl4 test-upstream lint types bench clean
 
 demo: .venv/core
 	$(BIN)/clvq-lens demo --out runs/demo
@@ -13,6 +17,13 @@ test: .venv/dev
 
 test-fast: .venv/dev
 	$(BIN)/python -m pytest -m "not slow"
+
+test-tl4: $(TL4)/dev
+	$(TL4)/bin/python -m pytest -m "not slow" $(TL4_TESTS)
+
+test-upstream: .venv/dev $(TL4)/dev
+	$(BIN)/python -m tests.upstream
+	$(TL4)/bin/python -m tests.upstream
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -25,7 +36,7 @@ bench: .venv/bench
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv $(TL4) runs
 
 .venv/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; run: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -42,3 +53,11 @@ clean:
 .venv/bench: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install $(PIP_FLAGS) --editable ".[dev,bench]"
 	@touch $@ .venv/dev .venv/core
+
+$(TL4)/dev: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; run: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(TL4)
+	grep -v "^transformer-lens" constraints.txt > $(TL4)/constraints.txt
+	$(TL4)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint $(TL4)/constraints.txt --editable ".[dev]" "transformer-lens>=4,<5"
+	@touch $@

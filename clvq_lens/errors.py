@@ -99,5 +99,17 @@ class PathError(CLVQError, OSError):
     """Nothing can be written at a path."""
 
 
+class HubError(CLVQError, OSError):
+    """The Hub cannot be reached, or refuses."""
+
+
+class HubNotFoundError(HubError, FileNotFoundError):
+    """There is no such repository or revision, or none that may be seen."""
+
+
+class ModelLoadError(CLVQError, OSError):
+    """A model cannot be loaded by its name or from a folder."""
+
+
 class MissingDependencyError(CLVQError, ImportError):
     """An optional package is needed and not installed."""

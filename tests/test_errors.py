@@ -25,6 +25,9 @@ BUILTINS = {
     errors.FileFormatError: ValueError,
     errors.NewerFormatError: ValueError,
     errors.PathError: OSError,
+    errors.HubError: OSError,
+    errors.HubNotFoundError: FileNotFoundError,
+    errors.ModelLoadError: OSError,
     errors.MissingDependencyError: ImportError,
 }
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ class Host:
         """What a quantizer fitted here has to remember."""
         protocol = self.protocol
         return Origin(
-            model_name=protocol.model_name,
+            model_name=_without_folders(protocol.model_name),
             host=protocol.kind,
             n_layers=self.n_layers,
             d_model=self.cfg.d_model,
@@ -325,6 +326,11 @@ class Host:
     ) -> Any:
         instead = Replacement(blocks=blocks, value=value, point=point)
         return self._run(tokens, attended, n_blocks=n_blocks, instead=instead)
+
+
+def _without_folders(name: str) -> str:
+    """A quantizer may be published, and a folder tells of its user."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def _keeper(name: str, into: dict[str, Tensor]) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clvq_lens.errors import UnsupportedHostError
+from clvq_lens.errors import ModelLoadError, UnsupportedHostError
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -83,8 +83,8 @@ def load_pretrained(name: str, device: str | None = None) -> Any:
         TransformerLens has these and knows the name; else a `TransformerBridge`.
 
     Raises:
-        UnsupportedHostError: If there is no such model, or none that a quantizer can be attached
-            to.
+        ModelLoadError: If there is no such model.
+        UnsupportedHostError: If a quantizer cannot be attached to it.
     """
     if Path(name).is_dir() or hooked_class("HookedTransformer") is None:
         return _boot(name, device)
@@ -124,12 +124,12 @@ def _boot(name: str, device: str | None) -> "TransformerBridge":
         tokenizer = _encoder_tokenizer(name)
         bridge = TransformerBridge.boot_transformers(name, device=device, tokenizer=tokenizer)
     except (OSError, ValueError) as error:
-        raise UnsupportedHostError(
+        raise ModelLoadError(
             f"TransformerLens cannot load {name!r}: {' '.join(str(error).split())} {_LOADABLE}"
         ) from error
     _name_ends(bridge)
     if len(bridge.tokenizer) <= len(set(bridge.tokenizer.all_special_ids)):
-        raise UnsupportedHostError(f"The tokenizer of {name!r} knows no words. {_LOADABLE}")
+        raise ModelLoadError(f"The tokenizer of {name!r} knows no words. {_LOADABLE}")
     return bridge
 
 

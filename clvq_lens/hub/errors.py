@@ -18,15 +18,7 @@ from huggingface_hub.errors import (
     HTTPError as TransportError,  # pyright: ignore[reportPrivateImportUsage]  # httpx's or httpx2's
 )
 
-from clvq_lens.errors import CLVQError, ConfigError
-
-
-class HubError(CLVQError, OSError):
-    """The Hub cannot be reached, or refuses."""
-
-
-class HubNotFoundError(HubError, FileNotFoundError):
-    """There is no such repository or revision, or none that may be seen."""
+from clvq_lens.errors import ConfigError, HubError, HubNotFoundError
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from clvq_lens.errors import ConfigError, FileFormatError
+from clvq_lens.errors import ConfigError, FileFormatError, HubNotFoundError
 from clvq_lens.hub.client import client
-from clvq_lens.hub.errors import HubNotFoundError, hub_errors
+from clvq_lens.hub.errors import hub_errors
 from clvq_lens.quantizer import files
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 

@@ -6,11 +6,11 @@ from tempfile import TemporaryDirectory
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
 from huggingface_hub.errors import RevisionNotFoundError
 
-from clvq_lens.errors import ConfigError
+from clvq_lens.errors import ConfigError, HubError
 from clvq_lens.evaluation.report import Report
 from clvq_lens.hub.card import card
 from clvq_lens.hub.client import client
-from clvq_lens.hub.errors import HubError, hub_errors
+from clvq_lens.hub.errors import hub_errors
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.files import CONFIG, WEIGHTS, is_ours, save
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 import clvq_lens as cl
 from clvq_lens import workflow
-from clvq_lens.errors import UnsupportedHostError
+from clvq_lens.errors import ModelLoadError, UnsupportedHostError
 from clvq_lens.host import loading
 from clvq_lens.host.loading import from_hf, hooked_class, load_pretrained
 
@@ -312,13 +312,13 @@ def test_a_folder_with_an_encoder_decoder_is_refused(tmp_path):
 
 
 def test_a_folder_without_a_model_is_refused_with_the_remedy(tmp_path):
-    with pytest.raises(UnsupportedHostError, match=r"cannot load .* save_pretrained"):
+    with pytest.raises(ModelLoadError, match=r"cannot load .* save_pretrained"):
         load_pretrained(str(tmp_path), "cpu")
 
 
 def test_a_folder_without_a_tokenizer_is_refused_with_the_remedy(tmp_path):
     gpt2().save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedHostError, match=r"knows no words\. Pass .* and tokenizer"):
+    with pytest.raises(ModelLoadError, match=r"knows no words\. Pass .* and tokenizer"):
         load_pretrained(str(tmp_path), "cpu")
 
 

@@ -12,8 +12,14 @@ from huggingface_hub import constants
 
 import clvq_lens as cl
 from clvq_lens.config import CLVQConfig
-from clvq_lens.errors import ConfigError, FileFormatError, NewerFormatError, NotFittedError
-from clvq_lens.hub.errors import HubError, HubNotFoundError
+from clvq_lens.errors import (
+    ConfigError,
+    FileFormatError,
+    HubError,
+    HubNotFoundError,
+    NewerFormatError,
+    NotFittedError,
+)
 from clvq_lens.hub.load import load
 from clvq_lens.hub.push import push
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
