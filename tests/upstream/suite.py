@@ -55,4 +55,5 @@ SLOW_FILES = (
 _ALL_NAMES = "lists every name in the cache; the quantizer's own hook points are there too"
 EXCEPTIONS = {
     "tests/integration/test_stop_at_layer.py::test_stop_at_layer_1": _ALL_NAMES,
+    "tests/integration/test_cache_hook_names.py::test_cache_hook_names": _ALL_NAMES,
 }
