@@ -46,7 +46,7 @@ def quantizer(saved: Path) -> "cl.CrossLayerQuantizer":
 def shared_model(kind: Kind) -> Any:
     """One model for all tests, which has run before: what it keeps of that is no trace of ours."""
     model = kind.model()
-    model.run_with_cache(words(1, 3))
+    model.run_with_cache(words(1, 3), **{kind.mask_option: torch.ones(1, 3, dtype=torch.long)})
     return model
 
 

@@ -180,6 +180,9 @@ GENERATION_EDITS = {
     "ablate": lambda lens, codes: lens.edit(cl.Ablate(codes)),
     "force-in-the-prompt": lambda lens, codes: lens.edit(cl.Force(codes[0], at=[1, 3])),
     "force-what-comes-after": lambda lens, codes: lens.edit(cl.Force(codes[0], at=slice(7, None))),
+    "splice-and-force-what-comes-after": lambda lens, codes: lens.edit(
+        cl.Force(codes[0], at=slice(8, None)), error_term=False
+    ),
     "function": lambda lens, codes: lens.edit(
         lambda now, tokens: torch.where(tokens % 2 == 0, codes[0], now)
     ),
