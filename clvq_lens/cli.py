@@ -31,7 +31,7 @@ def demo(
 
 @app.command()
 def fit(
-    model: Annotated[str, typer.Option(help="TransformerLens model name, or 'toy'.")],
+    model: Annotated[str, typer.Option(help="Name, folder of a Hugging Face model, or 'toy'.")],
     source: Annotated[str, typer.Option(help="Layer number or hook point that is read.")],
     target: Annotated[str, typer.Option(help="Layer number or hook point that is reconstructed.")],
     data: Annotated[Path, typer.Option(help=".txt (a document per line) or .jsonl file.")],

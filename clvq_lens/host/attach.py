@@ -141,12 +141,15 @@ class Attachment:
         self._require_same_weights()
 
     def _require_same_weights(self) -> None:
-        if self.host.protocol.processing != self._processing:
+        if self.host.protocol.processing == self._processing:
+            return
+        if self.quantizer.fitted:
             raise HostMismatchError(
                 f"The model's weights were processed after {self.name!r} was attached, so its "
                 f"codes belong to activations that the model no longer has. Process the weights "
                 f"first (enable_compatibility_mode), then attach; or fit again: lens.fit(data)."
             )
+        self.recognise_model()
 
     def recognise_model(self) -> None:
         """Takes the model as it is now for the one that the quantizer belongs to."""

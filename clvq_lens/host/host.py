@@ -103,7 +103,8 @@ class Host:
     def _sample_of_weights(self, target: str) -> list[float]:
         """Some embedding weights, and some that write to the residual stream near the target."""
         weights = [self.model.W_E]
-        with suppress(AttributeError):  # a block without attention, or with some other kind
+        # A block may have no attention, or (MLA, a ValueError) one without such a matrix.
+        with suppress(AttributeError, ValueError):
             weights.append(self.block_of(target).attn.W_O)
         samples = []
         for weight in weights:
@@ -188,8 +189,8 @@ class Host:
         """Whether a hook point is passed inside a block."""
         return _BLOCK.fullmatch(name) is not None
 
-    def block_of(self, name: str) -> torch.nn.Module:
-        """The block that computes a hook point; the nearest one for points around the blocks."""
+    def block_of(self, name: str) -> Any:
+        """The module that computes a hook point; the nearest block for points around them."""
         index, _ = self.depth(name)
         return self.model.blocks[min(max(index, 0), self.n_layers - 1)]
 

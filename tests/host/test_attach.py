@@ -490,7 +490,7 @@ def test_a_name_can_be_used_once(model):
 
 
 def test_something_that_is_no_model_is_refused():
-    with pytest.raises(UnsupportedHostError, match=r"attached to Linear\. Pass a HookedTransformer"):
+    with pytest.raises(UnsupportedHostError, match=r"attached to Linear\. Pass a Hooked"):
         cl.add_clvq(torch.nn.Linear(2, 2), 0, 1)
 
 

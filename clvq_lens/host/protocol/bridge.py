@@ -90,7 +90,10 @@ class BridgeProtocol(HostProtocol):
 
     def usual_name(self, name: str) -> str:
         """The name that `HookedTransformer` uses, for what is the same hook point here."""
-        block, point = IN_BLOCK.fullmatch(name).groups() if IN_BLOCK.fullmatch(name) else ("", "")
+        parts = IN_BLOCK.fullmatch(name)
+        if parts is None:
+            return name
+        block, point = parts.groups()
         if point == "hook_resid_mid":
             raise HookNotFoundError(
                 f"On a {type(self.model).__name__}, {name!r} is only the input of the MLP: the "
@@ -177,6 +180,6 @@ class BridgeProtocol(HostProtocol):
 
 def _forget_pattern(block: Any, args: Any, output: Any) -> None:
     """Bridges of GPT-2 and NeoX keep the attention pattern of every layer, and never read it."""
-    attention = getattr(block, "attn", None)
+    attention: Any = getattr(block, "attn", None)
     if getattr(attention, "_pattern", None) is not None:
         attention._pattern = None
