@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 BIN := .venv/bin
+# A process for each core, and a file of tests to one of them.
+PYTEST := python -m pytest --numprocesses auto --dist loadfile
 # TransformerLens 4 has an environment of its own, and these tests, which know its hosts.
 TL4 := .venv-tl4
 TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loading.py \
@@ -13,13 +15,13 @@ demo: .venv/core
 	$(BIN)/clvq-lens demo --out runs/demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/$(PYTEST)
 
 test-fast: .venv/dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/$(PYTEST) -m "not slow"
 
 test-tl4: $(TL4)/dev
-	$(TL4)/bin/python -m pytest -m "not slow" $(TL4_TESTS)
+	$(TL4)/bin/$(PYTEST) -m "not slow" $(TL4_TESTS)
 
 test-upstream: .venv/dev $(TL4)/dev
 	$(BIN)/python -m tests.upstream
