@@ -11,6 +11,7 @@ from benchmarks import (
     bench_attach,
     bench_codebook,
     bench_concepts,
+    bench_hosts,
     bench_initialization,
     bench_patching,
 )
@@ -22,6 +23,7 @@ BENCHMARKS = {
     "initialization": bench_initialization.run,
     "patching": bench_patching.run,
     "concepts": bench_concepts.run,
+    "hosts": bench_hosts.run,
 }
 RESULTS = Path(__file__).parent / "results"
 
