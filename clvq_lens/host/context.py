@@ -87,6 +87,7 @@ class PassWatcher:
             nonlocal n_begun
             has_tokens, n_begun = self._n_begun > n_begun, self._n_begun
             context = host.protocol.context(args, kwargs)
+            has_tokens &= context.has_tokens
             self._contexts[name] = replace(context, has_tokens=has_tokens)
             if context.n_past:
                 self._go_on_from(context.n_past)

@@ -142,6 +142,10 @@ class HostProtocol:
             self.model.hook_dict.pop(name, None)
             self.model.mod_dict.pop(name, None)
 
+    def discards(self, block: int) -> bool:
+        """Whether the pass under way throws away what this block computes."""
+        return False
+
     # ---- passes --------------------------------------------------------------------------------
 
     def watch(self) -> list[RemovableHandle]:

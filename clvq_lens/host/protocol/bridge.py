@@ -39,6 +39,7 @@ class BridgeProtocol(HostProtocol):
         self._has_seen_output = False
         self._mask: Tensor | None = None
         self._n_past = 0
+        self._has_tokens = True
 
     @property
     def causal(self) -> bool:
@@ -133,6 +134,11 @@ class BridgeProtocol(HostProtocol):
                 place = vars(place).setdefault(part, SimpleNamespace())
             setattr(place, last, attributes[name])
 
+    def discards(self, block: int) -> bool:
+        """With start_at_layer, TransformerLens 4 runs the blocks below on what is meant for it."""
+        start = getattr(self.model.blocks[0], "_start_at_layer_idx", None)
+        return start is not None and block < start
+
     def watch(self) -> list[RemovableHandle]:
         """Blocks are told a mask for every pair of positions; the model, which are padding."""
 
@@ -140,13 +146,15 @@ class BridgeProtocol(HostProtocol):
             mask, past = kwargs.get("attention_mask"), kwargs.get("past_key_values")
             self._mask = mask.bool() if mask is not None and mask.ndim == 2 else None
             self._n_past = 0 if past is None else past.get_seq_length()
+            self._has_tokens = kwargs.get("inputs_embeds") is None
 
         return [self.model.original_model.register_forward_pre_hook(see, with_kwargs=True)]
 
     def context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PassContext:
         """The mask of the pass, and the cache of all layers, which lives as long as its text."""
         caches = (value for value in (*args, *kwargs.values()) if isinstance(value, Cache))
-        return PassContext(self._mask, next(caches, None), self._n_past)
+        cache = next(caches, None)
+        return PassContext(self._mask, cache, self._n_past, has_tokens=self._has_tokens)
 
     def run(
         self,

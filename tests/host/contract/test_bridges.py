@@ -16,7 +16,7 @@ from tests.host.contract.checks import (
     on_bridges,
     state,
 )
-from tests.hosts import KINDS, words
+from tests.hosts import KINDS, MAJOR, words
 
 by_name = {kind.name: kind for kind in KINDS}
 on_unprocessed_bridges = on(kind for kind in KINDS if f"{kind.name}-compat" in by_name)
@@ -110,3 +110,15 @@ def test_streaming_keeps_no_attention_pattern(kind, model, lens, tokens):
     lens.evaluate(tokens, n_replicates=10, progress=False)
     lens.concepts(tokens, progress=False)
     assert [block.attn._pattern for block in model.blocks] == [None] * 4
+
+
+if MAJOR >= 4:  # TransformerLens 3 has no start_at_layer on a bridge
+
+    @on_bridges
+    def test_a_pass_that_starts_between_source_and_target_is_not_edited(kind, model, lens, tokens):
+        """The blocks below run there, too, on activations that are thrown away."""
+        entering = model.run_with_cache(tokens)[1]["blocks.2.hook_resid_pre"]
+        clean = model(entering, start_at_layer=2)
+        with lens.edit(cl.Force(3)):
+            assert torch.equal(model(entering, start_at_layer=2), clean)
+            assert not torch.equal(model(tokens), clean)
