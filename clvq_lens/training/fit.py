@@ -186,7 +186,7 @@ class Fit:
         """
         quantizer = self.quantizer
         k = quantizer.config.n_codes
-        usage = torch.zeros(k, dtype=torch.long, device=quantizer.device)
+        usage = torch.zeros(k, dtype=torch.long)  # sums of all batches are on the CPU
         encoded_sums = torch.zeros(k, quantizer.d_source, dtype=torch.double)
         target_sums = torch.zeros(k, quantizer.d_target, dtype=torch.double)
         source_sum = torch.zeros(quantizer.d_source, dtype=torch.double)
@@ -199,7 +199,7 @@ class Fit:
                 codes = quantizer.codebook.nearest(z)
                 _add_by_code(encoded_sums, codes, z)
                 _add_by_code(target_sums, codes, batch.target[batch.mask])
-                usage += torch.bincount(codes, minlength=k)
+                usage += torch.bincount(codes, minlength=k).cpu()
         except KeyboardInterrupt:
             if usage.sum() == 0:
                 raise
