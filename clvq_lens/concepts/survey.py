@@ -226,11 +226,11 @@ def through_unembedding(
     ids = ids[~torch.isin(ids, host.vocabulary.unwritten)]
 
     def logits_of(part: Tensor) -> Tensor:
-        logits = host.unembed(part)[:, ids.to(host.device)]
+        logits = host.unembed(part)[:, ids]
         return logits - logits.mean(1, keepdim=True)
 
     parts = vectors.split(_CODES_AT_ONCE)
-    weights = shares.to(host.device).split(_CODES_AT_ONCE)
+    weights = shares.split(_CODES_AT_ONCE)
     average = sum(w @ logits_of(part) for w, part in zip(weights, parts, strict=True))
     for part in parts:
         above = logits_of(part) - average

@@ -102,6 +102,7 @@ class Attachment:
         self._processing = host.protocol.processing
         self.points = {f"clvq.{name}.{key}": point for key, point in quantizer.hooks.items()}
         host.register(self.points)
+        self._follow_model()
         self._handles: list[RemovableHandle] = []
         self._attach()
 
@@ -133,6 +134,11 @@ class Attachment:
                 f"The quantizer {self.name!r} was removed from its model. Attach it again: "
                 f"model.add_clvq(quantizer=lens.quantizer)."
             )
+        self._follow_model()
+
+    def _follow_model(self) -> None:
+        """Goes where the source is before anything is made that has to be there too."""
+        self.quantizer.to(self.host.device_of(self.source))
 
     def require_ready(self) -> None:
         """Raises unless the quantizer is fitted, on its model, and that is what it was."""
@@ -245,9 +251,12 @@ class Attachment:
 
     def _read(self, source: Tensor) -> None:
         """At the source: keeps the activations, and quantizes them if anybody listens."""
+        self._source_activations = self._quantized = None
+        if self.host.protocol.discards(self.host.depth(self.source)[0]):
+            return
         if self.quantizer.device != source.device:
             self.quantizer.to(source.device)
-        self._source_activations, self._quantized = source, None
+        self._source_activations = source
         if self._wants_codes or self._wants_recon:
             self._require_same_weights()
             edit = self._edit_of(source.shape[:2]) if self.edits else None

@@ -194,6 +194,10 @@ class Host:
         index, _ = self.depth(name)
         return self.model.blocks[min(max(index, 0), self.n_layers - 1)]
 
+    def device_of(self, name: str) -> torch.device:
+        """Where the block of a hook point computes; blocks may be spread over devices."""
+        return next(self.block_of(name).parameters()).device
+
     @property
     def first_block(self) -> torch.nn.Module:
         """The block that every whole pass begins with."""
@@ -255,10 +259,12 @@ class Host:
     @torch.no_grad()
     def unembed(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
         """Logits of residual-stream vectors, through what comes after the last block alone."""
-        value = vectors.to(self.device, self.dtype).unsqueeze(1)
+        device = next(self.model.unembed.parameters()).device
+        value = vectors.to(device, self.dtype).unsqueeze(1)
         tokens = torch.zeros(value.shape[:2], dtype=torch.long, device=self.device)
         with silenced(self.model):
-            return self._go_on(self.n_layers, value, tokens, tokens == 0)[:, 0].float()
+            logits = self._go_on(self.n_layers, value, tokens, tokens == 0)
+        return logits[:, 0].to(vectors.device).float()
 
     def _blocks_until(self, names: Sequence[str]) -> int | None:
         last = max(self.depth(name)[0] for name in names)
@@ -300,8 +306,8 @@ class Host:
         attended: Tensor,
         until: str | None = None,
     ) -> Any:
-        value, tokens = value.to(self.dtype), tokens.to(self.device)
-        attended = attended.to(self.device)
+        value = value.to(self.device_of(name), self.dtype)
+        tokens, attended = tokens.to(self.device), attended.to(self.device)
         n_blocks = None if until is None else self._blocks_until([until])
         index, _ = self.depth(name)
         if name == self.protocol.residual_after(index):

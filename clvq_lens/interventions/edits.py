@@ -293,6 +293,7 @@ class Function(Edit):
         self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
     ) -> Draft:
         tokens = None if text.tokens is None else text.tokens[:, text.n_past :]
+        tokens = None if tokens is None else tokens.to(draft.codes.device)  # to be mixed with codes
         codes = self.function(draft.codes.clone(), tokens)
         if not isinstance(codes, Tensor):
             raise ShapeError(f"{self!r} returned {type(codes).__name__}. Return a tensor of codes.")
