@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.hosts import MAJOR
+
 
 def run(code: str) -> str:
     done = subprocess.run(
@@ -20,18 +22,22 @@ def test_importing_the_package_imports_neither_torch_nor_transformer_lens():
     assert out == "[]"
 
 
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "import clvq_lens; from transformer_lens import HookedTransformer",
-        "from transformer_lens import HookedTransformer; import clvq_lens",
-        "from transformer_lens.HookedTransformer import HookedTransformer; import clvq_lens",
-    ],
-)
-def test_hosts_get_add_clvq_in_either_order(imports):
-    code = f"""{imports}
-class Sub(HookedTransformer): pass
-print(callable(HookedTransformer.add_clvq), callable(Sub.add_clvq), type(Sub.clvqs).__name__)"""
+BRIDGE = "from transformer_lens.model_bridge import TransformerBridge as Host"
+HOSTS = [BRIDGE, "from transformer_lens import TransformerBridge as Host"][: 1 + (MAJOR > 3)]
+if MAJOR == 3:
+    HOSTS += [
+        "from transformer_lens import HookedTransformer as Host",
+        "from transformer_lens import HookedEncoder as Host",
+        "from transformer_lens.HookedTransformer import HookedTransformer as Host",
+    ]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("order", ["{ours}; {theirs}", "{theirs}; {ours}"])
+def test_hosts_and_their_subclasses_get_add_clvq_in_either_order(host, order):
+    code = f"""{order.format(ours="import clvq_lens", theirs=host)}
+class Sub(Host): pass
+print(callable(Host.add_clvq), callable(Sub.add_clvq), type(Sub.clvqs).__name__)"""
     assert run(code) == "True True property"
 
 
