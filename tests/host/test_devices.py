@@ -1,0 +1,377 @@
+"""Models whose blocks are on two devices: everything works, and gives what one device gives."""
+
+import copy
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+import clvq_lens as cl
+from tests.fake_devices import FIRST, SECOND, move_inputs, moved, second_device
+from tests.host.contract.checks import HOOKS, difference
+from tests.hosts import FIRST_WORD, KINDS, text_of, words
+
+GPU = torch.device("cuda", 0)
+N_ON_FIRST = 2  # blocks
+TOKENS = words(4, 12)
+TEXTS = [text_of(words(n, seed=n)) for n in (9, 5, 12)]
+# On a GPU, a quantizer of the second device alone would draw other random numbers.
+ACROSS, ON_SECOND = (1, 3), (2, 3)
+PAIRS = {SECOND: [ACROSS, ON_SECOND], GPU: [ACROSS]}
+has_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+DEVICES = [
+    pytest.param(SECOND, id="fake"),
+    pytest.param(GPU, id="gpu", marks=[pytest.mark.gpu, has_gpu]),
+]
+
+
+# ---- models on two devices -----------------------------------------------------------------------
+
+
+def on_two_devices(kind: Any, device: torch.device, patch: pytest.MonkeyPatch) -> Any:
+    """The kind's model with its last blocks, final norm and unembedding on the second device."""
+    model = kind.model()
+    upper = [*list(model.blocks)[N_ON_FIRST:], model.ln_final, model.unembed]
+    for module in upper:
+        module.to(device)
+    if kind.is_bridge:  # as accelerate does it for a device map
+        for module in upper:
+            move_inputs(module.original_component, device)
+        return model
+
+    def device_of_block(index: int, cfg: Any, first: Any = None) -> torch.device:
+        return device if cfg.n_devices > 1 and index >= N_ON_FIRST else FIRST
+
+    model.cfg.n_devices = 2
+    # TransformerLens itself only reads that where all devices are GPUs.
+    for module in ("HookedTransformer", "cache.key_value_cache"):
+        place = importlib.import_module(f"transformer_lens.{module}")
+        patch.setattr(place, "get_device_for_block_index", device_of_block)
+    return model
+
+
+@pytest.fixture(scope="module", params=["hooked-gpt2", "bridge-llama"])
+def kind(request: pytest.FixtureRequest) -> Any:
+    """A host that can be spread over devices, if the installed TransformerLens has it."""
+    found = [kind for kind in KINDS if kind.name == request.param]
+    return found[0] if found else pytest.skip(f"TransformerLens has no {request.param}")
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The second device."""
+    return request.param
+
+
+def there_is(device: torch.device) -> AbstractContextManager[Any]:
+    """While open, there is the second device, if it is a fake one."""
+    return second_device() if device == SECOND else nullcontext()
+
+
+@pytest.fixture(scope="module")
+def models(kind: Any, device: torch.device) -> Iterator[tuple[Any, Any]]:
+    """The model on one device, and on two."""
+    with pytest.MonkeyPatch.context() as patch:
+        with there_is(device):
+            spread = on_two_devices(kind, device, patch)
+        yield kind.model(), spread
+
+
+@pytest.fixture(scope="module")
+def quantizers(models: Any, device: torch.device) -> dict[tuple[int, int], Any]:
+    """Fitted for a moment on one device."""
+    fitted = {}
+    for pair in PAIRS[device]:
+        lens = models[0].add_clvq(*pair, n_codes=12, top_k=3)
+        fit(lens)
+        fitted[pair] = lens.quantizer
+        lens.remove()
+    return fitted
+
+
+def fit(lens: Any) -> None:
+    lens.fit(words(16, 12, seed=2), n_tokens=256, batch_tokens=128, kl_weight=0.5, progress=False)
+
+
+def device_of(layer: int, device: torch.device) -> torch.device:
+    return FIRST if layer < N_ON_FIRST else device
+
+
+# ---- what is done with them ----------------------------------------------------------------------
+
+
+def cached(lens: Any, *args: Any) -> dict[str, Tensor]:
+    names = [f"clvq.{lens.name}.{hook}" for hook in HOOKS] + [lens.source, lens.target]
+    logits, cache = lens.model.run_with_cache(*(args or (TOKENS,)), names_filter=names)
+    return {**{name: cache[name] for name in names}, "logits": logits}
+
+
+def within(*blocks: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The pass with each of some blocks open, and with padding."""
+
+    def run(lens: Any) -> Any:
+        found = []
+        for block in blocks:
+            with block(lens):
+                found.append(cached(lens))
+                found.append(lens.model(TEXTS, return_type="logits"))
+        return found
+
+    return run
+
+
+def edit(*edits: Any) -> Callable[[Any], Any]:
+    return lambda lens: lens.edit(*edits)
+
+
+def hooked(hook: str, change: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
+    def change_by_hook(value: Tensor, hook: Any) -> Tensor:
+        return change(value)
+
+    def run(lens: Any) -> Tensor:
+        hooks = [(f"clvq.{lens.name}.{hook}", change_by_hook)]
+        return lens.model.run_with_hooks(TOKENS, fwd_hooks=hooks)
+
+    return run
+
+
+def generated(lens: Any) -> list[Tensor]:
+    found = []
+    for block in (lambda: lens.edit(cl.Force(3, at=slice(4, None))), lens.splice):
+        for use_cache in (True, False):
+            with block():
+                tokens = lens.model.generate(
+                    TOKENS[:2, :6],
+                    max_new_tokens=4,
+                    do_sample=False,
+                    use_past_kv_cache=use_cache,
+                    stop_at_eos=False,
+                    verbose=False,
+                )
+            found.append(tokens)
+    return found
+
+
+def resumed(lens: Any) -> list[Tensor]:
+    attended = torch.ones(TOKENS.shape, dtype=torch.bool)
+    target = lens.host.activations(TOKENS, attended, [lens.target])[lens.target]
+    changed = lens.host.logits_with(lens.target, target + 1, TOKENS, attended)
+    return [changed, lens.host.unembed(target[0])]
+
+
+def gradients(lens: Any) -> Any:
+    parameters = dict(lens.model.named_parameters())
+    lens.model.zero_grad()
+    with lens.splice():
+        difference(lens.model(TOKENS)).backward()
+    return [p.grad for p in parameters.values() if p.grad is not None]
+
+
+def with_another_quantizer(lens: Any, analyse: Callable[..., Any]) -> Any:
+    """A chain of two; the other one ends where this one begins, or begins at the first block."""
+    start = int(lens.source.split(".")[1])
+    other = lens.model.add_clvq(max(start - 1, 0), start, name="other", n_codes=6, top_k=2)
+    try:
+        fit(other)
+        found = analyse(lens.model, TEXTS, progress=False)
+    finally:
+        other.remove()
+    return [step.__dict__ for step in found.steps]
+
+
+MASK = torch.arange(12) % 2 == 0
+TENSOR_EDITS = (
+    cl.Patch(words(4, 12) % 12),
+    cl.Force(2, at=MASK),
+    cl.Force(2, at=torch.tensor([0, 3])),
+    cl.Force(2, at=lambda tokens: tokens > FIRST_WORD + 10),
+    lambda codes, tokens: torch.where(tokens % 2 == 0, 3, codes),
+)
+VERBS: dict[str, Callable[[Any], Any]] = {
+    "observe": within(lambda lens: nullcontext()),
+    "splice": within(lambda lens: lens.splice()),
+    "ablate": within(edit(cl.Ablate([1, 2, 3]))),
+    "ablate to the mean": within(edit(cl.Ablate([1, 2, 3], "mean"))),
+    "ablate to a random one": within(edit(cl.Ablate([1, 2, 3], "resample"))),
+    "restrict and swap": within(edit(cl.Restrict(range(6)), cl.Swap(1, 2))),
+    "steer": within(edit(cl.Steer(3, 2.0))),
+    "without the error": within(lambda lens: lens.edit(cl.Force(3), error_term=False)),
+    "positions": lambda lens: [_logits_under(lens, change) for change in TENSOR_EDITS],
+    "change codes": hooked("hook_codes", lambda codes: (codes + 1) % 12),
+    "change quantized": hooked("hook_quantized", lambda value: value + 1.0),
+    "change recon": hooked("hook_recon", lambda value: value + 1.0),
+    "change error": hooked("hook_error", lambda value: value * 0.5),
+    "project out": within(
+        lambda lens: lens.project_out([1, 2]),
+        lambda lens: lens.project_out(_used(lens), at="target"),
+        lambda lens: lens.project_out([1, 2], centered=False, positions=[2, 3]),
+    ),
+    "gradients": gradients,
+    "generate": generated,
+    "resume": resumed,
+    "encode": lambda lens: lens.encode(TEXTS),
+    "concepts": lambda lens: list(lens.concepts(TEXTS, progress=False)),
+    "evaluate": lambda lens: lens.evaluate(TEXTS, n_replicates=10, progress=False),
+    "ablation sweep": lambda lens: cl.ablation_sweep(lens, TEXTS, difference, progress=False),
+    "sweep of positions": lambda lens: cl.ablation_sweep(
+        lens, TOKENS[0], cl.loss(), by_position=True, progress=False
+    ),
+    "patching": lambda lens: cl.concept_patching(
+        lens, TOKENS[0], TOKENS[1], cl.logit_diff(8, 9), progress=False
+    ),
+    "attribution": lambda lens: cl.attribution(
+        lens, TOKENS[:1], difference, n_steps=3, n_true=3, progress=False
+    ),
+    "exact attribution": lambda lens: cl.attribution(
+        lens, TOKENS[:1], cl.loss(), n_steps=2, n_true=2, exact_decoder=True, progress=False
+    ),
+    "flow": lambda lens: cl.concept_flow(lens.model, TEXTS, ends=True, progress=False).frame(),
+    "chain": lambda lens: with_another_quantizer(lens, cl.causal_flow),
+    "sentence": lambda lens: cl.sentence_flow(lens.model, TEXTS[0], metric=difference).frame(),
+}
+
+
+def _logits_under(lens: Any, change: Any) -> Tensor:
+    with lens.edit(change):
+        return lens.model(TOKENS)
+
+
+def _used(lens: Any) -> list[int]:
+    return lens.quantizer.usage.argsort(descending=True)[:2].tolist()
+
+
+# ---- tests ---------------------------------------------------------------------------------------
+
+
+def assert_alike(found: Any, expected: Any, where: str, *, tolerance: float) -> None:
+    """Fails with the name of what differs, wherever in a nest of results it is."""
+    if dataclasses.is_dataclass(expected):
+        found, expected = vars(found), vars(expected)
+    if isinstance(expected, pd.DataFrame):
+        found, expected = dict(found), dict(expected)
+    if isinstance(expected, dict):
+        assert list(found) == list(expected), where
+        found, expected = list(found.values()), list(expected.values())
+    if isinstance(expected, list | tuple | pd.Series):
+        assert len(found) == len(expected), where
+        for index, pair in enumerate(zip(found, expected, strict=True)):
+            assert_alike(*pair, f"{where}[{index}]", tolerance=tolerance)
+    elif isinstance(expected, Tensor):
+        close = torch.allclose(
+            found.cpu(), expected, atol=tolerance, rtol=tolerance, equal_nan=True
+        )
+        assert close, where
+    elif isinstance(expected, float | np.ndarray):
+        np.testing.assert_allclose(found, expected, tolerance, tolerance, err_msg=where)
+    else:
+        assert found == expected, where
+
+
+@pytest.fixture(
+    params=[ACROSS, pytest.param(ON_SECOND, marks=pytest.mark.slow)], ids=["across", "on second"]
+)
+def pair(request: pytest.FixtureRequest, device: torch.device) -> tuple[int, int]:
+    """Source and target."""
+    if request.param not in PAIRS[device]:
+        pytest.skip("random numbers differ")
+    return request.param
+
+
+@pytest.fixture
+def lenses(models: Any, quantizers: Any, device: torch.device, pair: Any) -> Iterator[list[Any]]:
+    """The same quantizer on both models."""
+    with there_is(device):
+        attached = [model.add_clvq(quantizer=copy.deepcopy(quantizers[pair])) for model in models]
+    yield attached
+    for lens in attached:
+        lens.remove()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_two_devices_give_the_numbers_of_one(lenses, device, verb):
+    expected = VERBS[verb](lenses[0])
+    with there_is(device):
+        found = VERBS[verb](lenses[1])
+        assert_alike(found, expected, verb, tolerance=1e-6 if device == SECOND else 1e-3)
+
+
+def test_fitting_on_two_devices_gives_the_quantizer_of_one(models, quantizers, device, pair):
+    expected = quantizers[pair].state_dict()
+    with there_is(device):
+        lens = models[1].add_clvq(*pair, n_codes=12, top_k=3)
+        try:
+            fit(lens)
+        finally:
+            lens.remove()
+        found = moved(lens.quantizer.state_dict(), FIRST)
+    assert_alike(found, expected, "fit", tolerance=0.0 if device == SECOND else 1e-3)
+
+
+def test_activations_and_reconstructions_stay_where_their_layers_are(lenses, device, pair):
+    lens = lenses[1]
+    source, target = (device_of(layer, device) for layer in pair)
+    with there_is(device):
+        found = cached(lens)
+        devices = {name.split(".")[-1]: value.device for name, value in found.items()}
+        assert devices == {
+            **dict.fromkeys(("hook_encoded", "hook_codes", "hook_quantized"), source),
+            **dict.fromkeys(("hook_recon", "hook_error", "hook_resid_post", "logits"), target),
+        }
+        assert found[lens.source].device == lens.quantizer.device == source
+        lens.remove()
+        assert torch.equal(found["logits"], lens.model(TOKENS))
+
+
+# ---- the fake itself -----------------------------------------------------------------------------
+
+
+MIXTURES: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "add": lambda here, there: here + there,
+    "add in place": lambda here, there: here.add_(there),
+    "matmul": lambda here, there: there @ here.T,
+    "cat": lambda here, there: torch.cat([here, there]),
+    "where": lambda here, there: torch.where(here > 0, there, 0.0),
+    "equal": torch.equal,
+    "index": lambda here, there: here[there[:, 0].long()],
+    "assign": lambda here, there: there.__setitem__(torch.tensor([0]), here[:1]),
+    "embedding": lambda here, there: torch.nn.functional.embedding(here.long(), there),
+    "number of there": lambda here, there: here + there.sum(),
+    "module": lambda here, there: torch.nn.Linear(3, 2).to(there.device)(here),
+}
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+@pytest.mark.parametrize("inference", [False, True], ids=["", "inference"])
+def test_the_fake_refuses_to_mix_devices(mixture, inference):
+    with second_device(), torch.inference_mode(inference):
+        here = torch.ones(2, 3)
+        there = here.to(SECOND)
+        with pytest.raises(RuntimeError, match="the same device"):
+            MIXTURES[mixture](here, there)
+        MIXTURES[mixture](here, there.cpu() if mixture != "module" else here)
+
+
+def test_the_fake_allows_what_torch_allows():
+    with second_device():
+        here = torch.arange(6.0).reshape(2, 3)
+        there = here.to(SECOND)
+        for value in (
+            *(there + torch.tensor(1.0), there[torch.tensor([1])], there[here > 2], there * 2),
+            *(torch.zeros(2, device=SECOND), torch.tensor([1], device=SECOND), here.to(there)),
+        ):
+            assert value.device == SECOND
+        assert torch.equal((there * there).cpu(), here * here)
+        assert there.tolist() == here.tolist()
+        with pytest.raises(TypeError, match="can't convert cpu:1 device type tensor to numpy"):
+            np.asarray(there)
+        leaf = here.clone().requires_grad_()
+        (leaf.to(SECOND) * there).sum().backward()
+        assert leaf.grad.device == FIRST
+        assert torch.equal(leaf.grad, here)
