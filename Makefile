@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 BIN := .venv/bin
 # A process for each core, and a file of tests to one of them.
-PYTEST := python -m pytest --numprocesses auto --dist loadfile
+PYTEST := python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 # TransformerLens 4 has an environment of its own, and these tests, which know its hosts.
 TL4 := .venv-tl4
 TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loading.py \

@@ -23,6 +23,12 @@ if TYPE_CHECKING:  # TransformerLens 4 has none, and runs the contract suite all
     from transformer_lens import HookedTransformer
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that no core waits at the end for another."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.name != "test_notebooks.py", item.path not in slow))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Trained models and real data, which are not part of the project."""
