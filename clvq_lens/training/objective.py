@@ -94,11 +94,13 @@ class Objective:
         """KL(clean || spliced) of next-token distributions at real tokens, nats per token."""
         spliced = torch.where(batch.mask.unsqueeze(-1), recon, batch.target)
         with torch.no_grad():
-            clean_logits = self._logits(batch.target, batch)[batch.mask]
-        return kl_divergence(clean_logits, self._logits(spliced, batch)[batch.mask]).mean()
+            clean_logits = self._logits(batch.target, batch)
+        kl = kl_divergence(clean_logits, self._logits(spliced, batch)).mean()
+        return kl.to(recon.device)
 
     def _logits(self, value: Tensor, batch: Activations) -> Tensor:
-        return self.host.logits_with(self.target, value, batch.tokens, batch.attended)
+        logits = self.host.logits_with(self.target, value, batch.tokens, batch.attended)
+        return logits[batch.mask.to(logits.device)]  # which are on the device of the last layer
 
 
 def kl_divergence(
