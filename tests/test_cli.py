@@ -124,15 +124,6 @@ def test_an_error_is_one_line_with_the_remedy_and_status_one(tmp_path, capsys):
     assert "There is no file" in capsys.readouterr().err
 
 
-def test_a_model_name_goes_to_from_pretrained(monkeypatch):
-    import transformer_lens
-
-    asked = {}
-
-    def stand_in(name, device):
-        asked.update(name=name, device=device)
-        return "model"
-
-    monkeypatch.setattr(transformer_lens.HookedTransformer, "from_pretrained", stand_in)
-    assert workflow.load_model("gpt2", "cpu") == "model"
-    assert asked == {"name": "gpt2", "device": "cpu"}
+def test_a_model_is_loaded_by_its_name_on_the_device_that_was_asked_for(monkeypatch):
+    monkeypatch.setattr(workflow, "load_pretrained", lambda name, device: f"{name} on {device}")
+    assert workflow.load_model("gpt2", "cpu") == "gpt2 on cpu"
