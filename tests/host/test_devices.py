@@ -1,10 +1,10 @@
 """Models whose blocks are on two devices: everything works, and gives what one device gives."""
 
 import copy
-import dataclasses
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,41 @@ from tests.host.contract.checks import HOOKS, difference
 from tests.hosts import FIRST_WORD, KINDS, text_of, tokenizer, words
 
 GPU = torch.device("cuda", 0)
-N_ON_FIRST = 2  # blocks
+N_LOWER = 2  # blocks
 TOKENS = words(4, 12)
 TEXTS = [text_of(words(n, seed=n)) for n in (9, 5, 12)]
-# On a GPU, a quantizer of the second device alone would draw other random numbers.
-ACROSS, ON_SECOND = (1, 3), (2, 3)
-PAIRS = {SECOND: [ACROSS, ON_SECOND], GPU: [ACROSS]}
+ACROSS, ON_UPPER = (1, 3), (2, 3)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the lower and the upper blocks are; one of the two is the CPU."""
+
+    lower: torch.device
+    upper: torch.device
+
+    @property
+    def fake(self) -> bool:
+        """Whether results have the same bits as on one device."""
+        return SECOND in (self.lower, self.upper)
+
+    def of(self, layer: int) -> torch.device:
+        return self.lower if layer < N_LOWER else self.upper
+
+    def open(self) -> AbstractContextManager[Any]:
+        """While open, there is the second device, if it is a fake one."""
+        return second_device() if self.fake else nullcontext()
+
+
 has_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-DEVICES = [
-    pytest.param(SECOND, id="fake"),
-    pytest.param(GPU, id="gpu", marks=[pytest.mark.gpu, has_gpu]),
+KIND_NAMES = [
+    *("hooked-gpt2", "bridge-llama"),
+    pytest.param("bridge-bert", marks=pytest.mark.slow),
+]
+PLACES = [  # the second also checks indices, which may be on the CPU whatever they index
+    pytest.param(Places(FIRST, SECOND), id="up", marks=pytest.mark.slow),
+    pytest.param(Places(SECOND, FIRST), id="down"),
+    pytest.param(Places(FIRST, GPU), id="gpu", marks=[pytest.mark.gpu, has_gpu]),
 ]
 
 
@@ -45,20 +70,21 @@ def new_model(kind: Any) -> Any:
     return model
 
 
-def on_two_devices(kind: Any, device: torch.device, patch: pytest.MonkeyPatch) -> Any:
-    """The kind's model with its last blocks, final norm and unembedding on the second device."""
+def on_two_devices(kind: Any, places: Places, patch: pytest.MonkeyPatch) -> Any:
+    """The kind's model, with final norm and unembedding beside its last blocks."""
     model = new_model(kind)
+    torch.nn.Module.to(getattr(model, "original_model", model), places.lower)
     head = [getattr(model, name, None) for name in ("mlm_head", "ln_final", "unembed")]
-    upper = [*list(model.blocks)[N_ON_FIRST:], *(part for part in head if part is not None)]
-    for module in upper:
-        module.to(device)
-    if kind.is_bridge:  # as accelerate does it for a device map
-        for module in upper:
-            move_inputs(module.original_component, device)
+    for module in [*list(model.blocks)[N_LOWER:], *(part for part in head if part is not None)]:
+        module.to(places.upper)
+    if kind.is_bridge:  # as accelerate and TransformerLens do it for a device map
+        model.cfg.device = str(places.lower)
+        for index, block in enumerate(model.blocks):
+            move_inputs(block.original_component, places.of(index))
         return model
 
     def device_of_block(index: int, cfg: Any, first: Any = None) -> torch.device:
-        return device if cfg.n_devices > 1 and index >= N_ON_FIRST else FIRST
+        return places.of(index) if cfg.n_devices > 1 else FIRST
 
     model.cfg.n_devices = 2
     # TransformerLens itself only reads that where all devices are GPUs.
@@ -68,38 +94,33 @@ def on_two_devices(kind: Any, device: torch.device, patch: pytest.MonkeyPatch) -
     return model
 
 
-@pytest.fixture(scope="module", params=["hooked-gpt2", "bridge-llama", "bridge-bert"])
+@pytest.fixture(scope="module", params=KIND_NAMES)
 def kind(request: pytest.FixtureRequest) -> Any:
     """A host that can be spread over devices, if the installed TransformerLens has it."""
     found = [kind for kind in KINDS if kind.name == request.param]
     return found[0] if found else pytest.skip(f"TransformerLens has no {request.param}")
 
 
-@pytest.fixture(scope="module", params=DEVICES)
-def device(request: pytest.FixtureRequest) -> torch.device:
-    """The second device."""
+@pytest.fixture(scope="module", params=PLACES)
+def places(request: pytest.FixtureRequest) -> Places:
+    """Where the blocks are."""
     return request.param
 
 
-def there_is(device: torch.device) -> AbstractContextManager[Any]:
-    """While open, there is the second device, if it is a fake one."""
-    return second_device() if device == SECOND else nullcontext()
-
-
 @pytest.fixture(scope="module")
-def models(kind: Any, device: torch.device) -> Iterator[tuple[Any, Any]]:
+def models(kind: Any, places: Places) -> Iterator[tuple[Any, Any]]:
     """The model on one device, and on two."""
     with pytest.MonkeyPatch.context() as patch:
-        with there_is(device):
-            spread = on_two_devices(kind, device, patch)
+        with places.open():
+            spread = on_two_devices(kind, places, patch)
         yield new_model(kind), spread
 
 
 @pytest.fixture(scope="module")
-def quantizers(models: Any, device: torch.device) -> dict[tuple[int, int], Any]:
+def quantizers(models: Any) -> dict[tuple[int, int], Any]:
     """Fitted for a moment on one device."""
     fitted = {}
-    for pair in PAIRS[device]:
+    for pair in (ACROSS, ON_UPPER):
         lens = models[0].add_clvq(*pair, n_codes=12, top_k=3)
         fit(lens)
         fitted[pair] = lens.quantizer
@@ -112,16 +133,16 @@ def fit(lens: Any) -> None:
     lens.fit(words(16, 12, seed=2), n_tokens=256, batch_tokens=128, progress=False, **options)
 
 
-def device_of(layer: int, device: torch.device) -> torch.device:
-    return FIRST if layer < N_ON_FIRST else device
-
-
 # ---- what is done with them ----------------------------------------------------------------------
 
 
-def cached(lens: Any, *args: Any) -> dict[str, Tensor]:
+def tokens_for(lens: Any) -> Tensor:
+    return TOKENS.to(lens.host.device)
+
+
+def cached(lens: Any) -> dict[str, Tensor]:
     names = [f"clvq.{lens.name}.{hook}" for hook in HOOKS] + [lens.source, lens.target]
-    logits, cache = lens.model.run_with_cache(*(args or (TOKENS,)), names_filter=names)
+    logits, cache = lens.model.run_with_cache(tokens_for(lens), names_filter=names)
     return {**{name: cache[name] for name in names}, "logits": logits}
 
 
@@ -149,7 +170,7 @@ def hooked(hook: str, change: Callable[[Tensor], Tensor]) -> Callable[[Any], Any
 
     def run(lens: Any) -> Tensor:
         hooks = [(f"clvq.{lens.name}.{hook}", change_by_hook)]
-        return lens.model.run_with_hooks(TOKENS, fwd_hooks=hooks)
+        return lens.model.run_with_hooks(tokens_for(lens), fwd_hooks=hooks)
 
     return run
 
@@ -160,7 +181,7 @@ def generated(lens: Any) -> list[Tensor]:
         for use_cache in (True, False):
             with block():
                 tokens = lens.model.generate(
-                    TOKENS[:2, :6],
+                    tokens_for(lens)[:2, :6],
                     max_new_tokens=4,
                     do_sample=False,
                     use_past_kv_cache=use_cache,
@@ -172,9 +193,10 @@ def generated(lens: Any) -> list[Tensor]:
 
 
 def resumed(lens: Any) -> list[Tensor]:
-    attended = torch.ones(TOKENS.shape, dtype=torch.bool)
-    target = lens.host.activations(TOKENS, attended, [lens.target])[lens.target]
-    changed = lens.host.logits_with(lens.target, target + 1, TOKENS, attended)
+    tokens = tokens_for(lens)
+    attended = torch.ones_like(tokens, dtype=torch.bool)
+    target = lens.host.activations(tokens, attended, [lens.target])[lens.target]
+    changed = lens.host.logits_with(lens.target, target + 1, tokens, attended)
     return [changed, lens.host.unembed(target[0])]
 
 
@@ -182,7 +204,7 @@ def gradients(lens: Any) -> Any:
     parameters = dict(lens.model.named_parameters())
     lens.model.zero_grad()
     with lens.splice():
-        difference(lens.model(TOKENS)).backward()
+        difference(lens.model(tokens_for(lens))).backward()
     return [p.grad for p in parameters.values() if p.grad is not None]
 
 
@@ -254,7 +276,7 @@ VERBS: dict[str, Callable[[Any], Any]] = {
 
 def _logits_under(lens: Any, change: Any) -> Tensor:
     with lens.edit(change):
-        return lens.model(TOKENS)
+        return lens.model(tokens_for(lens))
 
 
 def _used(lens: Any) -> list[int]:
@@ -266,7 +288,7 @@ def _used(lens: Any) -> list[int]:
 
 def assert_alike(found: Any, expected: Any, where: str, *, tolerance: float) -> None:
     """Fails with the name of what differs, wherever in a nest of results it is."""
-    if dataclasses.is_dataclass(expected):
+    if is_dataclass(expected):
         found, expected = vars(found), vars(expected)
     if isinstance(expected, pd.DataFrame):
         found, expected = dict(found), dict(expected)
@@ -289,19 +311,19 @@ def assert_alike(found: Any, expected: Any, where: str, *, tolerance: float) -> 
 
 
 @pytest.fixture(
-    params=[ACROSS, pytest.param(ON_SECOND, marks=pytest.mark.slow)], ids=["across", "on second"]
+    params=[ACROSS, pytest.param(ON_UPPER, marks=pytest.mark.slow)], ids=["across", "on upper"]
 )
-def pair(request: pytest.FixtureRequest, device: torch.device) -> tuple[int, int]:
+def pair(request: pytest.FixtureRequest, places: Places) -> tuple[int, int]:
     """Source and target."""
-    if request.param not in PAIRS[device]:
-        pytest.skip("random numbers differ")
+    if request.param == ON_UPPER and not places.fake:
+        pytest.skip("a GPU draws other random numbers")
     return request.param
 
 
 @pytest.fixture
-def lenses(models: Any, quantizers: Any, device: torch.device, pair: Any) -> Iterator[list[Any]]:
+def lenses(models: Any, quantizers: Any, places: Places, pair: Any) -> Iterator[list[Any]]:
     """The same quantizer on both models."""
-    with there_is(device):
+    with places.open():
         attached = [model.add_clvq(quantizer=copy.deepcopy(quantizers[pair])) for model in models]
     yield attached
     for lens in attached:
@@ -309,31 +331,31 @@ def lenses(models: Any, quantizers: Any, device: torch.device, pair: Any) -> Ite
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_two_devices_give_the_numbers_of_one(kind, lenses, device, verb):
+def test_two_devices_give_the_numbers_of_one(kind, lenses, places, verb):
     if verb in OF_CAUSAL_MODELS and not kind.causal:
         pytest.skip("not for encoders")
     expected = VERBS[verb](lenses[0])
-    with there_is(device):
+    with places.open():
         found = VERBS[verb](lenses[1])
-        assert_alike(found, expected, verb, tolerance=1e-6 if device == SECOND else 1e-3)
+        assert_alike(found, expected, verb, tolerance=1e-6 if places.fake else 1e-3)
 
 
-def test_fitting_on_two_devices_gives_the_quantizer_of_one(models, quantizers, device, pair):
+def test_fitting_on_two_devices_gives_the_quantizer_of_one(models, quantizers, places, pair):
     expected = quantizers[pair].state_dict()
-    with there_is(device):
+    with places.open():
         lens = models[1].add_clvq(*pair, n_codes=12, top_k=3)
         try:
             fit(lens)
         finally:
             lens.remove()
         found = moved(lens.quantizer.state_dict(), FIRST)
-    assert_alike(found, expected, "fit", tolerance=0.0 if device == SECOND else 1e-3)
+    assert_alike(found, expected, "fit", tolerance=0.0 if places.fake else 1e-3)
 
 
-def test_activations_and_reconstructions_stay_where_their_layers_are(lenses, device, pair):
+def test_activations_and_reconstructions_stay_where_their_layers_are(lenses, places, pair):
     lens = lenses[1]
-    source, target = (device_of(layer, device) for layer in pair)
-    with there_is(device):
+    source, target = map(places.of, pair)
+    with places.open():
         found = cached(lens)
         devices = {name.split(".")[-1]: value.device for name, value in found.items()}
         assert devices == {
@@ -342,7 +364,7 @@ def test_activations_and_reconstructions_stay_where_their_layers_are(lenses, dev
         }
         assert found[lens.source].device == lens.quantizer.device == source
         lens.remove()
-        assert torch.equal(found["logits"], lens.model(TOKENS))
+        assert torch.equal(found["logits"], lens.model(tokens_for(lens)))
 
 
 # ---- the fake itself -----------------------------------------------------------------------------
