@@ -102,7 +102,6 @@ def _attach(
             f"HookedTransformer.from_pretrained and bridge.enable_compatibility_mode() process "
             f"weights; from_pretrained_no_processing and a new bridge leave them."
         )
-    quantizer.to(host.device)
     lens = Lens(Attachment(host, quantizer, name, source, target))
     remember_lens(host.model, name, lens)
     return lens

@@ -5,6 +5,7 @@ words, which are called ``w5`` to ``w39``.
 """
 
 import atexit
+import copy
 import functools
 import shutil
 import tempfile
@@ -194,7 +195,7 @@ def _bridge(
         hf_model,
         architecture,
         hf_config=config,
-        tokenizer=tokenizer(style),
+        tokenizer=copy.deepcopy(tokenizer(style)),  # TransformerLens changes it
         model_name="tiny",
     )
     if compatible:

@@ -195,8 +195,12 @@ class Host:
         return self.model.blocks[min(max(index, 0), self.n_layers - 1)]
 
     def device_of(self, name: str) -> torch.device:
-        """Where the block of a hook point computes; blocks may be spread over devices."""
-        return next(self.block_of(name).parameters()).device
+        """Where the activations at a hook point are; blocks may be spread over devices."""
+        index, _ = self.depth(name)
+        if index > 0 and name == self.protocol.residual_before(index):
+            index -= 1 - self.protocol.moves_before_block
+        block = self.model.blocks[min(max(index, 0), self.n_layers - 1)]
+        return next(block.parameters()).device
 
     @property
     def first_block(self) -> torch.nn.Module:

@@ -287,13 +287,13 @@ class CrossLayerQuantizer(nn.Module):
         source_sum: Float[Tensor, " d_source"],
     ) -> None:
         """Keeps the result of the frozen pass: usage and means of encoder, target and source."""
-        counts = usage.to(encoded_sums.device).clamp_min(1).unsqueeze(1)
+        counts, n_tokens = usage.to(encoded_sums.device).clamp_min(1).unsqueeze(1), int(usage.sum())
         self.usage.copy_(usage)
         self.mean_encoded.copy_(encoded_sums / counts)
         self.mean_target.copy_(target_sums / counts)
-        self.source_mean.copy_(source_sum / usage.sum())
+        self.source_mean.copy_(source_sum / n_tokens)
         if isinstance(self.decoder, TableDecoder):
-            overall = (target_sums.sum(0) / int(usage.sum())).to(self.mean_target)
+            overall = (target_sums.sum(0) / n_tokens).to(self.mean_target)
             self.decoder.set_(torch.where(self.usage.unsqueeze(1) > 0, self.mean_target, overall))
 
     def _reset_parameters_(self, generator: torch.Generator) -> None:

@@ -65,7 +65,8 @@ class Origin:
             return True  # saved by a version that did not remember any
         if len(self.weights) != len(other.weights):
             return False
-        mine, theirs = torch.tensor(self.weights), torch.tensor(other.weights)
+        # Weights that were never filled may be anything, and are the same as themselves.
+        mine, theirs = (torch.tensor(o.weights).nan_to_num() for o in (self, other))
         precision = torch.finfo(_DTYPES.get(self.dtype, torch.float32)).eps
         tolerance = max(_TOLERANCE, 4 * precision) * float(mine.abs().max())
         return bool((mine - theirs).abs().max() <= tolerance)

@@ -14,7 +14,6 @@ from tests.hosts import KINDS, Kind, words
 pytestmark = pytest.mark.slow  # compiling takes seconds
 
 
-
 @pytest.fixture(scope="module")
 def kind() -> Kind:
     """A HookedTransformer, or a bridge where there is none: each takes a minute."""

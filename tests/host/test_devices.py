@@ -16,7 +16,7 @@ from torch import Tensor
 import clvq_lens as cl
 from tests.fake_devices import FIRST, SECOND, move_inputs, moved, second_device
 from tests.host.contract.checks import HOOKS, difference
-from tests.hosts import FIRST_WORD, KINDS, text_of, tokenizer, words
+from tests.hosts import FIRST_WORD, KINDS, text_of, words
 
 GPU = torch.device("cuda", 0)
 N_LOWER = 2  # blocks
@@ -61,8 +61,7 @@ PLACES = [  # the second also checks indices, which may be on the CPU whatever t
 
 
 def new_model(kind: Any) -> Any:
-    """A model that shares no tokenizer, which bridges of BERT change, and no weight of two ends."""
-    tokenizer.cache_clear()
+    """A model that shares no weight of its two ends."""
     model = kind.model()
     if kind.is_bridge:
         unembedding = model.unembed.original_component
@@ -338,6 +337,24 @@ def test_two_devices_give_the_numbers_of_one(kind, lenses, places, verb):
     with places.open():
         found = VERBS[verb](lenses[1])
         assert_alike(found, expected, verb, tolerance=1e-6 if places.fake else 1e-3)
+
+
+def test_a_stream_is_fitted_where_it_enters_the_upper_blocks(models, places):
+    """Some hosts move it before that hook point, and some after."""
+    point = f"blocks.{N_LOWER}.hook_resid_pre"
+    expected = fitted_codebook(models[0], point)
+    with places.open():
+        found = moved({"codebook": fitted_codebook(models[1], point)}, FIRST)["codebook"]
+    assert_alike(found, expected, "fit", tolerance=0.0 if places.fake else 1e-3)
+
+
+def fitted_codebook(model: Any, source: str) -> Tensor:
+    lens = model.add_clvq(source, 3, n_codes=12, top_k=3)
+    try:
+        fit(lens)
+    finally:
+        lens.remove()
+    return lens.quantizer.codebook.vectors
 
 
 def test_fitting_on_two_devices_gives_the_quantizer_of_one(models, quantizers, places, pair):

@@ -58,6 +58,12 @@ def test_weights_may_differ_by_rounding_only():
     assert ORIGIN.differences(replace(ORIGIN, weights=[0.5])) != []
 
 
+def test_weights_that_are_no_numbers_are_the_same_as_themselves():
+    unfilled = replace(ORIGIN, weights=[float("nan"), 1.0])
+    assert unfilled.differences(replace(unfilled)) == []
+    assert unfilled.differences(replace(unfilled, weights=[0.5, 1.0])) != []
+
+
 def test_an_origin_that_remembers_no_weights_does_not_compare_them():
     assert replace(ORIGIN, weights=[]).differences(ORIGIN) == []
 

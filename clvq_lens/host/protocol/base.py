@@ -71,6 +71,8 @@ class HostProtocol:
 
     order = PRE_NORM
     causal = True
+    # Whether activations come to the device of a block before its first hook point or after it.
+    moves_before_block = True
 
     def __init__(self, model: Any) -> None:
         self.model, self.cfg = model, model.cfg

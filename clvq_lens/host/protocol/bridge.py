@@ -27,6 +27,7 @@ _OF_ENCODERS = ("ForMaskedLM", "ForPreTraining", "ForNextSentencePrediction")
 class BridgeProtocol(HostProtocol):
     """`TransformerBridge`: TransformerLens' names on a Hugging Face model."""
 
+    moves_before_block = False
     _USUAL: ClassVar = {
         "hook_in": "hook_resid_pre",
         "hook_out": "hook_resid_post",
