@@ -7,7 +7,8 @@ PYTEST := python -m pytest --numprocesses auto --dist loadfile --no-loadscope-re
 # TransformerLens 4 has an environment of its own, and these tests, which know its hosts.
 TL4 := .venv-tl4
 TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loading.py \
-  tests/host/test_devices.py tests/hub tests/toy tests/quantizer tests/test_import.py
+  tests/host/test_devices.py tests/hub tests/toy tests/quantizer tests/test_import.py \
+  tests/test_readme.py tests/test_cli.py
 
 .PHONY: demo test test-fast test-tl4 test-upstream lint types bench clean
 

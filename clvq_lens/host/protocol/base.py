@@ -102,8 +102,12 @@ class HostProtocol:
 
     @property
     def bos(self) -> tuple[str, bool]:
-        """What to put before each text, and whether to take off what the tokenizer puts there."""
-        return "", False
+        """What to put before each text, and whether to take off what the tokenizer puts there.
+
+        As the model's own to_tokens does it.
+        """
+        wanted, added = self.cfg.default_prepend_bos, self.cfg.tokenizer_prepends_bos
+        return self.model.tokenizer.bos_token if wanted and not added else "", added and not wanted
 
     # ---- names of hook points ------------------------------------------------------------------
 
@@ -211,9 +215,9 @@ class HostProtocol:
 
     def _as_output(self, hidden: Tensor) -> Any:
         """What a block gives: the residual stream, or a tuple that begins with it."""
-        return (
-            hidden if self._output_length is None else (hidden, *[None] * (self._output_length - 1))
-        )
+        if self._output_length is None:
+            return hidden
+        return hidden, *[None] * (self._output_length - 1)
 
 
 class _Stopped(Exception):  # noqa: N818  # no error: all that was wanted has passed

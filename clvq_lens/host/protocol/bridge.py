@@ -84,11 +84,8 @@ class BridgeProtocol(HostProtocol):
 
     @property
     def bos(self) -> tuple[str, bool]:
-        """As the model's own to_tokens does it; the tokenizer of an encoder knows by itself."""
-        if not self.causal:
-            return "", False
-        wanted, added = self.cfg.default_prepend_bos, self.cfg.tokenizer_prepends_bos
-        return self.model.tokenizer.bos_token if wanted and not added else "", added and not wanted
+        """The tokenizer of an encoder knows by itself."""
+        return super().bos if self.causal else ("", False)
 
     def usual_name(self, name: str) -> str:
         """The name that `HookedTransformer` uses, for what is the same hook point here."""

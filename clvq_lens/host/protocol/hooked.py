@@ -23,12 +23,6 @@ class HookedProtocol(HostProtocol):
         """Whether a token sees earlier tokens only."""
         return self.cfg.attention_dir == "causal"
 
-    @property
-    def bos(self) -> tuple[str, bool]:
-        """As the model's own to_tokens does it."""
-        wanted, added = self.cfg.default_prepend_bos, self.cfg.tokenizer_prepends_bos
-        return self.model.tokenizer.bos_token if wanted and not added else "", added and not wanted
-
     def context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PassContext:
         """The mask and the cache entry that each block is given."""
         mask, entry = kwargs.get("attention_mask"), kwargs.get("past_kv_cache_entry")
@@ -65,6 +59,11 @@ class EncoderProtocol(HostProtocol):
         "hook_normalized_resid_post": "hook_resid_post",
         "hook_resid_post": "ln2.hook_in",
     }
+
+    @property
+    def bos(self) -> tuple[str, bool]:
+        """The tokenizer of an encoder knows by itself."""
+        return "", False
 
     def residual_after(self, layer: int) -> str:
         """What the next block reads: in a post-norm model that is normalized."""
