@@ -91,8 +91,8 @@ def test_ablating_a_true_concept_moves_the_logits_that_depend_on_it(toy, record_
     ratio = mine.sum() / theirs.mean(0).sum()
     low = np.quantile(ratios, 0.025)
     per_token = (mine.sum() / where.sum().item(), theirs.mean(0).sum() / where.sum().item())
-    record_property("kl", per_token)
-    record_property("ratio", (ratio, low, np.quantile(ratios, 0.975)))
+    record_property("kl", repr(per_token))
+    record_property("ratio", repr((ratio, low, np.quantile(ratios, 0.975))))
     assert ratio > 5
     assert low > 1
 
