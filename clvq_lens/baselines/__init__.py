@@ -1,0 +1,1 @@
+"""Other ways to give every token a code, matched to a quantizer."""

@@ -1,0 +1,1 @@
+"""Several quantizers and baselines side by side."""
