@@ -1,0 +1,38 @@
+"""Folds of texts: whole documents, or single texts as published."""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from clvq_lens.errors import DataError
+from clvq_lens.faithfulness.reading import LabelledTexts
+
+Protocol = Literal["honest", "paper"]
+Fold = tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]
+
+
+def make_folds(texts: LabelledTexts, protocol: Protocol, *, n_folds: int, seed: int) -> list[Fold]:
+    """Folds of whole documents; as published: of single texts.
+
+    Raises:
+        DataError: If a class has fewer than that.
+    """
+    counted = texts.labels if protocol == "paper" else _labels_of_documents(texts)
+    rarest = int(np.bincount(counted, minlength=len(texts.classes)).min())
+    if rarest < n_folds:
+        what = "texts" if protocol == "paper" else "documents"
+        raise DataError(
+            f"A class has {rarest} {what}, too few for {n_folds} folds. Pass more of them, or "
+            f"n_folds=... of at most {rarest}."
+        )
+    random = {"n_splits": n_folds, "shuffle": True, "random_state": seed}
+    if protocol == "paper":
+        return list(StratifiedKFold(**random).split(texts.labels, texts.labels))
+    return list(StratifiedGroupKFold(**random).split(texts.labels, texts.labels, texts.documents))
+
+
+def _labels_of_documents(texts: LabelledTexts) -> Int[np.ndarray, " m"]:
+    """The class of each document once for each class that it has."""
+    return np.unique(np.stack([texts.documents, texts.labels]), axis=1)[1]

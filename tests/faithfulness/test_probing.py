@@ -1,0 +1,103 @@
+"""The synthetic case of a shared mean direction, in which raw code vectors flip labels."""
+
+import numpy as np
+import pytest
+
+from clvq_lens.faithfulness.controls import Codes, removals
+from clvq_lens.faithfulness.folds import make_folds
+from clvq_lens.faithfulness.probing import honest_effects, published_effects
+from clvq_lens.faithfulness.reading import LabelledTexts, Reading
+from clvq_lens.faithfulness.result import Faithfulness, tabulate
+
+N_TEXTS, WIDTH = 240, 24
+
+
+class Synthetic:
+    """Sentence vectors that share a large mean and tell their class in two directions.
+
+    Tokens tell it in the first direction alone, and twice as strongly: so subtracting the code of
+    a salient token from a sentence vector, which is what projecting out a raw code vector comes to
+    where the mean is large, turns the first direction round. The second keeps what it says.
+    """
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(0)
+        labels = np.arange(N_TEXTS) % 2
+        sign = 2.0 * labels - 1
+        mean, first, second = 30 * np.eye(WIDTH)[0], np.eye(WIDTH)[1], np.eye(WIDTH)[2]
+        noise = 0.3 * random.standard_normal((N_TEXTS, WIDTH)) + 0.4 * second * (
+            random.standard_normal((N_TEXTS, 1))
+        )
+        self.vectors = mean + sign[:, None] * (2 * first + second) + noise
+        # Codes 0 and 1 tell a class, the others do not.
+        others = 0.5 * random.standard_normal((6, WIDTH)) * (np.arange(WIDTH) > 2)
+        spread = np.concatenate([[-4 * first, 4 * first], others])
+        self.codes = Codes(mean + spread, np.full(8, 100))
+        documents = np.arange(N_TEXTS) // 2
+        self.texts = LabelledTexts(("text",) * N_TEXTS, labels, ("bad", "good"), documents)
+        codes = tuple(np.array([label, 2 + row % 6]) for row, label in enumerate(labels))
+        positions = (np.arange(2),) * N_TEXTS
+        self.reading = Reading((), self.vectors, self.vectors, codes, positions)
+        self.removals = removals(labels, self.reading, labels, self.codes, n_draws=4, random=random)
+
+    def judged(self, protocol: str) -> Faithfulness:
+        folds = make_folds(self.texts, protocol, n_folds=5, seed=0)
+        if protocol == "paper":
+            effects = published_effects(self.vectors, self.texts, folds, self.removals, seed=0)
+        else:
+            effects = honest_effects(
+                self.vectors, self.texts, folds, self.removals, self.codes, seed=0
+            )
+        tables = tabulate(effects, self.texts.documents, n_replicates=300, seed=0)
+        shares = np.bincount(self.texts.labels) / N_TEXTS
+        return Faithfulness(
+            protocol=protocol,
+            n_texts=N_TEXTS,
+            n_documents=N_TEXTS // 2,
+            n_folds=5,
+            chance=shares.max(),
+            floor=shares.min(),
+            completeness_error=0.0,
+            conditions=tables[0],
+            contrasts=tables[1],
+            texts=tables[0],
+        )
+
+
+@pytest.fixture(scope="module")
+def synthetic() -> Synthetic:
+    return Synthetic()
+
+
+def accuracy(result: Faithfulness, ablation: str, condition: str, of: str = "accuracy") -> float:
+    frame = result.frame().set_index(["ablation", "condition"])
+    return frame.loc[(ablation, condition), of]
+
+
+def test_the_published_protocol_takes_a_flipped_label_for_a_removed_concept(synthetic):
+    result = synthetic.judged("paper")
+    assert accuracy(result, "", "unperturbed") > 0.99
+    assert accuracy(result, "raw", "concept") < 0.05  # far below what knowing nothing gives
+    assert accuracy(result, "raw", "random direction") > 0.9  # and its control sees little
+    assert result.flips_labels("probe", "raw")
+
+
+def test_the_honest_protocol_shows_the_flip_and_finds_no_removal(synthetic):
+    result = synthetic.judged("honest")
+    assert accuracy(result, "raw", "concept", "accuracy_high") < 0.42  # below chance again
+    assert accuracy(result, "raw", "concept", "retrained") > 0.99  # but nothing was lost
+    assert accuracy(result, "centred", "concept") > 0.95
+    assert accuracy(result, "centred", "concept", "retrained") > 0.95
+    assert result.flips_labels("probe", "raw")
+    assert not result.flips_labels("probe", "centred")
+    raw, centred = result.verdict().split("\n")
+    assert "labels are flipped" in raw
+    assert "labels are flipped" not in centred
+
+
+def test_a_code_of_the_other_class_removes_the_same_axis_once_the_mean_is_taken_off(synthetic):
+    result = synthetic.judged("honest")
+    centred = result.specific().query("ablation == 'centred'").set_index("control")
+    assert abs(centred.loc["code of another class", "drop"]) < 0.02
+    assert result.is_specific("probe", "centred")  # over all controls that name no class
+    assert "as much by a code of another class" in result.verdict().split("\n")[1]
