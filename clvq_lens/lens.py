@@ -8,6 +8,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from clvq_lens.baselines.choice import Baseline
+from clvq_lens.baselines.fit import attach_baseline
 from clvq_lens.concepts.encoding import Encoding, encode
 from clvq_lens.concepts.survey import concept_table
 from clvq_lens.concepts.table import ConceptTable
@@ -15,7 +17,7 @@ from clvq_lens.config import CLVQConfig, FitConfig, LongTexts
 from clvq_lens.evaluation.evaluate import evaluate
 from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.evaluation.report import Report
-from clvq_lens.host.attach import Attachment, forget_lens, lenses_of
+from clvq_lens.host.attach import Attachment, forget_lens, lenses_of, remember_lens
 from clvq_lens.hub.push import push
 from clvq_lens.interventions.directions import Place, projection
 from clvq_lens.interventions.edits import (
@@ -108,6 +110,36 @@ class Lens:
         history = fit(self.host, self.quantizer, self.source, self.target, data, config, progress)
         self.attachment.recognise_model()
         return history
+
+    def baseline(
+        self,
+        kind: Baseline,
+        data: Data,
+        config: FitConfig | None = None,
+        *,
+        progress: bool = True,
+        **options: Any,
+    ) -> "Lens":
+        """Another way to give tokens codes, as a lens "<name> <kind>" with as many on this model.
+
+        Args:
+            kind: Such as "k-means"; `clvq_lens.baselines` describes them all.
+            data: As for `fit`.
+            config: As for `fit`, of which n_tokens, long_texts and seed matter most.
+            progress: Whether to show progress bars.
+            **options: Options of `FitConfig` by name.
+
+        Raises:
+            ConfigError: If there is no such baseline.
+            NotFittedError: If this lens has not been fitted.
+            NameTakenError: If that baseline of it is on the model.
+            TooFewTokensError: If there are fewer distinct tokens than codes.
+        """
+        self.attachment.require_ready()
+        config = (config or FitConfig()).replace(**options)
+        lens = Lens(attach_baseline(self.attachment, kind, data, config, progress))
+        remember_lens(self.model, lens.name, lens)
+        return lens
 
     def encode(self, data: Data, *, long_texts: LongTexts = "error") -> Encoding:
         """The code of every token, with tokens and mask, for texts that fit in memory."""

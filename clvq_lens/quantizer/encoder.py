@@ -31,9 +31,15 @@ class AdaptiveResidualEncoder(nn.Module):
         nn.init.zeros_(self.linear.bias)
         self.norm.reset_parameters()
 
+    @torch.no_grad()
+    def be_identity_(self) -> None:
+        """No learned branch at all: z is x, to the last bit."""
+        self.reset_()
+        self.mix_logit.fill_(-torch.inf)
+
     @property
     def mix(self) -> Float[Tensor, ""]:
-        """m, the share of the learned branch: in (0, 0.5)."""
+        """m, the share of the learned branch: in (0, 0.5), or 0 in a baseline."""
         return 0.5 * torch.sigmoid(self.mix_logit)
 
     def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:

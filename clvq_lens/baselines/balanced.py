@@ -1,0 +1,87 @@
+"""k-means with clusters of equal size."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+from scipy.special import logsumexp
+from sklearn.cluster import KMeans
+
+_N_STARTS: Any = 1  # the type that scikit-learn declares is a string
+_SWEEPS = 8  # of assignment and means
+_ROUNDS = 30  # of prices in a sweep
+_BLUR = 0.1  # of the mean cost of the nearest code: how soft prices see assignments
+
+
+def balanced_k_means(
+    rows: Float[np.ndarray, "n d"], n_codes: int, *, seed: int
+) -> Int[np.ndarray, " n"]:
+    """Clusters whose sizes differ by at most one, each row in one that is near.
+
+    Starts from k-means; then means and balanced assignments take turns.
+
+    Args:
+        rows: To be clustered.
+        n_codes: Number of clusters.
+        seed: Of k-means.
+    """
+    mean = rows.mean(0)
+    rows = rows - mean
+    centroids = KMeans(n_codes, n_init=_N_STARTS, random_state=seed).fit(rows).cluster_centers_
+    prices, codes = np.zeros(n_codes), np.zeros(len(rows), dtype=np.int64)
+    for _ in range(_SWEEPS):
+        squares = (centroids**2).sum(1) - 2 * rows @ centroids.T
+        costs = squares + (rows**2).sum(1, keepdims=True)
+        prices = _prices(costs, prices)
+        previous, codes = codes, balanced_assignment(costs + prices)
+        if np.array_equal(previous, codes):
+            break
+        sums = np.zeros_like(centroids)
+        np.add.at(sums, codes, rows)
+        centroids = sums / np.bincount(codes, minlength=n_codes)[:, None]
+    return codes
+
+
+def balanced_assignment(costs: Float[np.ndarray, "n k"]) -> Int[np.ndarray, " n"]:
+    """A code for each row so that sizes differ by at most one, at little cost.
+
+    Every row goes to its cheapest code; a code that is too full keeps the rows for which another
+    one would cost most more, and the others are spread over what is free at least cost (a linear
+    sum assignment).
+    """
+    n, k = costs.shape
+    codes = costs.argmin(1)
+    two = np.partition(costs, min(1, k - 1), axis=1)
+    regret = two[:, min(1, k - 1)] - two[:, 0]
+    order = np.lexsort((-regret, codes))  # by code, those that would lose most first
+    rank = np.empty(n, dtype=np.int64)
+    starts = np.searchsorted(codes[order], np.arange(k))
+    rank[order] = np.arange(n) - starts[codes[order]]
+    capacity = _capacity(np.bincount(codes, minlength=k), n)
+    waiting = np.flatnonzero(rank >= capacity[codes])
+    free = capacity - np.bincount(codes, minlength=k).clip(max=capacity)
+    slots = np.repeat(np.arange(k), free)
+    chosen, slot = linear_sum_assignment(costs[np.ix_(waiting, slots)])
+    codes[waiting[chosen]] = slots[slot]
+    return codes
+
+
+def _capacity(wanted: Int[np.ndarray, " k"], n: int) -> Int[np.ndarray, " k"]:
+    """Sizes that differ by at most one and sum to n, the larger ones where more is wanted."""
+    capacity = np.full(len(wanted), n // len(wanted))
+    capacity[np.argsort(-wanted, kind="stable")[: n % len(wanted)]] += 1
+    return capacity
+
+
+def _prices(
+    costs: Float[np.ndarray, "n k"], prices: Float[np.ndarray, " k"]
+) -> Float[np.ndarray, " k"]:
+    """What each code has to cost so that all are asked for alike, about (Sinkhorn's iteration)."""
+    blur = _BLUR * max(float(costs.min(1).mean()), np.finfo(float).tiny)
+    scaled = -costs / blur
+    log_share, potential = np.log(costs.shape[0] / costs.shape[1]), -prices / blur
+    for _ in range(_ROUNDS):
+        of_rows = logsumexp(scaled + potential, axis=1, keepdims=True)
+        potential = log_share - logsumexp(scaled - of_rows, axis=0)
+    return -potential * blur
