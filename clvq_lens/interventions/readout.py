@@ -1,0 +1,313 @@
+"""What a model says about whole texts: logits of a few classes, from a head or from its answers."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from clvq_lens.errors import ConfigError, DataError, EmptyCorpusError, LayerOrderError, ShapeError
+from clvq_lens.host.host import Host
+from clvq_lens.training.tokens import TokenBatch
+
+Sentence = Literal["cls", "last", "mean"]
+Token = str | int
+
+
+def sentence_vectors(
+    values: Float[Tensor, "b pos d"], batch: TokenBatch, sentence: Sentence
+) -> Float[Tensor, "b d"]:
+    """One vector for each text, differentiable in the values.
+
+    Args:
+        values: Activations at every position.
+        batch: The texts.
+        sentence: "cls": at the special token that a text begins with; "last": at its last real
+            token; "mean": the mean over its real tokens.
+
+    Raises:
+        ConfigError: If there is no such way.
+        DataError: If "cls" is asked of a text that begins with a real token.
+        EmptyCorpusError: If another is asked of a text without a real token.
+    """
+    rows = torch.arange(len(values), device=values.device)
+    if sentence == "cls":
+        return values[rows, _first(batch).to(values.device)]
+    if sentence == "last":
+        return values[rows, last_real(batch).to(values.device)]
+    if sentence != "mean":
+        raise ConfigError(
+            f"There are no sentence vectors {sentence!r}. Choose 'cls', 'last' or 'mean'."
+        )
+    last_real(batch)  # refuses texts without one
+    mask = batch.mask.to(values.device).unsqueeze(-1)
+    return values.masked_fill(~mask, 0).sum(1) / mask.sum(1)
+
+
+def last_real(batch: TokenBatch) -> Int[Tensor, " b"]:
+    """Where the last real token of each text stands.
+
+    Raises:
+        EmptyCorpusError: If a text has none.
+    """
+    for row in (~batch.mask.any(1)).nonzero().flatten().tolist()[:1]:
+        raise EmptyCorpusError(
+            f"Text {batch.documents[row]} has no real token. Leave it out, or pass one with words."
+        )
+    columns = torch.arange(batch.mask.shape[1])
+    return (batch.mask * columns).argmax(1)
+
+
+def _first(batch: TokenBatch) -> Int[Tensor, " b"]:
+    first = batch.attended.int().argmax(1)
+    is_real = batch.mask[torch.arange(len(first)), first]
+    for row in is_real.nonzero().flatten().tolist()[:1]:
+        raise DataError(
+            f"Text {batch.documents[row]} begins with a real token, not with a special one such as "
+            f"[CLS]. Pass sentence='last' or 'mean', or tokens that begin with [CLS]."
+        )
+    return first
+
+
+@runtime_checkable
+class Readout(Protocol):
+    """What a model says about whole texts, as logits of classes."""
+
+    def until(self, host: Host) -> str | None:
+        """The hook point after which no more of the model is needed; None: its logits are.
+
+        Raises:
+            CLVQError: If it cannot be read from this model.
+        """
+        ...
+
+    def columns(self, batch: TokenBatch) -> Int[Tensor, " n"] | None:
+        """The positions whose logits suffice, for `Host.unembedding`; None: all."""
+        ...
+
+    def classes(
+        self,
+        outcome: Float[Tensor, "b n d_outcome"],
+        batch: TokenBatch,
+        *,
+        host: Host,
+        columns: Int[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, "b c"]:
+        """Logits of classes in float32, differentiable in the outcome.
+
+        Args:
+            outcome: Activations at ``until``, or logits.
+            batch: The texts.
+            host: The model.
+            columns: The positions of the outcome; None: all of the batch.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class _Head:
+    """A classifier on sentence vectors of a layer."""
+
+    classifier: Callable[[Tensor], Tensor]
+    at: int | str
+    sentence: Sentence
+    width: int | None
+
+    def until(self, host: Host) -> str:
+        name = host.resolve(self.at)
+        if self.sentence == "cls" and host.causal:
+            raise ConfigError(
+                "In a causal model the first token sees no other, so it says nothing about its "
+                "text. Pass sentence='last' or 'mean'."
+            )
+        if self.width is not None and self.width != host.width(name):
+            raise ShapeError(
+                f"The head reads vectors of width {self.width}, but {name!r} has width "
+                f"{host.width(name)}. Pass a weight of shape [n_classes, {host.width(name)}]."
+            )
+        return name
+
+    def columns(self, batch: TokenBatch) -> None:
+        return None
+
+    def classes(
+        self, outcome: Tensor, batch: TokenBatch, *, host: Host, columns: Tensor | None = None
+    ) -> Float[Tensor, "b c"]:
+        vectors = sentence_vectors(outcome, batch, self.sentence)
+        logits = self.classifier(vectors)
+        if logits.ndim != 2 or len(logits) != len(vectors) or logits.shape[1] < 2:
+            raise ShapeError(
+                f"The head returned shape {list(logits.shape)} for vectors of shape "
+                f"{list(vectors.shape)}; expected one logit for each of two or more classes, "
+                f"[{len(vectors)}, n_classes]."
+            )
+        return logits.float()
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Next-token logits after the last real token, a few tokens for each class."""
+
+    tokens: tuple[tuple[Token, ...], ...]
+
+    def until(self, host: Host) -> None:
+        if not host.causal:
+            raise ConfigError(
+                "Answers are next tokens, which an encoder does not predict. Pass a head on its "
+                "sentence vectors: head(weight, bias, at=layer)."
+            )
+
+    def columns(self, batch: TokenBatch) -> Int[Tensor, " n"]:
+        return last_real(batch).unique()
+
+    def classes(
+        self, outcome: Tensor, batch: TokenBatch, *, host: Host, columns: Tensor | None = None
+    ) -> Float[Tensor, "b c"]:
+        last = last_real(batch)
+        if columns is not None:
+            last = (columns.cpu() == last.unsqueeze(1)).int().argmax(1)
+        logits = outcome[torch.arange(len(last)), last.to(outcome.device)].float()
+        return torch.stack([logits[:, ids].logsumexp(1) for ids in self._ids(host)], dim=1)
+
+    def _ids(self, host: Host) -> list[list[int]]:
+        ids = [[host.vocabulary.id_of(token) for token in tokens] for tokens in self.tokens]
+        every = [token for of_class in ids for token in of_class]
+        for token in every:
+            if every.count(token) > 1:
+                raise ConfigError(
+                    f"Token {token} is an answer twice among {list(self.tokens)}. Name every "
+                    f"token once, so that the classes can differ."
+                )
+        return ids
+
+
+def head(
+    weight: Float[Tensor, "c d"] | nn.Module,
+    bias: Float[Tensor, " c"] | None = None,
+    *,
+    at: int | str,
+    sentence: Sentence = "cls",
+) -> Readout:
+    """A classifier on sentence vectors of a layer, as it is now: it is copied, without dropout.
+
+    Args:
+        weight: Of a linear classifier; or any module from vectors [b, d] to logits [b, c].
+        bias: Of a linear classifier; None: zero.
+        at: The layer (the residual stream after that block), or a hook point.
+        sentence: How a text becomes one vector, as for `sentence_vectors`.
+
+    Raises:
+        ConfigError: If a module comes with a bias, or there is no such way.
+        ShapeError: If weight and bias do not fit each other.
+
+    Example:
+        >>> head(torch.randn(2, 384), torch.zeros(2), at=11)  # doctest: +SKIP
+    """
+    if sentence not in ("cls", "last", "mean"):
+        raise ConfigError(
+            f"There are no sentence vectors {sentence!r}. Choose 'cls', 'last' or 'mean'."
+        )
+    if isinstance(weight, nn.Module):
+        if bias is not None:
+            raise ConfigError("A module has its own bias. Pass bias=None with it.")
+        return _Head(_frozen(weight), at, sentence, None)
+    if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+        raise ShapeError(
+            f"The head has a weight of shape {list(weight.shape)} and a bias of shape "
+            f"{None if bias is None else list(bias.shape)}; expected [n_classes, width] and "
+            f"[n_classes]."
+        )
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    linear.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
+    return _Head(_frozen(linear), at, sentence, weight.shape[1])
+
+
+def _frozen(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A copy that nobody trains, called with vectors of its own type and device."""
+    module = copy.deepcopy(module).eval().requires_grad_(False)
+    like = next(module.parameters(), None)
+    if like is None:
+        return lambda vectors: module(vectors.float())
+    return lambda vectors: module(vectors.to(like))
+
+
+def answers(tokens: Sequence[Token | Sequence[Token]]) -> Readout:
+    """What a causal model goes on to say after the last real token of a text, a class for each.
+
+    The logit of a class is that of its token; of several tokens, log sum exp of theirs, so that
+    probabilities of classes are those of their tokens, made to add up to one.
+
+    Args:
+        tokens: A token for each class, or several, as strings (with the space that belongs to a
+            token) or ids.
+
+    Raises:
+        ConfigError: If there are fewer than two classes, or one has no token.
+
+    Example:
+        >>> answers([[" bad", " awful"], [" good", " great"]])  # doctest: +SKIP
+    """
+    classes = tuple((each,) if isinstance(each, str | int) else tuple(each) for each in tokens)
+    if len(classes) < 2 or not all(classes):
+        raise ConfigError(
+            f"The answers are {list(classes)}; expected two or more classes with at least one "
+            f"token each, such as [' bad', ' good']."
+        )
+    return _Answers(classes)
+
+
+def class_logits(
+    host: Host,
+    readout: Readout,
+    source_point: str,
+    values: Float[Tensor, "b pos d"],
+    batch: TokenBatch,
+) -> Float[Tensor, "b c"]:
+    """What a readout says with the activations at a hook point replaced, differentiable in them.
+
+    From the residual stream on, only the layers above are computed.
+
+    Args:
+        host: The model.
+        readout: A `head` or `answers`.
+        source_point: Resolved name of the hook point.
+        values: What passes there instead.
+        batch: The texts.
+
+    Raises:
+        LayerOrderError: If the readout reads below that point.
+    """
+    until, columns = readout.until(host), readout.columns(batch)
+    tokens, attended = batch.tokens, batch.attended
+    if until is None:
+        with host.unembedding(columns):
+            outcome = host.logits_with(source_point, values, tokens, attended)
+        return readout.classes(outcome, batch, host=host, columns=columns)
+    if host.depth(source_point) > host.depth(until):
+        raise LayerOrderError(
+            f"The readout reads {until!r}, which comes before {source_point!r}, so nothing that "
+            f"happens there can reach it. Choose a lower layer, or a readout above it."
+        )
+    outcome = host.activations_with(source_point, values, tokens, attended, until=until)
+    return readout.classes(outcome, batch, host=host)
+
+
+@torch.no_grad()
+def read_classes(host: Host, readout: Readout, batch: TokenBatch) -> Float[Tensor, "b c"]:
+    """What a readout says of the model as it runs, with whatever edits are open.
+
+    Args:
+        host: The model.
+        readout: A `head` or `answers`.
+        batch: The texts.
+    """
+    until, columns = readout.until(host), readout.columns(batch)
+    tokens, attended = batch.tokens.to(host.device), batch.attended.to(host.device)
+    if until is None:
+        with host.unembedding(columns):
+            outcome = host.run(tokens, attended)
+        return readout.classes(outcome, batch, host=host, columns=columns)
+    return readout.classes(host.activations(tokens, attended, [until])[until], batch, host=host)
