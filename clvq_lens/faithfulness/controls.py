@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clvq_lens.errors import DataError
-from clvq_lens.faithfulness.reading import Reading
+from clvq_lens.faithfulness.reading import TextCodes
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 
 CONCEPT = "concept"
@@ -58,7 +58,7 @@ class Codes:
 
 def removals(
     salient: Int[np.ndarray, " n"],
-    reading: Reading,
+    of_texts: TextCodes,
     labels: Int[np.ndarray, " n"],
     codes: Codes,
     *,
@@ -73,7 +73,7 @@ def removals(
 
     Args:
         salient: The code of each text's most salient token.
-        reading: The codes of all its tokens.
+        of_texts: The codes of all their tokens.
         labels: The class of each text.
         codes: The codebook.
         n_draws: Of each control.
@@ -91,7 +91,7 @@ def removals(
         "random code": [used] * len(salient),
         "share-matched code": _near_in_share(salient, used, codes.usage),
         OF_ANOTHER_CLASS: [salient[labels != label] for label in labels],
-        OF_THE_TEXT: list(reading.codes),
+        OF_THE_TEXT: list(of_texts.codes),
     }
     found = [Removal(CONCEPT, salient[:, None], codes.vectors[salient[:, None]])]
     for condition, pool in pools.items():

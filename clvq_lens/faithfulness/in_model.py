@@ -1,59 +1,30 @@
 """The same removals in the running model, and its own class probabilities after them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from clvq_lens.faithfulness.case import Case
 from clvq_lens.faithfulness.controls import CONCEPT, OF_THE_TEXT, Codes, Removal
 from clvq_lens.faithfulness.effects import Effect, effect
-from clvq_lens.faithfulness.reading import Cut, LabelledTexts
+from clvq_lens.faithfulness.groups import batches_of
 from clvq_lens.host.attach import Attachment
-from clvq_lens.host.host import Host
 from clvq_lens.interventions.readout import Readout, Sentence, class_logits, last_real
 from clvq_lens.interventions.runs import Counterfactuals
 from clvq_lens.quantizer.draft import Draft
-from clvq_lens.training.documents import open_documents
-from clvq_lens.training.tokens import TokenBatch, token_batches
-
-
-@dataclass(frozen=True)
-class Group:
-    """Texts that are read in the same way.
-
-    Attributes:
-        rows: Which texts.
-        readout: What the model says about them.
-    """
-
-    rows: Int[np.ndarray, " g"]
-    readout: Readout
-
-
-def batches_of(
-    host: Host, group: Group, texts: Sequence[str], long_texts: Cut
-) -> Iterator[tuple[Int[np.ndarray, " b"], TokenBatch]]:
-    """The texts of a group as batches, with the number of each text."""
-    documents = open_documents([texts[row] for row in group.rows])
-    for batch in token_batches(host, documents, long_texts=long_texts):
-        yield group.rows[list(batch.documents)], batch
+from clvq_lens.training.tokens import TokenBatch
 
 
 def in_model(
+    case: Case,
     attachment: Attachment,
-    texts: LabelledTexts,
-    groups: Sequence[Group],
     found: Sequence[Removal],
-    origin: Float[np.ndarray, " d"],
-    unperturbed: Float[np.ndarray, "n c"],
     *,
-    sentence: Sentence,
     n_draws: int,
-    long_texts: Cut,
     progress: bool,
 ) -> list[Effect]:
     """Effects of removals on what the model says.
@@ -63,25 +34,20 @@ def in_model(
     wherever it stands in the text; only codes that stand there can be its controls.
 
     Args:
+        case: The texts, and who reads them.
         attachment: Of a fitted quantizer.
-        texts: The texts.
-        groups: Which readout reads which of them.
         found: The concept and its controls.
-        origin: Mean sentence vector, which stays in the centred ablation.
-        unperturbed: What the model says as it is.
-        sentence: How a text becomes one vector.
         n_draws: Of each control, at most as many as were drawn.
-        long_texts: What to do with a text beyond the context.
         progress: Whether to show a progress bar.
     """
+    texts, unperturbed = case.texts, case.salient.probabilities
     shape = (len(texts), n_draws, unperturbed.shape[1])
     said: dict[tuple[str, str], np.ndarray] = {}
     with tqdm(total=len(texts), desc="ablate", unit="text", disable=not progress) as bar:
-        for group in groups:
-            for rows, batch in batches_of(attachment.host, group, texts.texts, long_texts):
-                run = _Batch(attachment, group.readout, rows, batch)
-                positions = sentence_positions(batch, sentence)
-                for name, draw, classes in run.said(found, origin, positions, n_draws):
+        for group in case.groups:
+            for rows, batch in batches_of(case.host, group, texts.texts, case.long_texts):
+                run = _Batch(case, attachment, group.readout, rows, batch)
+                for name, draw, classes in run.said(found, n_draws):
                     said.setdefault(name, np.full(shape, np.nan))[rows, draw] = classes
                 bar.update(len(rows))
     return [
@@ -96,14 +62,21 @@ class _Batch:
     """One batch of texts, run again and again with something missing."""
 
     def __init__(
-        self, attachment: Attachment, readout: Readout, rows: np.ndarray, batch: TokenBatch
+        self,
+        case: Case,
+        attachment: Attachment,
+        readout: Readout,
+        rows: np.ndarray,
+        batch: TokenBatch,
     ) -> None:
         self.attachment, self.readout, self.rows, self.batch = attachment, readout, rows, batch
         self.host, self.quantizer = attachment.host, attachment.quantizer
         self.codes = Codes.of(self.quantizer)
+        self.mean = case.vectors.source.mean(0)
+        self.positions = sentence_positions(batch, case.sentence)
 
     def said(
-        self, found: Sequence[Removal], origin: np.ndarray, positions: Tensor, n_draws: int
+        self, found: Sequence[Removal], n_draws: int
     ) -> Iterator[tuple[tuple[str, str], int, np.ndarray]]:
         """Probabilities of classes in each condition and draw."""
         source = self.attachment.source
@@ -113,9 +86,9 @@ class _Batch:
         for removal in found:
             for name, from_mean in (("raw", False), ("centred", True)):
                 directions = self.codes.centered(removal) if from_mean else removal.directions
-                start = origin if from_mean else np.zeros_like(origin)
+                origin = self.mean if from_mean else np.zeros_like(self.mean)
                 for draw in range(min(n_draws, directions.shape[1])):
-                    left = _projected(stream, positions, directions[self.rows, draw], start)
+                    left = _projected(stream, self.positions, directions[self.rows, draw], origin)
                     yield (name, removal.condition), draw, self._classes(left)
         yield from self._without_codes(found, n_draws)
 

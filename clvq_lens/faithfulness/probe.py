@@ -70,7 +70,7 @@ def fit_linear_probe(
     *,
     n_classes: int,
     penalty: float | None = None,
-    seed: int,
+    seed: int = 0,
 ) -> LinearProbe:
     """A logistic probe whose penalty is chosen inside these texts alone (nested cross-validation).
 

@@ -4,37 +4,27 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from clvq_lens.faithfulness.controls import CONCEPT, RANDOM_DIRECTION, Codes, Removal, project_out
 from clvq_lens.faithfulness.effects import UNPERTURBED, Effect, effect
 from clvq_lens.faithfulness.folds import Fold
-from clvq_lens.faithfulness.probe import LinearProbe, Probe, fit_linear_probe, fit_published_probe
+from clvq_lens.faithfulness.probe import (
+    LinearProbe,
+    MLPProbe,
+    Probe,
+    fit_linear_probe,
+    fit_published_probe,
+)
 from clvq_lens.faithfulness.reading import LabelledTexts
 
 
-def published_effects(
-    vectors: Float[np.ndarray, "n d"],
-    texts: LabelledTexts,
-    folds: Sequence[Fold],
-    found: Sequence[Removal],
-    *,
-    seed: int,
-) -> list[Effect]:
-    """Raw code vectors out of sentence vectors, as in the paper's code.
-
-    An MLP is stopped early by the very fold that is reported, and the only control is a random
-    direction.
-
-    Args:
-        vectors: Sentence vectors.
-        texts: Their classes.
-        folds: Of single texts.
-        found: The concept and its controls.
-        seed: Of the probes.
-    """
+def published_probes(
+    vectors: Float[np.ndarray, "n d"], texts: LabelledTexts, folds: Sequence[Fold], *, seed: int
+) -> list[MLPProbe]:
+    """An MLP for each fold, stopped early by the very fold that is reported."""
     generator = torch.Generator().manual_seed(seed)
-    probes = [
+    return [
         fit_published_probe(
             vectors[train],
             texts.labels[train],
@@ -44,6 +34,40 @@ def published_effects(
         )
         for train, test in folds
     ]
+
+
+def linear_probes(
+    vectors: Float[np.ndarray, "n d"], texts: LabelledTexts, folds: Sequence[Fold], *, seed: int
+) -> list[LinearProbe]:
+    """A logistic probe for each fold; nothing of a reported fold is seen before."""
+    return [
+        fit_linear_probe(
+            vectors[train],
+            texts.labels[train],
+            texts.documents[train],
+            n_classes=len(texts.classes),
+            seed=seed,
+        )
+        for train, _ in folds
+    ]
+
+
+def published_effects(
+    vectors: Float[np.ndarray, "n d"],
+    texts: LabelledTexts,
+    folds: Sequence[Fold],
+    probes: Sequence[Probe],
+    found: Sequence[Removal],
+) -> list[Effect]:
+    """Raw code vectors out of sentence vectors, beside one random direction, as in the paper.
+
+    Args:
+        vectors: Sentence vectors.
+        texts: Their classes.
+        folds: Of single texts.
+        probes: Of the folds.
+        found: The concept and its controls.
+    """
     clean = in_probes(vectors, folds, probes)
     effects = [effect(("probe", "", UNPERTURBED), clean[:, None], clean, texts.labels)]
     for removal in found:
@@ -58,25 +82,20 @@ def honest_effects(
     vectors: Float[np.ndarray, "n d"],
     texts: LabelledTexts,
     folds: Sequence[Fold],
+    probes: Sequence[LinearProbe],
     found: Sequence[Removal],
     codes: Codes,
-    *,
-    seed: int,
 ) -> list[Effect]:
     """Raw and centred vectors of the concept and of all controls, out of sentence vectors.
-
-    Logistic probes, whose penalty is chosen inside the training texts; nothing of a reported fold
-    is seen before.
 
     Args:
         vectors: Sentence vectors.
         texts: Their classes and documents.
         folds: Of whole documents.
+        probes: Of the folds.
         found: The concept and its controls.
         codes: The codebook.
-        seed: Of inner folds.
     """
-    probes = [linear_probe(vectors, texts, train, seed=seed) for train, _ in folds]
     clean = in_probes(vectors, folds, probes)
     right = (clean.argmax(1) == texts.labels).astype(float)
     effects = [effect(("probe", "", UNPERTURBED), clean[:, None], clean, texts.labels, right)]
@@ -85,28 +104,11 @@ def honest_effects(
             directions = codes.centered(removal) if from_mean else removal.directions
             left = removed_from_vectors(vectors, directions, folds, probes, from_mean=from_mean)
             again = retrained_without(
-                vectors, directions[:, 0], texts, folds, probes, from_mean=from_mean, seed=seed
+                vectors, directions[:, 0], texts, folds, probes, from_mean=from_mean
             )
             named = ("probe", name, removal.condition)
             effects.append(effect(named, left, clean, texts.labels, again))
     return effects
-
-
-def linear_probe(
-    vectors: Float[np.ndarray, "n d"],
-    texts: LabelledTexts,
-    train: Int[np.ndarray, " train"],
-    *,
-    seed: int,
-) -> LinearProbe:
-    """The probe of some of the texts."""
-    return fit_linear_probe(
-        vectors[train],
-        texts.labels[train],
-        texts.documents[train],
-        n_classes=len(texts.classes),
-        seed=seed,
-    )
 
 
 def in_probes(
@@ -150,7 +152,6 @@ def retrained_without(
     probes: Sequence[LinearProbe],
     *,
     from_mean: bool,
-    seed: int,
 ) -> Float[np.ndarray, " n"]:
     """Whether probes fitted on vectors without the directions predict the label of other such.
 
@@ -168,7 +169,6 @@ def retrained_without(
             texts.documents[train],
             n_classes=n_classes,
             penalty=probe.penalty,
-            seed=seed,
         )
         right[test] = again.probabilities(left[test]).argmax(-1) == texts.labels[test]
     return right

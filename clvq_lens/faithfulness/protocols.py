@@ -1,54 +1,21 @@
 """Faithfulness as published, and as a sceptic would accept it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float, Int
 
-from clvq_lens.config import closest
-from clvq_lens.errors import ConfigError, DataError
-from clvq_lens.faithfulness.controls import Codes, Removal, removals
+from clvq_lens.errors import ConfigError
+from clvq_lens.faithfulness.case import Case, prepare
+from clvq_lens.faithfulness.controls import Codes, removals
 from clvq_lens.faithfulness.effects import UNPERTURBED, Effect, effect
-from clvq_lens.faithfulness.folds import Fold, Protocol, make_folds
-from clvq_lens.faithfulness.in_model import Group, batches_of, in_model
-from clvq_lens.faithfulness.probing import honest_effects, linear_probe, published_effects
-from clvq_lens.faithfulness.reading import Cut, LabelledTexts, Reading, read_texts
+from clvq_lens.faithfulness.in_model import in_model
+from clvq_lens.faithfulness.probe import LinearProbe
+from clvq_lens.faithfulness.probing import honest_effects, published_effects
+from clvq_lens.faithfulness.reading import read_codes
 from clvq_lens.faithfulness.result import Faithfulness, tabulate
 from clvq_lens.host.attach import Attachment
-from clvq_lens.interventions.readout import Readout, Sentence, head, read_classes
-from clvq_lens.interventions.salience import salience
-
-_N_FOLDS = {"honest": 5, "paper": 20}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Options:
-    """What both protocols need to know; see `faithfulness`."""
-
-    sentence: Sentence
-    n_folds: int
-    n_draws: int
-    n_model_draws: int
-    n_steps: int
-    n_replicates: int
-    long_texts: Cut
-    seed: int
-    progress: bool
-
-
-@dataclass(frozen=True)
-class _Salient:
-    """The most salient token of each text, and what the model says of the text."""
-
-    positions: Int[np.ndarray, " n"]
-    codes: Int[np.ndarray, " n"]
-    tokens: tuple[str, ...]
-    probabilities: Float[np.ndarray, "n c"]
-    completeness_error: float
 
 
 def faithfulness(
@@ -56,189 +23,112 @@ def faithfulness(
     texts: Sequence[str],
     labels: Sequence[Any],
     *,
-    protocol: Protocol = "honest",
-    documents: Sequence[Any] | None = None,
-    readout: Readout | None = None,
-    sentence: Sentence | None = None,
-    n_folds: int | None = None,
     n_draws: int = 10,
     n_model_draws: int = 3,
-    n_steps: int = 16,
     n_replicates: int = 1_000,
-    long_texts: Cut = "error",
     seed: int = 0,
     progress: bool = True,
+    **options: Any,
 ) -> Faithfulness:
     """Whether predictions about texts depend on their concepts; see `clvq_lens.Lens.faithfulness`.
 
-    Raises:
-        ConfigError: If there is no such protocol, or fewer than two folds or one draw.
-        DataError: If texts, labels and documents do not fit together, or a class has too few.
+    Args:
+        attachment: Of a fitted quantizer.
+        texts: The texts.
+        labels: Their classes.
+        n_draws: Of each control.
+        n_model_draws: Of each control in the model.
+        n_replicates: Of the bootstrap over documents.
+        seed: Of folds, controls and bootstrap.
+        progress: Whether to show progress bars.
+        **options: Of `clvq_lens.faithfulness.case.prepare`.
     """
-    if protocol not in get_args(Protocol):
-        hint = closest(str(protocol), list(get_args(Protocol)))
-        raise ConfigError(f"There is no protocol {protocol!r}. {hint}Pass 'honest' or 'paper'.")
-    options = _Options(
-        sentence=sentence or ("last" if attachment.host.causal else "cls"),
-        n_folds=n_folds or _N_FOLDS[protocol],
+    host, source = attachment.host, attachment.source
+    case = prepare(host, source, texts, labels, seed=seed, progress=progress, **options)
+    return judge(
+        case,
+        attachment,
         n_draws=n_draws,
-        n_model_draws=min(n_model_draws, n_draws),
-        n_steps=n_steps,
+        n_model_draws=n_model_draws,
         n_replicates=n_replicates,
-        long_texts=long_texts,
         seed=seed,
         progress=progress,
     )
-    if options.n_folds < 2 or options.n_model_draws < 1:
+
+
+def judge(
+    case: Case,
+    attachment: Attachment,
+    *,
+    n_draws: int = 10,
+    n_model_draws: int = 3,
+    n_replicates: int = 1_000,
+    seed: int = 0,
+    progress: bool = True,
+) -> Faithfulness:
+    """Removes the concepts of a case, as the codes of one quantizer name them.
+
+    Raises:
+        ConfigError: If the case is of another hook point, or there is no draw of a control.
+        DataError: If fewer than two codes are in use.
+    """
+    if case.source != attachment.source:
         raise ConfigError(
-            f"n_folds is {n_folds}, n_draws {n_draws} and n_model_draws {n_model_draws}; pass two "
-            f"folds or more, and at least one draw of each control."
+            f"The case was prepared at {case.source!r}, but {attachment.name!r} reads "
+            f"{attachment.source!r}. Prepare one for that hook point."
         )
-    labelled = LabelledTexts.of(texts, labels, documents)
-    reading = read_texts(
-        attachment, texts, sentence=options.sentence, long_texts=options.long_texts
-    )
-    folds = make_folds(labelled, protocol, n_folds=options.n_folds, seed=seed)
-    groups = _groups(attachment, labelled, reading, folds, readout, options)
-    salient = _salient(attachment, labelled, reading, groups, options)
+    if min(n_draws, n_model_draws) < 1:
+        raise ConfigError(
+            f"n_draws is {n_draws} and n_model_draws {n_model_draws}. Pass at least one draw."
+        )
     codes = Codes.of(attachment.quantizer)
+    of_texts = read_codes(attachment, case.texts.texts, long_texts=case.long_texts)
+    salient = of_texts.at(case.salient.positions)
     random = np.random.default_rng(seed)
-    found = removals(salient.codes, reading, labelled.labels, codes, n_draws=n_draws, random=random)
-    if protocol == "paper":
-        effects = published_effects(reading.source, labelled, folds, found, seed=seed)
+    found = removals(salient, of_texts, case.texts.labels, codes, n_draws=n_draws, random=random)
+    vectors, texts, folds = case.vectors.source, case.texts, case.folds
+    if case.protocol == "paper":
+        effects = published_effects(vectors, texts, folds, case.probes, found)
     else:
+        linear = [probe for probe in case.probes if isinstance(probe, LinearProbe)]
         effects = [
-            *honest_effects(reading.source, labelled, folds, found, codes, seed=seed),
-            *_in_the_model(attachment, labelled, reading, groups, found, salient, options),
+            *honest_effects(vectors, texts, folds, linear, found, codes),
+            _said(case),
+            *in_model(case, attachment, found, n_draws=n_model_draws, progress=progress),
         ]
-    return _result(protocol, labelled, salient, effects, options)
+    return _result(case, salient, effects, n_replicates, seed)
 
 
-def _groups(
-    attachment: Attachment,
-    texts: LabelledTexts,
-    reading: Reading,
-    folds: Sequence[Fold],
-    readout: Readout | None,
-    options: _Options,
-) -> list[Group]:
-    """Who reads which texts: the given readout all, or each fold's probe of the last layer."""
-    if readout is not None:
-        return [Group(np.arange(len(texts)), readout)]
-    last = attachment.host.resolve(attachment.host.n_layers - 1)
-    groups = []
-    for train, test in folds:
-        probe = linear_probe(reading.last, texts, train, seed=options.seed)
-        weight, bias = (torch.as_tensor(part).float() for part in (probe.weight, probe.bias))
-        groups.append(Group(test, head(weight, bias, at=last, sentence=options.sentence)))
-    return groups
-
-
-def _salient(
-    attachment: Attachment,
-    texts: LabelledTexts,
-    reading: Reading,
-    groups: Sequence[Group],
-    options: _Options,
-) -> _Salient:
-    """Integrated gradients of the predicted class, and the code where they are largest."""
-    n = len(texts)
-    positions, tokens = np.empty(n, dtype=int), [""] * n
-    probabilities, errors = np.empty((n, len(texts.classes))), np.empty(n)
-    for group in groups:
-        scores = salience(
-            attachment.host.model,
-            [texts.texts[row] for row in group.rows],
-            attachment.source,
-            group.readout,
-            n_steps=options.n_steps,
-            long_texts=options.long_texts,
-            progress=options.progress,
-        )
-        top = scores.top()
-        positions[group.rows[top["text"]]] = top["position"]
-        errors[group.rows] = scores.completeness_errors
-        for row, token in zip(top["text"], top["token"], strict=True):
-            tokens[group.rows[row]] = token
-        for rows, batch in batches_of(attachment.host, group, texts.texts, options.long_texts):
-            logits = read_classes(attachment.host, group.readout, batch)
-            _check_n_classes(logits.shape[1], texts)
-            probabilities[rows] = logits.double().softmax(-1).cpu().numpy()
-    codes = [
-        of_text[np.flatnonzero(where == position)[0]]
-        for of_text, where, position in zip(
-            reading.codes, reading.positions, positions, strict=True
-        )
-    ]
-    error = float(np.median(errors))
-    return _Salient(positions, np.array(codes), tuple(tokens), probabilities, error)
-
-
-def _check_n_classes(n: int, texts: LabelledTexts) -> None:
-    if n != len(texts.classes):
-        raise DataError(
-            f"The readout knows {n} classes, but the labels are {list(texts.classes)}. Give it a "
-            f"logit for each of them, in sorted order."
-        )
+def _said(case: Case) -> Effect:
+    """What the model says with nothing removed."""
+    said = case.salient.probabilities
+    return effect(("model", "", UNPERTURBED), said[:, None], said, case.texts.labels)
 
 
 def _result(
-    protocol: Protocol,
-    texts: LabelledTexts,
-    salient: _Salient,
-    effects: Sequence[Effect],
-    options: _Options,
+    case: Case, salient: np.ndarray, effects: Sequence[Effect], n_replicates: int, seed: int
 ) -> Faithfulness:
-    conditions, contrasts = tabulate(
-        effects, texts.documents, n_replicates=options.n_replicates, seed=options.seed
-    )
-    shares = np.bincount(texts.labels) / len(texts)
+    texts = case.texts
+    tables = tabulate(effects, texts.documents, n_replicates=n_replicates, seed=seed)
+    names = np.array(texts.classes, dtype=object)
     return Faithfulness(
-        protocol=protocol,
+        protocol=case.protocol,
         n_texts=len(texts),
         n_documents=len(np.unique(texts.documents)),
-        n_folds=options.n_folds,
-        chance=float(shares.max()),
-        floor=float(shares.min()),
-        completeness_error=salient.completeness_error,
-        conditions=conditions,
-        contrasts=contrasts,
+        n_folds=len(case.folds),
+        chance=float(texts.shares.max()),
+        floor=float(texts.shares.min()),
+        completeness_error=case.salient.completeness_error,
+        conditions=tables[0],
+        contrasts=tables[1],
         texts=pd.DataFrame(
             {
                 "document": texts.documents,
-                "label": np.array(texts.classes, dtype=object)[texts.labels],
-                "predicted": np.array(texts.classes, dtype=object)[salient.probabilities.argmax(1)],
-                "position": salient.positions,
-                "token": salient.tokens,
-                "code": salient.codes,
+                "label": names[texts.labels],
+                "predicted": names[case.salient.probabilities.argmax(1)],
+                "position": case.salient.positions,
+                "token": case.salient.tokens,
+                "code": salient,
             }
         ),
     )
-
-
-def _in_the_model(
-    attachment: Attachment,
-    texts: LabelledTexts,
-    reading: Reading,
-    groups: Sequence[Group],
-    found: Sequence[Removal],
-    salient: _Salient,
-    options: _Options,
-) -> list[Effect]:
-    """The same in the running model, and codes taken out of it."""
-    said = salient.probabilities
-    return [
-        effect(("model", "", UNPERTURBED), said[:, None], said, texts.labels),
-        *in_model(
-            attachment,
-            texts,
-            groups,
-            found,
-            reading.source.mean(0),
-            said,
-            sentence=options.sentence,
-            n_draws=options.n_model_draws,
-            long_texts=options.long_texts,
-            progress=options.progress,
-        ),
-    ]

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from clvq_lens.concepts.encoding import batch_codes
 from clvq_lens.errors import DataError
 from clvq_lens.host.attach import Attachment
+from clvq_lens.host.host import Host
 from clvq_lens.interventions.readout import Sentence, sentence_vectors
 from clvq_lens.training.activations import check_finite
 from clvq_lens.training.documents import open_documents
-from clvq_lens.training.tokens import TokenBatch, token_batches
+from clvq_lens.training.tokens import token_batches
 
 Cut = Literal["error", "truncate"]
 
@@ -61,62 +63,80 @@ class LabelledTexts:
         return cls(tuple(texts), numbers, tuple(classes.tolist()), groups)
 
     @property
-    def chance(self) -> float:
-        """Share of the commonest class: the accuracy of always saying the same."""
-        return float(np.bincount(self.labels).max() / len(self.labels))
+    def shares(self) -> Float[np.ndarray, " c"]:
+        """Fraction of the texts in each class."""
+        return np.bincount(self.labels) / len(self.labels)
 
     def __len__(self) -> int:
         return len(self.texts)
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What the model makes of them.
+class SentenceVectors:
+    """One vector for each text.
 
     Attributes:
-        batches: Their tokens; `documents` of a batch are rows here.
-        source: Sentence vectors at the source.
-        last: Sentence vectors after the last block.
+        source: At the hook point whose codes are tested.
+        last: After the last block.
+    """
+
+    source: Float[np.ndarray, "n d_source"]
+    last: Float[np.ndarray, "n d_model"]
+
+
+@dataclass(frozen=True)
+class TextCodes:
+    """The codes of some texts.
+
+    Attributes:
         codes: Of every real token of each text.
         positions: Where those tokens stand.
     """
 
-    batches: tuple[TokenBatch, ...]
-    source: Float[np.ndarray, "n d_source"]
-    last: Float[np.ndarray, "n d_model"]
     codes: tuple[Int[np.ndarray, " _"], ...]
     positions: tuple[Int[np.ndarray, " _"], ...]
 
+    def at(self, positions: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """The code at one position of each text, which holds a real token."""
+        rows = zip(self.codes, self.positions, positions, strict=True)
+        return np.array([codes[np.searchsorted(where, at)] for codes, where, at in rows])
+
 
 @torch.no_grad()
-def read_texts(
-    attachment: Attachment, texts: Sequence[str], *, sentence: Sentence, long_texts: Cut
-) -> Reading:
-    """Runs the model once over some texts.
+def read_vectors(
+    host: Host, source: str, texts: Sequence[str], *, sentence: Sentence, long_texts: Cut
+) -> SentenceVectors:
+    """Sentence vectors of some texts, from one pass over them.
 
     Raises:
-        DataError: If a text holds no real token.
+        EmptyCorpusError: If a text holds no real token.
         TextTooLongError: If one is longer than the model's context and ``long_texts`` is "error".
         NonFiniteError: If activations hold NaN or infinity.
     """
-    host, source = attachment.host, attachment.source
-    last = host.resolve(host.n_layers - 1)
-    batches = tuple(token_batches(host, open_documents(list(texts)), long_texts=long_texts))
-    found: dict[int, tuple[np.ndarray, ...]] = {}
-    for batch in batches:
+    points = source, host.resolve(host.n_layers - 1)
+    rows: list[tuple[np.ndarray, ...]] = [()] * len(texts)
+    for batch in token_batches(host, open_documents(list(texts)), long_texts=long_texts):
         attended = batch.attended.to(host.device)
-        values = host.activations(batch.tokens.to(host.device), attended, [source, last])
+        values = host.activations(batch.tokens.to(host.device), attended, points)
         check_finite(values[source][attended.to(values[source].device)], source)
-        codes = attachment.quantizer.assign(values[source]).cpu()
-        vectors = (
-            sentence_vectors(values[name].float(), batch, sentence) for name in (source, last)
-        )
-        at_source, at_last = (part.double().cpu().numpy() for part in vectors)
+        vectors = [
+            sentence_vectors(values[point].float(), batch, sentence).double().cpu().numpy()
+            for point in points
+        ]
+        for text, *pair in zip(batch.documents, *vectors, strict=True):
+            rows[text] = tuple(pair)
+    at_source, at_last = zip(*rows, strict=True)
+    return SentenceVectors(np.stack(at_source), np.stack(at_last))
+
+
+def read_codes(attachment: Attachment, texts: Sequence[str], *, long_texts: Cut) -> TextCodes:
+    """The codes of every real token of some texts."""
+    documents = open_documents(list(texts))
+    rows: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(texts)
+    for batch in token_batches(attachment.host, documents, long_texts=long_texts):
+        codes = batch_codes(attachment.host, attachment.quantizer, attachment.source, batch).cpu()
         for row, text in enumerate(batch.documents):
             real = batch.mask[row]
-            if not real.any():
-                raise DataError(f"Text {text} holds no real token: {texts[text]!r}. Leave it out.")
-            where = real.nonzero().flatten().numpy()
-            found[text] = (at_source[row], at_last[row], codes[row][real].numpy(), where)
-    at_source, at_last, codes, positions = zip(*(found[i] for i in range(len(texts))), strict=True)
-    return Reading(batches, np.stack(at_source), np.stack(at_last), codes, positions)
+            rows[text] = codes[row][real].numpy(), real.nonzero().flatten().numpy()
+    codes, positions = zip(*rows, strict=True)
+    return TextCodes(codes, positions)

@@ -90,6 +90,29 @@ class Faithfulness:
         rows = frame[(frame["place"] == place) & (frame["ablation"] == ablation)]
         return bool((rows["accuracy_high"][rows["condition"] == CONCEPT] < self.floor).any())
 
+    def value(self, place: str, ablation: str, condition: str, column: str) -> Estimate:
+        """A number of `frame` with its interval.
+
+        Args:
+            place: "probe" or "model".
+            ablation: "raw", "centred" or "code"; "" where nothing was removed.
+            condition: Such as "concept" or "unperturbed".
+            column: "accuracy", "probability", "drop", "changed" or "retrained".
+        """
+        frame = self.conditions.set_index([*_KEY, "condition"])
+        return _estimate(frame.loc[(place, ablation, condition)], column)
+
+    def least_contrast(self, place: str, ablation: str) -> Estimate:
+        """Drop of the concept less that of the control that does most, codes of its class apart.
+
+        Args:
+            place: "probe" or "model".
+            ablation: "raw", "centred" or "code".
+        """
+        rows = self._contrasts_of(place, ablation)
+        rows = rows[rows["control"] != OF_ANOTHER_CLASS]
+        return _estimate(rows.loc[rows["drop"].idxmin()], "drop")
+
     def plot(self) -> go.Figure:
         """How far the probability of the label falls in every condition, with intervals."""
         return plot_faithfulness(self.conditions, protocol=self.protocol)
@@ -185,6 +208,10 @@ def tabulate(
         ]
     )
     return conditions, contrasts
+
+
+def _estimate(row: pd.Series, column: str) -> Estimate:
+    return Estimate(*(float(row[column + end]) for end in ("", "_low", "_high")))
 
 
 def _values(e: Effect, clean: Effect) -> Mapping[str, np.ndarray]:

@@ -5,8 +5,13 @@ import pytest
 
 from clvq_lens.faithfulness.controls import Codes, removals
 from clvq_lens.faithfulness.folds import make_folds
-from clvq_lens.faithfulness.probing import honest_effects, published_effects
-from clvq_lens.faithfulness.reading import LabelledTexts, Reading
+from clvq_lens.faithfulness.probing import (
+    honest_effects,
+    linear_probes,
+    published_effects,
+    published_probes,
+)
+from clvq_lens.faithfulness.reading import LabelledTexts, TextCodes
 from clvq_lens.faithfulness.result import Faithfulness, tabulate
 
 N_TEXTS, WIDTH = 240, 24
@@ -36,18 +41,17 @@ class Synthetic:
         documents = np.arange(N_TEXTS) // 2
         self.texts = LabelledTexts(("text",) * N_TEXTS, labels, ("bad", "good"), documents)
         codes = tuple(np.array([label, 2 + row % 6]) for row, label in enumerate(labels))
-        positions = (np.arange(2),) * N_TEXTS
-        self.reading = Reading((), self.vectors, self.vectors, codes, positions)
-        self.removals = removals(labels, self.reading, labels, self.codes, n_draws=4, random=random)
+        of_texts = TextCodes(codes, (np.arange(2),) * N_TEXTS)
+        self.removals = removals(labels, of_texts, labels, self.codes, n_draws=4, random=random)
 
     def judged(self, protocol: str) -> Faithfulness:
         folds = make_folds(self.texts, protocol, n_folds=5, seed=0)
+        given = (self.vectors, self.texts, folds)
         if protocol == "paper":
-            effects = published_effects(self.vectors, self.texts, folds, self.removals, seed=0)
+            effects = published_effects(*given, published_probes(*given, seed=0), self.removals)
         else:
-            effects = honest_effects(
-                self.vectors, self.texts, folds, self.removals, self.codes, seed=0
-            )
+            probes = linear_probes(*given, seed=0)
+            effects = honest_effects(*given, probes, self.removals, self.codes)
         tables = tabulate(effects, self.texts.documents, n_replicates=300, seed=0)
         shares = np.bincount(self.texts.labels) / N_TEXTS
         return Faithfulness(
