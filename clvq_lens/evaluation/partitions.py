@@ -209,6 +209,13 @@ class AgreementTerms:
         mutual, mean_entropy = (sums[name] / sums["n"] for name in ("mutual", "entropy"))
         return (mutual - self.chance) / (mean_entropy - self.chance)
 
+    def ami_of(self, counts: Int[np.ndarray, "a b"]) -> float:
+        """AMI of other pairs of clusters of the same sizes, such as shuffled ones: same chance."""
+        if self.trivial and _determine_each_other(_occupied(counts)):
+            return 1.0
+        whole = float(self.entropy.mean()) - self.chance
+        return (mutual_information(counts) - self.chance) / whole
+
 
 def _occupied(counts: np.ndarray) -> np.ndarray:
     return counts[counts.any(1)][:, counts.any(0)]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from clvq_lens.plots.interventions import plot_attribution as plot_attribution
     from clvq_lens.plots.interventions import plot_patching as plot_patching
     from clvq_lens.plots.sentence import plot_sentence as plot_sentence
+    from clvq_lens.plots.stability import plot_stability as plot_stability
     from clvq_lens.plots.strip import plot_token_strip as plot_token_strip
     from clvq_lens.plots.theme import code_colours as code_colours
     from clvq_lens.plots.training import plot_history as plot_history
@@ -44,6 +45,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "plot_patching",
         ],
         "sentence": ["plot_sentence"],
+        "stability": ["plot_stability"],
         "strip": ["plot_token_strip"],
         "theme": ["code_colours"],
         "training": ["plot_history"],

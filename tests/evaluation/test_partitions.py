@@ -187,6 +187,16 @@ def test_the_terms_of_all_tokens_add_up_to_the_metrics(counts):
     assert sums["matched"] / sums["n"] == pytest.approx(matched_accuracy(counts))
 
 
+def test_the_ami_of_shuffled_clusters_needs_no_new_chance_term():
+    first = RANDOM.integers(0, 5, 200)
+    second = (first + RANDOM.integers(0, 2, 200)) % 5
+    control = shuffled(contingency(first, second, 5, 5), seed=0)
+    expected = adjusted_mutual_information(control)
+    assert AgreementTerms.of(first, second).ami_of(control) == pytest.approx(expected)
+    one = np.zeros(3, dtype=np.int64)
+    assert AgreementTerms.of(one, one).ami_of(np.array([[3]])) == 1.0
+
+
 def test_the_interval_holds_the_ami_and_is_as_wide_as_that_of_fresh_documents():
     """Against documents really drawn anew; a plain bootstrap would be biased upwards by repeats."""
 
