@@ -2,6 +2,8 @@ from . import plots as plots
 from . import toy as toy
 from .add import add_clvq as add_clvq
 from .add import clvqs as clvqs
+from .comparison.compare import Comparison as Comparison
+from .comparison.compare import compare as compare
 from .concepts.concept import Concept as Concept
 from .concepts.detection import Detection as Detection
 from .concepts.detection import detection as detection
@@ -11,6 +13,7 @@ from .config import CLVQConfig as CLVQConfig
 from .config import FitConfig as FitConfig
 from .evaluation.labels import token_labels as token_labels
 from .evaluation.report import Report as Report
+from .faithfulness.result import Faithfulness as Faithfulness
 from .flow.causal import CausalFlow as CausalFlow
 from .flow.causal import causal_flow as causal_flow
 from .flow.observed import ConceptFlow as ConceptFlow
@@ -31,6 +34,10 @@ from .interventions.metrics import kl as kl
 from .interventions.metrics import logit_diff as logit_diff
 from .interventions.metrics import loss as loss
 from .interventions.metrics import probability as probability
+from .interventions.readout import answers as answers
+from .interventions.readout import head as head
+from .interventions.salience import Salience as Salience
+from .interventions.salience import salience as salience
 from .interventions.sweep import AblationSweep as AblationSweep
 from .interventions.sweep import ConceptPatching as ConceptPatching
 from .interventions.sweep import ablation_sweep as ablation_sweep

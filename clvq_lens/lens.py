@@ -1,8 +1,6 @@
 """Lens: what ``add_clvq`` returns. It names the verbs; the work is done in the rooms below."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +11,15 @@ from clvq_lens.baselines.fit import attach_baseline
 from clvq_lens.concepts.encoding import Encoding, encode
 from clvq_lens.concepts.survey import concept_table
 from clvq_lens.concepts.table import ConceptTable
-from clvq_lens.config import CLVQConfig, FitConfig, LongTexts
+from clvq_lens.config import FitConfig, LongTexts
+from clvq_lens.editing import EditableLens
 from clvq_lens.evaluation.evaluate import evaluate
 from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.evaluation.report import Report
-from clvq_lens.host.attach import Attachment, forget_lens, lenses_of, remember_lens
+from clvq_lens.faithfulness.protocols import faithfulness
+from clvq_lens.faithfulness.result import Faithfulness
+from clvq_lens.host.attach import remember_lens
 from clvq_lens.hub.push import push
-from clvq_lens.interventions.directions import Place, projection
-from clvq_lens.interventions.edits import (
-    CodeFunction,
-    Codes,
-    Edit,
-    apply_edits,
-    as_edits,
-    code_numbers,
-)
-from clvq_lens.interventions.positions import At
 from clvq_lens.page.contents import gather
 from clvq_lens.page.write import check_path, write_page
 from clvq_lens.plots.codebook import Method, plot_codebook
@@ -38,48 +29,12 @@ from clvq_lens.training.fit import fit
 from clvq_lens.training.history import History
 
 
-class Lens:
+class Lens(EditableLens):
     """A quantizer on a model: fit it, read its concepts, test them, keep it.
 
     Args:
         attachment: From `add_clvq`.
     """
-
-    def __init__(self, attachment: Attachment) -> None:
-        self.attachment = attachment
-        self.host = attachment.host
-        self.quantizer = attachment.quantizer
-
-    def __repr__(self) -> str:
-        state = "fitted" if self.quantizer.fitted else "not fitted"
-        state += "" if self.attachment.attached else ", removed"
-        n_codes = self.quantizer.config.n_codes
-        return f"Lens({self.name!r}: {self.source} -> {self.target}, {n_codes} codes, {state})"
-
-    @property
-    def name(self) -> str:
-        """Its name on the model."""
-        return self.attachment.name
-
-    @property
-    def source(self) -> str:
-        """The hook point that is read."""
-        return self.attachment.source
-
-    @property
-    def target(self) -> str:
-        """The hook point that is reconstructed."""
-        return self.attachment.target
-
-    @property
-    def model(self) -> Any:
-        """The model that it is attached to."""
-        return self.host.model
-
-    @property
-    def config(self) -> CLVQConfig:
-        """The quantizer's options."""
-        return self.quantizer.config
 
     def fit(
         self, data: Data, config: FitConfig | None = None, *, progress: bool = True, **options: Any
@@ -163,6 +118,41 @@ class Lens:
         return evaluate(
             self.host, self.quantizer, self.source, self.target, data, progress=progress, **options
         )
+
+    def faithfulness(
+        self, texts: Sequence[str], labels: Sequence[Any], *, progress: bool = True, **options: Any
+    ) -> Faithfulness:
+        """Whether predictions about texts depend on their most salient concepts.
+
+        Integrated gradients find the token that counts most for what the model says of a text. The
+        vector of its code is projected out of the sentence vector, raw and centred, and probes
+        that did not see the text predict its class again; the same is done in the running model,
+        where the code is ablated too. Controls stand beside: a random code, one of about the same
+        share, one of another class, another one of the same text, and a random direction.
+
+        Args:
+            texts: Texts that the quantizer was not fitted on.
+            labels: The class of each.
+            progress: Whether to show progress bars.
+            **options: ``protocol``: "honest" or "paper", the published one. ``documents``: which
+                document each text is from; folds and intervals keep documents whole (None: equal
+                texts share one). ``readout``: what the model says of a text, a `head` or
+                `answers` (None: a probe of its last layer). ``sentence``: "cls", "last" or "mean"
+                (None: "cls" for encoders, "last" for causal models). ``n_folds``, ``n_draws`` and
+                ``n_model_draws`` of each control, ``n_steps`` of the integration,
+                ``n_replicates`` of the bootstrap, ``long_texts`` and ``seed``.
+
+        Returns:
+            Accuracy and probability of the label in every condition with intervals over
+            documents, and how much of the effect is specific to the concept.
+
+        Raises:
+            NotFittedError: If the quantizer has not been fitted.
+            ConfigError: If there is no such protocol, or an option has an impossible value.
+            DataError: If texts and labels do not fit together, or a class has too few documents.
+        """
+        self.attachment.require_ready()
+        return faithfulness(self.attachment, texts, labels, progress=progress, **options)
 
     def concepts(
         self,
@@ -274,79 +264,6 @@ class Lens:
             vectors.cpu().numpy(), usage.cpu().numpy(), labels, method=method, seed=seed
         )
 
-    @contextmanager
-    def splice(self) -> Iterator["Lens"]:
-        """While open, the target is replaced by the reconstruction at every real token.
-
-        Raises:
-            SpliceConflictError: If another lens replaces the same target.
-
-        Example:
-            >>> with lens.splice():  # doctest: +SKIP
-            ...     loss = model(tokens, return_type="loss")
-        """
-        self.quantizer.require_fitted()
-        with self.attachment.spliced():
-            yield self
-
-    @contextmanager
-    def edit(self, *edits: Edit | CodeFunction, error_term: bool = True) -> Iterator["Lens"]:
-        """While open, codes are edited in the running model, in the order given.
-
-        The target moves by the difference that the edits make to the reconstruction, so an edit
-        that changes no code changes no bit. Blocks nest: an inner one edits what an outer one
-        left. Edits act on real tokens; ``at`` of an edit names other positions.
-
-        Args:
-            *edits: `Ablate`, `Swap`, `Force`, `Restrict`, `Patch`, `Steer`, or functions of
-                ``(codes, tokens)`` that return codes.
-            error_term: Whether the target keeps what the codes do not explain; False: it is
-                replaced by the edited reconstruction, as in `splice`.
-
-        Raises:
-            NotFittedError: If the quantizer has not been fitted.
-            CodeRangeError: If an edit names a code that does not exist.
-            SpliceConflictError: If another lens replaces the same target.
-
-        Example:
-            >>> with lens.edit(Ablate(17), Force(3, at=-1)):  # doctest: +SKIP
-            ...     logits = model(tokens)
-        """
-        self.attachment.require_ready()
-        edit = partial(apply_edits, as_edits(edits, self.quantizer), self.quantizer)
-        splice = nullcontext() if error_term else self.attachment.spliced()
-        with splice, self.attachment.edited(edit):
-            yield self
-
-    @contextmanager
-    def project_out(
-        self,
-        codes: Codes,
-        *,
-        at: Place = "target",
-        centered: bool = True,
-        positions: At = None,
-    ) -> Iterator["Lens"]:
-        """While open, the span of some code vectors is missing from the residual stream.
-
-        Args:
-            codes: A code, or several.
-            at: "source": code vectors, taken out where they are read. "target": the mean targets
-                of the codes, taken out where they are reconstructed.
-            centered: Whether the mean is taken off first and stays as it is. False: raw vectors,
-                as published, whose large common mean goes too.
-            positions: Where; None: every real token.
-
-        Raises:
-            NotFittedError: If the quantizer has not been fitted.
-            CodeRangeError: If a code does not exist, or has no mean target.
-        """
-        self.attachment.require_ready()
-        named = code_numbers(codes, self.quantizer)
-        project = projection(named, at, self.quantizer, centered=centered, positions=positions)
-        with self.attachment.projected(self.source if at == "source" else self.target, project):
-            yield self
-
     def save(self, folder: str | Path) -> Path:
         """Writes the quantizer to a folder; `clvq_lens.load` reads it."""
         return save(self.quantizer, folder)
@@ -389,9 +306,3 @@ class Lens:
         """
         options = {"private": private, "token": token, "revision": revision, "message": message}
         return push(self.quantizer, repo, report=report, license=license, **options)
-
-    def remove(self) -> None:
-        """Takes the quantizer off the model, which is then as it was found."""
-        self.attachment.detach()
-        if lenses_of(self.model).get(self.name) is self:
-            forget_lens(self.model, self.name)

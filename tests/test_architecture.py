@@ -24,6 +24,7 @@ ROOMS = [
     "page",
     "hub",
     "toy",
+    "editing",
     "lens",
     "comparison",
     "add",
