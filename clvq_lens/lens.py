@@ -72,17 +72,25 @@ class Lens(EditableLens):
         data: Data,
         config: FitConfig | None = None,
         *,
+        n_active: int = 32,
         progress: bool = True,
         **options: Any,
     ) -> "Lens":
-        """Another way to give tokens codes, as a lens "<name> <kind>" with as many on this model.
+        """Another way to give tokens codes, as a lens "<name> <kind>" on the same model.
+
+        It has as many codes, the same target, the mean target of each code for a decoder, and all
+        verbs of a lens. Fit it on the data that this lens was fitted on, with the same options.
 
         Args:
             kind: Such as "k-means"; `clvq_lens.baselines` describes them all.
-            data: As for `fit`.
-            config: As for `fit`, of which n_tokens, long_texts and seed matter most.
+            data: Documents, as for `fit`.
+            config: As for `fit`; None: the defaults.
+            n_active: Features active in a token, of a sparse autoencoder or transcoder.
             progress: Whether to show progress bars.
-            **options: Options of `FitConfig` by name.
+            **options: Options of `FitConfig` by name, such as n_tokens, long_texts and seed.
+
+        Returns:
+            The fitted baseline; its ``remove()`` takes it off the model again.
 
         Raises:
             ConfigError: If there is no such baseline.
@@ -92,7 +100,10 @@ class Lens(EditableLens):
         """
         self.attachment.require_ready()
         config = (config or FitConfig()).replace(**options)
-        lens = Lens(attach_baseline(self.attachment, kind, data, config, progress))
+        attachment = attach_baseline(
+            self.attachment, kind, data, config, n_active=n_active, progress=progress
+        )
+        lens = Lens(attachment)
         remember_lens(self.model, lens.name, lens)
         return lens
 

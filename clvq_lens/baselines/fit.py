@@ -1,29 +1,42 @@
-"""Fitting a baseline: a quantizer with the identity as encoder and a table as decoder."""
+"""Fitting a baseline and putting it on the model beside the quantizer that it is compared with."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from clvq_lens.baselines.choice import check_kind
 from clvq_lens.baselines.clusterings import CLUSTERINGS, check_rows, sample_size
+from clvq_lens.baselines.features import strongest_feature
+from clvq_lens.baselines.single_layer import single_layer
+from clvq_lens.baselines.task import Task
+from clvq_lens.baselines.token_identity import token_embedding, token_identity
 from clvq_lens.config import FitConfig
-from clvq_lens.errors import EmptyCorpusError, NameTakenError
+from clvq_lens.errors import ConfigError, NameTakenError
 from clvq_lens.host.attach import Attachment, lenses_of
 from clvq_lens.host.host import Host
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.quantizer.initialization import Reservoir
-from clvq_lens.training.activations import ShuffledStream
-from clvq_lens.training.documents import Data
-from clvq_lens.training.fit import Fit, until_enough
+from clvq_lens.training.documents import Data, open_documents
 
 
 def attach_baseline(
-    attachment: Attachment, kind: str, data: Data, config: FitConfig, progress: bool
+    attachment: Attachment,
+    kind: str,
+    data: Data,
+    config: FitConfig,
+    *,
+    n_active: int = 32,
+    progress: bool = True,
 ) -> Attachment:
     """Fits a baseline of an attached quantizer and attaches it beside it.
+
+    Args:
+        attachment: Of the quantizer, which is fitted.
+        kind: Which baseline.
+        data: Documents.
+        config: As the quantizer was fitted.
+        n_active: Features active in a token, of a sparse autoencoder or transcoder.
+        progress: Whether to show progress bars.
 
     Raises:
         ConfigError: If there is no such baseline.
@@ -37,10 +50,12 @@ def attach_baseline(
             f"model.clvqs[{name!r}].remove() before you fit it again."
         )
     like, points = attachment.quantizer, (attachment.source, attachment.target)
-    quantizer = fit_baseline(host, like, *points, kind, data, config, name=name, progress=progress)
+    options = {"n_active": n_active, "progress": progress}
+    quantizer = fit_baseline(host, like, *points, kind, data, config, **options)
     assert quantizer.origin is not None
-    source = host.protocol.local(quantizer.origin.source)
-    return Attachment(host, quantizer, name, host.resolve(source), attachment.target)
+    source = host.resolve(host.protocol.local(quantizer.origin.source))
+    quantizer.origin = host.origin(source, attachment.target, name)
+    return Attachment(host, quantizer, name, source, attachment.target)
 
 
 def fit_baseline(
@@ -52,10 +67,10 @@ def fit_baseline(
     data: Data,
     config: FitConfig,
     *,
-    name: str,
+    n_active: int = 32,
     progress: bool = True,
 ) -> CrossLayerQuantizer:
-    """Fits a baseline that is matched to a quantizer; see `clvq_lens.Lens.baseline`.
+    """Fits a baseline that is matched to a quantizer; see `clvq_lens.baselines`.
 
     Args:
         host: The model.
@@ -65,88 +80,58 @@ def fit_baseline(
         kind: Which baseline.
         data: Documents, as ``like`` was fitted on.
         config: As ``like`` was fitted.
-        name: Of the baseline on the model.
+        n_active: Features active in a token, of a sparse autoencoder or transcoder.
         progress: Whether to show progress bars.
 
     Returns:
         A fitted quantizer, whose origin says where it reads.
 
     Raises:
-        ConfigError: If there is no such baseline.
+        ConfigError: If there is no such baseline, or ``n_active`` is impossible.
         EmptyCorpusError: If the data hold no real token.
+        HookNotFoundError: If the model has no hook point of token embeddings, for "token identity".
         TooFewTokensError: If they hold fewer distinct tokens than there are codes.
     """
     check_kind(kind)
-    task = _Task(host, like, source, target, kind, data, config, progress)
-    quantizer = clustering(task)
-    quantizer.origin = host.origin(source, target, name)
+    if isinstance(n_active, bool) or not isinstance(n_active, int) or n_active < 1:
+        raise ConfigError(f"n_active is {n_active!r}; pass a whole number above 0.")
+    task = Task(
+        host=host,
+        like=like,
+        source=source,
+        target=target,
+        kind=kind,
+        # Some kinds read the data twice, and an iterator can be read only once.
+        data=open_documents(data) if isinstance(data, Iterator) else data,
+        config=config,
+        n_active=n_active,
+        progress=progress,
+    )
+    if kind == "token identity":
+        task = replace(task, source=token_embedding(host))
+    quantizer = _FITTERS[kind](task)
+    quantizer.origin = host.origin(task.source, target, kind)
     return quantizer.eval()
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What is to be fitted."""
-
-    host: Host
-    like: CrossLayerQuantizer
-    source: str
-    target: str
-    kind: str
-    data: Data
-    config: FitConfig
-    progress: bool
-
-    def quantizer(self, **options: Any) -> CrossLayerQuantizer:
-        """One without an encoder and with a table, to be given a codebook."""
-        like = self.like
-        options = {"decoder": "table", "decoder_memory": "codes", **options}
-        config = like.config.replace(**options)
-        quantizer = CrossLayerQuantizer(config, like.d_source, like.d_target, causal=like.causal)
-        quantizer.encoder.be_identity_()
-        quantizer.target_variance.copy_(like.target_variance)
-        return quantizer.to(like.device)
-
-    def fit(self, quantizer: CrossLayerQuantizer) -> tuple[Fit, ShuffledStream]:
-        """What reads the training documents, and gives codes their meaning in the end."""
-        points = self.source, self.target
-        fit = Fit(self.host, quantizer, *points, self.data, self.config, self.progress)
-        stream = ShuffledStream(
-            fit.activations,
-            fit.split.training,
-            buffer_bytes=self.config.buffer_bytes,
-            batch_tokens=self.config.batch_tokens,
-            whole_sequences=False,
-            generator=fit.generator,
-        )
-        return fit, stream
-
-
 @torch.no_grad()
-def clustering(task: _Task) -> CrossLayerQuantizer:
-    """A codebook of clusters of source activations."""
+def clustering(task: Task) -> CrossLayerQuantizer:
+    """A quantizer whose codes are clusters of source activations."""
     quantizer = task.quantizer()
-    fit, stream = task.fit(quantizer)
-    n_codes = quantizer.config.n_codes
-    size = sample_size(task.kind, n_codes, task.config.n_tokens)
-    z = _sample(stream, size, task.config.n_tokens, fit.generator)
+    reading, n_codes = task.reading(quantizer), quantizer.config.n_codes
+    z = reading.sample(sample_size(task.kind, n_codes, task.config.n_tokens), "source")
     check_rows(z, n_codes)
-    clusters = CLUSTERINGS[task.kind](z, n_codes, fit.generator)
+    clusters = CLUSTERINGS[task.kind](z, n_codes, reading.generator)
     quantizer.codebook.initialize_(clusters)
     quantizer.codebook.measure_distance_(z, quantizer.codebook.nearest(z), decay=0.0)
-    fit.frozen_pass(stream)
+    reading.finish()
     return quantizer
 
 
-def _sample(
-    stream: ShuffledStream, size: int, n_tokens: int, generator: torch.Generator
-) -> Float[Tensor, "n d_source"]:
-    """Some of the training tokens, each as likely as any other."""
-    sample = Reservoir(size, generator=generator)
-    for batch in until_enough(stream.once(), n_tokens):
-        sample.add_(batch.source[batch.mask])
-    if sample.n_seen == 0:
-        raise EmptyCorpusError(
-            "The data hold no real token: only special tokens such as BOS, or padding. "
-            "Pass texts with words in them."
-        )
-    return sample.sample()
+_FITTERS: dict[str, Callable[[Task], CrossLayerQuantizer]] = {
+    **dict.fromkeys(CLUSTERINGS, clustering),
+    "single-layer VQ-VAE": single_layer,
+    "token identity": token_identity,
+    "sparse autoencoder": strongest_feature,
+    "transcoder": strongest_feature,
+}

@@ -19,7 +19,7 @@ from clvq_lens.evaluation.agreement import Agreement, agreement
 from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.evaluation.metrics import entropy
 from clvq_lens.host.host import Host
-from clvq_lens.quantizer.codebook import nearest_and_margin, squared_distances
+from clvq_lens.quantizer.codebook import squared_distances
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.activations import check_finite
 from clvq_lens.training.documents import Data, open_documents
@@ -95,7 +95,7 @@ class _Survey:
         check_finite(x[attended], self.source)
         encoded = self.quantizer.encode(x)
         flat = encoded.flatten(0, 1)
-        nearest = nearest_and_margin(flat, self.quantizer.codebook.vectors)
+        nearest = self.quantizer.codebook.nearest_and_margin(flat)
         self._add_recon(nearest.codes.view(mask.shape), encoded, attended, mask)
         real = mask.flatten()
         codes, distance, margin = (

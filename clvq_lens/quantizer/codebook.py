@@ -196,6 +196,19 @@ class Codebook(nn.Module):
         """The nearest code of each encoder output."""
         return nearest_codes(z.reshape(-1, z.shape[-1]), self.vectors).view(z.shape[:-1])
 
+    def nearest_and_margin(self, z: Float[Tensor, "n d"]) -> Nearest:
+        """The nearest code of each encoder output, and how clear a case it is."""
+        return nearest_and_margin(z, self.vectors)
+
+    def distances(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """What the nearest code has least of: the squared distance."""
+        return squared_distances(z, self.vectors)
+
+    def code_of(self, vectors: Float[Tensor, "*n d"]) -> Int[Tensor, "*n"]:
+        """The code whose vector each one is, or is nearest to."""
+        flat = vectors.reshape(-1, vectors.shape[-1])
+        return nearest_codes(flat, self.vectors).view(vectors.shape[:-1])
+
     def sample(self, z: Float[Tensor, "*n d"], *, generator: torch.Generator) -> Assignment:
         """Codes for training: drawn among the ``top_k`` nearest."""
         unit = self.mean_distance if self.config.temperature_unit == "relative" else 1.0

@@ -217,7 +217,7 @@ class TableDecoder(nn.Module):
 
     def __init__(self, codebook: Codebook, d_target: int) -> None:
         super().__init__()
-        self._nearest = codebook.nearest  # a bound method: the codebook is not a submodule twice
+        self._code_of = codebook.code_of  # a bound method: the codebook is not a submodule twice
         self.register_buffer("table", torch.zeros(codebook.config.n_codes, d_target))
 
     @torch.no_grad()
@@ -244,7 +244,7 @@ class TableDecoder(nn.Module):
         cache: DecoderCache | None = None,
     ) -> Float[Tensor, "b pos d_target"]:
         """The mean target of the code nearest to each vector; only ``quantized`` matters."""
-        return F.embedding(self._nearest(quantized), self.table)
+        return F.embedding(self._code_of(quantized), self.table)
 
 
 def default_heads(d: int) -> int:

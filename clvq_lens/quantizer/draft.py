@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clvq_lens.errors import CodeRangeError
-from clvq_lens.quantizer.codebook import Codebook, squared_distances
+from clvq_lens.quantizer.codebook import Codebook
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Draft:
             raise CodeRangeError(
                 "The edits leave no code to choose at some position. Leave at least one."
             )
-        distances = squared_distances(self.encoded[losing], codebook.vectors)
+        distances = codebook.distances(self.encoded[losing])
         nearest = distances.masked_fill(gone, torch.inf).argmin(1)
         return draft.with_codes(self.codes.masked_scatter(losing, nearest), losing, codebook)
 

@@ -16,6 +16,7 @@ from safetensors.torch import save as save_tensors
 
 from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import ConfigError, FileFormatError, NewerFormatError
+from clvq_lens.quantizer.codebook import Codebook
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.origin import Origin
 
@@ -51,9 +52,11 @@ def save(quantizer: CrossLayerQuantizer, folder: str | Path) -> Path:
 
     Raises:
         NotFittedError: If the quantizer was never fitted.
+        ConfigError: If its codes are features, which the format has no place for.
         FileExistsError: If ``folder`` is a file, or holds another program's config.json.
     """
     quantizer.require_fitted()
+    _refuse_other_codebooks(quantizer.codebook)
     folder = Path(folder)
     _refuse_foreign(folder / CONFIG)
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,6 +140,16 @@ def load(folder: str | Path) -> CrossLayerQuantizer:
     quantizer.load_state_dict(weights)
     quantizer.origin = saved.origin
     return quantizer
+
+
+def _refuse_other_codebooks(codebook: Codebook) -> None:
+    """Raises rather than save a codebook that would be loaded as one of nearest vectors."""
+    if type(codebook) is not Codebook:
+        raise ConfigError(
+            f"A {type(codebook).__name__} cannot be saved: its codes are not the nearest vectors, "
+            f"which is all that the format knows. Keep data and seed, and fit it again: "
+            f"lens.baseline(kind, data, seed=seed)."
+        )
 
 
 def is_ours(path: Path) -> bool:

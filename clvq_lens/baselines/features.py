@@ -1,0 +1,115 @@
+"""Dictionaries of features, each token reduced to the strongest one."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from clvq_lens.baselines.feature_codebook import FeatureCodebook
+from clvq_lens.baselines.sparse import Pairs, SparseFeatures, train_
+from clvq_lens.baselines.task import Reading, Task
+from clvq_lens.errors import TooFewTokensError
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.decoders import TableDecoder, Units
+
+_START_PER_CODE = 128  # tokens from which units are measured and features start
+
+
+def strongest_feature(task: Task) -> CrossLayerQuantizer:
+    """A quantizer whose codes are features of a sparse autoencoder or transcoder."""
+    quantizer = task.quantizer()
+    config, d_source = quantizer.config, quantizer.d_source
+    generator = torch.Generator().manual_seed(0)  # what it draws is written over
+    codebook = FeatureCodebook(config, d_source, generator=generator).to(quantizer.device)
+    quantizer.codebook = codebook
+    quantizer.decoder = TableDecoder(codebook, quantizer.d_target).to(quantizer.device)
+    reading = task.reading(quantizer)
+    explained = "source" if task.kind == "sparse autoencoder" else "target"
+    trained = _Trained(task, reading, explained, config.n_codes)
+    codebook.take_features_(*trained.affine())
+    reading.finish()
+    _place_vectors_(quantizer, codebook, trained)
+    return quantizer
+
+
+class _Trained:
+    """Features, trained on numbers of order one, in the units of the model."""
+
+    def __init__(self, task: Task, reading: Reading, explained: str, n_codes: int) -> None:
+        self.reconstructs_source = explained == "source"
+        x, y = self._start(reading, explained, n_codes)
+        self.x_units, self.y_units = (Units(part.shape[1]).to(part.device) for part in (x, y))
+        self.x_units.measure_(x)
+        self.y_units.measure_(y)
+        self.features = SparseFeatures(
+            self.x_units.strip(x),
+            self.y_units.strip(y),
+            n_codes,
+            n_active=task.n_active,
+            generator=reading.generator,
+        )
+        train_(
+            self.features,
+            self._pairs(reading, explained),
+            n_tokens=task.config.n_tokens,
+            dead_after=task.like.config.resolved_dead_after_tokens,
+            progress=task.progress,
+        )
+
+    def _start(self, reading: Reading, explained: str, n_codes: int) -> tuple[Tensor, Tensor]:
+        sample = reading.sample(_START_PER_CODE * n_codes, "source", explained)
+        if len(sample) < n_codes:
+            raise TooFewTokensError(
+                f"{len(sample)} tokens cannot start {n_codes} features: each needs a token of its "
+                f"own. Give more tokens, or fit the lens with n_codes={len(sample)} or less."
+            )
+        d_source = reading.d_source
+        return sample[:, :d_source], sample[:, d_source:]
+
+    def _pairs(self, reading: Reading, explained: str) -> Pairs:
+        for batch in reading.again_and_again():
+            x, y = (getattr(batch, part)[batch.mask] for part in ("source", explained))
+            yield self.x_units.strip(x), self.y_units.strip(y)
+
+    @torch.no_grad()
+    def affine(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights, bias and center of activations, in units of the output."""
+        features, scale = self.features, self.y_units.scale
+        center = self.x_units.restore(features.center)
+        return (
+            features.encoder * scale / self.x_units.scale,
+            features.encoder_bias * scale,
+            center,
+        )
+
+    @property
+    def output_bias(self) -> Tensor:
+        """The output where no feature is active."""
+        return self.y_units.restore(self.features.bias.detach())
+
+    @property
+    def directions(self) -> Tensor:
+        """Decoder rows, of length one."""
+        return self.features.decoder.detach()
+
+
+@torch.no_grad()
+def _place_vectors_(
+    quantizer: CrossLayerQuantizer, codebook: FeatureCodebook, trained: _Trained
+) -> None:
+    """Gives codes their vectors, now that it is known which tokens they have.
+
+    Of an autoencoder: its bias and the feature alone, as active as it is on average in the tokens
+    of the code. Of a transcoder, which has no directions in the source: the mean of these tokens.
+    """
+    used, shares = quantizer.usage > 0, quantizer.shares
+    # Activations are linear before the choice of the largest, so the mean token has the mean one.
+    own = codebook.activations(quantizer.mean_encoded).diagonal()
+    mean = shares @ own
+    codebook.mean_distance.copy_(mean.clamp_min(torch.finfo(torch.float32).tiny))
+    active = torch.where(used, own, mean).unsqueeze(1)
+    if trained.reconstructs_source:
+        codebook.vectors.copy_(trained.output_bias + active * trained.directions)
+        return
+    # A code without tokens: from the mean, in the direction that activates the feature.
+    toward = quantizer.source_mean + quantizer.mean_encoded.std() * F.normalize(codebook.weights)
+    codebook.vectors.copy_(torch.where(used.unsqueeze(1), quantizer.mean_encoded, toward))
