@@ -16,6 +16,7 @@ from clvq_lens.errors import MetricError
 from clvq_lens.host.attach import Attached
 from clvq_lens.interventions.edits import Ablate
 from clvq_lens.interventions.metrics import LogitsFunction, Metric, bind, columns_of, name_of
+from clvq_lens.interventions.path import average_gradient
 from clvq_lens.interventions.runs import Counterfactuals, fitted
 from clvq_lens.plots.interventions import plot_attribution
 from clvq_lens.quantizer.draft import Draft
@@ -241,17 +242,16 @@ class _Gradients:
 
     def integrated(self, n_steps: int, *, progress: bool) -> _Path:
         """Integrated gradients of each position, by Gauss-Legendre quadrature."""
-        path = self.held - self.start
-        points, weights = np.polynomial.legendre.leggauss(n_steps)
-        average = torch.zeros_like(path)
-        steps = zip((points + 1) / 2, weights / 2, strict=True)
-        for point, weight in tqdm(
-            steps, desc="integrate", unit="step", total=n_steps, disable=not progress
-        ):
-            average += weight * self._gradient(self._metric, self.start + point * path)
+        average = average_gradient(
+            lambda at: self._gradient(self._metric, at),
+            self.start,
+            self.held,
+            n_steps=n_steps,
+            progress=progress,
+        )
         with torch.no_grad():
             difference = self._metric(self.held) - self._metric(self.start)
-        return _Path((average * path).sum(-1), float(difference), average)
+        return _Path((average * (self.held - self.start)).sum(-1), float(difference), average)
 
     @torch.no_grad()
     def with_exact_decoder(

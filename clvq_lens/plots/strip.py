@@ -1,34 +1,21 @@
 """The tokens of a text as running text, coloured by concept."""
 
 import html
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from clvq_lens.errors import ConfigError, LengthMismatchError
-from clvq_lens.plots.text import code_name, shortened, visible
+from clvq_lens.errors import LengthMismatchError
+from clvq_lens.plots.running_text import CHARACTER_PX, FONT, Placed, lay_out, shown
+from clvq_lens.plots.text import code_name, visible
 from clvq_lens.plots.theme import CONCEPT_COLOURS, TEXT, code_colours, ink, themed
 
-_CHARACTER_PX = 8.2
 _LINE_PX = 27
 _LEGEND_PX = 20  # height of one line of the legend
 _PALE = 0.18  # opacity of concepts without a place in the legend
 _NAME_WIDTH = 26
-_FONT = "DejaVu Sans Mono, Menlo, Consolas, monospace"
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """Where a token stands, in characters and lines."""
-
-    index: int
-    line: int
-    start: int
-    width: int
 
 
 class _Look(NamedTuple):
@@ -69,10 +56,8 @@ def plot_token_strip(
             f"There are {len(tokens)} tokens and {len(codes)} codes. Pass one code for each token, "
             f"and -1 where there is none."
         )
-    if width < 1:
-        raise ConfigError(f"A line has width={width} characters. Choose 1 or more.")
     labels = labels or {}
-    placed = _placed(tokens, width)
+    placed = lay_out(tokens, width)
     n_lines = placed[-1].line + 1 if placed else 1
     counts = Counter(int(code) for code in codes)
     names = {
@@ -90,7 +75,7 @@ def plot_token_strip(
     hidden = {"visible": False, "fixedrange": True}
     figure.update_xaxes(range=[0, width], **hidden)
     figure.update_yaxes(range=[n_lines - 0.4, -0.6], **hidden)
-    inner = round(width * _CHARACTER_PX)
+    inner = round(width * CHARACTER_PX)
     legend = _legend_lines([names[code] for code in strong], inner) * _LEGEND_PX
     title = (
         f"Concepts of a text: {len(names):,} codes over {sum(counts[c] for c in names):,} tokens"
@@ -125,7 +110,7 @@ def _draw(
     code: int,
     name: str,
     tokens: Sequence[str],
-    places: Sequence[_Placed],
+    places: Sequence[Placed],
     labels: Mapping[int, str],
     look: _Look,
 ) -> None:
@@ -141,8 +126,8 @@ def _draw(
         y=[place.line for place in places],
         width=0.86,
         marker={"color": look.colour, "opacity": look.opacity, "line": {"width": 0}},
-        text=[_shown(tokens[place.index], place.width) for place in places],
-        textfont={"family": _FONT, "size": 13, "color": look.text},
+        text=[shown(tokens[place.index], place.width) for place in places],
+        textfont={"family": FONT, "size": 13, "color": look.text},
         textposition="inside",
         insidetextanchor="middle",
         textangle=0,
@@ -152,42 +137,6 @@ def _draw(
         ],
         hovertemplate="%{hovertext}<extra></extra>",
     )
-
-
-def _placed(tokens: Sequence[str], width: int) -> list[_Placed]:
-    """Breaks lines before words, and within a word only where it is longer than a line."""
-    placed, line, start = [], 0, 0
-    for index, token in enumerate(tokens):
-        n = min(width, _columns(token))
-        begins_word = index == 0 or token[:1].isspace() or tokens[index - 1][-1:].isspace()
-        needed = min(width, _word(tokens, index, width)) if begins_word else n
-        if start and start + needed > width:
-            line, start = line + 1, 0
-        placed.append(_Placed(index, line, start, n))
-        start += n
-        if token.endswith("\n"):
-            line, start = line + 1, 0
-    return placed
-
-
-def _word(tokens: Sequence[str], index: int, width: int) -> int:
-    """Characters from a token to the end of its word; of one longer than a line, its first."""
-    total = _columns(tokens[index])
-    for following in tokens[index + 1 :]:
-        if following[:1].isspace() or total > width:
-            break
-        total += _columns(following)
-    return total if total <= width else _columns(tokens[index])
-
-
-def _columns(token: str) -> int:
-    """Width of a token in characters; Chinese and the like take two."""
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in token)
-    return max(1, len(token) + wide)
-
-
-def _shown(token: str, width: int) -> str:
-    return visible(shortened(token.strip() or token, width))
 
 
 def _legend_lines(names: Sequence[str], inner_px: int) -> int:

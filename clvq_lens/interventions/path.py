@@ -1,0 +1,45 @@
+"""The straight path of integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365)."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from clvq_lens.errors import ConfigError
+
+
+def average_gradient(
+    gradient: Callable[[Tensor], Tensor],
+    start: Float[Tensor, "b pos d"],
+    end: Float[Tensor, "b pos d"],
+    *,
+    n_steps: int,
+    progress: bool,
+) -> Float[Tensor, "b pos d"]:
+    """The mean of a gradient along the straight path, by Gauss-Legendre quadrature.
+
+    Times the length of the path, which is ``end - start``, it is integrated gradients.
+
+    Args:
+        gradient: At a point of the path.
+        start: Where the path begins.
+        end: Where it ends.
+        n_steps: Points at which the gradient is taken.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        ConfigError: If there is no step.
+    """
+    if n_steps < 1:
+        raise ConfigError(f"The path has n_steps={n_steps} points. Choose 1 or more.")
+    points, weights = np.polynomial.legendre.leggauss(n_steps)
+    path, average = end - start, torch.zeros_like(start)
+    steps = zip((points + 1) / 2, weights / 2, strict=True)
+    for point, weight in tqdm(
+        steps, desc="integrate", unit="step", total=n_steps, disable=not progress
+    ):
+        average += weight * gradient(start + point * path)
+    return average

@@ -1,0 +1,73 @@
+"""Tokens as running text: which line each stands on, and where on it."""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clvq_lens.errors import ConfigError
+from clvq_lens.plots.text import shortened, visible
+
+CHARACTER_PX = 8.2  # width of a character of FONT at 13 pixels
+FONT = "DejaVu Sans Mono, Menlo, Consolas, monospace"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a token stands, in characters and lines."""
+
+    index: int
+    line: int
+    start: int
+    width: int
+
+
+def lay_out(tokens: Sequence[str], width: int) -> list[Placed]:
+    """Breaks lines before words, and within a word only where it is longer than a line.
+
+    Args:
+        tokens: With the spaces that belong to them.
+        width: Characters in a line.
+
+    Raises:
+        ConfigError: If a line has no character.
+    """
+    if width < 1:
+        raise ConfigError(f"A line has width={width} characters. Choose 1 or more.")
+    placed, line, start = [], 0, 0
+    for index, token in enumerate(tokens):
+        n = min(width, _columns(token))
+        begins_word = index == 0 or token[:1].isspace() or tokens[index - 1][-1:].isspace()
+        needed = min(width, _word(tokens, index, width)) if begins_word else n
+        if start and start + needed > width:
+            line, start = line + 1, 0
+        placed.append(Placed(index, line, start, n))
+        start += n
+        if token.endswith("\n"):
+            line, start = line + 1, 0
+    return placed
+
+
+def shown(token: str, width: int) -> str:
+    """A token as it is written where it stands, safe to show.
+
+    Args:
+        token: From data.
+        width: Characters for which there is room.
+    """
+    return visible(shortened(token.strip() or token, width))
+
+
+def _word(tokens: Sequence[str], index: int, width: int) -> int:
+    """Characters from a token to the end of its word; of one longer than a line, its first."""
+    total = _columns(tokens[index])
+    for following in tokens[index + 1 :]:
+        if following[:1].isspace() or total > width:
+            break
+        total += _columns(following)
+    return total if total <= width else _columns(tokens[index])
+
+
+def _columns(token: str) -> int:
+    """Width of a token in characters; Chinese and the like take two."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in token)
+    return max(1, len(token) + wide)
