@@ -41,7 +41,8 @@ def refits(
         how: "seeds": one lens for each seed, all on the same data. "halves": two for each seed, one
             after the other, on halves of the documents that share none; each seed splits anew.
         kind: A baseline, such as "k-means", that takes the place of the quantizer.
-        config: How to fit; None: the defaults.
+        config: How to fit; None: the defaults. A baseline takes its number of tokens and what is
+            done with long texts.
         progress: Whether to show progress bars.
         **options: Options of `FitConfig` by name, or those of `clvq_lens.Lens.baseline`.
 
@@ -63,6 +64,7 @@ def refits(
         )
     first = options.get("seed", (config or FitConfig()).seed) + 1
     data = open_documents(data) if isinstance(data, Iterator) else data  # it is read several times
+    matched = {} if config is None else _of_baseline(config)
     made: list[Lens] = []
     try:
         for seed in range(first, first + seeds):
@@ -73,12 +75,17 @@ def refits(
                     made[-1].fit(part, fit, progress=progress)
                 else:
                     baseline: Any = lens
-                    given = {**options, "seed": seed, "progress": progress}
+                    given = {**matched, **options, "seed": seed, "progress": progress}
                     made.append(baseline.baseline(kind, part, **given))
         yield made
     finally:
         for each in made:
             each.remove()
+
+
+def _of_baseline(config: FitConfig) -> dict[str, Any]:
+    """The options of a fit that a baseline has, too."""
+    return {"n_tokens": config.n_tokens, "long_texts": config.long_texts}
 
 
 def _another(lens: Lens) -> Lens:

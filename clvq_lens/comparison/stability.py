@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import torch
-from jaxtyping import Int
 
 from clvq_lens.comparison.refits import How
+from clvq_lens.comparison.tokens import SharedTokens
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import DataError
 from clvq_lens.evaluation.agreement import shuffled
@@ -24,7 +23,7 @@ from clvq_lens.evaluation.partitions import (
 from clvq_lens.lens import Lens
 from clvq_lens.plots.stability import plot_stability
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.training.documents import Data, open_documents
+from clvq_lens.training.documents import Data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +147,7 @@ def stability(
     compared = {method: list(_compared(method, len(fits), how)) for method, fits in lenses.items()}
     if not compared:
         raise DataError("There is no fit to compare. Pass {name: [lens, other_lens], ...}.")
-    data = open_documents(data) if isinstance(data, Iterator) else data  # it is read several times
-    tokens = _Tokens(data, long_texts)
+    tokens = SharedTokens(data, long_texts=long_texts)
     codes = {method: [tokens.codes(fit) for fit in fits] for method, fits in lenses.items()}
     sums = BootstrapSums(n_replicates=n_replicates, seed=seed)
     pairs: list[FitPair] = []
@@ -180,31 +178,6 @@ def _compared(method: str, n_fits: int, how: How) -> Iterator[tuple[int, int]]:
     if how == "halves":
         return zip(range(0, n_fits, 2), range(1, n_fits, 2), strict=True)
     return itertools.combinations(range(n_fits), 2)
-
-
-class _Tokens:
-    """The real tokens of some data, and the codes that lenses give them."""
-
-    def __init__(self, data: Data, long_texts: LongTexts) -> None:
-        self._data = data
-        self._long_texts: LongTexts = long_texts
-        self._tokens: torch.Tensor | None = None
-        self.documents = np.empty(0, dtype=np.int64)
-
-    def codes(self, lens: Lens) -> Int[np.ndarray, " n"]:
-        """The code of every token."""
-        encoding = lens.encode(self._data, long_texts=self._long_texts)
-        tokens = encoding.tokens[encoding.mask]
-        if self._tokens is None:
-            self._tokens = tokens
-            lengths = encoding.mask.sum(1).numpy()
-            self.documents = np.repeat(np.array(encoding.documents, dtype=np.int64), lengths)
-        if not torch.equal(self._tokens, tokens):
-            raise DataError(
-                f"{lens.name!r} makes other tokens of these data than the lenses before it. "
-                f"Compare lenses on models with the same tokenizer."
-            )
-        return encoding.codes[encoding.mask].numpy()
 
 
 class _Agreement:

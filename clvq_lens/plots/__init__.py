@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from clvq_lens.plots.alignment import plot_alignment as plot_alignment
     from clvq_lens.plots.codebook import plot_codebook as plot_codebook
     from clvq_lens.plots.comparison import plot_comparison as plot_comparison
     from clvq_lens.plots.concepts import plot_concepts as plot_concepts
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     )
     from clvq_lens.plots.interventions import plot_attribution as plot_attribution
     from clvq_lens.plots.interventions import plot_patching as plot_patching
+    from clvq_lens.plots.salience import plot_salience as plot_salience
     from clvq_lens.plots.sentence import plot_sentence as plot_sentence
     from clvq_lens.plots.stability import plot_stability as plot_stability
     from clvq_lens.plots.strip import plot_token_strip as plot_token_strip
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "alignment": ["plot_alignment"],
         "codebook": ["plot_codebook"],
         "comparison": ["plot_comparison"],
         "concepts": ["plot_concepts", "plot_usage"],
@@ -44,6 +47,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "plot_attribution",
             "plot_patching",
         ],
+        "salience": ["plot_salience"],
         "sentence": ["plot_sentence"],
         "stability": ["plot_stability"],
         "strip": ["plot_token_strip"],

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from clvq_lens.comparison.refits import halves, refits
+from clvq_lens.config import FitConfig
 from clvq_lens.errors import ConfigError, EmptyCorpusError, TooFewTokensError
 
 DATA = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
@@ -71,14 +72,20 @@ def test_a_baseline_is_fitted_by_the_lens_itself(fitted, monkeypatch):
     calls = []
 
     def baseline(self, kind, data, *, n_tokens=None, seed=0, long_texts="error", progress=True):
-        calls.append((kind, len(data), n_tokens, seed, progress))
+        calls.append((kind, len(data), n_tokens, seed, long_texts, progress))
         return self.model.add_clvq(1, 2, n_codes=8, name=f"{kind}-{seed}")
 
     monkeypatch.setattr(type(fitted), "baseline", baseline, raising=False)
-    options = {"n_tokens": 100, "progress": False}
-    with refits(fitted, DATA, seeds=2, kind="k-means", **options) as others:
+    with refits(fitted, DATA, seeds=2, kind="k-means", n_tokens=100, progress=False) as others:
         assert [other.name for other in others] == ["k-means-1", "k-means-2"]
-    assert calls == [("k-means", 60, 100, 1, False), ("k-means", 60, 100, 2, False)]
+    config = FitConfig(n_tokens=70, long_texts="split", seed=3)
+    with refits(fitted, DATA, seeds=1, kind="k-means", config=config):
+        pass
+    assert calls == [
+        ("k-means", 60, 100, 1, "error", False),
+        ("k-means", 60, 100, 2, "error", False),
+        ("k-means", 60, 70, 4, "split", True),
+    ]
     assert list(fitted.model.clvqs) == ["1-2"]
 
 

@@ -1,0 +1,73 @@
+"""The same tokens under several lenses."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from clvq_lens.config import LongTexts
+from clvq_lens.errors import DataError, EmptyCorpusError
+from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
+from clvq_lens.lens import Lens
+from clvq_lens.training.documents import Data, open_documents
+
+
+class SharedTokens:
+    """The real tokens of some data, document after document, and the codes that lenses give them.
+
+    Args:
+        data: Documents that fit in memory; a generator is read once.
+        long_texts: What to do with a text beyond the context.
+    """
+
+    def __init__(self, data: Data, *, long_texts: LongTexts) -> None:
+        self._data = open_documents(data) if isinstance(data, Iterator) else data
+        self._long_texts: LongTexts = long_texts
+        self._ids: torch.Tensor | None = None
+        self._documents = np.empty(0, dtype=np.int64)
+
+    def codes(self, lens: Lens) -> Int[np.ndarray, " n"]:
+        """The code of every token.
+
+        Raises:
+            EmptyCorpusError: If the data hold no real token.
+            DataError: If an earlier lens made other tokens of the data.
+        """
+        encoding = lens.encode(self._data, long_texts=self._long_texts)
+        ids = encoding.tokens[encoding.mask]
+        if len(ids) == 0:
+            raise EmptyCorpusError("The data hold no real token. Pass texts with words in them.")
+        if self._ids is None:
+            self._ids = ids
+            lengths = encoding.mask.sum(1).numpy()
+            self._documents = np.repeat(np.array(encoding.documents, dtype=np.int64), lengths)
+        if not torch.equal(self._ids, ids):
+            raise DataError(
+                f"{lens.name!r} makes other tokens of these data than the lenses before it. "
+                f"Compare lenses on models with the same tokenizer."
+            )
+        return encoding.codes[encoding.mask].numpy()
+
+    @property
+    def ids(self) -> Int[np.ndarray, " n"]:
+        """The id of every token, once a lens has encoded them."""
+        return np.empty(0, dtype=np.int64) if self._ids is None else self._ids.numpy()
+
+    @property
+    def documents(self) -> Int[np.ndarray, " n"]:
+        """The running number of every token's document."""
+        return self._documents
+
+    def labels(self, labels: TokenLabels) -> list[str]:
+        """The label of every token.
+
+        Raises:
+            DataError: If there is not one for each real token of each document.
+        """
+        given = DocumentLabels(labels)
+        numbers, lengths = np.unique(self._documents, return_counts=True)
+        pairs = zip(numbers.tolist(), lengths.tolist(), strict=True)
+        names = [name for document, length in pairs for name in given.of(document, length)]
+        given.check_number(int(numbers[-1]) + 1)
+        return names
