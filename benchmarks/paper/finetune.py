@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -209,16 +210,16 @@ def _batches(
         yield index, dict(tokenizer.pad(rows, return_tensors="pt"))
 
 
-class _quiet:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """transformers tells of weights that the package lacks on purpose, and shows progress."""
-
-    def __enter__(self) -> None:
-        self.verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *error: Any) -> None:
-        logging.set_verbosity(self.verbosity)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from clvq_lens.plots.salience import plot_salience as plot_salience
     from clvq_lens.plots.sentence import plot_sentence as plot_sentence
     from clvq_lens.plots.stability import plot_stability as plot_stability
+    from clvq_lens.plots.settings import plot_settings as plot_settings
     from clvq_lens.plots.strip import plot_token_strip as plot_token_strip
     from clvq_lens.plots.theme import code_colours as code_colours
     from clvq_lens.plots.training import plot_history as plot_history
@@ -50,6 +51,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "salience": ["plot_salience"],
         "sentence": ["plot_sentence"],
         "stability": ["plot_stability"],
+        "settings": ["plot_settings"],
         "strip": ["plot_token_strip"],
         "theme": ["code_colours"],
         "training": ["plot_history"],

@@ -1,0 +1,111 @@
+"""One setting varied: what it does to each metric, and how much runs of one setting differ."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from clvq_lens.errors import DataError
+from clvq_lens.plots.text import plain
+from clvq_lens.plots.theme import COLOURS, themed
+
+_METRICS = {
+    "fvu": "FVU:<br>0 perfect, 1 the mean",
+    "fvu_random_codes": "FVU with codes<br>at random",
+    "ce_loss_recovered": "CE loss recovered:<br>1 no loss, 0 the mean",
+    "perplexity": "perplexity:<br>codes in use",
+    "n_dead_codes": "dead codes",
+}
+_N_COLUMNS = 3
+
+
+def plot_settings(
+    runs: pd.DataFrame,
+    setting: str,
+    *,
+    group: str | None = None,
+    metrics: Mapping[str, str] | None = None,
+) -> go.Figure:
+    """One panel for each metric: means over runs of a setting, and whiskers from least to most.
+
+    Settings are side by side in the order in which the table has them, evenly, whatever their
+    values; those that are numbers are joined by a line.
+
+    Args:
+        runs: A row for each run, a column for each setting and metric.
+        setting: The column that was varied.
+        group: A column whose values are told apart by colour.
+        metrics: From the column of each metric to its title; None: the main ones of a `Report`.
+            Those that the table has not are left out.
+
+    Raises:
+        DataError: If there is no run, or no such column.
+
+    Example:
+        >>> plot_settings(pd.DataFrame(runs), "n_codes")  # doctest: +SKIP
+    """
+    panels = {
+        name: title
+        for name, title in (metrics or _METRICS).items()
+        if name in runs and bool(runs[name].notna().any())
+    }
+    _check(runs, setting, group, panels)
+    n_rows = -(-len(panels) // _N_COLUMNS)
+    figure = make_subplots(
+        rows=n_rows,
+        cols=min(_N_COLUMNS, len(panels)),
+        horizontal_spacing=0.09,
+        vertical_spacing=0.24 / max(1, n_rows - 1),
+    )
+    groups = [("", runs)] if group is None else list(runs.groupby(group, sort=False))
+    for number, (metric, title) in enumerate(panels.items()):
+        place: dict[str, Any] = {"row": number // _N_COLUMNS + 1, "col": number % _N_COLUMNS + 1}
+        for index, (name, rows) in enumerate(groups):
+            trace = _means(rows, setting, metric).update(
+                name=plain(str(name)),
+                showlegend=group is not None and number == 0,
+                legendgroup=str(index),
+                line={"color": COLOURS[index % len(COLOURS)], "width": 2},
+            )
+            figure.add_trace(trace, **place)
+        figure.update_yaxes(title_text=title, rangemode="tozero", **place)
+        figure.update_xaxes(title_text=plain(setting), type="category", **place)
+    figure = themed(figure, title=f"What {plain(setting)} does", height=80 + 270 * n_rows)
+    return figure.update_yaxes(title_font_size=12)
+
+
+def _means(rows: pd.DataFrame, setting: str, metric: str) -> go.Scatter:
+    """The mean of each setting, with whiskers over its runs."""
+    values = rows.groupby(setting, sort=False)[metric].agg(["mean", "min", "max", "count"])
+    mean, least, most, n_runs = values.to_numpy(dtype=float).T
+    is_number = pd.api.types.is_numeric_dtype(rows[setting])
+    return go.Scatter(
+        x=[f"{x:g}" if is_number else plain(str(x)) for x in values.index],
+        y=mean,
+        mode="lines+markers" if is_number else "markers",
+        marker={"size": 8},
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": most - mean,
+            "arrayminus": mean - least,
+        },
+        customdata=np.stack([least, most, n_runs], axis=1),
+        hovertemplate="%{x}<br>mean %{y:.4g}<br>%{customdata[0]:.4g} to %{customdata[1]:.4g} "
+        "in %{customdata[2]} runs<extra></extra>",
+    )
+
+
+def _check(runs: pd.DataFrame, setting: str, group: str | None, panels: Mapping[str, str]) -> None:
+    columns = ", ".join(map(str, runs.columns)) or "none"
+    for name in (setting, group):
+        if name is not None and name not in runs:
+            raise DataError(f"The table of runs has no column {name!r}. It has {columns}.")
+    if not panels:
+        raise DataError(
+            f"The table of runs has no metric to draw; its columns are {columns}. Pass "
+            f"metrics={{column: title}}, of columns that hold numbers."
+        )
