@@ -74,6 +74,7 @@ def plot_settings(
         figure.update_yaxes(title_text=title, rangemode="tozero", **place)
         figure.update_xaxes(title_text=plain(setting), type="category", **place)
     figure = themed(figure, title=f"What {plain(setting)} does", height=80 + 270 * n_rows)
+    figure.update_layout(legend_title_text=plain(group or ""))
     return figure.update_yaxes(title_font_size=12)
 
 
@@ -87,6 +88,7 @@ def _means(rows: pd.DataFrame, setting: str, metric: str) -> go.Scatter:
         y=mean,
         mode="lines+markers" if is_number else "markers",
         marker={"size": 8},
+        cliponaxis=False,
         error_y={
             "type": "data",
             "symmetric": False,
