@@ -158,6 +158,7 @@ def attribution(
     Raises:
         NotFittedError: If the quantizer has not been fitted.
         MetricError: If the metric has no gradient, or does not return one number.
+        ConfigError: If the path has no point.
     """
     attachment = fitted(lens)
     batch = one_batch(attachment.host, data)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -33,18 +33,22 @@ def sentence_vectors(
         DataError: If "cls" is asked of a text that begins with a real token.
         EmptyCorpusError: If another is asked of a text without a real token.
     """
+    _check_sentence(sentence)
     rows = torch.arange(len(values), device=values.device)
     if sentence == "cls":
         return values[rows, _first(batch).to(values.device)]
     if sentence == "last":
         return values[rows, last_real(batch).to(values.device)]
-    if sentence != "mean":
-        raise ConfigError(
-            f"There are no sentence vectors {sentence!r}. Choose 'cls', 'last' or 'mean'."
-        )
     last_real(batch)  # refuses texts without one
     mask = batch.mask.to(values.device).unsqueeze(-1)
     return values.masked_fill(~mask, 0).sum(1) / mask.sum(1)
+
+
+def _check_sentence(sentence: str) -> None:
+    if sentence not in get_args(Sentence):
+        raise ConfigError(
+            f"There are no sentence vectors {sentence!r}. Choose 'cls', 'last' or 'mean'."
+        )
 
 
 def last_real(batch: TokenBatch) -> Int[Tensor, " b"]:
@@ -206,10 +210,7 @@ def head(
     Example:
         >>> head(torch.randn(2, 384), torch.zeros(2), at=11)  # doctest: +SKIP
     """
-    if sentence not in ("cls", "last", "mean"):
-        raise ConfigError(
-            f"There are no sentence vectors {sentence!r}. Choose 'cls', 'last' or 'mean'."
-        )
+    _check_sentence(sentence)
     if isinstance(weight, nn.Module):
         if bias is not None:
             raise ConfigError("A module has its own bias. Pass bias=None with it.")

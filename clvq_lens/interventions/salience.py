@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from clvq_lens.config import closest
 from clvq_lens.errors import ConfigError, EmptyCorpusError, LengthMismatchError, ShapeError
 from clvq_lens.host.host import Host
 from clvq_lens.interventions.path import average_gradient
@@ -25,6 +24,7 @@ from clvq_lens.training.tokens import TokenBatch, token_batches
 
 Quantity = Literal["logit", "probability"]
 Start = Literal["mean", "zero"] | Float[Tensor, " d"]
+Target = Literal["predicted"] | Sequence[int] | np.ndarray | Tensor
 Cut = Literal["error", "truncate"]
 
 
@@ -127,7 +127,7 @@ def salience(
     layer: int | str,
     readout: Readout,
     *,
-    target: Literal["predicted"] | Sequence[int] = "predicted",
+    target: Target = "predicted",
     quantity: Quantity = "logit",
     n_steps: int = 32,
     start: Start = "mean",
@@ -169,8 +169,9 @@ def salience(
         >>> salience(model, texts, 8, head(weight, at=11)).top()  # doctest: +SKIP
     """
     if quantity not in get_args(Quantity):
-        options = list(get_args(Quantity))
-        raise ConfigError(f"There is no quantity {quantity!r}. {closest(quantity, options)}")
+        raise ConfigError(f"There is no quantity {quantity!r}. Pass 'logit' or 'probability'.")
+    if isinstance(start, str) and start not in ("mean", "zero"):
+        raise ConfigError(f"No path starts at {start!r}. Pass 'mean', 'zero' or one vector.")
     host, documents = Host(model), open_documents(texts)
     n_texts = sum(1 for _ in documents)
     runs = _Runs(host, host.resolve(layer), documents, long_texts)
@@ -230,8 +231,6 @@ class _Runs:
             return start.float()
         if start == "zero":
             return torch.zeros(width)
-        if start != "mean":
-            raise ConfigError(f"A path cannot start at {start!r}. Pass 'mean', 'zero' or a vector.")
         total, n_tokens = torch.zeros(width, dtype=torch.float64), 0
         for batch in self.batches():
             real = self.activations(batch).cpu()[batch.mask]
@@ -317,9 +316,7 @@ class _Paths:
             return torch.autograd.grad(self._measure(at).sum(), at)[0]
 
 
-def _checked(
-    target: Literal["predicted"] | Sequence[int], n_texts: int
-) -> Int[Tensor, " b"] | None:
+def _checked(target: Any, n_texts: int) -> Int[Tensor, " b"] | None:
     if isinstance(target, str):
         if target != "predicted":
             raise ConfigError(f"There is no target {target!r}. Pass 'predicted' or class numbers.")

@@ -12,7 +12,7 @@ from clvq_lens.plots.theme import COLOURS, TEXT, themed
 
 _LINE_PX = 44
 _LEGEND_PX = 30
-_BAR = 0.4  # height of the longest bar, in lines
+_BAR = 0.4  # height of the tallest bar, in lines
 _UNDER = 0.22  # from the middle of a line to the bars below it
 # Both are readable as letters, on white and on black.
 _RAISES, _LOWERS = COLOURS[4], COLOURS[0]
@@ -27,7 +27,7 @@ def plot_salience(
     difference: float = float("nan"),
     width: int = 84,
 ) -> go.Figure:
-    """One text, each token coloured by its score, with a bar below it as long as the score.
+    """One text, each token coloured by its score, with a bar below it as high as the score.
 
     Args:
         tokens: What stands at each position, with the spaces that belong to tokens.
@@ -71,7 +71,7 @@ def plot_salience(
         barmode="overlay",
         margin={"l": 20, "r": 20, "t": 64, "b": 20 + _LEGEND_PX, "autoexpand": False},
         legend={"x": 0, "xanchor": "left", "y": 0, "yanchor": "top", "traceorder": "normal"},
-        legend_title={"text": f"longest bar {largest:.3g}", "font": {"size": 12}},
+        legend_title={"text": f"tallest bar {largest:.3g}", "font": {"size": 13}},
         hoverlabel={"align": "left"},
     )
 
@@ -88,7 +88,7 @@ def _amounts(value: float, difference: float) -> str:
 def _draw_bars(
     figure: go.Figure, places: Sequence[Placed], strength: np.ndarray, name: str, colour: str
 ) -> None:
-    """Bars that hang below the tokens, as long as the scores."""
+    """Bars that hang below the tokens, as high as the scores."""
     lengths = [_BAR * float(strength[place.index]) for place in places]
     figure.add_bar(
         orientation="h",

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import clvq_lens as cl
-from clvq_lens.errors import MetricError
+from clvq_lens.errors import ConfigError, MetricError
 from tests.conftest import random_model
 from tests.interventions.test_sweep import difference, fitted_lens
 
@@ -198,3 +198,8 @@ def test_the_picture_shows_each_prediction_against_the_truth(lens, tokens):
     texts = " ".join(annotation.text for annotation in figure.layout.annotations)
     assert f"{found.rank_correlation:.2f}" in texts
     assert f"{found.completeness_error:.1%}" in figure.layout.xaxis3.title.text
+
+
+def test_a_path_without_points_is_refused(lens, tokens):
+    with pytest.raises(ConfigError, match="n_steps=0 points"):
+        attributed(lens, tokens[:1], n_steps=0)
