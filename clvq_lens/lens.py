@@ -1,6 +1,6 @@
 """Lens: what ``add_clvq`` returns. It names the verbs; the work is done in the rooms below."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,12 @@ class Lens(EditableLens):
         data: Data,
         config: FitConfig | None = None,
         *,
+        name: str | None = None,
         n_active: int = 32,
         progress: bool = True,
         **options: Any,
     ) -> "Lens":
-        """Another way to give tokens codes, as a lens "<name> <kind>" on the same model.
+        """Another way to give tokens codes, as a lens on the same model.
 
         It has as many codes, the same target, the mean target of each code for a decoder, and all
         verbs of a lens. Fit it on the data that this lens was fitted on, with the same options.
@@ -85,6 +86,7 @@ class Lens(EditableLens):
             kind: Such as "k-means"; `clvq_lens.baselines` describes them all.
             data: Documents, as for `fit`.
             config: As for `fit`; None: the defaults.
+            name: Of the baseline; None: such as "4-8 k-means".
             n_active: Features active in a token, of a sparse autoencoder or transcoder.
             progress: Whether to show progress bars.
             **options: Options of `FitConfig` by name, such as n_tokens, long_texts and seed.
@@ -95,13 +97,13 @@ class Lens(EditableLens):
         Raises:
             ConfigError: If there is no such baseline.
             NotFittedError: If this lens has not been fitted.
-            NameTakenError: If that baseline of it is on the model.
+            NameTakenError: If the model has a quantizer of that name.
             TooFewTokensError: If there are fewer distinct tokens than codes.
         """
         self.attachment.require_ready()
         config = (config or FitConfig()).replace(**options)
         attachment = attach_baseline(
-            self.attachment, kind, data, config, n_active=n_active, progress=progress
+            self.attachment, kind, data, config, name=name, n_active=n_active, progress=progress
         )
         lens = Lens(attachment)
         remember_lens(self.model, lens.name, lens)
@@ -131,7 +133,7 @@ class Lens(EditableLens):
         )
 
     def faithfulness(
-        self, texts: Sequence[str], labels: Sequence[Any], *, progress: bool = True, **options: Any
+        self, texts: Sequence[str], labels: Iterable[Any], *, progress: bool = True, **options: Any
     ) -> Faithfulness:
         """Whether predictions about texts depend on their most salient concepts.
 

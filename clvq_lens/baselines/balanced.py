@@ -12,6 +12,7 @@ _N_STARTS: Any = 1  # the type that scikit-learn declares is a string
 _SWEEPS = 8  # of assignment and means
 _ROUNDS = 30  # of prices in a sweep
 _BLUR = 0.1  # of the mean cost of the nearest code: how soft prices see assignments
+_LEAST = 1e-3  # of the mean cost of all codes, where rows lie on their codes
 
 
 def balanced_k_means(
@@ -33,7 +34,7 @@ def balanced_k_means(
     for _ in range(_SWEEPS):
         squares = (centroids**2).sum(1) - 2 * rows @ centroids.T
         costs = squares + (rows**2).sum(1, keepdims=True)
-        prices = _prices(costs, prices)
+        prices = balancing_prices(costs, prices)
         previous, codes = codes, balanced_assignment(costs + prices)
         if np.array_equal(previous, codes):
             break
@@ -74,11 +75,14 @@ def _capacity(wanted: Int[np.ndarray, " k"], n: int) -> Int[np.ndarray, " k"]:
     return capacity
 
 
-def _prices(
+def balancing_prices(
     costs: Float[np.ndarray, "n k"], prices: Float[np.ndarray, " k"]
 ) -> Float[np.ndarray, " k"]:
     """What each code has to cost so that all are asked for alike, about (Sinkhorn's iteration)."""
-    blur = _BLUR * max(float(costs.min(1).mean()), np.finfo(float).tiny)
+    of_nearest, of_all = float(costs.min(1).mean()), float(costs.mean())
+    blur = (
+        _BLUR * max(of_nearest, _LEAST * of_all) or 1.0
+    )  # rows that are all the same cost nothing
     scaled = -costs / blur
     log_share, potential = np.log(costs.shape[0] / costs.shape[1]), -prices / blur
     for _ in range(_ROUNDS):

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from clvq_lens.baselines.clusterings import check_rows
 from clvq_lens.baselines.feature_codebook import FeatureCodebook
 from clvq_lens.baselines.sparse import Pairs, SparseFeatures, train_
 from clvq_lens.baselines.task import Reading, Task
-from clvq_lens.errors import TooFewTokensError
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import TableDecoder, Units
 
@@ -57,11 +57,7 @@ class _Trained:
 
     def _start(self, reading: Reading, explained: str, n_codes: int) -> tuple[Tensor, Tensor]:
         sample = reading.sample(_START_PER_CODE * n_codes, "source", explained)
-        if len(sample) < n_codes:
-            raise TooFewTokensError(
-                f"{len(sample)} tokens cannot start {n_codes} features: each needs a token of its "
-                f"own. Give more tokens, or fit the lens with n_codes={len(sample)} or less."
-            )
+        check_rows(sample, n_codes)  # each feature starts at one of its own
         d_source = reading.d_source
         return sample[:, :d_source], sample[:, d_source:]
 

@@ -1,5 +1,6 @@
 """Fitting a baseline and putting it on the model beside the quantizer that it is compared with."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ def attach_baseline(
     data: Data,
     config: FitConfig,
     *,
+    name: str | None = None,
     n_active: int = 32,
     progress: bool = True,
 ) -> Attachment:
@@ -35,27 +37,38 @@ def attach_baseline(
         kind: Which baseline.
         data: Documents.
         config: As the quantizer was fitted.
+        name: Of the baseline; None: those of the quantizer and the kind, with a number from the
+            second one on.
         n_active: Features active in a token, of a sparse autoencoder or transcoder.
         progress: Whether to show progress bars.
 
     Raises:
         ConfigError: If there is no such baseline.
-        NameTakenError: If it is attached already.
+        NameTakenError: If the model has a quantizer of that name.
     """
     check_kind(kind)
-    host, name = attachment.host, f"{attachment.name} {kind}"
-    if name in lenses_of(host.model):
-        raise NameTakenError(
-            f"This model already has a quantizer named {name!r}. Remove it with "
-            f"model.clvqs[{name!r}].remove() before you fit it again."
-        )
+    host = attachment.host
+    name = _free_name(host, name, f"{attachment.name} {kind}")
     like, points = attachment.quantizer, (attachment.source, attachment.target)
     options = {"n_active": n_active, "progress": progress}
     quantizer = fit_baseline(host, like, *points, kind, data, config, **options)
     assert quantizer.origin is not None
+    quantizer.origin = replace(quantizer.origin, name=name)
     source = host.resolve(host.protocol.local(quantizer.origin.source))
-    quantizer.origin = host.origin(source, attachment.target, name)
     return Attachment(host, quantizer, name, source, attachment.target)
+
+
+def _free_name(host: Host, wanted: str | None, usual: str) -> str:
+    taken = lenses_of(host.model)
+    if wanted is None:
+        later = (f"{usual} {number}" for number in itertools.count(2))
+        return next(name for name in itertools.chain([usual], later) if name not in taken)
+    if wanted in taken:
+        raise NameTakenError(
+            f"This model already has a quantizer named {wanted!r}. Remove it with "
+            f"model.clvqs[{wanted!r}].remove(), or pass another name=...."
+        )
+    return wanted
 
 
 def fit_baseline(
