@@ -10,6 +10,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from clvq_lens.plots.alignment import plot_alignment as plot_alignment
     from clvq_lens.plots.codebook import plot_codebook as plot_codebook
+    from clvq_lens.plots.collapse import plot_collapse as plot_collapse
     from clvq_lens.plots.comparison import plot_comparison as plot_comparison
     from clvq_lens.plots.concepts import plot_concepts as plot_concepts
     from clvq_lens.plots.concepts import plot_usage as plot_usage
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from clvq_lens.plots.interventions import plot_patching as plot_patching
     from clvq_lens.plots.salience import plot_salience as plot_salience
     from clvq_lens.plots.sentence import plot_sentence as plot_sentence
-    from clvq_lens.plots.stability import plot_stability as plot_stability
     from clvq_lens.plots.settings import plot_settings as plot_settings
+    from clvq_lens.plots.stability import plot_stability as plot_stability
     from clvq_lens.plots.strip import plot_token_strip as plot_token_strip
     from clvq_lens.plots.theme import code_colours as code_colours
     from clvq_lens.plots.training import plot_history as plot_history
@@ -37,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "alignment": ["plot_alignment"],
         "codebook": ["plot_codebook"],
+        "collapse": ["plot_collapse"],
         "comparison": ["plot_comparison"],
         "concepts": ["plot_concepts", "plot_usage"],
         "detection": ["plot_detection"],
