@@ -1,6 +1,6 @@
 """Several quantizers and baselines on the same held-out texts, by every measure there is."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,9 @@ from clvq_lens.errors import ConfigError
 from clvq_lens.evaluation.agreement import agreement
 from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
 from clvq_lens.evaluation.partitions import contingency
+from clvq_lens.faithfulness.case import Case, prepare
+from clvq_lens.faithfulness.folds import Protocol
+from clvq_lens.faithfulness.protocols import judge
 from clvq_lens.faithfulness.reading import Cut
 from clvq_lens.faithfulness.result import Faithfulness
 from clvq_lens.lens import Lens
@@ -72,7 +75,7 @@ class Comparison:
         """The table of `table` as LaTeX, with what data bring escaped; needs booktabs."""
         styled = self.table().style.hide(axis="index").format(escape="latex")
         styled = styled.format_index(escape="latex", axis="columns")
-        return styled.to_latex(hrules=True)
+        return styled.to_latex(hrules=True)  # pyright: ignore[reportAttributeAccessIssue]
 
     def plot(self) -> go.Figure:
         """One panel for each metric, one line for each method, with intervals."""
@@ -89,7 +92,7 @@ class Comparison:
 def compare(
     methods: Sequence[Method],
     texts: Sequence[str],
-    labels: Sequence[Any] | None = None,
+    labels: Iterable[Any] | None = None,
     *,
     train: Sequence[str] | None = None,
     n_seeds: int = 1,
@@ -179,34 +182,57 @@ class _Measure:
     def __init__(
         self,
         texts: Sequence[str],
-        labels: Sequence[Any] | None,
+        labels: Iterable[Any] | None,
         token_labels: TokenLabels | None,
         long_texts: Cut,
         seed: int,
         progress: bool,
         options: Mapping[str, Any],
     ) -> None:
-        self._texts, self._labels, self._token_labels = list(texts), labels, token_labels
-        self._shared: dict[str, Any] = {"seed": seed, "long_texts": long_texts}
-        self._progress, self._options = progress, options
+        self._texts, self._token_labels = list(texts), token_labels
+        self._labels = None if labels is None else list(labels)
+        self._long_texts: Cut = long_texts
+        self._seed, self._progress, self._options = seed, progress, dict(options)
+        draws = ("n_draws", "n_model_draws", "n_replicates")
+        self._draws = {name: self._options.pop(name) for name in draws if name in options}
+        self._cases: dict[tuple[str, Protocol], Case] = {}
 
     def of(self, lens: Lens) -> tuple[Faithfulness | None, dict[str, float]]:
         """Faithfulness, if texts have labels, and all metrics."""
-        report = lens.evaluate(self._texts, progress=self._progress, **self._shared)
+        report = lens.evaluate(
+            self._texts, long_texts=self._long_texts, seed=self._seed, progress=self._progress
+        )
         names = ("fvu", "ce_loss_recovered", "perplexity", "n_dead_codes")
         values = {name: getattr(report, name) for name in names}
         values |= self._agreement(lens)
         if self._labels is None:
             return None, values
-        judged = lens.faithfulness(
-            self._texts, self._labels, progress=self._progress, **self._shared, **self._options
-        )
-        return judged, values | _of_faithfulness(judged)
+        published, honest = (self._judged(lens, protocol) for protocol in ("paper", "honest"))
+        return honest, values | _of_faithfulness(published, honest)
+
+    def _judged(self, lens: Lens, protocol: Protocol) -> Faithfulness:
+        """By a case that is prepared once for all methods that read the same hook point."""
+        key = lens.source, protocol
+        if key not in self._cases:
+            options = {**self._options, "long_texts": self._long_texts, "seed": self._seed}
+            if protocol == "paper":
+                options.pop("n_folds", None)  # its own number
+            self._cases[key] = prepare(
+                lens.host,
+                lens.source,
+                self._texts,
+                self._labels or [],
+                protocol=protocol,
+                progress=self._progress,
+                **options,
+            )
+        case, attachment = self._cases[key], lens.attachment
+        return judge(case, attachment, **self._draws, seed=self._seed, progress=self._progress)
 
     def _agreement(self, lens: Lens) -> dict[str, float]:
         if self._token_labels is None:
             return {}
-        encoding = lens.encode(self._texts, long_texts=self._shared["long_texts"])
+        encoding = lens.encode(self._texts, long_texts=self._long_texts)
         given = DocumentLabels(self._token_labels)
         lengths = encoding.mask.sum(1).tolist()
         pairs = zip(encoding.documents, lengths, strict=True)
@@ -214,23 +240,24 @@ class _Measure:
         kinds, labels = np.unique(np.array(names), return_inverse=True)
         codes = encoding.codes[encoding.mask].numpy()
         counts = contingency(codes, labels, lens.config.n_codes, len(kinds))
-        found = agreement(counts, seed=self._shared["seed"])
+        found = agreement(counts, seed=self._seed)
         return {} if found is None else {"nmi": found.nmi, "purity": found.purity}
 
 
-def _of_faithfulness(judged: Faithfulness) -> dict[str, float]:
-    """The numbers of a result that methods are compared by."""
-    values = {
-        "accuracy": judged.value("probe", "", "unperturbed", "accuracy"),
-        "accuracy_raw": judged.value("probe", "raw", "concept", "accuracy"),
+def _of_faithfulness(published: Faithfulness, honest: Faithfulness) -> dict[str, float]:
+    """The numbers of both protocols that methods are compared by."""
+    values: dict[str, float] = {
+        "published_accuracy": published.value("probe", "", "unperturbed", "accuracy"),
+        "published_removed": published.value("probe", "raw", "concept", "accuracy"),
+        "retrained": honest.value("probe", "raw", "concept", "retrained"),
     }
     for metric, place, ablation in (
         ("probe_drop", "probe", "centred"),
         ("model_drop", "model", "centred"),
         ("code_drop", "model", "code"),
     ):
-        values[metric] = judged.value(place, ablation, "concept", "drop")
-        values[f"{metric}_specific"] = judged.least_contrast(place, ablation)
+        values[metric] = honest.value(place, ablation, "concept", "drop")
+        values[f"{metric}_specific"] = honest.least_contrast(place, ablation)
     return values
 
 

@@ -1,6 +1,6 @@
 """A case: labelled texts with all that does not depend on codes, so that many can be judged."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -74,10 +74,10 @@ def prepare(
     host: Host,
     source: str,
     texts: Sequence[str],
-    labels: Sequence[Any],
+    labels: Iterable[Any],
     *,
-    protocol: Protocol = "honest",
-    documents: Sequence[Any] | None = None,
+    protocol: Protocol | str = "honest",
+    documents: Iterable[Any] | None = None,
     readout: Readout | None = None,
     sentence: Sentence | None = None,
     n_folds: int | None = None,
@@ -95,9 +95,11 @@ def prepare(
         EmptyCorpusError: If a text holds no real token.
         TextTooLongError: If a text is longer than the model's context.
     """
-    if protocol not in get_args(Protocol):
+    if protocol != "honest" and protocol != "paper":
         hint = closest(str(protocol), list(get_args(Protocol)))
         raise ConfigError(f"There is no protocol {protocol!r}. {hint}Pass 'honest' or 'paper'.")
+    if n_folds is not None and n_folds < 2:
+        raise ConfigError(f"n_folds is {n_folds}; pass two folds or more.")
     sentence = sentence or ("last" if host.causal else "cls")
     labelled = LabelledTexts.of(texts, labels, documents)
     folds = make_folds(labelled, protocol, n_folds=n_folds or _N_FOLDS[protocol], seed=seed)

@@ -19,6 +19,7 @@ from clvq_lens.quantizer.draft import Draft
 from clvq_lens.training.tokens import TokenBatch
 
 
+@torch.no_grad()
 def in_model(
     case: Case,
     attachment: Attachment,
@@ -92,12 +93,10 @@ class _Batch:
                     yield (name, removal.condition), draw, self._classes(left)
         yield from self._without_codes(found, n_draws)
 
-    @torch.no_grad()
     def _classes(self, stream: Tensor) -> np.ndarray:
         logits = class_logits(self.host, self.readout, self.attachment.source, stream, self.batch)
         return logits.double().softmax(-1).cpu().numpy()
 
-    @torch.no_grad()
     def _without_codes(
         self, found: Sequence[Removal], n_draws: int
     ) -> Iterator[tuple[tuple[str, str], int, np.ndarray]]:

@@ -1,6 +1,6 @@
 """Faithfulness as published, and as a sceptic would accept it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from clvq_lens.host.attach import Attachment
 def faithfulness(
     attachment: Attachment,
     texts: Sequence[str],
-    labels: Sequence[Any],
+    labels: Iterable[Any],
     *,
     n_draws: int = 10,
     n_model_draws: int = 3,

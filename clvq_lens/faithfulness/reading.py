@@ -1,6 +1,6 @@
 """What a model makes of labelled texts: sentence vectors and the code of every token."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,14 +38,15 @@ class LabelledTexts:
 
     @classmethod
     def of(
-        cls, texts: Sequence[str], labels: Sequence[Any], documents: Sequence[Any] | None
+        cls, texts: Iterable[Any], labels: Iterable[Any], documents: Iterable[Any] | None
     ) -> "LabelledTexts":
         """Checked, with classes and documents as numbers; equal texts share a document.
 
         Raises:
             DataError: If the lists differ in length, a text is no string, or there is one class.
         """
-        documents = list(texts) if documents is None else list(documents)
+        texts, labels = list(texts), list(labels)
+        documents = texts if documents is None else list(documents)
         if not len(texts) == len(labels) == len(documents):
             raise DataError(
                 f"There are {len(texts)} texts, {len(labels)} labels and {len(documents)} "

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,8 +76,7 @@ class Faithfulness:
             place: "probe" or "model".
             ablation: "raw", "centred" or "code".
         """
-        rows = self._contrasts_of(place, ablation)
-        rows = rows[rows["control"] != OF_ANOTHER_CLASS]
+        rows = self._contrasts_of(place, ablation, classes=False)
         return bool(len(rows) and (rows["drop_low"] > 0).all())
 
     def flips_labels(self, place: str, ablation: str) -> bool:
@@ -109,9 +109,8 @@ class Faithfulness:
             place: "probe" or "model".
             ablation: "raw", "centred" or "code".
         """
-        rows = self._contrasts_of(place, ablation)
-        rows = rows[rows["control"] != OF_ANOTHER_CLASS]
-        return _estimate(rows.loc[rows["drop"].idxmin()], "drop")
+        rows = self._contrasts_of(place, ablation, classes=False)
+        return _estimate(rows.sort_values("drop").iloc[0], "drop")
 
     def plot(self) -> go.Figure:
         """How far the probability of the label falls in every condition, with intervals."""
@@ -123,10 +122,8 @@ class Faithfulness:
         return "\n".join(self._verdict_on(*pair) for pair in pairs)
 
     def _verdict_on(self, place: str, ablation: str) -> str:
-        rows = self._contrasts_of(place, ablation)
-        by_class = rows[rows["control"] == OF_ANOTHER_CLASS]
-        rows = rows[rows["control"] != OF_ANOTHER_CLASS]
-        least = rows.loc[rows["drop"].idxmin()]
+        by_class = self._contrasts_of(place, ablation, classes=True)
+        least = self._contrasts_of(place, ablation, classes=False).sort_values("drop").iloc[0]
         parts = [
             "specific" if self.is_specific(place, ablation) else "no specific effect",
             f"over {least['control']} by {least['drop']:.3f} "
@@ -138,9 +135,10 @@ class Faithfulness:
             parts.append("labels are flipped, not lost")
         return f"{place}, {ablation}: {'; '.join(parts)}"
 
-    def _contrasts_of(self, place: str, ablation: str) -> pd.DataFrame:
-        frame = self.contrasts
-        return frame[(frame["place"] == place) & (frame["ablation"] == ablation)]
+    def _contrasts_of(self, place: str, ablation: str, *, classes: bool) -> pd.DataFrame:
+        """Those with codes of another class, or with all other controls."""
+        frame = self.contrasts.query("place == @place and ablation == @ablation")
+        return frame.loc[(frame["control"] == OF_ANOTHER_CLASS) == classes]
 
     @property
     def _head(self) -> str:
@@ -210,8 +208,9 @@ def tabulate(
     return conditions, contrasts
 
 
-def _estimate(row: pd.Series, column: str) -> Estimate:
-    return Estimate(*(float(row[column + end]) for end in ("", "_low", "_high")))
+def _estimate(row: Any, column: str) -> Estimate:
+    value, low, high = row[[column, f"{column}_low", f"{column}_high"]].to_numpy(dtype=float)
+    return Estimate(float(value), float(low), float(high))
 
 
 def _values(e: Effect, clean: Effect) -> Mapping[str, np.ndarray]:

@@ -36,9 +36,9 @@ def plot_faithfulness(
     """
     frame = as_frame(conditions)
     panels = [
-        (key, rows)
-        for key, rows in frame.groupby(["place", "ablation"], sort=False)
-        if tuple(key) in _TITLES
+        (title, rows)
+        for (place, ablation), title in _TITLES.items()
+        if len(rows := frame.query("place == @place and ablation == @ablation"))
     ]
     if not panels:
         raise DataError("No row tells of a removal. Pass the result of lens.faithfulness(...).")
@@ -49,7 +49,7 @@ def plot_faithfulness(
         shared_xaxes=True,
         row_heights=heights,
         vertical_spacing=1.3 / (sum(heights) + 1.3 * len(panels)),
-        subplot_titles=[_TITLES[tuple(key)] for key, _ in panels],
+        subplot_titles=[title for title, _ in panels],
     )
     for number, (_, rows) in enumerate(panels, start=1):
         figure.add_trace(_points(rows), row=number, col=1)

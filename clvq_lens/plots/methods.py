@@ -30,13 +30,14 @@ METRICS = {
     "n_dead_codes": Described("dead codes", "codes that no token chose"),
     "nmi": Described("NMI with labels", "0 independent, 1 the same"),
     "purity": Described("purity", "tokens with their code's label"),
-    "accuracy": Described("probe accuracy", "nothing removed"),
-    "accuracy_raw": Described("accuracy, raw code out", "as published: labels may flip"),
-    "probe_drop": Described("drop in the probe", "centred code out"),
+    "published_accuracy": Described("published: probe accuracy", "nothing removed"),
+    "published_removed": Described("published: raw code out", "accuracy; labels may flip"),
+    "retrained": Described("raw code out, probe retrained", "accuracy: what information is left"),
+    "probe_drop": Described("drop in the probe", "probability; centred code out"),
     "probe_drop_specific": Described("specific drop, probe", "over the strongest control"),
-    "model_drop": Described("drop in the model", "centred code out"),
+    "model_drop": Described("drop in the model", "probability; centred code out"),
     "model_drop_specific": Described("specific drop, model", "over the strongest control"),
-    "code_drop": Described("drop, code ablated", "in the model"),
+    "code_drop": Described("drop, code ablated", "probability, in the model"),
     "code_drop_specific": Described("specific drop, code ablated", "over another code of the text"),
     "stability": Described("stability (AMI)", "0 chance, 1 the same codes"),
 }
@@ -53,7 +54,9 @@ def plot_methods(comparison: pd.DataFrame | HasFrame) -> go.Figure:
         DataError: If the table holds no metric.
     """
     frame = as_frame(comparison)
-    metrics = [metric for metric in METRICS if metric in frame and frame[metric].notna().any()]
+    metrics = [
+        metric for metric in METRICS if metric in frame and bool(frame[metric].notna().any())
+    ]
     if not metrics:
         raise DataError("The table holds no metric to draw. Pass the result of compare(...).")
     n_rows = -(-len(metrics) // _N_COLUMNS)

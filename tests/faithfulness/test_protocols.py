@@ -1,0 +1,193 @@
+"""Faithfulness on the toy world, whose first sentence decides between "indoors" and "outdoors"."""
+
+import numpy as np
+import pytest
+import torch
+
+import clvq_lens as cl
+from clvq_lens.errors import ConfigError, DataError, EmptyCorpusError
+from clvq_lens.faithfulness.case import prepare
+from clvq_lens.faithfulness.controls import Codes, removals
+from clvq_lens.faithfulness.in_model import in_model
+from clvq_lens.faithfulness.protocols import judge
+from clvq_lens.faithfulness.reading import LabelledTexts, read_codes
+
+CONTROLS = [
+    "random code",
+    "share-matched code",
+    "code of another class",
+    "another code of the text",
+    "random direction",
+]
+ANSWERS = cl.answers([["indoors", "upstairs"], ["outdoors", "outside"]])
+FAST = {"n_steps": 4, "n_draws": 2, "n_model_draws": 2, "n_replicates": 50, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def lens(toy):
+    lens = toy.model.add_clvq(0, 2, n_codes=64, decoder="table", name="faithfulness")
+    lens.fit(toy.texts, n_tokens=20_000, progress=False)
+    yield lens
+    lens.remove()
+
+
+@pytest.fixture(scope="module")
+def texts() -> tuple[list[str], list[str]]:
+    """The first sentence and the beginning of another; whether it is in or out of doors."""
+    stories = cl.toy.generate(60, seed=9)
+    where = [
+        next(label for label in labels if label in ("indoor", "outdoor"))
+        for labels in cl.toy.labels(stories)
+    ]
+    return [story.split(" . ")[0] + " . finally we left the pool" for story in stories], where
+
+
+@pytest.fixture(scope="module")
+def result(lens, texts):
+    return lens.faithfulness(*texts, readout=ANSWERS, n_folds=3, **FAST)
+
+
+def test_every_effect_stands_beside_its_controls(result):
+    frame = result.frame()
+    for place in ("probe", "model"):
+        for ablation in ("raw", "centred"):
+            rows = frame[(frame["place"] == place) & (frame["ablation"] == ablation)]
+            assert rows["condition"].tolist() == ["concept", *CONTROLS]
+    codes = frame[frame["ablation"] == "code"]
+    assert codes["condition"].tolist() == ["concept", "another code of the text"]
+    assert len(result.specific()) == 4 * len(CONTROLS) + 1
+    for column in ("accuracy", "drop", "changed"):
+        assert (frame[f"{column}_low"] <= frame[column]).all()
+        assert (frame[column] <= frame[f"{column}_high"]).all()
+
+
+def test_the_drop_is_the_probability_without_the_removal_less_that_with_it(result):
+    frame = result.frame().set_index(["place", "ablation", "condition"])
+    clean = frame.loc[("model", "", "unperturbed"), "probability"]
+    concept = frame.loc[("model", "raw", "concept")]
+    assert concept["drop"] == pytest.approx(clean - concept["probability"])
+    contrast = result.specific().set_index(["place", "ablation", "control"])
+    other = frame.loc[("model", "raw", "random code")]
+    found = contrast.loc[("model", "raw", "random code")]
+    assert found["drop"] == pytest.approx(concept["drop"] - other["drop"])
+    assert found["accuracy"] == pytest.approx(other["accuracy"] - concept["accuracy"])
+
+
+def test_what_the_model_says_is_what_an_edit_by_hand_makes_it_say(lens, texts):
+    """The first text, its code replaced by the mean code in the running model."""
+    tokens = lens.model.to_tokens(texts[0][0])
+    ids = [[lens.host.vocabulary.id_of(word) for word in words] for words in ANSWERS.tokens]
+
+    def probability_of_outdoor() -> float:
+        with torch.no_grad():
+            logits = lens.model(tokens)[0, -1]
+        classes = [logits[of_class].exp().sum() for of_class in ids]
+        return float(classes[1] / sum(classes))
+
+    labelled = [texts[0][:1] * 2, ["outdoor", "indoor"]]  # one text as both: drops are opposite
+    case = prepare(
+        lens.host,
+        lens.source,
+        [*texts[0], *labelled[0]],
+        [*texts[1], *labelled[1]],
+        documents=range(len(texts[0]) + 2),
+        readout=ANSWERS,
+        n_folds=3,
+        n_steps=4,
+        progress=False,
+    )
+    of_texts = read_codes(lens.attachment, case.texts.texts, long_texts="error")
+    found = removals(
+        of_texts.at(case.salient.positions),
+        of_texts,
+        case.texts.labels,
+        Codes.of(lens.quantizer),
+        n_draws=1,
+        random=np.random.default_rng(0),
+    )
+    with lens.edit(cl.Ablate(int(found[0].codes[0, 0]), "mean")):
+        edited = probability_of_outdoor()
+    effects = in_model(case, lens.attachment, found, n_draws=1, progress=False)
+    of_code = next(e for e in effects if (e.ablation, e.condition) == ("code", "concept"))
+    assert of_code.probability[-2] == pytest.approx(edited, abs=1e-5)
+    assert of_code.probability[-1] == pytest.approx(1 - edited, abs=1e-5)
+
+
+def test_the_most_salient_word_is_the_one_that_decides(result):
+    """In most texts: fields and forests are outdoors, halls and cellars indoors."""
+    decides = {"cellar", "hall", "lobby", "corridor", "field", "forest", "valley", "meadow"}
+    frame = result.texts
+    words = frame["token"].str.strip()
+    assert words.isin(decides).mean() > 0.5 or (words.value_counts().head(4) > 3).all()
+    assert result.completeness_error < 0.2
+
+
+def test_a_probe_reads_the_model_where_no_readout_is_given(lens, texts):
+    result = lens.faithfulness(*texts, n_folds=3, **FAST)
+    assert {"probe", "model"} == set(result.frame()["place"])
+    assert result.value("model", "", "unperturbed", "accuracy") > result.chance
+
+
+def test_the_published_protocol_has_one_control_and_no_model(lens, texts):
+    result = lens.faithfulness(*texts, readout=ANSWERS, protocol="paper", n_folds=4, **FAST)
+    assert result.frame()["condition"].tolist() == ["unperturbed", "concept", "random direction"]
+    assert set(result.frame()["place"]) == {"probe"}
+    assert "retrained" not in result.frame()
+
+
+def test_texts_of_a_document_are_in_one_fold(lens, texts):
+    documents = np.arange(len(texts[0])) // 3
+    case = prepare(
+        lens.host, lens.source, *texts, documents=documents, n_folds=3, n_steps=2, progress=False
+    )
+    for train, test in case.folds:
+        assert not set(case.texts.documents[train]) & set(case.texts.documents[test])
+
+
+def test_same_seed_same_numbers(lens, texts, result):
+    again = lens.faithfulness(*texts, readout=ANSWERS, n_folds=3, **FAST)
+    assert again.frame().equals(result.frame())
+    assert repr(again) == repr(result)
+
+
+def test_pictures_and_words(result):
+    figure = result.plot()
+    assert len(figure.data) == 5
+    assert "model, code:" in result.verdict()
+    assert result._repr_html_().startswith("<p>honest protocol: 60 texts")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"protocol": "onest"}, ConfigError, "There is no protocol 'onest'. Closest: 'honest'"),
+        ({"n_folds": 1}, ConfigError, "n_folds is 1; pass two folds or more"),
+        ({"n_draws": 0}, ConfigError, "n_draws is 0 and n_model_draws 3. Pass at least one draw"),
+        ({"n_folds": 50}, DataError, "too few for 50 folds. Pass more of them"),
+        ({"documents": [1, 2]}, DataError, "60 labels and 2 documents. Pass one label"),
+    ],
+)
+def test_impossible_options_are_refused(lens, texts, options, error, match):
+    with pytest.raises(error, match=match):
+        lens.faithfulness(*texts, progress=False, **options)
+
+
+def test_impossible_texts_are_refused(lens, texts):
+    with pytest.raises(DataError, match="All texts have the same label"):
+        lens.faithfulness(texts[0], ["indoor"] * 60, progress=False)
+    with pytest.raises(DataError, match="Some of the texts are no strings"):
+        LabelledTexts.of([1, *texts[0][1:]], texts[1], None)
+    with pytest.raises(EmptyCorpusError, match="Text 0 has no real token"):
+        lens.faithfulness(["", *texts[0][1:]], texts[1], n_folds=3, progress=False)
+
+
+def test_a_readout_of_other_classes_is_refused(lens, texts):
+    readout = cl.answers(["indoors", "outdoors", "upstairs"])
+    with pytest.raises(DataError, match="The readout knows 3 classes, but the labels are"):
+        lens.faithfulness(*texts, readout=readout, n_folds=3, n_steps=1, progress=False)
+
+
+def test_a_case_of_another_hook_point_is_refused(lens, texts):
+    case = prepare(lens.host, lens.target, *texts, n_folds=3, n_steps=1, progress=False)
+    with pytest.raises(ConfigError, match="Prepare one for that hook point"):
+        judge(case, lens.attachment)
