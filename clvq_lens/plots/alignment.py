@@ -48,7 +48,7 @@ def plot_alignment(curve: pd.DataFrame, labels: pd.DataFrame, *, threshold: floa
             title_text="threshold", tickvals=[0.6, 0.7, 0.8, 0.9, 1.0], row=1, col=column
         )
     figure.update_yaxes(
-        title_text=f"part of its tokens<br>in codes aligned at {threshold:g}",
+        title_text=f"part of its tokens in codes<br>aligned at {threshold:g} (how many)",
         range=[0, 1.1],
         row=2,
         col=1,
@@ -61,7 +61,7 @@ def plot_alignment(curve: pd.DataFrame, labels: pd.DataFrame, *, threshold: floa
         col=1,
     )
     figure = themed(figure, title="Which codes are a known label?", height=720)
-    return figure.update_layout(margin_t=104, bargap=0.25)
+    return figure.update_layout(bargap=0.25)
 
 
 def _curves(

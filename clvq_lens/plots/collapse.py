@@ -43,15 +43,15 @@ def plot_collapse(collapse: pd.DataFrame | HasFrame) -> go.Figure:
         figure.update_yaxes(title_text=title, row=row, col=column)
         number = "" if panel == 0 else panel + 1
         figure.add_annotation(
-            text=f"codes shuffled: {chance[metric]:.3g}",
+            text=f"codes shuffled: {round(chance[metric], 2) + 0.0:.3g}",  # never -0
             xref=f"x{number} domain",
             yref=f"y{number} domain",
             **{"x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom", "showarrow": False},
         )
     figure.update_xaxes(tickvals=place.tolist(), ticktext=[plain(_short(name)) for name in layers])
     figure.update_xaxes(title_text="layer (residual stream after that block)", row=2)
-    figure = themed(figure, title="Does one code stand for what every layer finds?", height=680)
-    return figure.update_layout(legend_y=1.06, margin_t=104)
+    figure = themed(figure, title="Does one code stand for what every layer finds?", height=710)
+    return figure.update_layout(legend_y=1.06, margin_t=134)
 
 
 def _draw(

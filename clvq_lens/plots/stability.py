@@ -35,7 +35,8 @@ def plot_stability(methods: pd.DataFrame, pairs: pd.DataFrame) -> go.Figure:
     )  # fmt: skip
     figure.update_yaxes(title_text="method", col=1)
     title = "Do other fits find the same codes?"
-    return themed(figure, title=title, height=190 + 52 * len(names))
+    figure = themed(figure, title=title, height=220 + 52 * len(names))
+    return figure.update_layout(margin_t=114)  # the legend has two lines on a narrow page
 
 
 def _draw(

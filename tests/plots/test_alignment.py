@@ -32,7 +32,7 @@ def labels() -> pd.DataFrame:
 def test_every_axis_says_what_it_shows(curve, labels):
     titles = axis_titles(plot_alignment(curve, labels, threshold=0.9))
     assert titles["yaxis"] == "codes aligned (fraction)"
-    assert titles["yaxis4"] == "part of its tokens<br>in codes aligned at 0.9"
+    assert titles["yaxis4"] == "part of its tokens in codes<br>aligned at 0.9 (how many)"
     assert titles["xaxis3"] == "threshold"
 
 
