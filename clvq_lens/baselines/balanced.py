@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
-from scipy.special import logsumexp
 from sklearn.cluster import KMeans
 
 _N_STARTS: Any = 1  # the type that scikit-learn declares is a string
 _SWEEPS = 8  # of assignment and means
+_AT_ONCE = 512  # rows of a linear sum assignment, whose time grows with the cube
+_TINY = 1e-100  # what is asked of a code that no row comes near
 _ROUNDS = 30  # of prices in a sweep
 _BLUR = 0.1  # of the mean cost of the nearest code: how soft prices see assignments
 _LEAST = 1e-3  # of the mean cost of all codes, where rows lie on their codes
@@ -48,8 +49,8 @@ def balanced_assignment(costs: Float[np.ndarray, "n k"]) -> Int[np.ndarray, " n"
     """A code for each row so that sizes differ by at most one, at little cost.
 
     Every row goes to its cheapest code; a code that is too full keeps the rows for which another
-    one would cost most more, and the others are spread over what is free at least cost (a linear
-    sum assignment).
+    one would cost most more, and the others are spread over what is free at least cost (linear
+    sum assignments, of bounded size).
     """
     n, k = costs.shape
     codes = costs.argmin(1)
@@ -63,8 +64,11 @@ def balanced_assignment(costs: Float[np.ndarray, "n k"]) -> Int[np.ndarray, " n"
     waiting = np.flatnonzero(rank >= capacity[codes])
     free = capacity - np.bincount(codes, minlength=k).clip(max=capacity)
     slots = np.repeat(np.arange(k), free)
-    chosen, slot = linear_sum_assignment(costs[np.ix_(waiting, slots)])
-    codes[waiting[chosen]] = slots[slot]
+    n_parts = -(-len(waiting) // _AT_ONCE) or 1
+    for part in range(n_parts):  # each with slots of all codes, in turn
+        left, places = waiting[part::n_parts], slots[part::n_parts]
+        chosen, place = linear_sum_assignment(costs[np.ix_(left, places)])
+        codes[left[chosen]] = places[place]
     return codes
 
 
@@ -83,9 +87,10 @@ def balancing_prices(
     blur = (
         _BLUR * max(of_nearest, _LEAST * of_all) or 1.0
     )  # rows that are all the same cost nothing
-    scaled = -costs / blur
-    log_share, potential = np.log(costs.shape[0] / costs.shape[1]), -prices / blur
+    scores = -(costs + prices) / blur
+    kernel = np.exp(scores - scores.max(1, keepdims=True))
+    weights, share = np.ones(costs.shape[1]), len(costs) / costs.shape[1]
     for _ in range(_ROUNDS):
-        of_rows = logsumexp(scaled + potential, axis=1, keepdims=True)
-        potential = log_share - logsumexp(scaled - of_rows, axis=0)
-    return -potential * blur
+        of_rows = 1 / (kernel @ weights)
+        weights = share / np.maximum(of_rows @ kernel, _TINY)
+    return prices - blur * np.log(weights)
