@@ -178,7 +178,8 @@ def collapse(
         held_out: Documents that it was not fitted on; None: a fifth of the data.
         layers: Layer numbers or hook points; None: source, target and every layer in between.
         n_clusters: Of each layer; None: as many as there are codes.
-        n_tokens: Most tokens that are kept in memory, of either kind: a uniform sample.
+        n_tokens: Most tokens that are kept in memory, of either kind: a uniform sample. k-means
+            sees no others, so with fewer than the lens was fitted on it is at a disadvantage.
         long_texts: What to do with a text beyond the context.
         n_replicates: Of the bootstrap over documents.
         seed: Of the samples, of k-means and of the bootstrap.

@@ -88,5 +88,5 @@ def test_clusters_needed_are_interpolated_over_their_logarithm(fvu, expected):
 
 
 def test_a_size_that_did_worse_than_a_smaller_one_does_not_mislead():
-    needed, _ = clusters_needed(0.55, np.array([1.0, 0.5, 0.52, 0.4]), [1, 4, 8, 16])
+    needed, _ = clusters_needed(0.51, np.array([1.0, 0.5, 0.52, 0.4]), [1, 4, 8, 16])
     assert 1 < needed < 4
