@@ -265,9 +265,7 @@ class _Paths:
         last_real(batch)  # refuses texts without a real token
         self.runs, self.readout, self.quantity, self.batch = runs, readout, quantity, batch
         self.end = runs.activations(batch)
-        # Nobody sees padding, so it stays as it is.
-        attended = batch.attended.to(self.end.device).unsqueeze(-1)
-        self.begin = torch.where(attended, origin.to(self.end.device), self.end)
+        self.begin = origin.to(self.end.device).expand_as(self.end)
         with torch.no_grad():
             logits = self._logits(self.end)
         self.predicted = logits.argmax(1).cpu()
