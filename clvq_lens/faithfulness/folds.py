@@ -10,7 +10,8 @@ from clvq_lens.errors import DataError
 from clvq_lens.faithfulness.reading import LabelledTexts
 
 Protocol = Literal["honest", "paper"]
-Fold = tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]]
+Fold = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]
+"""Rows to fit on, and rows to report."""
 
 
 def make_folds(texts: LabelledTexts, protocol: Protocol, *, n_folds: int, seed: int) -> list[Fold]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 
 from clvq_lens.concepts.encoding import batch_codes
-from clvq_lens.errors import DataError
+from clvq_lens.errors import DataError, EmptyCorpusError
 from clvq_lens.host.attach import Attachment
 from clvq_lens.host.host import Host
 from clvq_lens.interventions.readout import Sentence, sentence_vectors
@@ -44,6 +44,7 @@ class LabelledTexts:
 
         Raises:
             DataError: If the lists differ in length, a text is no string, or there is one class.
+            EmptyCorpusError: If a text is empty.
         """
         texts, labels = list(texts), list(labels)
         documents = texts if documents is None else list(documents)
@@ -54,6 +55,8 @@ class LabelledTexts:
             )
         if not all(isinstance(text, str) for text in texts):
             raise DataError("Some of the texts are no strings. Pass a list of strings.")
+        for number in (n for n, text in enumerate(texts) if not text.strip()):
+            raise EmptyCorpusError(f"Text {number} is empty. Leave it out, with its label.")
         classes, numbers = np.unique(np.asarray(labels), return_inverse=True)
         if len(classes) < 2:
             raise DataError(
