@@ -2,8 +2,16 @@ from . import plots as plots
 from . import toy as toy
 from .add import add_clvq as add_clvq
 from .add import clvqs as clvqs
+from .baselines.choice import Baseline as Baseline
+from .comparison.alignment import Alignment as Alignment
+from .comparison.alignment import alignment as alignment
+from .comparison.collapse import Collapse as Collapse
+from .comparison.collapse import collapse as collapse
 from .comparison.compare import Comparison as Comparison
 from .comparison.compare import compare as compare
+from .comparison.refits import refits as refits
+from .comparison.stability import Stability as Stability
+from .comparison.stability import stability as stability
 from .concepts.concept import Concept as Concept
 from .concepts.detection import Detection as Detection
 from .concepts.detection import detection as detection
@@ -34,6 +42,7 @@ from .interventions.metrics import kl as kl
 from .interventions.metrics import logit_diff as logit_diff
 from .interventions.metrics import loss as loss
 from .interventions.metrics import probability as probability
+from .interventions.readout import Readout as Readout
 from .interventions.readout import answers as answers
 from .interventions.readout import head as head
 from .interventions.salience import Salience as Salience

@@ -39,7 +39,8 @@ BASELINES = (
     "sparse autoencoder",
     "transcoder",
 )
-NAMES = (*data.NAMES, "pronouns", "surroundings")
+CAUSAL = ("surroundings", "pronouns")
+NAMES = (*CAUSAL, *data.NAMES)
 
 
 def run(name: str) -> None:
@@ -48,7 +49,8 @@ def run(name: str) -> None:
     if (folder / "fits.csv").is_file():
         return
     start = time.monotonic()
-    lens, texts, labels, train, options = _causal(name) if name in ("pronouns", "surroundings") else _encoder(name)
+    prepare = _causal if name in CAUSAL else _encoder
+    lens, texts, labels, train, options = prepare(name)
     lens.fit(train, FIT, progress=False)
     comparison = cl.compare(
         [lens, *BASELINES],
@@ -112,7 +114,7 @@ def tables() -> None:
 
 
 def _section(name: str, about: dict[str, Any], comparison: cl.Comparison, figure: Path) -> str:
-    task = "" if name in ("pronouns", "surroundings") else _accuracy(name)
+    task = "" if name in CAUSAL else _accuracy(name)
     verdict = "\n".join(f"- {line}" for line in about["verdict"].split("\n"))
     return (
         f"## {name}\n\n{about['n_texts']} texts judged, {about['n_train']} to fit on{task}; chance "

@@ -1,13 +1,12 @@
 """Tables and figures of the ablations, from the fits that have been done."""
 
-import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-import plotly.graph_objects as go
 
+from benchmarks.paper.pictures import write_png
 from clvq_lens.config import CLVQConfig
 from clvq_lens.plots.settings import plot_settings
 
@@ -59,7 +58,7 @@ def verdict(runs: pd.DataFrame, options: Sequence[str]) -> str:
 def picture(runs: pd.DataFrame, option: str, group: str | None, path: Path) -> None:
     """The figure of an ablation, as an image."""
     figure = plot_settings(runs, option, group=group, metrics=_measured(runs))
-    _screenshot(figure.update_layout(paper_bgcolor="white", plot_bgcolor="white"), path)
+    write_png(figure, path)
 
 
 def versions() -> str:
@@ -101,20 +100,3 @@ def _is(config: CLVQConfig, runs: pd.DataFrame, options: Sequence[str]) -> pd.Se
 def _measured(runs: pd.DataFrame) -> dict[str, str]:
     """Only a decoder with a memory has one to shuffle."""
     return {name: title for name, title in METRICS.items() if runs[name].notna().any()}
-
-
-def _screenshot(figure: go.Figure, path: Path, *, width: int = 1000) -> None:
-    """Draws a figure with Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    html = figure.to_html(full_html=True, include_plotlyjs=True, config={"displayModeBar": False})
-    with sync_playwright() as playwright:
-        options = {"executable_path": shutil.which("chromium"), "args": ["--no-sandbox"]}
-        browser = playwright.chromium.launch(**options)
-        size = {"width": width, "height": int(figure.layout.height)}
-        tab = browser.new_page(viewport=size)
-        tab.set_content(html)
-        tab.wait_for_selector(".plot-container .main-svg")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tab.screenshot(path=path)
-        browser.close()

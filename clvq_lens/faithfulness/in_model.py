@@ -18,6 +18,8 @@ from clvq_lens.interventions.runs import Counterfactuals
 from clvq_lens.quantizer.draft import Draft
 from clvq_lens.training.tokens import TokenBatch
 
+_ABLATIONS = ("raw", "centred", "code")
+
 
 @torch.no_grad()
 def in_model(
@@ -55,7 +57,7 @@ def in_model(
         effect(
             ("model", *name), values[:, ~np.isnan(values).all((0, 2))], unperturbed, texts.labels
         )
-        for name, values in said.items()
+        for name, values in sorted(said.items(), key=lambda item: _ABLATIONS.index(item[0][0]))
     ]
 
 

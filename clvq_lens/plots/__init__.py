@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clvq_lens.plots.detection import plot_detection as plot_detection
     from clvq_lens.plots.evaluation import plot_cross_entropy as plot_cross_entropy
     from clvq_lens.plots.evaluation import plot_recovery as plot_recovery
+    from clvq_lens.plots.faithfulness import plot_faithfulness as plot_faithfulness
     from clvq_lens.plots.flow import plot_causal_flow as plot_causal_flow
     from clvq_lens.plots.flow import plot_flow as plot_flow
     from clvq_lens.plots.interventions import plot_ablations as plot_ablations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     )
     from clvq_lens.plots.interventions import plot_attribution as plot_attribution
     from clvq_lens.plots.interventions import plot_patching as plot_patching
+    from clvq_lens.plots.methods import plot_methods as plot_methods
     from clvq_lens.plots.salience import plot_salience as plot_salience
     from clvq_lens.plots.sentence import plot_sentence as plot_sentence
     from clvq_lens.plots.settings import plot_settings as plot_settings
@@ -43,6 +45,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "concepts": ["plot_concepts", "plot_usage"],
         "detection": ["plot_detection"],
         "evaluation": ["plot_cross_entropy", "plot_recovery"],
+        "faithfulness": ["plot_faithfulness"],
         "flow": ["plot_causal_flow", "plot_flow"],
         "interventions": [
             "plot_ablations",
@@ -50,6 +53,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "plot_attribution",
             "plot_patching",
         ],
+        "methods": ["plot_methods"],
         "salience": ["plot_salience"],
         "sentence": ["plot_sentence"],
         "stability": ["plot_stability"],
