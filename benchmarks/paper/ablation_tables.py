@@ -48,8 +48,11 @@ def verdict(runs: pd.DataFrame, options: Sequence[str]) -> str:
         of_paper = runs[_is(CLVQConfig.paper(), runs, options)]
         if len(of_paper) and of_paper["order"].iloc[0] != means.index[0]:
             rank = list(means.index).index(of_paper["order"].iloc[0]) + 1
+            ours, theirs = best[metric], of_paper[metric]
+            apart = ours.max() < theirs.min() or ours.min() > theirs.max()
             sentence += (
-                f"; the paper's {_said(of_paper, options, metric)} is number {rank} of {len(means)}"
+                f"; the paper's {_said(of_paper, options, metric)} is number {rank} of "
+                f"{len(means)}, and the ranges {'do not overlap' if apart else 'overlap'}"
             )
         sentences.append(sentence + ".")
     return " ".join(sentences)
@@ -57,8 +60,9 @@ def verdict(runs: pd.DataFrame, options: Sequence[str]) -> str:
 
 def picture(runs: pd.DataFrame, option: str, group: str | None, path: Path) -> None:
     """The figure of an ablation, as an image."""
-    figure = plot_settings(runs, option, group=group, metrics=_measured(runs))
-    write_png(figure, path)
+    metrics = _measured(runs)
+    del metrics["fit_s"]  # the table has it
+    write_png(plot_settings(runs, option, group=group, metrics=metrics), path)
 
 
 def versions() -> str:

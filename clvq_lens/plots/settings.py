@@ -72,7 +72,8 @@ def plot_settings(
             )
             figure.add_trace(trace, **place)
         figure.update_yaxes(title_text=title, rangemode="tozero", **place)
-        figure.update_xaxes(title_text=plain(setting), type="category", **place)
+        ends = [-0.4, runs[setting].nunique() - 0.6]
+        figure.update_xaxes(title_text=plain(setting), type="category", range=ends, **place)
     figure = themed(figure, title=f"What {plain(setting)} does", height=80 + 270 * n_rows)
     figure.update_layout(legend_title_text=plain(group or ""))
     return figure.update_yaxes(title_font_size=12)
