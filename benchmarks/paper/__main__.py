@@ -1,8 +1,8 @@
 """The paper's comparison: ``python -m benchmarks.paper [data set ...]``.
 
-Every method on every data set, by the published protocol and the honest one. What a data set gave is
-kept in ``runs/paper/<data set>/``; what is there is not done again, so that an interrupted run goes
-on. ``--tables`` only writes the tables and figures of what is there.
+Every method on every data set, by the published protocol and the honest one. What a data set gave
+is kept in ``runs/paper/<data set>/``; what is there is not done again, so that an interrupted run
+goes on. ``--tables`` only writes the tables and figures of what is there.
 """
 
 import json
@@ -141,8 +141,9 @@ def _markdown(table: pd.DataFrame) -> str:
 HEAD = """# The paper's comparison
 
 `python -m benchmarks.paper` with {versions}; {threads} threads, seeds 0 to {last_seed}; {fit}.
-Values are means over {n_seeds} fits; brackets reach from the lowest to the highest end of their 95 %
-bootstrap intervals over documents. All methods have as many codes, and the same texts to fit on.
+Values are means over {n_seeds} fits; brackets reach from the lowest to the highest end of their
+95 % bootstrap intervals over documents. All methods have as many codes, and the same texts to fit
+on.
 """
 
 

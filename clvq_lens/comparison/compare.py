@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from clvq_lens.baselines.choice import check_kind
 from clvq_lens.comparison.refits import refits
 from clvq_lens.comparison.stability import stability
 from clvq_lens.config import FitConfig
@@ -121,7 +122,8 @@ def compare(
         **options: Of `clvq_lens.Lens.faithfulness`, such as ``documents`` and ``readout``.
 
     Raises:
-        ConfigError: If no lens is given, or a baseline or further fits without ``train``.
+        ConfigError: If no lens is given, a baseline or further fits without ``train``, or there is
+            no such baseline.
         DataError: If labels do not fit the texts.
 
     Example:
@@ -138,6 +140,8 @@ def compare(
             "Baselines and further fits need the texts that the lens was fitted on. "
             "Pass train=texts."
         )
+    for kind in (method for method in methods if isinstance(method, str)):
+        check_kind(kind)  # before anything that takes long
     measure = _Measure(texts, labels, token_labels, long_texts, seed, progress, options)
     rows: list[dict[str, Any]] = []
     found: dict[str, Faithfulness] = {}

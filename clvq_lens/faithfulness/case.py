@@ -19,8 +19,6 @@ from clvq_lens.host.host import Host
 from clvq_lens.interventions.readout import Readout, Sentence, head, read_classes
 from clvq_lens.interventions.salience import salience
 
-_N_FOLDS = {"honest": 5, "paper": 20}
-
 
 @dataclass(frozen=True)
 class Salient:
@@ -102,7 +100,7 @@ def prepare(
         raise ConfigError(f"n_folds is {n_folds}; pass two folds or more.")
     sentence = sentence or ("last" if host.causal else "cls")
     labelled = LabelledTexts.of(texts, labels, documents)
-    folds = make_folds(labelled, protocol, n_folds=n_folds or _N_FOLDS[protocol], seed=seed)
+    folds = make_folds(labelled, protocol, n_folds=n_folds, seed=seed)
     vectors = read_vectors(host, source, texts, sentence=sentence, long_texts=long_texts)
     fit_probes = published_probes if protocol == "paper" else linear_probes
     groups = [Group(np.arange(len(labelled)), readout)] if readout is not None else None

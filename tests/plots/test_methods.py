@@ -1,0 +1,38 @@
+import pandas as pd
+import pytest
+
+from clvq_lens.errors import DataError
+from clvq_lens.plots.methods import plot_methods
+from tests.plots.figures import HOSTILE, assert_harmless
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "method": ["CLVQ", HOSTILE],
+            **{"fvu": [0.2, 0.3], "fvu_low": [0.1, 0.25], "fvu_high": [0.25, 0.4]},
+            **{"stability": [float("nan")] * 2, "stability_low": 0.0, "stability_high": 0.0},
+        }
+    )
+
+
+def test_metrics_that_nobody_measured_have_no_panel(frame):
+    figure = plot_methods(frame)
+    assert len(figure.data) == 1
+    assert figure.data[0].error_x.array == pytest.approx([0.05, 0.1])
+    assert figure.data[0].error_x.arrayminus == pytest.approx([0.1, 0.05])
+
+
+def test_the_first_method_is_told_from_the_others(frame):
+    colours = plot_methods(frame).data[0].marker.color
+    assert colours[0] != colours[1]
+
+
+def test_names_cannot_break_out(frame):
+    assert_harmless(plot_methods(frame))
+
+
+def test_a_table_without_metrics_is_refused(frame):
+    with pytest.raises(DataError, match="The table holds no metric to draw"):
+        plot_methods(frame[["method"]])
