@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from clvq_lens.baselines.choice import Baseline
 from clvq_lens.config import FitConfig
 from clvq_lens.errors import ConfigError, EmptyCorpusError
 from clvq_lens.host.attach import Attachment, lenses_of, remember_lens
@@ -27,7 +28,7 @@ def refits(
     *,
     seeds: int = 3,
     how: How = "seeds",
-    kind: str | None = None,
+    kind: Baseline | None = None,
     config: FitConfig | None = None,
     progress: bool = True,
     **options: Any,
@@ -41,10 +42,9 @@ def refits(
         how: "seeds": one lens for each seed, all on the same data. "halves": two for each seed, one
             after the other, on halves of the documents that share none; each seed splits anew.
         kind: A baseline, such as "k-means", that takes the place of the quantizer.
-        config: How to fit; None: the defaults. A baseline takes its number of tokens and what is
-            done with long texts.
+        config: How to fit; None: the defaults.
         progress: Whether to show progress bars.
-        **options: Options of `FitConfig` by name, or those of `clvq_lens.Lens.baseline`.
+        **options: Options of `FitConfig` by name, and those of `clvq_lens.Lens.baseline`.
 
     Returns:
         The lenses, attached to the model under names of their own.
@@ -64,28 +64,20 @@ def refits(
         )
     first = options.get("seed", (config or FitConfig()).seed) + 1
     data = open_documents(data) if isinstance(data, Iterator) else data  # it is read several times
-    matched = {} if config is None else _of_baseline(config)
     made: list[Lens] = []
     try:
         for seed in range(first, first + seeds):
             for part in [data] if how == "seeds" else halves(data, seed=seed):
+                given = {**options, "seed": seed, "progress": progress}
                 if kind is None:
                     made.append(_another(lens))
-                    fit = (config or FitConfig()).replace(**{**options, "seed": seed})
-                    made[-1].fit(part, fit, progress=progress)
+                    made[-1].fit(part, config, **given)
                 else:
-                    baseline: Any = lens
-                    given = {**matched, **options, "seed": seed, "progress": progress}
-                    made.append(baseline.baseline(kind, part, **given))
+                    made.append(lens.baseline(kind, part, config, **given))
         yield made
     finally:
         for each in made:
             each.remove()
-
-
-def _of_baseline(config: FitConfig) -> dict[str, Any]:
-    """The options of a fit that a baseline has, too."""
-    return {"n_tokens": config.n_tokens, "long_texts": config.long_texts}
 
 
 def _another(lens: Lens) -> Lens:

@@ -68,25 +68,30 @@ def test_halves_are_two_lenses_for_each_split(fitted):
         assert len(others) == 4
 
 
-def test_a_baseline_is_fitted_by_the_lens_itself(fitted, monkeypatch):
+def test_baselines_are_those_of_the_lens_itself(fitted):
+    before = state_of(fitted.model)
+    options = {"kind": "k-means", "n_tokens": 700, "progress": False}
+    with refits(fitted, DATA, seeds=2, **options) as others:
+        assert [other.name for other in others] == ["1-2 k-means", "1-2 k-means 2"]
+        for seed, other in enumerate(others, 1):
+            same = fitted.baseline("k-means", DATA, n_tokens=700, seed=seed, progress=False)
+            assert torch.equal(other.quantizer.codebook.vectors, same.quantizer.codebook.vectors)
+            same.remove()
+    assert state_of(fitted.model) == before
+
+
+def test_a_baseline_takes_the_whole_config_and_single_options_before_it(fitted, monkeypatch):
     calls = []
 
-    def baseline(self, kind, data, *, n_tokens=None, seed=0, long_texts="error", progress=True):
-        calls.append((kind, len(data), n_tokens, seed, long_texts, progress))
-        return self.model.add_clvq(1, 2, n_codes=8, name=f"{kind}-{seed}")
+    def baseline(self, kind, data, config, *, progress, **options):
+        calls.append((kind, len(data), config, options, progress))
+        return self.model.add_clvq(1, 2, n_codes=8, name=f"{kind}-{len(calls)}")
 
-    monkeypatch.setattr(type(fitted), "baseline", baseline, raising=False)
-    with refits(fitted, DATA, seeds=2, kind="k-means", n_tokens=100, progress=False) as others:
-        assert [other.name for other in others] == ["k-means-1", "k-means-2"]
-    config = FitConfig(n_tokens=70, long_texts="split", seed=3)
-    with refits(fitted, DATA, seeds=1, kind="k-means", config=config):
+    monkeypatch.setattr(type(fitted), "baseline", baseline)
+    config = FitConfig(n_tokens=70, batch_tokens=35, long_texts="split", seed=3)
+    with refits(fitted, DATA, seeds=1, kind="transcoder", config=config, n_active=4):
         pass
-    assert calls == [
-        ("k-means", 60, 100, 1, "error", False),
-        ("k-means", 60, 100, 2, "error", False),
-        ("k-means", 60, 70, 4, "split", True),
-    ]
-    assert list(fitted.model.clvqs) == ["1-2"]
+    assert calls == [("transcoder", 60, config, {"seed": 4, "n_active": 4}, True)]
 
 
 def test_no_seed_is_refused(fitted):
