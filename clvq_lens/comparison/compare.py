@@ -19,7 +19,7 @@ from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
 from clvq_lens.evaluation.partitions import contingency
 from clvq_lens.faithfulness.case import Case, prepare
 from clvq_lens.faithfulness.folds import Protocol
-from clvq_lens.faithfulness.protocols import judge
+from clvq_lens.faithfulness.protocols import JUDGING, judge
 from clvq_lens.faithfulness.reading import Cut
 from clvq_lens.faithfulness.result import Faithfulness
 from clvq_lens.lens import Lens
@@ -197,8 +197,7 @@ class _Measure:
         self._labels = None if labels is None else list(labels)
         self._long_texts: Cut = long_texts
         self._seed, self._progress, self._options = seed, progress, dict(options)
-        draws = ("n_draws", "n_model_draws", "n_replicates")
-        self._draws = {name: self._options.pop(name) for name in draws if name in options}
+        self._judging = {name: self._options.pop(name) for name in JUDGING if name in options}
         self._cases: dict[tuple[str, Protocol], Case] = {}
 
     def of(self, lens: Lens) -> tuple[Faithfulness | None, dict[str, float]]:
@@ -231,7 +230,7 @@ class _Measure:
                 **options,
             )
         case, attachment = self._cases[key], lens.attachment
-        return judge(case, attachment, **self._draws, seed=self._seed, progress=self._progress)
+        return judge(case, attachment, **self._judging, seed=self._seed, progress=self._progress)
 
     def _agreement(self, lens: Lens) -> dict[str, float]:
         if self._token_labels is None:

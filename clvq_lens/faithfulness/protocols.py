@@ -17,15 +17,15 @@ from clvq_lens.faithfulness.reading import read_codes
 from clvq_lens.faithfulness.result import Faithfulness, tabulate
 from clvq_lens.host.attach import Attachment
 
+JUDGING = ("n_draws", "n_model_draws", "n_replicates")
+"""Options of `judge`; all others are those of `prepare`."""
+
 
 def faithfulness(
     attachment: Attachment,
     texts: Sequence[str],
     labels: Iterable[Any],
     *,
-    n_draws: int = 10,
-    n_model_draws: int = 3,
-    n_replicates: int = 1_000,
     seed: int = 0,
     progress: bool = True,
     **options: Any,
@@ -36,24 +36,14 @@ def faithfulness(
         attachment: Of a fitted quantizer.
         texts: The texts.
         labels: Their classes.
-        n_draws: Of each control.
-        n_model_draws: Of each control in the model.
-        n_replicates: Of the bootstrap over documents.
         seed: Of folds, controls and bootstrap.
         progress: Whether to show progress bars.
-        **options: Of `clvq_lens.faithfulness.case.prepare`.
+        **options: Of `prepare` and `judge`.
     """
+    judging = {name: options.pop(name) for name in JUDGING if name in options}
     host, source = attachment.host, attachment.source
     case = prepare(host, source, texts, labels, seed=seed, progress=progress, **options)
-    return judge(
-        case,
-        attachment,
-        n_draws=n_draws,
-        n_model_draws=n_model_draws,
-        n_replicates=n_replicates,
-        seed=seed,
-        progress=progress,
-    )
+    return judge(case, attachment, seed=seed, progress=progress, **judging)
 
 
 def judge(
@@ -67,6 +57,15 @@ def judge(
     progress: bool = True,
 ) -> Faithfulness:
     """Removes the concepts of a case, as the codes of one quantizer name them.
+
+    Args:
+        case: Prepared at the hook point that the quantizer reads.
+        attachment: Of a fitted quantizer.
+        n_draws: Of each control.
+        n_model_draws: Of each control in the model, at most as many.
+        n_replicates: Of the bootstrap over documents.
+        seed: Of controls and bootstrap.
+        progress: Whether to show a progress bar.
 
     Raises:
         ConfigError: If the case is of another hook point, or there is no draw of a control.
