@@ -14,7 +14,7 @@ from clvq_lens.comparison.clusterings import Clusterings, Partition, clusters_ne
 from clvq_lens.comparison.layers import LayerTokens, residual_points, sample_tokens
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import ConfigError, TooFewTokensError
-from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate
+from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate, estimates_frame
 from clvq_lens.evaluation.partitions import (
     AgreementTerms,
     conditional_entropy,
@@ -97,14 +97,7 @@ class Collapse:
 
     def frame(self) -> pd.DataFrame:
         """One row for each method and layer: columns as in `LayerAgreement`."""
-        rows = []
-        for found in self.agreements:
-            row = dict(vars(found))
-            for metric in ("ami", "fvu"):
-                row |= {f"{metric}_low": row[metric].low, f"{metric}_high": row[metric].high}
-                row[metric] = float(row[metric])
-            rows.append(row)
-        return pd.DataFrame(rows)
+        return estimates_frame(self.agreements)
 
     def summary(self) -> pd.DataFrame:
         """One row for each method: means over layers, and what one codebook saves.

@@ -13,7 +13,7 @@ from clvq_lens.comparison.tokens import SharedTokens
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import DataError
 from clvq_lens.evaluation.agreement import shuffled
-from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate
+from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate, estimates_frame
 from clvq_lens.evaluation.partitions import (
     AgreementTerms,
     best_matching,
@@ -97,14 +97,7 @@ class Stability:
 
     def pairs_frame(self) -> pd.DataFrame:
         """One row for each pair of fits."""
-        rows = []
-        for pair in self.pairs:
-            row = dict(vars(pair))
-            for metric in ("matched", "ami"):
-                row |= {f"{metric}_low": row[metric].low, f"{metric}_high": row[metric].high}
-                row[metric] = float(row[metric])
-            rows.append(row)
-        return pd.DataFrame(rows)
+        return estimates_frame(self.pairs)
 
     def plot(self) -> go.Figure:
         """Agreement of each method: mean, interval, every pair of fits, and chance."""

@@ -1,8 +1,9 @@
 """Bootstrap over documents in one streaming pass (Poisson bootstrap)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 _LEVEL = 0.95
 
@@ -78,3 +79,21 @@ class Estimate(float):
 
     def __reduce__(self) -> tuple[type, tuple[float, float, float]]:
         return Estimate, (float(self), self.low, self.high)
+
+
+def estimates_frame(results: Iterable[object]) -> pd.DataFrame:
+    """One row for each result: its attributes, and the ends of the interval of each estimate.
+
+    Args:
+        results: Such as dataclasses, some of whose attributes are an `Estimate`; the columns of
+            ``fvu`` are then fvu, fvu_low and fvu_high.
+    """
+    rows = []
+    for result in results:
+        row: dict[str, object] = {}
+        for name, value in vars(result).items():
+            row[name] = value
+            if isinstance(value, Estimate):
+                row |= {name: float(value), f"{name}_low": value.low, f"{name}_high": value.high}
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,10 +1,11 @@
 import copy
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate
+from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate, estimates_frame
 
 
 def mean(sums: dict[str, np.ndarray]) -> np.ndarray:
@@ -112,3 +113,15 @@ def test_a_copied_estimate_keeps_its_interval(copied):
     estimate = copied(Estimate(0.25, 0.2, 0.3125))
     assert (estimate, estimate.low, estimate.high) == (0.25, 0.2, 0.3125)
     assert type(estimate) is Estimate
+
+
+def test_a_table_of_results_has_the_ends_of_every_interval_beside_its_value():
+    results = [
+        SimpleNamespace(method="codes", fvu=Estimate(0.3, 0.2, 0.5), n_used=4),
+        SimpleNamespace(method="shuffled", fvu=Estimate(1.0, 0.9, 1.1), n_used=5),
+    ]
+    assert estimates_frame(results).to_dict("records") == [
+        {"method": "codes", "fvu": 0.3, "fvu_low": 0.2, "fvu_high": 0.5, "n_used": 4},
+        {"method": "shuffled", "fvu": 1.0, "fvu_low": 0.9, "fvu_high": 1.1, "n_used": 5},
+    ]
+    assert type(estimates_frame(results)["fvu"].tolist()[0]) is float
