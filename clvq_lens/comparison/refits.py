@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from clvq_lens.baselines.choice import Baseline
 from clvq_lens.config import FitConfig
 from clvq_lens.errors import ConfigError, EmptyCorpusError
 from clvq_lens.host.attach import Attachment, lenses_of, remember_lens
@@ -28,7 +27,7 @@ def refits(
     *,
     seeds: int = 3,
     how: How = "seeds",
-    kind: Baseline | None = None,
+    kind: str | None = None,
     config: FitConfig | None = None,
     progress: bool = True,
     **options: Any,
@@ -73,7 +72,7 @@ def refits(
                     made.append(_another(lens))
                     made[-1].fit(part, config, **given)
                 else:
-                    made.append(lens.baseline(kind, part, config, **given))
+                    made.append(lens.baseline(kind, part, config, **given))  # pyright: ignore
         yield made
     finally:
         for each in made:
