@@ -64,6 +64,12 @@ class Subject:
             n_tokens=self.n_tokens, batch_tokens=512, n_evaluations=1, held_out_fraction=0.0
         )
 
+    def said(self, name: str) -> str:
+        """For the page."""
+        options = [f"{option} {value}" for option, value in self.options.items()]
+        layers = f"block {self.layers[0]} -> {self.layers[1]}"
+        return ", ".join([name, layers, *options, f"{self.n_tokens:,} tokens a fit"])
+
     def fitted(self, loaded: Loaded, seed: int) -> cl.Lens:
         """A lens on the model."""
         lens = loaded.model.add_clvq(*self.layers, **self.options)
@@ -268,14 +274,13 @@ def write() -> None:
     sections = []
     for name, subject in SUBJECTS.items():
         if there := found(f"collapse-{name}"):
-            budget = f"{subject.n_tokens:,} tokens a fit, {subject.options['n_codes']} codes"
-            where = f"{name}, block {subject.layers[0]} -> {subject.layers[1]}"
-            sections += structure_page.collapse(name, f"{where}; {budget}", there)
-    for name in SUBJECTS:
+            sections += structure_page.collapse(name, subject.said(name), there)
+    for name, subject in SUBJECTS.items():
         if there := found(f"alignment-{name}"):
-            sections += structure_page.alignment(name, there, THRESHOLD)
-    if there := found("stability-stories260K"):
-        sections += structure_page.stability("stories260K", there)
+            sections += structure_page.alignment(name, subject.said(name), there, THRESHOLD)
+    for name, subject in SUBJECTS.items():
+        if there := found(f"stability-{name}"):
+            sections += structure_page.stability(name, subject.said(name), there)
     structure_page.write(sections, SEEDS)
 
 

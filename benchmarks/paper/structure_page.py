@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+from PIL import Image
 
 from benchmarks.paper import ablation_tables, data
 from benchmarks.paper.pictures import write_png
@@ -49,7 +50,7 @@ def collapse(name: str, about: str, found: Found) -> list[str]:
     """Two tables and a figure."""
     image = RESULTS / f"figures/collapse-{_slug(name)}.png"
     first, said = next(iter(found.values()))
-    _draw(plot_collapse(first["layers"]), image.name, width=780)
+    _draw(plot_collapse(first["layers"]), image.name)
     methods = pd.concat([tables["methods"] for tables, _ in found.values()])
     return [
         f"## Collapse of duplicates: {name}",
@@ -63,7 +64,7 @@ def collapse(name: str, about: str, found: Found) -> list[str]:
     ]
 
 
-def alignment(name: str, found: Found, threshold: float) -> list[str]:
+def alignment(name: str, about: str, found: Found, threshold: float) -> list[str]:
     """A table and a figure for each kind of label."""
     sections = []
     first, said = next(iter(found.values()))
@@ -72,25 +73,37 @@ def alignment(name: str, found: Found, threshold: float) -> list[str]:
         figure = plot_alignment(
             first[f"{kind}/curve"], first[f"{kind}/labels"], threshold=threshold
         )
-        _draw(figure, image.name, width=900)
+        _draw(figure, image.name)
         curves = pd.concat([tables[f"{kind}/curve"] for tables, _ in found.values()])
         curves = curves[curves["threshold"].isin(_THRESHOLDS)]
         sections += [
             f"## Known labels: {name}, {kind}",
-            f"{counts['n_texts']} texts, {counts['n_tokens']:,} tokens, {counts['n_labels']} "
-            f"labels; codes and labels with fewer than 10 tokens are not judged. Shuffled: the "
-            f"highest of 20 shuffles of the labels; one token: the part of the aligned codes that "
-            f"are merely one token; covered by others: the part of all tokens in aligned codes "
-            f"that are not. {_seeds(found)}. The figure is of seed {min(found)}.",
+            f"{about}; {counts['n_texts']} texts, {counts['n_tokens']:,} tokens, "
+            f"{counts['n_labels']} labels. {_seeds(found)}. The figure is of seed {min(found)}.",
             _over_seeds(curves, ["method", "threshold"], _ALIGNMENT),
+            *_inside(
+                pd.concat([tables[f"{kind}/labels"] for tables, _ in found.values()]), threshold
+            ),
             f"![{name}, {kind}](figures/{image.name})",
         ]
     return sections
 
 
-def stability(name: str, found: Found) -> list[str]:
+def _inside(labels: pd.DataFrame, threshold: float) -> list[str]:
+    """What is covered of the tokens of words alone; nothing where all tokens are words."""
+    if "none" not in set(labels["label"]):
+        return []
+    words = labels[labels["label"] != "none"]
+    held = (words["covered"] * words["n_tokens"]).groupby(words["method"], sort=False)
+    n_tokens = words["n_tokens"].groupby(words["method"], sort=False).sum()
+    said = [f"{method} {share:.3f}" for method, share in (held.sum() / n_tokens).items()]
+    title = f"Of the tokens of words, the part in a code aligned with their label at {threshold}"
+    return [f"{title}: {', '.join(said)}."]
+
+
+def stability(name: str, about: str, found: Found) -> list[str]:
     """A table and a figure for each way in which fits differ."""
-    sections = [f"## Stability: {name}"]
+    sections = [f"## Stability: {name}", f"{about}."]
     for how, title in _HOW.items():
         if how in found:
             tables, said = found[how]
@@ -116,7 +129,12 @@ def write(sections: Sequence[str], seeds: Sequence[int]) -> None:
         f"have as many codes as the quantizer and were fitted on the same texts. FVU: each token "
         f"is replaced by the mean of its part, so that no decoder has a say. Clusters for equal "
         f"FVU: how many clusters of each layer's own reach it, summed over layers; saved: that "
-        f"number over the parts in use."
+        f"number over the parts in use. Codes and labels with fewer than 10 tokens are not judged; "
+        f"aligned: the part of a code's tokens with one label reaches the threshold; shuffled: the "
+        f"highest of 20 shuffles of the labels; one token: the part of the aligned codes that are "
+        f"merely one token; covered by others: the part of all tokens in aligned codes that are "
+        f"not; k-means of the target reads the target, which is what codes are to stand for; "
+        f"tokens outside of words have the label none."
     )
     path.write_text(remarks + MARK + "\n\n" + "\n\n".join([head, *sections]) + "\n")
 
@@ -137,17 +155,17 @@ def _agreement(row: pd.Series) -> dict[str, str]:
     return {
         "method": row["method"],
         "AMI": _interval(row, "ami"),
-        "pairs": f"{row['ami_lowest']:.3f} to {row['ami_highest']:.3f}",
-        "AMI, shuffled": f"{row['ami_shuffled']:.3f}",
+        "pairs": f"{row['ami_lowest']:z.3f} to {row['ami_highest']:z.3f}",
+        "AMI, shuffled": f"{row['ami_shuffled']:z.3f}",
         "matched": _interval(row, "matched"),
-        "matched, shuffled": f"{row['matched_shuffled']:.3f}",
-        "cosine": f"{row['cosine']:.3f}",
-        "cosine, shuffled": f"{row['cosine_shuffled']:.3f}",
+        "matched, shuffled": f"{row['matched_shuffled']:z.3f}",
+        "cosine": f"{row['cosine']:z.3f}",
+        "cosine, shuffled": f"{row['cosine_shuffled']:z.3f}",
     }
 
 
 def _interval(row: pd.Series, metric: str) -> str:
-    return f"{row[metric]:.3f} [{row[f'{metric}_low']:.3f}, {row[f'{metric}_high']:.3f}]"
+    return f"{row[metric]:z.3f} [{row[f'{metric}_low']:z.3f}, {row[f'{metric}_high']:z.3f}]"
 
 
 def _over_seeds(rows: pd.DataFrame, by: list[str], columns: Mapping[str, tuple[str, int]]) -> str:
@@ -161,7 +179,7 @@ def _over_seeds(rows: pd.DataFrame, by: list[str], columns: Mapping[str, tuple[s
 
 
 def _spread(values: pd.Series, decimals: int) -> str:
-    mean, *ends = (f"{x:,.{decimals}f}" for x in (values.mean(), values.min(), values.max()))
+    mean, *ends = (f"{x:z,.{decimals}f}" for x in (values.mean(), values.min(), values.max()))
     return mean if {mean} == set(ends) else f"{mean} [{ends[0]}, {ends[1]}]"
 
 
@@ -183,5 +201,10 @@ def _slug(name: str) -> str:
     return name.replace(" ", "-").lower()
 
 
-def _draw(figure: go.Figure, file: str, *, width: int = 1000) -> None:
-    write_png(figure, RESULTS / "figures" / file, width=width)
+def _draw(figure: go.Figure, file: str) -> None:
+    """An image of few colours, which takes a third of the space."""
+    path = RESULTS / "figures" / file
+    write_png(figure, path)
+    with Image.open(path) as image:
+        few = image.convert("RGB").quantize(64)
+    few.save(path, optimize=True)
