@@ -10,7 +10,7 @@ from clvq_lens.faithfulness.reading import TextCodes
 N = 40
 USAGE = np.array([100, 90, 0, 500, 480, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1])
 LABELS = np.arange(N) % 2
-SALIENT = np.where(LABELS == 0, 0, 3)  # code 0 in one class, 3 in the other
+SALIENT = np.where(LABELS == 0, np.arange(N) % 4 // 2, 3)  # codes 0 and 1 in one class, or 3
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_share_matched_codes_leave_out_those_of_the_most_different_usage(codes):
 
 def test_codes_of_another_class_are_salient_in_its_texts(found):
     assert (found["code of another class"].codes[LABELS == 0] == 3).all()
-    assert (found["code of another class"].codes[LABELS == 1] == 0).all()
+    assert set(np.unique(found["code of another class"].codes[LABELS == 1])) == {0, 1}
 
 
 def test_other_codes_of_the_text_are_drawn_as_often_as_they_stand_in_it(found):
