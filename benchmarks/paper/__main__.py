@@ -110,6 +110,9 @@ def tables() -> None:
         figure = RESULTS / "figures" / f"paper-{name}.png"
         write_png(comparison.plot(), figure)
         parts += [_section(name, about, comparison, figure)]
+    missing = [name for name in NAMES if not (finetune.RUNS / name / "fits.csv").is_file()]
+    if missing:
+        parts += [f"Not measured yet: {', '.join(missing)}.\n"]
     (RESULTS / "paper.md").write_text("\n".join(parts))
 
 

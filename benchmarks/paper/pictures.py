@@ -4,7 +4,10 @@ import shutil
 from pathlib import Path
 
 import plotly.graph_objects as go
+from PIL import Image
 from playwright.sync_api import sync_playwright
+
+_N_COLOURS = 64  # takes a third of the space
 
 
 def write_png(figure: go.Figure, path: Path, *, width: int = 1000) -> None:
@@ -21,3 +24,6 @@ def write_png(figure: go.Figure, path: Path, *, width: int = 1000) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         tab.screenshot(path=path)
         browser.close()
+    with Image.open(path) as image:
+        few = image.convert("RGB").quantize(_N_COLOURS)
+    few.save(path, optimize=True)

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
-from PIL import Image
 
 from benchmarks.paper import ablation_tables, data
 from benchmarks.paper.pictures import write_png
@@ -50,7 +48,7 @@ def collapse(name: str, about: str, found: Found) -> list[str]:
     """Two tables and a figure."""
     image = RESULTS / f"figures/collapse-{_slug(name)}.png"
     first, said = next(iter(found.values()))
-    _draw(plot_collapse(first["layers"]), image.name)
+    write_png(plot_collapse(first["layers"]), image)
     methods = pd.concat([tables["methods"] for tables, _ in found.values()])
     return [
         f"## Collapse of duplicates: {name}",
@@ -73,7 +71,7 @@ def alignment(name: str, about: str, found: Found, threshold: float) -> list[str
         figure = plot_alignment(
             first[f"{kind}/curve"], first[f"{kind}/labels"], threshold=threshold
         )
-        _draw(figure, image.name)
+        write_png(figure, image)
         curves = pd.concat([tables[f"{kind}/curve"] for tables, _ in found.values()])
         curves = curves[curves["threshold"].isin(_THRESHOLDS)]
         sections += [
@@ -108,7 +106,7 @@ def stability(name: str, about: str, found: Found) -> list[str]:
         if how in found:
             tables, said = found[how]
             image = RESULTS / f"figures/stability-{_slug(name)}-{how}.png"
-            _draw(plot_stability(tables["methods"], tables["pairs"]), image.name)
+            write_png(plot_stability(tables["methods"], tables["pairs"]), image)
             sections += [
                 f"{title}; {said['n_tokens']:,} tokens of {said['n_documents']} texts that no fit "
                 f"has seen. In brackets the 95 % interval over texts.",
@@ -199,12 +197,3 @@ def _seeds(found: Found) -> str:
 
 def _slug(name: str) -> str:
     return name.replace(" ", "-").lower()
-
-
-def _draw(figure: go.Figure, file: str) -> None:
-    """An image of few colours, which takes a third of the space."""
-    path = RESULTS / "figures" / file
-    write_png(figure, path)
-    with Image.open(path) as image:
-        few = image.convert("RGB").quantize(64)
-    few.save(path, optimize=True)

@@ -280,5 +280,5 @@ def _with_interval(value: float, low: float, high: float) -> str:
     if np.isnan(value):
         return ""
     digits = 0 if abs(value) >= 10 else 3
-    number = f"{value:.{digits}f}"
-    return number if low == high else f"{number} [{low:.{digits}f}, {high:.{digits}f}]"
+    number, *ends = (f"{round(x, digits) + 0.0:.{digits}f}" for x in (value, low, high))
+    return number if low == high else f"{number} [{', '.join(ends)}]"
