@@ -14,6 +14,7 @@ from clvq_lens.plots.theme import COLOURS, themed
 
 _N_COLUMNS = 3
 _NAME_WIDTH = 24
+_DROP_SEEN = 0.05  # drops of probability far below it look like none
 
 
 class Described(NamedTuple):
@@ -76,6 +77,8 @@ def plot_methods(comparison: pd.DataFrame | HasFrame) -> go.Figure:
         figure.add_trace(_points(frame, metric), row=row, col=column)
         figure.update_xaxes(title_text=METRICS[metric].meaning, row=row, col=column)
         figure.update_xaxes(title={"font": {"size": 12}, "standoff": 4}, row=row, col=column)
+        if "drop" in metric:
+            figure.update_xaxes(range=_range_of_drops(frame, metric), row=row, col=column)
     figure.update_yaxes(
         autorange=False,
         range=[len(frame) - 0.5, -0.5],
@@ -87,6 +90,14 @@ def plot_methods(comparison: pd.DataFrame | HasFrame) -> go.Figure:
     figure = themed(figure, title="Methods side by side", height=total + 150)
     figure.update_xaxes(title={"font": {"size": 12}})
     return figure.update_layout(showlegend=False)
+
+
+def _range_of_drops(frame: pd.DataFrame, metric: str) -> list[float]:
+    """Wide enough that differences which nobody would care for are not blown up."""
+    low, high = float(frame[f"{metric}_low"].min()), float(frame[f"{metric}_high"].max())
+    low, high = min(low, -_DROP_SEEN / 5), max(high, _DROP_SEEN)
+    margin = 0.05 * (high - low)
+    return [low - margin, high + margin]
 
 
 def _points(frame: pd.DataFrame, metric: str) -> go.Scatter:

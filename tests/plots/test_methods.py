@@ -29,6 +29,13 @@ def test_the_first_method_is_told_from_the_others(frame):
     assert colours[0] != colours[1]
 
 
+def test_drops_that_are_next_to_nothing_are_not_blown_up():
+    row = {"method": "a", "model_drop": 1e-5, "model_drop_low": -1e-5, "model_drop_high": 2e-5}
+    low, high = plot_methods(pd.DataFrame([row])).layout.xaxis.range
+    assert low < -0.01
+    assert high > 0.05
+
+
 def test_names_cannot_break_out(frame):
     assert_harmless(plot_methods(frame))
 
