@@ -98,8 +98,10 @@ def _causal(name: str) -> tuple[cl.Lens, list[str], list[int], list[str], dict[s
 
 
 def tables() -> None:
-    """Writes paper.md and a figure for each data set, from what is there."""
-    parts = [HEAD.format(**_settings())]
+    """Writes paper.md and a figure for each data set; what a person wrote above its mark stays."""
+    path = RESULTS / "paper.md"
+    remarks = path.read_text().split(MARK)[0] if path.exists() else "# The paper's comparison\n\n"
+    parts = [remarks + MARK + "\n", HEAD.format(**_settings())]
     for name in NAMES:
         folder = finetune.RUNS / name
         if not (folder / "fits.csv").is_file():
@@ -113,7 +115,7 @@ def tables() -> None:
     missing = [name for name in NAMES if not (finetune.RUNS / name / "fits.csv").is_file()]
     if missing:
         parts += [f"Not measured yet: {', '.join(missing)}.\n"]
-    (RESULTS / "paper.md").write_text("\n".join(parts))
+    path.write_text("\n".join(parts))
 
 
 def _section(name: str, about: dict[str, Any], comparison: cl.Comparison, figure: Path) -> str:
@@ -141,10 +143,9 @@ def _markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-HEAD = """# The paper's comparison
-
-`python -m benchmarks.paper` with {versions}; {threads} threads, seeds 0 to {last_seed}; {fit}.
-Values are means over {n_seeds} fits; brackets reach from the lowest to the highest end of their
+MARK = "<!-- below: written by benchmarks.paper -->"
+HEAD = """`python -m benchmarks.paper` with {versions}; {threads} threads; {fit}; each fit with a seed
+of its own. Values are means over {n_seeds} fits; brackets reach from the lowest to the highest end of their
 95 % bootstrap intervals over documents. All methods have as many codes, and the same texts to fit
 on.
 """
@@ -155,7 +156,6 @@ def _settings() -> dict[str, Any]:
     return {
         "versions": ", ".join(f"{package} {version(package)}" for package in packages),
         "threads": torch.get_num_threads(),
-        "last_seed": N_SEEDS - 1,
         "n_seeds": N_SEEDS,
         "fit": f"{FIT.n_tokens:,} tokens a fit",
     }
