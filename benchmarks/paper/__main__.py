@@ -144,10 +144,10 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 MARK = "<!-- below: written by benchmarks.paper -->"
-HEAD = """`python -m benchmarks.paper` with {versions}; {threads} threads; {fit}; each fit with a seed
-of its own. Values are means over {n_seeds} fits; brackets reach from the lowest to the highest end of their
-95 % bootstrap intervals over documents. All methods have as many codes, and the same texts to fit
-on.
+HEAD = """`python -m benchmarks.paper` with {versions}; {threads} threads; {fit};
+each fit with a seed of its own. Values are means over {n_seeds} fits; brackets reach from the
+lowest to the highest end of their 95 % bootstrap intervals over documents. All methods have as many
+codes, and the same texts to fit on.
 """
 
 
