@@ -18,6 +18,7 @@ import clvq_lens as cl  # noqa: E402
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the other cores have tests of their own
+    os.environ["OMP_NUM_THREADS"] = "1"  # and so in kernels of notebooks and other processes
 
 if TYPE_CHECKING:  # TransformerLens 4 has none, and runs the contract suite all the same
     from transformer_lens import HookedTransformer
