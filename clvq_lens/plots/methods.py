@@ -94,8 +94,9 @@ def plot_methods(comparison: pd.DataFrame | HasFrame) -> go.Figure:
 
 def _range_of_drops(frame: pd.DataFrame, metric: str) -> list[float]:
     """Wide enough that differences which nobody would care for are not blown up."""
-    low, high = float(frame[f"{metric}_low"].min()), float(frame[f"{metric}_high"].max())
-    low, high = min(low, -_DROP_SEEN / 5), max(high, _DROP_SEEN)
+    ends = frame[[f"{metric}_low", f"{metric}_high"]].to_numpy(dtype=float)
+    low = min(float(np.nanmin(ends)), -_DROP_SEEN / 5)
+    high = max(float(np.nanmax(ends)), _DROP_SEEN)
     margin = 0.05 * (high - low)
     return [low - margin, high + margin]
 
