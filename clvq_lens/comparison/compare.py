@@ -20,8 +20,8 @@ from clvq_lens.evaluation.partitions import contingency
 from clvq_lens.faithfulness.case import Case, prepare
 from clvq_lens.faithfulness.folds import Protocol
 from clvq_lens.faithfulness.protocols import JUDGING, judge
-from clvq_lens.faithfulness.reading import Cut
 from clvq_lens.faithfulness.result import Faithfulness
+from clvq_lens.interventions.salience import Cut
 from clvq_lens.lens import Lens
 from clvq_lens.plots.methods import METRICS, plot_methods
 

@@ -14,10 +14,10 @@ from clvq_lens.faithfulness.folds import Fold, Protocol, make_folds
 from clvq_lens.faithfulness.groups import Group, batches_of
 from clvq_lens.faithfulness.probe import LinearProbe, MLPProbe
 from clvq_lens.faithfulness.probing import linear_probes, published_probes
-from clvq_lens.faithfulness.reading import Cut, LabelledTexts, SentenceVectors, read_vectors
+from clvq_lens.faithfulness.reading import LabelledTexts, SentenceVectors, read_vectors
 from clvq_lens.host.host import Host
 from clvq_lens.interventions.readout import Readout, Sentence, head, read_classes
-from clvq_lens.interventions.salience import salience
+from clvq_lens.interventions.salience import Cut, salience
 
 
 @dataclass(frozen=True)

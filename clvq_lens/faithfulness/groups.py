@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from clvq_lens.faithfulness.reading import Cut
 from clvq_lens.host.host import Host
 from clvq_lens.interventions.readout import Readout
+from clvq_lens.interventions.salience import Cut
 from clvq_lens.training.documents import open_documents
 from clvq_lens.training.tokens import TokenBatch, token_batches
 

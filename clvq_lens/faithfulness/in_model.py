@@ -46,11 +46,13 @@ def in_model(
     texts, unperturbed = case.texts, case.salient.probabilities
     shape = (len(texts), n_draws, unperturbed.shape[1])
     said: dict[tuple[str, str], np.ndarray] = {}
+    codes = Codes.of(attachment.quantizer)
+    centered = [codes.centered(removal) for removal in found]
     with tqdm(total=len(texts), desc="ablate", unit="text", disable=not progress) as bar:
         for group in case.groups:
             for rows, batch in batches_of(case.host, group, texts.texts, case.long_texts):
                 run = _Batch(case, attachment, group.readout, rows, batch)
-                for name, draw, classes in run.said(found, n_draws):
+                for name, draw, classes in run.said(found, centered, n_draws):
                     said.setdefault(name, np.full(shape, np.nan))[rows, draw] = classes
                 bar.update(len(rows))
     return [
@@ -74,22 +76,23 @@ class _Batch:
     ) -> None:
         self.attachment, self.readout, self.rows, self.batch = attachment, readout, rows, batch
         self.host, self.quantizer = attachment.host, attachment.quantizer
-        self.codes = Codes.of(self.quantizer)
         self.mean = case.vectors.source.mean(0)
         self.positions = sentence_positions(batch, case.sentence)
 
     def said(
-        self, found: Sequence[Removal], n_draws: int
+        self, found: Sequence[Removal], centered: Sequence[np.ndarray], n_draws: int
     ) -> Iterator[tuple[tuple[str, str], int, np.ndarray]]:
         """Probabilities of classes in each condition and draw."""
         source = self.attachment.source
         attended = self.batch.attended.to(self.host.device)
         tokens = self.batch.tokens.to(self.host.device)
         stream = self.host.activations(tokens, attended, [source])[source]
-        for removal in found:
-            for name, from_mean in (("raw", False), ("centred", True)):
-                directions = self.codes.centered(removal) if from_mean else removal.directions
-                origin = self.mean if from_mean else np.zeros_like(self.mean)
+        zero = np.zeros_like(self.mean)
+        for removal, from_mean in zip(found, centered, strict=True):
+            for name, directions, origin in (
+                ("raw", removal.directions, zero),
+                ("centred", from_mean, self.mean),
+            ):
                 for draw in range(min(n_draws, directions.shape[1])):
                     left = _projected(stream, self.positions, directions[self.rows, draw], origin)
                     yield (name, removal.condition), draw, self._classes(left)

@@ -2,22 +2,21 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from clvq_lens.concepts.encoding import batch_codes
+from clvq_lens.concepts.encoding import encode
 from clvq_lens.errors import DataError, EmptyCorpusError
 from clvq_lens.host.attach import Attachment
 from clvq_lens.host.host import Host
 from clvq_lens.interventions.readout import Sentence, sentence_vectors
+from clvq_lens.interventions.salience import Cut
 from clvq_lens.training.activations import check_finite
 from clvq_lens.training.documents import open_documents
 from clvq_lens.training.tokens import token_batches
-
-Cut = Literal["error", "truncate"]
 
 
 @dataclass(frozen=True)
@@ -135,12 +134,10 @@ def read_vectors(
 
 def read_codes(attachment: Attachment, texts: Sequence[str], *, long_texts: Cut) -> TextCodes:
     """The codes of every real token of some texts."""
-    documents = open_documents(list(texts))
-    rows: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(texts)
-    for batch in token_batches(attachment.host, documents, long_texts=long_texts):
-        codes = batch_codes(attachment.host, attachment.quantizer, attachment.source, batch).cpu()
-        for row, text in enumerate(batch.documents):
-            real = batch.mask[row]
-            rows[text] = codes[row][real].numpy(), real.nonzero().flatten().numpy()
-    codes, positions = zip(*rows, strict=True)
-    return TextCodes(codes, positions)
+    host, quantizer, source = attachment.host, attachment.quantizer, attachment.source
+    found = encode(host, quantizer, source, list(texts), long_texts=long_texts)
+    rows = list(zip(found.codes, found.mask, strict=True))
+    return TextCodes(
+        tuple(codes[mask].numpy() for codes, mask in rows),
+        tuple(mask.nonzero().flatten().numpy() for _, mask in rows),
+    )
