@@ -115,13 +115,8 @@ def in_probes(
     vectors: Float[np.ndarray, "n d"], folds: Sequence[Fold], probes: Sequence[Probe]
 ) -> Float[np.ndarray, "n c"]:
     """Probabilities of classes for every text, from the probe that did not see it."""
-    parts = [
-        probe.probabilities(vectors[test]) for (_, test), probe in zip(folds, probes, strict=True)
-    ]
-    found = np.empty((len(vectors), parts[0].shape[-1]))
-    for (_, test), part in zip(folds, parts, strict=True):
-        found[test] = part
-    return found
+    pairs = zip(folds, probes, strict=True)
+    return _joined(folds, [probe.probabilities(vectors[test]) for (_, test), probe in pairs])
 
 
 def removed_from_vectors(
@@ -133,15 +128,11 @@ def removed_from_vectors(
     from_mean: bool,
 ) -> Float[np.ndarray, "n draws c"]:
     """Probabilities of classes with directions projected out, by probes of unperturbed vectors."""
-    found: np.ndarray | None = None
+    parts = []
     for (train, test), probe in zip(folds, probes, strict=True):
         left = project_out(vectors[test], directions[test], _origin(vectors[train], from_mean))
-        part = probe.probabilities(left)
-        if found is None:
-            found = np.empty((len(vectors), *part.shape[1:]))
-        found[test] = part
-    assert found is not None  # there are two folds at least
-    return found
+        parts.append(probe.probabilities(left))
+    return _joined(folds, parts)
 
 
 def retrained_without(
@@ -172,6 +163,14 @@ def retrained_without(
         )
         right[test] = again.probabilities(left[test]).argmax(-1) == texts.labels[test]
     return right
+
+
+def _joined(folds: Sequence[Fold], parts: Sequence[np.ndarray]) -> np.ndarray:
+    """What was found of the texts of each fold, in the order of all texts."""
+    found = np.empty((sum(map(len, parts)), *parts[0].shape[1:]))
+    for (_, test), part in zip(folds, parts, strict=True):
+        found[test] = part
+    return found
 
 
 def _origin(vectors: Float[np.ndarray, "n d"], from_mean: bool) -> Float[np.ndarray, " d"]:
