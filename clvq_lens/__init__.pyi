@@ -7,9 +7,9 @@ from .comparison.alignment import Alignment as Alignment
 from .comparison.alignment import alignment as alignment
 from .comparison.collapse import Collapse as Collapse
 from .comparison.collapse import collapse as collapse
-from .comparison.compare import Comparison as Comparison
 from .comparison.compare import compare as compare
 from .comparison.refits import refits as refits
+from .comparison.result import Comparison as Comparison
 from .comparison.stability import Stability as Stability
 from .comparison.stability import stability as stability
 from .concepts.concept import Concept as Concept

@@ -7,9 +7,9 @@ goes on. ``--tables`` only writes the tables and figures of what is there.
 
 import json
 import sys
-import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,17 @@ from benchmarks.paper.pictures import write_png
 
 RESULTS = data.ROOT / "benchmarks/results"
 N_SEEDS = 3
-N_TEXTS = 300  # judged in each data set, as many of each class
-N_TRAIN = 4_000  # texts to fit on
+N_TEXTS = 200  # judged in each data set, as many of each class
+N_TRAIN = 2_000  # texts to fit on: all their activations fit the buffer
 SOURCE, TARGET = 3, 5  # of MiniLM's 6 blocks: the last third, as 8 -> 12 of BERT's 12
-FIT = cl.FitConfig(n_tokens=100_000, batch_tokens=1_024, n_evaluations=1, long_texts="truncate")
-DRAWS = {"n_draws": 5, "n_model_draws": 2, "n_steps": 12}
+FIT = cl.FitConfig(
+    n_tokens=100_000,
+    batch_tokens=1_024,
+    n_evaluations=1,
+    buffer_bytes=2**30,
+    long_texts="truncate",
+)
+DRAWS = {"n_draws": 5, "n_model_draws": 1, "n_steps": 16}
 BASELINES = (
     "k-means",
     "spherical k-means",
@@ -41,60 +47,103 @@ BASELINES = (
 )
 CAUSAL = ("surroundings", "pronouns")
 NAMES = (*CAUSAL, *data.NAMES)
+METHODS = ["CLVQ", *BASELINES]
+KEPT = "comparison.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A model, and texts that it classifies.
+
+    Attributes:
+        model: To attach to.
+        source: Layer that the codes are of.
+        target: Layer that is reconstructed.
+        n_codes: Of every method.
+        texts: To judge with.
+        labels: Their classes.
+        train: Texts to fit on.
+        options: Of faithfulness.
+    """
+
+    model: Any
+    source: int
+    target: int
+    n_codes: int
+    texts: list[str]
+    labels: list[int]
+    train: list[str]
+    options: dict[str, Any]
 
 
 def run(name: str) -> None:
-    """Compares all methods on one data set and keeps what came out."""
+    """Compares all methods on one data set; each is kept as soon as it is measured."""
     folder = finetune.RUNS / name
-    if (folder / "fits.csv").is_file():
+    if _measured(name).methods == METHODS:
         return
-    start = time.monotonic()
-    prepare = _causal if name in CAUSAL else _encoder
-    lens, texts, labels, train, options = prepare(name)
-    lens.fit(train, FIT, progress=False)
-    comparison = cl.compare(
-        [lens, *BASELINES],
-        texts,
-        labels,
-        train=train,
+    task = _causal(name) if name in CAUSAL else _encoder(name)
+    cl.compare(
+        [_fitted(task, folder / "lens"), *BASELINES],
+        task.texts,
+        task.labels,
+        train=task.train,
         n_seeds=N_SEEDS,
         fit=FIT,
+        keep=folder / KEPT,
         long_texts="truncate",
         progress=True,
         **DRAWS,
-        **options,
+        **task.options,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    judged = comparison.faithfulness[lens.name]
-    judged.frame().to_csv(folder / "conditions.csv", index=False)
-    judged.specific().to_csv(folder / "contrasts.csv", index=False)
-    about = {
-        **{"n_texts": len(texts), "n_train": len(train), "seconds": time.monotonic() - start},
-        **{"chance": judged.chance, "verdict": judged.verdict()},
-        **{"completeness_error": judged.completeness_error},
-    }
-    (folder / "about.json").write_text(json.dumps(about, indent=1))
-    comparison.fits.to_csv(folder / "fits.csv", index=False)  # last: it says that all is there
 
 
-def _encoder(name: str) -> tuple[cl.Lens, list[str], list[int], list[str], dict[str, Any]]:
+def _measured(name: str) -> cl.Comparison:
+    """What has been measured of a data set."""
+    path = finetune.RUNS / name / KEPT
+    return cl.Comparison.load(path) if path.is_file() else cl.Comparison(pd.DataFrame(), 0, 0, {})
+
+
+def _fitted(task: Task, folder: Path) -> cl.Lens:
+    """CLVQ; the same one when a run goes on."""
+    if folder.is_dir():
+        return task.model.add_clvq(quantizer=cl.load(folder), name=METHODS[0])
+    lens = task.model.add_clvq(task.source, task.target, n_codes=task.n_codes, name=METHODS[0])
+    lens.fit(task.train, FIT)
+    lens.save(folder)
+    return lens
+
+
+def _encoder(name: str) -> Task:
     """MiniLM, fine-tuned for the task, and its own head."""
     texts = data.load(name)
     classifier = finetune.load(texts.task)
-    lens = classifier.model.add_clvq(SOURCE, TARGET, n_codes=400, name="CLVQ")
     judged = texts.evaluation.sample(N_TEXTS, seed=0)
-    train = texts.train.sample(N_TRAIN, seed=0).texts
     head = cl.head(classifier.weight, classifier.bias, at=5)
-    options = {"documents": judged.documents.tolist(), "readout": head}
-    return lens, judged.texts, judged.labels.tolist(), train, options
+    return Task(
+        model=classifier.model,
+        source=SOURCE,
+        target=TARGET,
+        n_codes=400,
+        texts=judged.texts,
+        labels=judged.labels.tolist(),
+        train=texts.train.sample(N_TRAIN, seed=0).texts,
+        options={"documents": judged.documents.tolist(), "readout": head},
+    )
 
 
-def _causal(name: str) -> tuple[cl.Lens, list[str], list[int], list[str], dict[str, Any]]:
+def _causal(name: str) -> Task:
     """A causal model and its own next token."""
     question = getattr(causal, name)()
-    lens = question.model.add_clvq(1, 3, n_codes=400 if name == "pronouns" else 128, name="CLVQ")
-    options = {"readout": cl.answers(question.answers)}
-    return lens, question.texts[:N_TEXTS], question.labels[:N_TEXTS], question.train, options
+    return Task(
+        model=question.model,
+        source=1,
+        target=3,
+        n_codes=400 if name == "pronouns" else 128,
+        texts=question.texts[:N_TEXTS],
+        labels=question.labels[:N_TEXTS],
+        train=question.train,
+        options={"readout": cl.answers(question.answers)},
+    )
 
 
 def tables() -> None:
@@ -102,29 +151,28 @@ def tables() -> None:
     path = RESULTS / "paper.md"
     remarks = path.read_text().split(MARK)[0] if path.exists() else "# The paper's comparison\n\n"
     parts = [remarks + MARK + "\n", HEAD.format(**_settings())]
+    missing = []
     for name in NAMES:
-        folder = finetune.RUNS / name
-        if not (folder / "fits.csv").is_file():
+        comparison = _measured(name)
+        if not comparison.methods:
+            missing.append(name)
             continue
-        about = json.loads((folder / "about.json").read_text())
-        fits = pd.read_csv(folder / "fits.csv")
-        comparison = cl.Comparison(fits, N_SEEDS, about["n_texts"], {})
         figure = RESULTS / "figures" / f"paper-{name}.png"
         write_png(comparison.plot(), figure)
-        parts += [_section(name, about, comparison, figure)]
-    missing = [name for name in NAMES if not (finetune.RUNS / name / "fits.csv").is_file()]
+        parts += [_section(name, comparison, figure)]
     if missing:
         parts += [f"Not measured yet: {', '.join(missing)}.\n"]
     path.write_text("\n".join(parts))
 
 
-def _section(name: str, about: dict[str, Any], comparison: cl.Comparison, figure: Path) -> str:
+def _section(name: str, comparison: cl.Comparison, figure: Path) -> str:
     task = "" if name in CAUSAL else _accuracy(name)
-    verdict = "\n".join(f"- {line}" for line in about["verdict"].split("\n"))
+    judged = comparison.faithfulness[METHODS[0]]
+    verdict = "\n".join(f"- {line}" for line in judged.verdict().split("\n"))
     return (
-        f"## {name}\n\n{about['n_texts']} texts judged, {about['n_train']} to fit on{task}; chance "
-        f"{about['chance']:.3f}; completeness error of integrated gradients "
-        f"{about['completeness_error']:.2%}.\n\n{_markdown(comparison.table())}\n\n"
+        f"## {name}\n\n{judged.n_texts} texts of {judged.n_documents} documents{task}; chance "
+        f"{judged.chance:.3f}; completeness error of integrated gradients "
+        f"{judged.completeness_error:.2%}.\n\n{_markdown(comparison.table())}\n\n"
         f"![](figures/{figure.name})\n\nCLVQ, first fit, honest protocol:\n\n{verdict}\n"
     )
 

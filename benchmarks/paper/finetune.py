@@ -167,9 +167,7 @@ def _train(tokenizer: Any, body: Any, head: nn.Linear, train: data.Texts, n_epoc
     with tqdm(total=n_steps, mininterval=5) as bar:
         for _ in range(n_epochs):
             for index, inputs in _batches(tokenizer, train.texts, order=generator):
-                with torch.autocast("cpu", torch.bfloat16):  # half the time on recent processors
-                    logits = head(_cls(body, inputs)).float()
-                loss = nn.functional.cross_entropy(logits, labels[index])
+                loss = nn.functional.cross_entropy(head(_cls(body, inputs)), labels[index])
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(body.bert.encoder.parameters(), 1.0)

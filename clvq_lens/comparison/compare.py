@@ -1,16 +1,19 @@
 """Several quantizers and baselines on the same held-out texts, by every measure there is."""
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from clvq_lens.baselines.choice import check_kind
 from clvq_lens.comparison.refits import refits
+from clvq_lens.comparison.result import Comparison
 from clvq_lens.comparison.stability import stability
 from clvq_lens.config import FitConfig
 from clvq_lens.errors import ConfigError
@@ -23,71 +26,8 @@ from clvq_lens.faithfulness.protocols import JUDGING, judge
 from clvq_lens.faithfulness.result import Faithfulness
 from clvq_lens.interventions.salience import Cut
 from clvq_lens.lens import Lens
-from clvq_lens.plots.methods import METRICS, plot_methods
 
 Method = Lens | str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Methods side by side.
-
-    Attributes:
-        fits: One row for each method, fit and metric: value and 95 % interval over documents.
-        n_seeds: Fits of each method.
-        n_texts: Held-out texts.
-        faithfulness: Of each method, for its first fit; empty without labels.
-    """
-
-    fits: pd.DataFrame
-    n_seeds: int
-    n_texts: int
-    faithfulness: Mapping[str, Faithfulness]
-
-    def frame(self) -> pd.DataFrame:
-        """One row for each method; for each metric its mean over fits, and an interval.
-
-        The interval reaches from the lowest lower end to the highest upper end among the fits, so
-        it covers both documents and seeds.
-        """
-        groups = self.fits.groupby(["method", "metric"], sort=False)
-        table = groups.agg(value=("value", "mean"), low=("low", "min"), high=("high", "max"))
-        rows = []
-        for method in self.fits["method"].unique():
-            row: dict[str, Any] = {"method": method}
-            for metric in METRICS:
-                if (method, metric) in table.index:
-                    value, low, high = table.loc[(method, metric)]
-                    row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
-            rows.append(row)
-        return pd.DataFrame(rows)
-
-    def table(self) -> pd.DataFrame:
-        """The same for reading: one column for each metric, its interval in brackets."""
-        frame = self.frame()
-        columns = {"method": frame["method"]}
-        for metric, described in METRICS.items():
-            if metric in frame:
-                triples = zip(*(frame[metric + end] for end in ("", "_low", "_high")), strict=True)
-                columns[described.title] = [_with_interval(*triple) for triple in triples]
-        return pd.DataFrame(columns)
-
-    def to_latex(self) -> str:
-        """The table of `table` as LaTeX, with what data bring escaped; needs booktabs."""
-        styled = self.table().style.hide(axis="index").format(escape="latex")
-        styled = styled.format_index(escape="latex", axis="columns")
-        return styled.to_latex(hrules=True)  # pyright: ignore[reportAttributeAccessIssue]
-
-    def plot(self) -> go.Figure:
-        """One panel for each metric, one line for each method, with intervals."""
-        return plot_methods(self.frame())
-
-    def __repr__(self) -> str:
-        head = f"{self.n_texts:,} texts, {self.n_seeds} fits of each method"
-        return f"{head}\n{self.table().to_string(index=False)}"
-
-    def _repr_html_(self) -> str:
-        return self.table().to_html(index=False)
 
 
 def compare(
@@ -99,6 +39,7 @@ def compare(
     n_seeds: int = 1,
     fit: FitConfig | None = None,
     token_labels: TokenLabels | None = None,
+    keep: str | Path | None = None,
     long_texts: Cut = "error",
     seed: int = 0,
     progress: bool = True,
@@ -116,47 +57,107 @@ def compare(
         n_seeds: Fits of each method; more than one adds stability.
         fit: How further fits and baselines are fitted; None: the defaults.
         token_labels: A known label of every real token, to add agreement with them.
+        keep: A .json file that takes what each method gave as soon as it is measured. Called again
+            after an interruption, only methods that it lacks are measured; lenses are known by
+            their names, and the readout is not looked at.
         long_texts: What to do with a text beyond the context.
         seed: Of bootstrap, controls and folds.
         progress: Whether to show progress bars.
         **options: Of `clvq_lens.Lens.faithfulness`, such as ``documents`` and ``readout``.
 
     Raises:
-        ConfigError: If no lens is given, a baseline or further fits without ``train``, or there is
-            no such baseline.
+        ConfigError: If no lens is given, a baseline or further fits without ``train``, two methods
+            have one name, there is no such baseline, or the file keeps what other settings gave.
         DataError: If labels do not fit the texts.
+        FileFormatError: If the file is not one of ours.
 
     Example:
         >>> compare([lens, "k-means"], held_out, labels, train=texts).frame()  # doctest: +SKIP
     """
-    lenses = [method for method in methods if isinstance(method, Lens)]
-    if not lenses:
+    names = _names(methods, train, n_seeds)
+    reference = next(method for method in methods if isinstance(method, Lens))
+    labels = None if labels is None else list(labels)
+    options = {k: list(v) if k == "documents" and v is not None else v for k, v in options.items()}
+    given = (texts, labels, train, token_labels, n_seeds, fit or FitConfig(), long_texts, seed)
+    settings = _settings(*given, options)
+    done = _done(keep, settings, n_seeds, len(texts))
+    measure = _Measure(texts, labels, token_labels, long_texts, seed, progress, options)
+    for method, name in zip(methods, names, strict=True):
+        if name in done.methods:
+            continue
+        with _fits(method, reference, train, n_seeds, fit, progress) as fits:
+            done = done.with_method(name, *measure.of_all(name, fits))
+        if keep is not None:
+            done.save(keep)
+    return done.only(names)
+
+
+def _names(methods: Sequence[Method], train: Sequence[str] | None, n_seeds: int) -> list[str]:
+    """The name of each method; what cannot be compared is refused before anything takes long."""
+    names = [method if isinstance(method, str) else method.name for method in methods]
+    kinds = [method for method in methods if isinstance(method, str)]
+    if len(kinds) == len(methods):
         raise ConfigError(
             "There is no lens among the methods. Pass [lens, 'k-means', ...]: baselines are "
             "matched to the first lens."
         )
-    if train is None and (n_seeds > 1 or len(lenses) < len(methods)):
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"Two methods are called {name!r}. Pass each once, or name lenses apart with "
+                f"add_clvq(..., name=...)."
+            )
+    if train is None and (n_seeds > 1 or kinds):
         raise ConfigError(
             "Baselines and further fits need the texts that the lens was fitted on. "
             "Pass train=texts."
         )
-    for kind in (method for method in methods if isinstance(method, str)):
-        check_kind(kind)  # before anything that takes long
-    measure = _Measure(texts, labels, token_labels, long_texts, seed, progress, options)
-    rows: list[dict[str, Any]] = []
-    found: dict[str, Faithfulness] = {}
-    for method in methods:
-        name = method if isinstance(method, str) else method.name
-        with _fits(method, lenses[0], train, n_seeds, fit, progress) as fits:
-            for number, lens in enumerate(fits):
-                judged, values = measure.of(lens)
-                if judged is not None:
-                    found.setdefault(name, judged)
-                rows += _rows(name, number, values)
-            if n_seeds > 1:
-                agreed = stability({name: fits}, list(texts), long_texts=long_texts, seed=seed)
-                rows += _rows(name, -1, {"stability": agreed.ami[name]})
-    return Comparison(pd.DataFrame(rows), n_seeds, len(texts), found)
+    for kind in kinds:
+        check_kind(kind)
+    return names
+
+
+def _settings(
+    texts: Sequence[str],
+    labels: Sequence[Any] | None,
+    train: Sequence[str] | None,
+    token_labels: TokenLabels | None,
+    n_seeds: int,
+    fit: FitConfig,
+    long_texts: Cut,
+    seed: int,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """All that results depend on but lenses and readout; of data a digest."""
+    data = {"texts": texts, "labels": labels, "train": train, "token_labels": token_labels}
+    data["documents"] = options.get("documents")
+    plain = {k: v for k, v in options.items() if isinstance(v, str | int | float | bool)}
+    numbers = {"n_seeds": n_seeds, "long_texts": long_texts, "seed": seed, **plain}
+    fit_options = {f"fit.{name}": value for name, value in dataclasses.asdict(fit).items()}
+    return {name: _digest(value) for name, value in data.items()} | numbers | fit_options
+
+
+def _digest(value: Any) -> str | None:
+    if value is None:
+        return None
+    return hashlib.blake2b(json.dumps(value, default=str).encode(), digest_size=8).hexdigest()
+
+
+def _done(
+    keep: str | Path | None, settings: Mapping[str, Any], n_seeds: int, n_texts: int
+) -> Comparison:
+    """What has been measured already, with the same settings."""
+    if keep is None or not Path(keep).exists():
+        return Comparison(pd.DataFrame(), n_seeds, n_texts, {}, settings)
+    done = Comparison.load(keep)
+    names = [*settings, *(name for name in done.settings if name not in settings)]
+    other = [name for name in names if settings.get(name) != done.settings.get(name)]
+    if other:
+        raise ConfigError(
+            f"{keep} keeps a comparison with other {', '.join(other)}. Pass the same as then, or "
+            f"another file."
+        )
+    return done
 
 
 @contextmanager
@@ -199,6 +200,20 @@ class _Measure:
         self._seed, self._progress, self._options = seed, progress, dict(options)
         self._judging = {name: self._options.pop(name) for name in JUDGING if name in options}
         self._cases: dict[tuple[str, Protocol], Case] = {}
+
+    def of_all(self, name: str, fits: list[Lens]) -> tuple[pd.DataFrame, Faithfulness | None]:
+        """All metrics of all fits of a method, and faithfulness of the first."""
+        rows: list[dict[str, Any]] = []
+        judged: list[Faithfulness | None] = []
+        for number, lens in enumerate(fits):
+            found, values = self.of(lens)
+            judged.append(found)
+            rows += _rows(name, number, values)
+        if len(fits) > 1:
+            options = {"long_texts": self._long_texts, "seed": self._seed}
+            agreed = stability({name: fits}, self._texts, **options)
+            rows += _rows(name, -1, {"stability": agreed.ami[name]})
+        return pd.DataFrame(rows), judged[0]
 
     def of(self, lens: Lens) -> tuple[Faithfulness | None, dict[str, float]]:
         """Faithfulness, if texts have labels, and all metrics."""
@@ -274,11 +289,3 @@ def _rows(method: str, number: int, values: Mapping[str, float | None]) -> list[
         for metric, value in values.items()
         if value is not None
     ]
-
-
-def _with_interval(value: float, low: float, high: float) -> str:
-    if np.isnan(value):
-        return ""
-    digits = 0 if abs(value) >= 10 else 3
-    number, *ends = (f"{round(x, digits) + 0.0:.{digits}f}" for x in (value, low, high))
-    return number if low == high else f"{number} [{', '.join(ends)}]"

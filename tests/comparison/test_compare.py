@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 import clvq_lens as cl
-from clvq_lens.comparison.compare import Comparison
+from clvq_lens.comparison.result import Comparison
 from clvq_lens.config import FitConfig
-from clvq_lens.errors import ConfigError, DataError
+from clvq_lens.errors import ConfigError, DataError, FileFormatError
+from clvq_lens.lens import Lens
 from clvq_lens.plots.methods import METRICS
 
 FIT = FitConfig(n_tokens=8_000, n_evaluations=1)
@@ -106,6 +107,84 @@ def test_what_data_bring_is_escaped_in_latex():
     assert r"50 \% \& more\_" in latex
 
 
+@pytest.fixture
+def few(lens, toy, texts):
+    """Arguments of a comparison that takes seconds."""
+    return {
+        "texts": texts[0],
+        "labels": texts[1],
+        "train": toy.texts[:200],
+        "fit": FIT,
+        "progress": False,
+        "readout": READOUT,
+        "documents": range(len(texts[0])),
+        **{"n_folds": 2, "n_steps": 2, "n_draws": 1, "n_model_draws": 1, "n_replicates": 20},
+    }
+
+
+def test_what_an_interrupted_comparison_measured_is_not_measured_again(
+    lens, few, tmp_path, monkeypatch
+):
+    kept = tmp_path / "new folder" / "kept.json"
+    whole = cl.compare([lens, "k-means", "token identity"], **few)
+    attach = Lens.baseline
+
+    def interrupted(self, kind, *args, **kwargs):
+        if kind == "token identity":
+            raise KeyboardInterrupt
+        return attach(self, kind, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lens, "baseline", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cl.compare([lens, "k-means", "token identity"], **few, keep=kept)
+    assert cl.Comparison.load(kept).methods == ["compared", "k-means"]
+
+    asked = []
+
+    def recorded(self, kind, *args, **kwargs):
+        asked.append(kind)
+        return attach(self, kind, *args, **kwargs)
+
+    monkeypatch.setattr(Lens, "baseline", recorded)
+    resumed = cl.compare([lens, "k-means", "token identity"], **few, keep=kept)
+    assert asked == ["token identity"]
+    pd.testing.assert_frame_equal(resumed.frame(), whole.frame())
+    assert resumed.faithfulness.keys() == whole.faithfulness.keys()
+    for name, found in whole.faithfulness.items():
+        assert repr(resumed.faithfulness[name]) == repr(found)
+        read = resumed.faithfulness[name].texts
+        pd.testing.assert_frame_equal(read, found.texts, check_dtype=False)
+    assert cl.compare(["token identity", lens], **few, keep=kept).methods == [
+        "token identity",
+        "compared",
+    ]
+
+
+def test_a_file_of_other_settings_is_refused(lens, few, tmp_path):
+    kept = tmp_path / "kept.json"
+    cl.compare([lens], **few, keep=kept)
+    for changed, named in (
+        ({"labels": [1 - label for label in few["labels"]]}, "labels"),
+        ({"documents": [0, *few["documents"][1:]]}, "documents"),
+        ({"n_draws": 2}, "n_draws"),
+        ({"seed": 3}, "seed"),
+        ({"fit": FIT.replace(n_tokens=9_000)}, r"fit\.n_tokens"),
+    ):
+        with pytest.raises(ConfigError, match=f"keeps a comparison with other {named}"):
+            cl.compare([lens], **{**few, **changed}, keep=kept)
+
+
+def test_what_is_no_comparison_is_refused(tmp_path):
+    path = tmp_path / "other.json"
+    for content in ("{", "[]", '{"format": "another"}', '{"format": "clvq_lens comparison 1"}'):
+        path.write_text(content)
+        with pytest.raises(FileFormatError, match="is no comparison, or a damaged one"):
+            cl.Comparison.load(path)
+    with pytest.raises(FileNotFoundError):
+        cl.Comparison.load(tmp_path / "missing.json")
+
+
 def test_without_labels_there_is_no_faithfulness(lens, texts):
     comparison = cl.compare([lens], texts[0], progress=False)
     assert "fvu" in comparison.frame()
@@ -124,6 +203,8 @@ def test_what_cannot_be_compared_is_refused(lens, texts):
         cl.compare([lens, "k-meens"], texts[0], train=texts[0], progress=False)
     with pytest.raises(DataError, match="Pass one label"):
         cl.compare([lens], texts[0], texts[1][:3], progress=False)
+    with pytest.raises(ConfigError, match="Two methods are called 'compared'"):
+        cl.compare([lens, lens], texts[0], progress=False)
 
 
 def test_the_figure_has_a_panel_for_each_metric(comparison):
