@@ -5,26 +5,23 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from clvq_lens.baselines.clusterings import check_rows
-from clvq_lens.baselines.feature_codebook import FeatureCodebook
 from clvq_lens.baselines.sparse import Pairs, SparseFeatures, train_
 from clvq_lens.baselines.task import Reading, Task
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.quantizer.decoders import TableDecoder, Units
+from clvq_lens.quantizer.decoders import Units
+from clvq_lens.quantizer.feature_codebook import FeatureCodebook
 
 _START_PER_CODE = 128  # tokens from which units are measured and features start
 
 
 def strongest_feature(task: Task) -> CrossLayerQuantizer:
     """A quantizer whose codes are features of a sparse autoencoder or transcoder."""
-    quantizer = task.quantizer()
-    config, d_source = quantizer.config, quantizer.d_source
-    generator = torch.Generator().manual_seed(0)  # what it draws is written over
-    codebook = FeatureCodebook(config, d_source, generator=generator).to(quantizer.device)
-    quantizer.codebook = codebook
-    quantizer.decoder = TableDecoder(codebook, quantizer.d_target).to(quantizer.device)
+    quantizer = task.quantizer(codebook=FeatureCodebook)
+    codebook = quantizer.codebook
+    assert isinstance(codebook, FeatureCodebook)
     reading = task.reading(quantizer)
     explained = "source" if task.kind == "sparse autoencoder" else "target"
-    trained = _Trained(task, reading, explained, config.n_codes)
+    trained = _Trained(task, reading, explained, quantizer.config.n_codes)
     codebook.take_features_(*trained.affine())
     reading.finish()
     _place_vectors_(quantizer, codebook, trained)

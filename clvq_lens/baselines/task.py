@@ -11,9 +11,10 @@ from torch import Tensor
 from clvq_lens.config import FitConfig
 from clvq_lens.errors import EmptyCorpusError
 from clvq_lens.host.host import Host
+from clvq_lens.quantizer.codebook import Codebook
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.initialization import Reservoir
-from clvq_lens.training.activations import Activations, ShuffledStream
+from clvq_lens.training.activations import Activations
 from clvq_lens.training.documents import Data
 from clvq_lens.training.fit import Fit, until_enough
 
@@ -44,12 +45,18 @@ class Task:
     n_active: int
     progress: bool
 
-    def quantizer(self, d_source: int | None = None, **options: Any) -> CrossLayerQuantizer:
+    def quantizer(
+        self,
+        d_source: int | None = None,
+        *,
+        codebook: type[Codebook] = Codebook,
+        **options: Any,
+    ) -> CrossLayerQuantizer:
         """A quantizer that encodes by the identity and decodes by a table, not fitted yet."""
         like = self.like
         config = like.config.replace(decoder="table", decoder_memory="codes", **options)
         widths = d_source or like.d_source, like.d_target
-        quantizer = CrossLayerQuantizer(config, *widths, causal=like.causal)
+        quantizer = CrossLayerQuantizer(config, *widths, causal=like.causal, codebook=codebook)
         quantizer.encoder.be_identity_()
         quantizer.target_variance.copy_(like.target_variance)
         return quantizer.to(self.host.device_of(self.source))
@@ -71,14 +78,7 @@ class Reading:
         self.generator, self.config = fit.generator, fit.config
         self.d_source = fit.quantizer.d_source
         self._fit = fit
-        self._stream = ShuffledStream(
-            fit.activations,
-            fit.split.training,
-            buffer_bytes=fit.config.buffer_bytes,
-            batch_tokens=fit.config.batch_tokens,
-            whole_sequences=False,
-            generator=fit.generator,
-        )
+        self._stream = fit.open_stream(whole_sequences=False)
 
     def once(self) -> Iterator[Activations]:
         """All training tokens one time, or as many as the fit has."""

@@ -1,5 +1,7 @@
 """Token identity: a code for each of the most frequent tokens, whatever their context."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -24,7 +26,7 @@ def token_identity(task: Task) -> CrossLayerQuantizer:
     types = counts.argsort(descending=True, stable=True)
     types = types[: min(int((counts > 0).sum()), like.n_codes)]
     embeddings = _embeddings(host, task.source, types)
-    options = {"n_codes": len(types), "top_k": min(like.top_k, len(types))}
+    options: dict[str, Any] = {"n_codes": len(types), "top_k": min(like.top_k, len(types))}
     quantizer = task.quantizer(host.cfg.d_model, **options)
     vectors, sizes = embeddings.to(quantizer.device), counts[types].to(quantizer.device)
     quantizer.codebook.initialize_(Clusters(vectors, sizes, 0.0))

@@ -53,6 +53,7 @@ class CrossLayerQuantizer(nn.Module):
         d_target: Width at the target.
         causal: Whether the host is: a decoder then sees no later position.
         generator: Draws the weights before fitting; None: a new one with seed 0.
+        codebook: The class of its codebook.
 
     Example:
         >>> quantizer = CrossLayerQuantizer(CLVQConfig(n_codes=8), d_source=4, d_target=4)
@@ -74,6 +75,7 @@ class CrossLayerQuantizer(nn.Module):
         *,
         causal: bool = True,
         generator: torch.Generator | None = None,
+        codebook: type[Codebook] = Codebook,
     ) -> None:
         super().__init__()
         config = resolve(config, d_target)
@@ -82,7 +84,7 @@ class CrossLayerQuantizer(nn.Module):
         generator = generator or torch.Generator().manual_seed(0)
         with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global state
             self.encoder = AdaptiveResidualEncoder(d_source)
-            self.codebook = Codebook(config, d_source, generator=generator)
+            self.codebook = codebook(config, d_source, generator=generator)
             self.decoder: TransformerDecoder | MLPDecoder | TableDecoder = make_decoder(
                 config, self.codebook, d_source, d_target, causal=causal
             )

@@ -18,9 +18,10 @@ from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import ConfigError, FileFormatError, NewerFormatError
 from clvq_lens.quantizer.codebook import Codebook
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.feature_codebook import FeatureCodebook
 from clvq_lens.quantizer.origin import Origin
 
-FORMAT_VERSION = 2  # 1 knew less of the model that a quantizer was fitted on
+FORMAT_VERSION = 3  # 1 knew less of the model; 1 and 2 knew no features
 CONFIG = "config.json"
 WEIGHTS = re.compile(r"weights-[0-9a-f]{12}\.safetensors")
 """Names of files of weights: ours, and nobody else's."""
@@ -29,8 +30,10 @@ _MAX_CONFIG_BYTES = 2**20  # a thousand times what one takes
 _MAX_DIFFERENCES = 8  # that a message lists
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # in the words of safetensors
 _FIELDS = {"format", "format_version", "library_version", "weights", "sha256"} | {
-    *("d_source", "d_target", "causal", "quantizer", "origin")
+    *("d_source", "d_target", "causal", "codebook", "quantizer", "origin")
 }
+_SINCE_3 = {"codebook"}
+_CODEBOOKS: dict[str, type[Codebook]] = {"vectors": Codebook, "features": FeatureCodebook}
 _ORIGIN_1 = {  # fields of an origin in format 1
     *("model_name", "n_layers", "d_model", "d_vocab", "dtype", "layer_norm_folded"),
     *("weights_centered", "source", "target", "name"),
@@ -52,11 +55,9 @@ def save(quantizer: CrossLayerQuantizer, folder: str | Path) -> Path:
 
     Raises:
         NotFittedError: If the quantizer was never fitted.
-        ConfigError: If its codes are features, which the format has no place for.
         FileExistsError: If ``folder`` is a file, or holds another program's config.json.
     """
     quantizer.require_fitted()
-    _refuse_other_codebooks(quantizer.codebook)
     folder = Path(folder)
     _refuse_foreign(folder / CONFIG)
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,6 +73,7 @@ def save(quantizer: CrossLayerQuantizer, folder: str | Path) -> Path:
         "d_source": quantizer.d_source,
         "d_target": quantizer.d_target,
         "causal": quantizer.causal,
+        "codebook": _kind(quantizer.codebook),
         "quantizer": dataclasses.asdict(quantizer.config),
         "origin": None if quantizer.origin is None else dataclasses.asdict(quantizer.origin),
     }
@@ -93,6 +95,7 @@ class Saved:
         d_source: Width at the source.
         d_target: Width at the target.
         causal: Whether the host is.
+        codebook: What its codes are: "vectors" or "features".
         quantizer: Options.
         origin: Where it was fitted, if known.
     """
@@ -102,13 +105,15 @@ class Saved:
     d_source: int
     d_target: int
     causal: bool
+    codebook: str
     quantizer: CLVQConfig
     origin: Origin | None
 
     def build(self) -> CrossLayerQuantizer:
         """A quantizer of these sizes, without the weights."""
         sizes = self.d_source, self.d_target
-        return CrossLayerQuantizer(self.quantizer, *sizes, causal=self.causal)
+        codebook = _CODEBOOKS[self.codebook]
+        return CrossLayerQuantizer(self.quantizer, *sizes, causal=self.causal, codebook=codebook)
 
 
 def load(folder: str | Path) -> CrossLayerQuantizer:
@@ -142,14 +147,8 @@ def load(folder: str | Path) -> CrossLayerQuantizer:
     return quantizer
 
 
-def _refuse_other_codebooks(codebook: Codebook) -> None:
-    """Raises rather than save a codebook that would be loaded as one of nearest vectors."""
-    if type(codebook) is not Codebook:
-        raise ConfigError(
-            f"A {type(codebook).__name__} cannot be saved: its codes are not the nearest vectors, "
-            f"which is all that the format knows. Keep data and seed, and fit it again: "
-            f"lens.baseline(kind, data, seed=seed)."
-        )
+def _kind(codebook: Codebook) -> str:
+    return next(kind for kind, each in _CODEBOOKS.items() if type(codebook) is each)
 
 
 def is_ours(path: Path) -> bool:
@@ -206,8 +205,8 @@ def read_config(path: Path) -> Saved:
         if config[width] < 1:
             raise _impossible(path, f"{width} is {config[width]}, and no width is below 1.")
     origin = _origin(config["origin"], config["format_version"])
-    kept = {field: config[field] for field in ("weights", "sha256", "d_source", "d_target")}
-    return Saved(**kept, causal=config["causal"], quantizer=options, origin=origin)
+    names = ("weights", "sha256", "d_source", "d_target", "causal", "codebook")
+    return Saved(**{name: config[name] for name in names}, quantizer=options, origin=origin)
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -238,12 +237,16 @@ def _check_fields(config: dict[str, Any], path: Path) -> None:
             f"Upgrade it: pip install --upgrade clvq-lens."
         )
     known = type(version) is int and version >= 1
-    if not known or set(config) != _FIELDS:
-        missing, unknown = sorted(_FIELDS - set(config)), sorted(set(config) - _FIELDS)
+    fields = _FIELDS - _SINCE_3 if version in (1, 2) else _FIELDS
+    if not known or set(config) != fields:
+        missing, unknown = sorted(fields - set(config)), sorted(set(config) - fields)
         raise FileFormatError(
             f"{path} is damaged: format version {version!r}, missing fields {missing}, "
             f"unknown fields {unknown}. Save the quantizer again."
         )
+    config.setdefault("codebook", "vectors")  # all that there was
+    if config["codebook"] not in _CODEBOOKS:
+        raise _impossible(path, f"its codebook is {config['codebook']!r}.")
 
 
 def _check_types(config: dict[str, Any], path: Path) -> None:

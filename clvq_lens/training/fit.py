@@ -92,7 +92,8 @@ class Fit:
 
     def run(self) -> History:
         """The whole fit."""
-        stream = self._stream()
+        whole = self.quantizer.config.reads_sequences or self.config.kl_weight > 0
+        stream = self.open_stream(whole_sequences=whole)
         self.initialize(stream)
         held_out = HeldOut(self.objective, self._held_out_batches())
         best = _Best(self.quantizer)
@@ -207,14 +208,18 @@ class Fit:
         self.history.n_training_documents = stream.n_documents
         quantizer.record_(usage, encoded_sums, target_sums, source_sum)
 
-    def _stream(self) -> ShuffledStream:
-        whole = self.quantizer.config.reads_sequences or self.config.kl_weight > 0
+    def open_stream(self, *, whole_sequences: bool) -> ShuffledStream:
+        """The training documents, as shuffled activations.
+
+        Args:
+            whole_sequences: Whether a batch consists of sequences or of single tokens.
+        """
         return ShuffledStream(
             self.activations,
             self.split.training,
             buffer_bytes=self.config.buffer_bytes,
             batch_tokens=self.config.batch_tokens,
-            whole_sequences=whole,
+            whole_sequences=whole_sequences,
             generator=self.generator,
         )
 

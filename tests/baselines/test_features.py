@@ -4,13 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from clvq_lens.baselines.feature_codebook import FeatureCodebook
 from clvq_lens.baselines.sparse import SparseFeatures, largest, train_
 from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import ConfigError
-from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import TableDecoder
-from clvq_lens.quantizer.files import save
+from clvq_lens.quantizer.feature_codebook import FeatureCodebook
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -118,13 +116,3 @@ def test_a_table_tells_codes_by_their_vectors():
 def test_features_cannot_be_fitted_as_vectors():
     with pytest.raises(ConfigError, match=r"Features cannot be fitted as code vectors are"):
         codebook().initialize_()
-
-
-def test_features_cannot_be_saved(tmp_path):
-    quantizer = CrossLayerQuantizer(CLVQConfig(n_codes=6, top_k=1, decoder="table"), 4, 4)
-    quantizer.usage += 1
-    save(quantizer, tmp_path / "vectors")
-    quantizer.codebook = codebook()
-    with pytest.raises(ConfigError, match=r"FeatureCodebook cannot be saved.*fit it again"):
-        save(quantizer, tmp_path / "features")
-    assert not (tmp_path / "features").exists()

@@ -196,14 +196,18 @@ def test_where_features_are_ablated_the_next_strongest_takes_over(baselines: Any
     assert cache[name][0, 5] == order[banned]
 
 
-def test_a_saved_baseline_encodes_as_before(lens: cl.Lens, baselines: Any, tmp_path: Path):
-    baseline = baselines["k-means"]
+@pytest.mark.parametrize("kind", ["k-means", "token identity", "sparse autoencoder", "transcoder"])
+def test_a_saved_baseline_is_as_before(lens: cl.Lens, baselines: Any, kind: str, tmp_path: Path):
+    baseline = baselines[kind]
     baseline.save(tmp_path / "baseline")
     again = cl.add_clvq(lens.model, quantizer=cl.load(tmp_path / "baseline"), name="again")
     assert cl.load(tmp_path / "baseline").origin.name == baseline.name
     assert torch.equal(again.encode(words(9, 9)).codes, baseline.encode(words(9, 9)).codes)
-    x = torch.randn(5, 16)
+    assert type(again.quantizer.codebook) is type(baseline.quantizer.codebook)
+    assert again.source == baseline.source
+    x = torch.randn(1, 5, 16)
     assert torch.equal(again.quantizer.encode(x), x)
+    assert torch.equal(again.quantizer(x), baseline.quantizer(x))
     again.remove()
 
 

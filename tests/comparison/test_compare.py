@@ -166,7 +166,7 @@ def test_a_file_of_other_settings_is_refused(lens, few, tmp_path):
     cl.compare([lens], **few, keep=kept)
     for changed, named in (
         ({"labels": [1 - label for label in few["labels"]]}, "labels"),
-        ({"documents": [0, *few["documents"][1:]]}, "documents"),
+        ({"documents": [1, *few["documents"][1:]]}, "documents"),
         ({"n_draws": 2}, "n_draws"),
         ({"seed": 3}, "seed"),
         ({"fit": FIT.replace(n_tokens=9_000)}, r"fit\.n_tokens"),

@@ -250,7 +250,7 @@ def test_the_json_of_somebody_else_is_refused(saved: Path, content: str):
 
 def test_a_newer_format_asks_for_an_upgrade(saved: Path):
     edit_config(saved, lambda config: config.update(format_version=99, new_field=1))
-    with pytest.raises(NewerFormatError, match=r"format version 99; .* reads up to 2\. Upgrade it"):
+    with pytest.raises(NewerFormatError, match=r"format version 99; .* reads up to 3\. Upgrade it"):
         load(saved)
 
 
@@ -258,6 +258,18 @@ def test_a_newer_format_asks_for_an_upgrade(saved: Path):
 def test_an_unknown_format_version_is_refused(saved: Path, version: object):
     edit_config(saved, lambda config: config.update(format_version=version))
     with pytest.raises(FileFormatError, match=f"format version {version!r}, missing fields"):
+        load(saved)
+
+
+def test_an_unknown_codebook_is_refused(saved: Path):
+    edit_config(saved, lambda config: config.update(codebook="pages"))
+    with pytest.raises(FileFormatError, match="impossible quantizer: its codebook is 'pages'"):
+        load(saved)
+
+
+def test_a_codebook_of_another_kind_than_the_weights_is_refused(saved: Path):
+    edit_config(saved, lambda config: config.update(codebook="features"))
+    with pytest.raises(FileFormatError, match=r"codebook\.weights"):
         load(saved)
 
 
@@ -308,6 +320,7 @@ def test_a_damaged_origin_is_refused(saved: Path):
 def test_what_format_1_did_not_know_of_a_model_is_empty(saved: Path):
     known = json.loads((GOLDEN / "config.json").read_text())["origin"]
     edit_config(saved, lambda config: config.update(format_version=1, origin=known))
+    edit_config(saved, lambda config: config.pop("codebook"))
     origin = load(saved).origin
     assert origin is not None
     later = {name: value for name, value in asdict(origin).items() if name not in known}
