@@ -1,5 +1,6 @@
 """Host: what we need of a TransformerLens model, under names that outlive its versions."""
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -9,11 +10,13 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 
 from clvq_lens.config import closest
 from clvq_lens.errors import HookNotFoundError, LayerOrderError, ShapeError
 from clvq_lens.host.compiled import uncompiled, uncompiled_passes
+from clvq_lens.host.order import read_at, write_at
 from clvq_lens.host.protocol.base import Replacement, silenced
 from clvq_lens.host.protocol.choice import protocol_of
 from clvq_lens.host.vocabulary import Vocabulary
@@ -237,9 +240,9 @@ class Host:
     @contextmanager
     def reading(self, names: Sequence[str], into: dict[str, Tensor]) -> Iterator[None]:
         """While open, keeps what passes the named hook points, as other hooks left it."""
-        handles = []
+        handles: list[RemovableHandle] = []
         for name in set(names):
-            handles.append(self.hook_point(name).register_forward_hook(_keeper(name, into)))
+            handles += read_at(self.hook_point(name), functools.partial(into.__setitem__, name))
         try:
             yield
         finally:
@@ -280,12 +283,21 @@ class Host:
         value: Float[Tensor, "b pos d"],
         tokens: Int[Tensor, "b pos"],
         attended: Bool[Tensor, "b pos"],
+        *,
+        before_hooks: bool = False,
     ) -> Float[Tensor, "b n d_vocab"]:
         """Logits of the model with the activations at a hook point replaced.
 
         From the residual stream on, only the layers above are computed.
+
+        Args:
+            name: Of the hook point.
+            value: Activations, as hooks at the point left them.
+            tokens: Of the pass.
+            attended: False on padding.
+            before_hooks: Whether the user's hooks at the point are yet to act on the value.
         """
-        return self._resume(name, value, tokens, attended)
+        return self._resume(name, value, tokens, attended, before_hooks=before_hooks)
 
     def activations_with(
         self,
@@ -295,11 +307,12 @@ class Host:
         attended: Bool[Tensor, "b pos"],
         *,
         until: str,
+        before_hooks: bool = False,
     ) -> Float[Tensor, "b pos d_until"]:
-        """What passes a later hook point with the activations at an earlier one replaced."""
+        """What passes a later hook point; else as `logits_with`."""
         found: dict[str, Tensor] = {}
         with self.reading([until], found):
-            self._resume(name, value, tokens, attended, until=until)
+            self._resume(name, value, tokens, attended, until=until, before_hooks=before_hooks)
         return found[until]
 
     def _resume(
@@ -308,22 +321,22 @@ class Host:
         value: Tensor,
         tokens: Tensor,
         attended: Tensor,
+        *,
         until: str | None = None,
+        before_hooks: bool,
     ) -> Any:
         value = value.to(self.device_of(name), self.dtype)
         tokens, attended = tokens.to(self.device), attended.to(self.device)
         n_blocks = None if until is None else self._blocks_until([until])
         index, _ = self.depth(name)
-        if name == self.protocol.residual_after(index):
-            point = self.hook_point(name)
-            return self._go_on(index + 1, value, tokens, attended, point=point, n_blocks=n_blocks)
-        if name == self.protocol.residual_before(index) and index > 0:
-            return self._go_on(index, value, tokens, attended, n_blocks=n_blocks)
-        handle = self.hook_point(name).register_forward_hook(lambda *_: value)
-        try:
+        point = self.hook_point(name)
+        with _passing(value, point, before_hooks=before_hooks):
+            if name == self.protocol.residual_after(index):
+                options = {"point": point, "n_blocks": n_blocks}
+                return self._go_on(index + 1, value, tokens, attended, **options)
+            if name == self.protocol.residual_before(index) and index > 0:
+                return self._go_on(index, value, tokens, attended, n_blocks=n_blocks)
             return self._run(tokens, attended, n_blocks=n_blocks)
-        finally:
-            handle.remove()
 
     def _go_on(
         self,
@@ -344,8 +357,14 @@ def _without_folders(name: str) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def _keeper(name: str, into: dict[str, Tensor]) -> Any:
-    def keep(module: Any, inputs: Any, output: Tensor) -> None:
-        into[name] = output
-
-    return keep
+@contextmanager
+def _passing(value: Tensor, point: HookPoint, *, before_hooks: bool) -> Iterator[None]:
+    """While open, a value passes a point, before the user's hooks there or after them."""
+    if before_hooks:
+        handle = write_at(point, lambda _: value)
+    else:
+        handle = point.register_forward_hook(lambda *_: value)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -87,11 +87,11 @@ class Counterfactuals:
             self.recorded, rows, clean=self.clean_recon[rows], edited=recon
         )
         rows, name = rows.cpu(), self.attachment.target
-        tokens, attended = self.batch.tokens[rows], self.batch.attended[rows]
+        given = name, target, self.batch.tokens[rows], self.batch.attended[rows]
         if self.until is None:
             with self.host.unembedding(self.columns):
-                return self.host.logits_with(name, target, tokens, attended)
-        return self.host.activations_with(name, target, tokens, attended, until=self.until)
+                return self.host.logits_with(*given, before_hooks=True)
+        return self.host.activations_with(*given, until=self.until, before_hooks=True)
 
     @torch.no_grad()
     def measure(

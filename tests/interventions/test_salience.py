@@ -122,6 +122,24 @@ def test_differences_are_between_the_run_and_the_start_everywhere(causal):
     np.testing.assert_allclose(found.differences, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["hooked-gpt2", "bridge-gpt2", "bridge-bert"])
+@pytest.mark.parametrize("point", ["blocks.1.hook_resid_post", "blocks.1.hook_mlp_out"])
+def test_hooks_of_the_user_act_once(name, point):
+    """Values are those of the model as it runs with the user's hooks at the very layer."""
+    if name not in BY_NAME:
+        pytest.skip(f"{name} is a host of the other version")
+    model = BY_NAME[name].model()
+    host, batch = Host(model), one_batch(Host(model), TEXTS)
+    readout = head(W, B, at=host.n_layers - 1, sentence="last")
+    point = host.resolve(point)
+    shift = torch.linspace(-3, 3, D_MODEL)
+    with model.hooks(fwd_hooks=[(point, lambda value, hook: value + shift)]):
+        said = read_classes(host, readout, batch).max(1).values
+        found = salient(model, TEXTS, point, readout)
+    assert (said - read_classes(host, readout, batch).max(1).values).abs().min() > 0.01
+    torch.testing.assert_close(torch.tensor(found.values).to(said), said)
+
+
 def test_the_completeness_error_is_relative_to_the_mean_difference():
     found = Salience(
         layer="blocks.1.hook_resid_post",

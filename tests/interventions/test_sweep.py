@@ -115,6 +115,17 @@ def test_controls_are_the_effects_of_the_codes_nearest_in_usage(lens, tokens):
             assert row.control == pytest.approx(within["effect"].mean(), abs=1e-6)
 
 
+def test_an_ablation_sweep_inside_hooks_of_the_user_gives_what_ablations_give_there(lens, tokens):
+    """A hook at the target acts on what an edit wrote, and once."""
+    halved = [(lens.target, lambda value, hook: value / 2)]
+    with lens.model.hooks(fwd_hooks=halved), torch.no_grad():
+        sweep = cl.ablation_sweep(lens, tokens, difference, progress=False)
+        for code, value in zip(sweep.codes, sweep.values, strict=True):
+            with lens.edit(cl.Ablate(code)):
+                close(value, float(difference(lens.model(tokens))))
+    assert abs(sweep.unedited - float(difference(lens.model(tokens)).detach())) > 1e-3
+
+
 def test_only_the_codes_asked_for_are_ablated_and_inactive_ones_do_nothing(lens, tokens):
     active = set(lens.encode(tokens[:1]).codes.unique().tolist())
     inactive = next(code for code in range(12) if code not in active)
@@ -129,7 +140,9 @@ def test_texts_that_an_edit_leaves_alone_are_not_computed_again(lens, tokens, mo
     rows = []
     original = lens.host.logits_with
     monkeypatch.setattr(
-        lens.host, "logits_with", lambda n, v, *a: rows.append(len(v)) or original(n, v, *a)
+        lens.host,
+        "logits_with",
+        lambda n, v, *a, **k: rows.append(len(v)) or original(n, v, *a, **k),
     )
     cl.ablation_sweep(lens, tokens, cl.kl(), progress=False)
     codes = lens.encode(tokens).codes

@@ -216,6 +216,22 @@ def test_resuming_from_the_target_gives_the_logits_of_the_whole_pass(kind, model
     assert not torch.allclose(changed[attended], whole[attended], atol=1e-2)
 
 
+def test_hooks_of_the_user_act_once_when_a_pass_is_resumed(kind, model, lens, tokens):
+    host, attended = lens.host, torch.ones(4, 12, dtype=torch.bool)
+    names = [lens.target, kind.after(3)]
+    with torch.no_grad(), model.hooks(fwd_hooks=[(lens.target, lambda value, hook: value * 1.5)]):
+        whole = host.run(tokens, attended)
+        found = host.activations(tokens, attended, names)
+        left = found[lens.target]
+        as_read = host.logits_with(lens.target, left, tokens, attended)
+        not_yet = host.logits_with(lens.target, left / 1.5, tokens, attended, before_hooks=True)
+        itself = host.activations_with(lens.target, left, tokens, attended, until=lens.target)
+    torch.testing.assert_close(as_read, whole, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(not_yet, whole, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(itself, left)
+    assert not torch.allclose(whole, host.run(tokens, attended), atol=1e-2)
+
+
 def test_unembedding_the_last_residual_stream_gives_the_logits(kind, model, lens, tokens):
     with torch.no_grad():
         logits, cache = model.run_with_cache(tokens)
