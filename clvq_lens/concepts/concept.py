@@ -36,7 +36,7 @@ class Example:
         token: Its own text.
         after: Text on its right.
         distance: Squared distance of its encoder output to the code vector, over the mean of all
-            tokens.
+            tokens. Where codes are features: the activation with its sign changed.
         margin: How much farther the second nearest code is, in the same unit.
     """
 

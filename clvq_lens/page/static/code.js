@@ -35,7 +35,8 @@ const logits = (title, vector) => {
 
 const example = (code) => ([document, position, before, token, after, distance, margin]) => {
   const [space, word] = splitSpace(token);
-  return el("li", { title: `distance ${short(distance)}, margin ${short(margin)} (mean distance of all tokens: 1)` },
+  const [measure, value] = distance < 0 ? ["activation", -distance] : ["distance", distance]; // features have no distance
+  return el("li", { title: `${measure} ${short(value)}, margin ${short(margin)} (mean ${measure} of all tokens: 1)` },
     el("span", { class: "before" }, el("span", {}, oneLine(before + space))),
     el("span", { class: "after" }, el("mark", { style: tinted(code) }, oneLine(word)), oneLine(after)),
     texts.has(document)
