@@ -22,6 +22,8 @@ class Question:
 
     Attributes:
         model: A causal model.
+        layers: Source and target; at least one block is left above.
+        n_codes: Of the codebook.
         train: Texts to fit on.
         texts: Held out, cut before the answer.
         labels: The right answer: a class number.
@@ -29,6 +31,8 @@ class Question:
     """
 
     model: Any
+    layers: tuple[int, int]
+    n_codes: int
     train: list[str]
     texts: list[str]
     labels: list[int]
@@ -50,7 +54,13 @@ def surroundings(n_texts: int = 400) -> Question:
         texts[-1] = " ".join(w for w in texts[-1].split() if w not in {*_INDOOR, *_OUTDOOR})
         labels.append(int(where == "outdoor"))
     return Question(
-        model=model, train=train, texts=texts, labels=labels, answers=[_INDOOR, _OUTDOOR]
+        model=model,
+        layers=(0, 2),
+        n_codes=128,
+        train=train,
+        texts=texts,
+        labels=labels,
+        answers=[_INDOOR, _OUTDOOR],
     )
 
 
@@ -67,6 +77,8 @@ def pronouns() -> Question:
     keep = _balanced(labels)
     return Question(
         model=stories_model(),
+        layers=(1, 3),
+        n_codes=400,
         train=train[:400],
         texts=[texts[i] for i in keep],
         labels=[labels[i] for i in keep],

@@ -273,8 +273,9 @@ class Codebook(nn.Module):
         badly_served = (z.float() - self(codes)).square().sum(1)  # p proportional to d2: k-means++
         clocks = torch.empty_like(badly_served).exponential_(generator=generator)
         rows = (badly_served / clocks).topk(len(dead)).indices
-        # As if that one token had just been assigned: the next batch soon outweighs it.
-        size = 1 - self.config.ema_decay or 1.0
+        # As heavy as the average code. A light one would move to the mean of the few tokens drawn
+        # for it first, which is closer to all tokens than their codes are, and soon have them all.
+        size = self.ema_sizes.mean()
         self.vectors[dead] = z[rows].float()
         self.ema_sizes[dead] = size
         self.ema_sums[dead] = size * z[rows].float()

@@ -14,11 +14,12 @@ from clvq_lens.quantizer.codebook import (
     Codebook,
     nearest_and_margin,
     nearest_codes,
+    perplexity_of_usage,
     sample_codes,
     squared_distances,
     straight_through,
 )
-from clvq_lens.quantizer.initialization import Clusters
+from clvq_lens.quantizer.initialization import Clusters, initialize
 
 NEVER = 10**9  # tokens
 
@@ -408,12 +409,29 @@ def test_revival_leaves_the_living_alone():
 
 def test_the_next_update_does_not_undo_a_revival():
     book, _ = revive()
-    row = book.vectors[2].clone()
+    row, size = book.vectors[2].clone(), float(book.ema_sizes[2])
+    torch.testing.assert_close(book.ema_sizes[:2].mean(), book.ema_sizes[2], rtol=0.5, atol=0)
     z = row + 0.1 * random(4, 2, seed=9)
     book.update_(z, all_to(torch.full((4,), 2)), generator=seeded())
-    # As if the row had been one token of the batch before: weights 0.99 and four times 1.
-    expected = (0.99 * row + z.sum(0)) / (0.99 + 4)
-    torch.testing.assert_close(book.vectors[2], expected, rtol=0, atol=1e-2)
+    expected = (0.99 * size * row + 0.01 * z.sum(0)) / (0.99 * size + 0.01 * 4)
+    torch.testing.assert_close(book.vectors[2], expected, rtol=0, atol=1e-4)
+
+
+def test_a_revived_code_does_not_become_the_code_of_everything():
+    """The mean of the first few tokens drawn for it is closer to all tokens than code vectors of
+    the tokens' own norm are. A code that moves there at once takes them over: perplexity 1.1."""
+    rows = random(4_000, 128)
+    clusters = initialize(rows, 64, method="scaled_spherical", generator=seeded())
+    book = make(clusters.centroids, clusters.sizes, top_k=5, dead_after_tokens=4_000)
+    before = perplexity_of_usage(book.nearest(rows).bincount(minlength=64))
+    book.vectors[0], book.ema_sums[0] = 1e3, 1e3 * book.ema_sizes[0]
+    for step in range(60):
+        z = rows[torch.randperm(4_000, generator=seeded(step))[:200]]
+        book.update_(z, book.sample(z, generator=seeded(step)), generator=seeded(step))
+    assert book.n_revived == 1
+    usage = book.nearest(rows).bincount(minlength=64)
+    assert perplexity_of_usage(usage) > 0.9 * before
+    assert usage.max() < 0.1 * len(rows)
 
 
 def test_revival_prefers_badly_served_rows():
