@@ -173,15 +173,19 @@ def tables() -> None:
     missing = []
     for name in NAMES:
         comparison = _measured(name)
+        lacking = [method for method in METHODS if method not in comparison.methods]
+        if lacking:
+            some = f" ({', '.join(lacking)})" if comparison.methods else ""
+            missing.append(name + some)
         if not comparison.methods:
-            missing.append(name)
             continue
         figure = RESULTS / "figures" / f"paper-{name}.png"
         write_png(comparison.plot(), figure)
         parts += [_section(name, comparison, figure)]
-    parts += [_other_layers()]
+    if any(_measured(f"{name}-{s}-{t}").methods for name in data.NAMES for s, t in OTHER_LAYERS):
+        parts += [_other_layers()]
     if missing:
-        parts += [f"Not measured yet: {', '.join(missing)}.\n"]
+        parts += [f"Not measured yet: {'; '.join(missing)}.\n"]
     path.write_text("\n".join(parts))
 
 
