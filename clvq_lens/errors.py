@@ -88,7 +88,7 @@ class NonFiniteError(CLVQError, ValueError):
 
 
 class FileFormatError(CLVQError, ValueError):
-    """A saved quantizer is damaged, incomplete or not one of ours."""
+    """A saved quantizer or comparison is damaged, incomplete or not one of ours."""
 
 
 class NewerFormatError(FileFormatError):

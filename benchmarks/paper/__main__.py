@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 import clvq_lens as cl
 from benchmarks.paper import causal, data, finetune
@@ -194,8 +193,7 @@ def tables() -> None:
         figure = RESULTS / "figures" / f"paper-{name}.png"
         write_png(comparison.plot(), figure)
         parts += [_section(name, comparison, figure)]
-    if any(_measured(f"{name}-{s}-{t}").methods for name in data.NAMES for s, t in OTHER_LAYERS):
-        parts += [_other_layers()]
+    parts += _other_layers()
     if missing:
         parts += [f"Not measured yet: {'; '.join(missing)}.\n"]
     path.write_text("\n".join(parts))
@@ -213,8 +211,8 @@ def _section(name: str, comparison: cl.Comparison, figure: Path) -> str:
     )
 
 
-def _other_layers() -> str:
-    """Where between the layers a code matters, as far as one fit tells."""
+def _other_layers() -> list[str]:
+    """Where between the layers a code matters, as far as one fit tells; nothing if not measured."""
     metrics = ["FVU", "drop in the model", "specific drop, model"]
     metrics += ["drop, code ablated", "specific drop, code ablated"]
     rows = []
@@ -228,7 +226,7 @@ def _other_layers() -> str:
             values = first.only(METHODS[:1]).table()[metrics].iloc[0].tolist()
             rows += [f"| {name} | {source} to {target} | " + " | ".join(values) + " |"]
     head = ["| | layers | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
-    return "\n".join(["## CLVQ between other layers, one fit\n", *head, *rows, ""])
+    return ["\n".join(["## CLVQ between the layers, one fit\n", *head, *rows, ""])] if rows else []
 
 
 def _accuracy(name: str) -> str:
@@ -246,7 +244,7 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 MARK = "<!-- below: written by benchmarks.paper -->"
-HEAD = """`python -m benchmarks.paper` with {versions}; {threads} threads; {fit};
+HEAD = """`python -m benchmarks.paper` with {versions}; {fit};
 each fit with a seed of its own. Values are means over {n_seeds} fits; brackets reach from the
 lowest to the highest end of their 95 % bootstrap intervals over documents. All methods have as many
 codes, and the same texts to fit on.
@@ -257,9 +255,8 @@ def _settings() -> dict[str, Any]:
     packages = ("torch", "transformer-lens", "scikit-learn", "clvq-lens")
     return {
         "versions": ", ".join(f"{package} {version(package)}" for package in packages),
-        "threads": torch.get_num_threads(),
         "n_seeds": N_SEEDS,
-        "fit": f"{FIT.n_tokens:,} tokens a fit",
+        "fit": f"{FIT.n_tokens:,} tokens a fit, of {N_TRAIN:,} texts with MiniLM",
     }
 
 

@@ -77,9 +77,11 @@ def compare(
     names = _names(methods, train, n_seeds)
     reference = next(method for method in methods if isinstance(method, Lens))
     labels = None if labels is None else list(labels)
-    options = {k: list(v) if k == "documents" and v is not None else v for k, v in options.items()}
-    given = (texts, labels, train, token_labels, n_seeds, fit or FitConfig(), long_texts, seed)
-    settings = _settings(*given, options)
+    if options.get("documents") is not None:
+        options["documents"] = list(options["documents"])
+    data = {"texts": texts, "labels": labels, "train": train, "token_labels": token_labels}
+    numbers = {"n_seeds": n_seeds, "long_texts": long_texts, "seed": seed}
+    settings = _settings(data, numbers, fit or FitConfig(), options)
     done = _done(keep, settings, n_seeds, len(texts))
     measure = _Measure(texts, labels, token_labels, long_texts, seed, progress, options)
     for method, name in zip(methods, names, strict=True):
@@ -118,23 +120,19 @@ def _names(methods: Sequence[Method], train: Sequence[str] | None, n_seeds: int)
 
 
 def _settings(
-    texts: Sequence[str],
-    labels: Sequence[Any] | None,
-    train: Sequence[str] | None,
-    token_labels: TokenLabels | None,
-    n_seeds: int,
+    data: Mapping[str, Any],
+    numbers: Mapping[str, Any],
     fit: FitConfig,
-    long_texts: Cut,
-    seed: int,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All that results depend on but lenses and readout; of data a digest."""
-    data = {"texts": texts, "labels": labels, "train": train, "token_labels": token_labels}
-    data["documents"] = options.get("documents")
-    plain = {k: v for k, v in options.items() if isinstance(v, str | int | float | bool)}
-    numbers = {"n_seeds": n_seeds, "long_texts": long_texts, "seed": seed, **plain}
-    fit_options = {f"fit.{name}": value for name, value in dataclasses.asdict(fit).items()}
-    return {name: _digest(value) for name, value in data.items()} | numbers | fit_options
+    data = {**data, "documents": options.get("documents")}
+    return {
+        **{name: _digest(value) for name, value in data.items()},
+        **numbers,
+        **{k: v for k, v in options.items() if isinstance(v, str | int | float | bool)},
+        **{f"fit.{name}": value for name, value in dataclasses.asdict(fit).items()},
+    }
 
 
 def _digest(value: Any) -> str | None:

@@ -201,6 +201,8 @@ def read_config(path: Path) -> Saved:
         options = CLVQConfig().replace(**config["quantizer"])
     except (ConfigError, TypeError) as error:
         raise _impossible(path, error) from error
+    if config["codebook"] not in _CODEBOOKS:
+        raise _impossible(path, f"its codebook is {config['codebook']!r}.")
     for width in ("d_source", "d_target"):
         if config[width] < 1:
             raise _impossible(path, f"{width} is {config[width]}, and no width is below 1.")
@@ -245,12 +247,11 @@ def _check_fields(config: dict[str, Any], path: Path) -> None:
             f"unknown fields {unknown}. Save the quantizer again."
         )
     config.setdefault("codebook", "vectors")  # all that there was
-    if config["codebook"] not in _CODEBOOKS:
-        raise _impossible(path, f"its codebook is {config['codebook']!r}.")
 
 
 def _check_types(config: dict[str, Any], path: Path) -> None:
     kinds = {"weights": str, "sha256": str, "d_source": int, "d_target": int, "causal": bool}
+    kinds["codebook"] = str
     for field, kind in {**kinds, "quantizer": dict}.items():
         if type(config[field]) is not kind:
             raise FileFormatError(

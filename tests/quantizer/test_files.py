@@ -295,6 +295,7 @@ def test_an_unknown_field_is_named(saved: Path):
         ("d_source", 4.0, "int"),
         ("d_target", True, "int"),
         ("causal", 1, "bool"),
+        ("codebook", ["features"], "str"),
         ("quantizer", [], "dict"),
     ],
 )
