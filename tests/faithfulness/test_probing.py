@@ -10,6 +10,7 @@ from clvq_lens.faithfulness.probing import (
     linear_probes,
     published_effects,
     published_probes,
+    removed_from_vectors,
 )
 from clvq_lens.faithfulness.reading import LabelledTexts, TextCodes
 from clvq_lens.faithfulness.result import Faithfulness, tabulate
@@ -105,3 +106,21 @@ def test_a_code_of_the_other_class_removes_the_same_axis_once_the_mean_is_taken_
     assert abs(centred.loc["code of another class", "drop"]) < 0.02
     assert result.is_specific("probe", "centred")  # over all controls that name no class
     assert "as much by a code of another class" in result.verdict().split("\n")[1]
+
+
+class Reader:
+    """In place of a probe: shows what it is given."""
+
+    def probabilities(self, vectors: np.ndarray) -> np.ndarray:
+        return vectors
+
+
+def test_centred_directions_go_out_from_the_mean_of_the_texts_that_a_probe_saw():
+    vectors = np.array([[3.0, 1], [5, 2], [7, 3], [100, 4]])  # along the direction, and across
+    direction = np.tile([2.0, 0], (4, 1, 1))
+    folds = [(np.array([0, 1, 2]), np.array([3])), (np.array([3]), np.array([0, 1, 2]))]
+    readers = [Reader(), Reader()]
+    raw = removed_from_vectors(vectors, direction, folds, readers, from_mean=False)
+    assert np.allclose(raw[:, 0], [[0, 1], [0, 2], [0, 3], [0, 4]])
+    centred = removed_from_vectors(vectors, direction, folds, readers, from_mean=True)
+    assert np.allclose(centred[:, 0], [[100, 1], [100, 2], [100, 3], [5, 4]])
