@@ -1,13 +1,16 @@
 """Faithfulness on the toy world, whose first sentence decides between "indoors" and "outdoors"."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
 
 import clvq_lens as cl
 from clvq_lens.errors import ConfigError, DataError, EmptyCorpusError
-from clvq_lens.faithfulness.case import prepare
-from clvq_lens.faithfulness.controls import Codes, removals
+from clvq_lens.faithfulness.case import Case, prepare
+from clvq_lens.faithfulness.controls import Codes, Removal, removals
+from clvq_lens.faithfulness.effects import Effect
 from clvq_lens.faithfulness.in_model import in_model
 from clvq_lens.faithfulness.protocols import judge
 from clvq_lens.faithfulness.reading import LabelledTexts, read_codes
@@ -73,23 +76,22 @@ def test_the_drop_is_the_probability_without_the_removal_less_that_with_it(resul
     assert found["accuracy"] == pytest.approx(other["accuracy"] - concept["accuracy"])
 
 
-def test_what_the_model_says_is_what_an_edit_by_hand_makes_it_say(lens, texts):
-    """The first text, its code replaced by the mean code in the running model."""
-    tokens = lens.model.to_tokens(texts[0][0])
-    ids = [[lens.host.vocabulary.id_of(word) for word in words] for words in ANSWERS.tokens]
+class InModel(NamedTuple):
+    """What the removals of one draw do in the model; the first text stands at the end, too, as both
+    classes."""
 
-    def probability_of_outdoor() -> float:
-        with torch.no_grad():
-            logits = lens.model(tokens)[0, -1]
-        classes = [logits[of_class].exp().sum() for of_class in ids]
-        return float(classes[1] / sum(classes))
+    case: Case
+    removals: list[Removal]
+    effects: dict[tuple[str, str], Effect]
 
-    labelled = [texts[0][:1] * 2, ["outdoor", "indoor"]]  # one text as both: drops are opposite
+
+@pytest.fixture(scope="module")
+def ablated(lens, texts) -> InModel:
     case = prepare(
         lens.host,
         lens.source,
-        [*texts[0], *labelled[0]],
-        [*texts[1], *labelled[1]],
+        [*texts[0], texts[0][0], texts[0][0]],
+        [*texts[1], "outdoor", "indoor"],
         documents=range(len(texts[0]) + 2),
         readout=ANSWERS,
         n_folds=3,
@@ -105,12 +107,46 @@ def test_what_the_model_says_is_what_an_edit_by_hand_makes_it_say(lens, texts):
         n_draws=1,
         random=np.random.default_rng(0),
     )
-    with lens.edit(cl.Ablate(int(found[0].codes[0, 0]), "mean")):
-        edited = probability_of_outdoor()
     effects = in_model(case, lens.attachment, found, n_draws=1, progress=False)
-    of_code = next(e for e in effects if (e.ablation, e.condition) == ("code", "concept"))
-    assert of_code.probability[-2] == pytest.approx(edited, abs=1e-5)
-    assert of_code.probability[-1] == pytest.approx(1 - edited, abs=1e-5)
+    return InModel(case, found, {(e.ablation, e.condition): e for e in effects})
+
+
+def probability_of_outdoor(lens, text: str) -> float:
+    """What the model says as it runs now, with all hooks."""
+    ids = [[lens.host.vocabulary.id_of(word) for word in words] for words in ANSWERS.tokens]
+    with torch.no_grad():
+        logits = lens.model(lens.model.to_tokens(text))[0, -1]
+    classes = [logits[of_class].exp().sum() for of_class in ids]
+    return float(classes[1] / sum(classes))
+
+
+def test_without_a_code_the_model_says_what_an_edit_makes_it_say(lens, texts, ablated):
+    with lens.edit(cl.Ablate(int(ablated.removals[0].codes[0, 0]), "mean")):
+        edited = probability_of_outdoor(lens, texts[0][0])
+    said = ablated.effects["code", "concept"].probability
+    assert said[-2:] == pytest.approx([edited, 1 - edited], abs=1e-5)
+
+
+@pytest.mark.parametrize("ablation", ["raw", "centred"])
+def test_without_a_direction_the_model_says_what_a_hook_at_the_last_token_makes_it_say(
+    lens, texts, ablated, ablation
+):
+    concept = ablated.removals[0]
+    direction, origin = concept.directions[0, 0], np.zeros(lens.quantizer.d_source)
+    if ablation == "centred":
+        direction = Codes.of(lens.quantizer).centered(concept)[0, 0]
+        origin = ablated.case.vectors.source.mean(0)
+    unit = torch.as_tensor(direction / np.linalg.norm(direction)).float()
+    from_origin = torch.as_tensor(origin).float()
+
+    def without(stream, hook):
+        stream[:, -1] -= ((stream[:, -1] - from_origin) @ unit)[:, None] * unit
+        return stream
+
+    with lens.model.hooks(fwd_hooks=[(lens.source, without)]):
+        hooked = probability_of_outdoor(lens, texts[0][0])
+    said = ablated.effects[ablation, "concept"].probability
+    assert said[-2:] == pytest.approx([hooked, 1 - hooked], abs=1e-5)
 
 
 def test_the_most_salient_word_is_the_one_that_decides(result):
@@ -126,6 +162,9 @@ def test_a_probe_reads_the_model_where_no_readout_is_given(lens, texts):
     result = lens.faithfulness(*texts, n_folds=3, **FAST)
     assert {"probe", "model"} == set(result.frame()["place"])
     assert result.value("model", "", "unperturbed", "accuracy") > result.chance
+    found = zip(texts[0], result.texts["position"], result.texts["token"], strict=True)
+    for text, at, token in found:
+        assert lens.model.to_str_tokens(text)[at] == token.strip()
 
 
 def test_the_published_protocol_has_one_control_and_no_model(lens, texts):
