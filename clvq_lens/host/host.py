@@ -25,7 +25,7 @@ from clvq_lens.quantizer.origin import Origin
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 _OF_MODEL_WIDTH = re.compile(
     r"(blocks\.\d+\.)?hook_(resid_(pre|mid|post)|normalized_resid_post|(attn|mlp)_out)"
-    r"|hook_(embed|pos_embed|full_embed)|embed\.hook_(embed|pos_embed)"
+    r"|hook_(embed|pos_embed|full_embed)|embed\.hook_(embed|pos_embed|out)"
     r"|(blocks\.\d+\.ln[12]|ln_final)\.hook_normalized"
 )
 _CENTERED = 1e-4  # mean of an embedding, relative to its size, that counts as zero

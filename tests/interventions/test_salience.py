@@ -7,6 +7,7 @@ import pytest
 import torch
 from captum.attr import IntegratedGradients
 
+from clvq_lens.baselines.token_identity import token_embedding
 from clvq_lens.errors import (
     ConfigError,
     EmptyCorpusError,
@@ -105,6 +106,17 @@ def test_scores_add_up_to_the_difference_the_better_the_more_steps(name):
     assert fine.completeness_error < 1e-3 < coarse.completeness_error
     np.testing.assert_array_equal(coarse.differences, fine.differences)
     np.testing.assert_allclose(np.nansum(fine.scores, 1), fine.differences, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["bridge-bert", "bridge-gpt2", "hooked-encoder", "hooked-gpt2"])
+def test_scores_of_token_embeddings_add_up(name):
+    if name not in BY_NAME:
+        pytest.skip("this version of TransformerLens has no such model")
+    model = BY_NAME[name].model()
+    readout = answers(["w7", "w9"]) if BY_NAME[name].causal else head(W, at=3)
+    found = salient(model, TEXTS, token_embedding(Host(model)), readout, n_steps=32)
+    assert found.completeness_error < 1e-3
+    assert np.abs(found.differences).min() > 1e-3
 
 
 def test_differences_are_between_the_run_and_the_start_everywhere(causal):
