@@ -26,7 +26,6 @@ N_SEEDS = 3
 N_TEXTS = 200  # judged in each data set, as many of each class
 N_TRAIN = 1_500  # texts to fit on: all their activations fit the buffer
 SOURCE, TARGET = 2, 4  # of MiniLM's blocks 0 to 5: one is left to read what codes say
-OTHER_LAYERS = ((1, 3), (3, 5))  # one fit of CLVQ at each; the paper's target is the last block
 FIT = cl.FitConfig(
     n_tokens=100_000,
     batch_tokens=1_024,
@@ -81,28 +80,14 @@ def run(name: str) -> None:
     if _measured(name).methods == METHODS:
         return
     task = _causal(name) if name in CAUSAL else _encoder(name)
-    _compare(task, [_fitted(task, name), *BASELINES], n_seeds=N_SEEDS, keep=_kept(name))
-
-
-def run_other_layers(name: str) -> None:
-    """Judges CLVQ alone, between other layers."""
-    for source, target in OTHER_LAYERS:
-        layers = f"{name}-{source}-{target}"
-        if _measured(layers).methods:
-            continue
-        task = _encoder(name, source, target)
-        _compare(task, [_fitted(task, layers)], n_seeds=1, keep=_kept(layers))
-
-
-def _compare(task: Task, methods: list[cl.Lens | str], *, n_seeds: int, keep: Path) -> None:
     cl.compare(
-        methods,
+        [_fitted(task, name), *BASELINES],
         task.texts,
         task.labels,
         train=task.train,
-        n_seeds=n_seeds,
+        n_seeds=N_SEEDS,
         fit=FIT,
-        keep=keep,
+        keep=_kept(name),
         long_texts="truncate",
         progress=True,
         **DRAWS,
@@ -131,7 +116,7 @@ def _fitted(task: Task, name: str) -> cl.Lens:
     return lens
 
 
-def _encoder(name: str, source: int = SOURCE, target: int = TARGET) -> Task:
+def _encoder(name: str) -> Task:
     """MiniLM, fine-tuned for the task, and its own head."""
     texts = data.load(name)
     classifier = finetune.load(texts.task)
@@ -139,8 +124,8 @@ def _encoder(name: str, source: int = SOURCE, target: int = TARGET) -> Task:
     head = cl.head(classifier.weight, classifier.bias, at=5)
     return Task(
         model=classifier.model,
-        source=source,
-        target=target,
+        source=SOURCE,
+        target=TARGET,
         n_codes=400,
         texts=judged.texts,
         labels=judged.labels.tolist(),
@@ -193,7 +178,6 @@ def tables() -> None:
         figure = RESULTS / "figures" / f"paper-{name}.png"
         write_png(comparison.plot(), figure)
         parts += [_section(name, comparison, figure)]
-    parts += _other_layers()
     if missing:
         parts += [f"Not measured yet: {'; '.join(missing)}.\n"]
     path.write_text("\n".join(parts))
@@ -209,24 +193,6 @@ def _section(name: str, comparison: cl.Comparison, figure: Path) -> str:
         f"{judged.completeness_error:.2%}.\n\n{_markdown(comparison.table())}\n\n"
         f"![](figures/{figure.name})\n\nCLVQ, first fit, honest protocol:\n\n{verdict}\n"
     )
-
-
-def _other_layers() -> list[str]:
-    """Where between the layers a code matters, as far as one fit tells; nothing if not measured."""
-    metrics = ["FVU", "drop in the model", "specific drop, model"]
-    metrics += ["drop, code ablated", "specific drop, code ablated"]
-    rows = []
-    for name in data.NAMES:
-        for source, target in (*OTHER_LAYERS, (SOURCE, TARGET)):
-            is_usual = (source, target) == (SOURCE, TARGET)
-            measured = _measured(name if is_usual else f"{name}-{source}-{target}")
-            if not measured.methods:
-                continue
-            first = dataclasses.replace(measured, fits=measured.fits.query("fit == 0"))
-            values = first.only(METHODS[:1]).table()[metrics].iloc[0].tolist()
-            rows += [f"| {name} | {source} to {target} | " + " | ".join(values) + " |"]
-    head = ["| | layers | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
-    return ["\n".join(["## CLVQ between the layers, one fit\n", *head, *rows, ""])] if rows else []
 
 
 def _accuracy(name: str) -> str:
@@ -266,9 +232,6 @@ def main(arguments: Sequence[str]) -> None:
     if "--tables" not in arguments:
         for name in names:
             run(name)
-        for name in data.NAMES:
-            if name in names:
-                run_other_layers(name)
     tables()
 
 
