@@ -96,24 +96,25 @@ def test_scores_of_a_linear_readout_at_the_layer_itself_are_a_dot_product(encode
     np.testing.assert_allclose(np.nan_to_num(averaged.scores), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["bridge-bert", "bridge-gpt2", "hooked-encoder", "hooked-gpt2"])
-def test_scores_add_up_to_the_difference_the_better_the_more_steps(name):
-    if name not in BY_NAME:
+@pytest.fixture(params=["bridge-bert", "bridge-gpt2", "hooked-encoder", "hooked-gpt2"])
+def read_model(request):
+    """A model and what it says of a text."""
+    if request.param not in BY_NAME:
         pytest.skip("this version of TransformerLens has no such model")
-    model = BY_NAME[name].model()
-    readout = answers(["w7", "w9"]) if BY_NAME[name].causal else head(W, at=3)
+    kind = BY_NAME[request.param]
+    return kind.model(), answers(["w7", "w9"]) if kind.causal else head(W, at=3)
+
+
+def test_scores_add_up_to_the_difference_the_better_the_more_steps(read_model):
+    model, readout = read_model
     coarse, fine = (salient(model, TEXTS, 0, readout, n_steps=n) for n in (1, 12))
     assert fine.completeness_error < 1e-3 < coarse.completeness_error
     np.testing.assert_array_equal(coarse.differences, fine.differences)
     np.testing.assert_allclose(np.nansum(fine.scores, 1), fine.differences, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["bridge-bert", "bridge-gpt2", "hooked-encoder", "hooked-gpt2"])
-def test_scores_of_token_embeddings_add_up(name):
-    if name not in BY_NAME:
-        pytest.skip("this version of TransformerLens has no such model")
-    model = BY_NAME[name].model()
-    readout = answers(["w7", "w9"]) if BY_NAME[name].causal else head(W, at=3)
+def test_scores_of_token_embeddings_add_up(read_model):
+    model, readout = read_model
     found = salient(model, TEXTS, token_embedding(Host(model)), readout, n_steps=32)
     assert found.completeness_error < 1e-3
     assert np.abs(found.differences).min() > 1e-3
