@@ -1,9 +1,12 @@
 """add_clvq: puts a quantizer on a model."""
 
+import operator
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
+
+import torch
 
 from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import ConfigError, HostMismatchError, NameTakenError
@@ -49,6 +52,7 @@ def add_clvq(
         NameTakenError: If the model has a quantizer of that name.
         ConfigError: If an option does not exist or is impossible.
         HostMismatchError: If ``quantizer`` was fitted on another model.
+        AlreadyAttachedError: If ``quantizer`` is on a model already.
 
     Example:
         >>> lens = model.add_clvq(source=4, target=8, n_codes=400)  # doctest: +SKIP
@@ -67,8 +71,9 @@ def add_clvq(
     host.check_order(*resolved)
     widths = host.width(resolved[0]), host.width(resolved[1])
     config = (config or CLVQConfig()).replace(**options)
-    quantizer = CrossLayerQuantizer(config, *widths, causal=host.causal)
-    name = name or f"{source}-{target}"
+    with torch.inference_mode(False):  # or its weights could never be trained
+        quantizer = CrossLayerQuantizer(config, *widths, causal=host.causal)
+    name = name or f"{_shown(source)}-{_shown(target)}"
     quantizer.origin = host.origin(*resolved, name)
     return _attach(host, quantizer, name)
 
@@ -100,11 +105,17 @@ def _attach(
             f"The quantizer was fitted on another model: {'; '.join(differences)}. Load the model "
             f"that it was fitted on, with the same dtype and weight processing, or fit a new one. "
             f"HookedTransformer.from_pretrained and bridge.enable_compatibility_mode() process "
-            f"weights; from_pretrained_no_processing and a new bridge leave them."
+            f"weights; from_pretrained_no_processing and a new bridge leave them. To use it on a "
+            f"fine-tuned model all the same, pass check_weights=False."
         )
     lens = Lens(Attachment(host, quantizer, name, source, target))
     remember_lens(host.model, name, lens)
     return lens
+
+
+def _shown(point: Any) -> str:
+    """A layer or hook point in a name: 4 for any kind of whole number."""
+    return point if isinstance(point, str) else str(operator.index(point))
 
 
 def clvqs(model: Any) -> Mapping[str, Lens]:

@@ -31,6 +31,18 @@ class SpliceConflictError(CLVQError, RuntimeError):
     """Two quantizers would replace the same target at the same time."""
 
 
+class AlreadyAttachedError(CLVQError, RuntimeError):
+    """A quantizer is on a model already, and can be on one only."""
+
+
+class OpenBlockError(CLVQError, RuntimeError):
+    """Something cannot be done while an edit, splice or projection is open."""
+
+
+class ModeError(CLVQError, RuntimeError):
+    """Something cannot be done in the mode that torch is in."""
+
+
 class DetachedError(CLVQError, RuntimeError):
     """The lens was removed from its model."""
 

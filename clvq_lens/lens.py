@@ -19,6 +19,7 @@ from clvq_lens.evaluation.report import Report
 from clvq_lens.faithfulness.protocols import faithfulness
 from clvq_lens.faithfulness.result import Faithfulness
 from clvq_lens.host.attach import remember_lens
+from clvq_lens.host.modes import require_gradients
 from clvq_lens.hub.push import push
 from clvq_lens.page.contents import gather
 from clvq_lens.page.write import check_path, write_page
@@ -59,8 +60,12 @@ class Lens(EditableLens):
             TooFewTokensError: If they hold fewer distinct tokens than there are codes.
             TextTooLongError: If a text is longer than the model's context.
             NonFiniteError: If activations hold NaN or infinity.
+            OpenBlockError: Inside a block of this lens, such as an edit.
+            ModeError: Under ``torch.inference_mode()``.
         """
         self.attachment.require_attached()
+        self.attachment.require_closed("fit")
+        require_gradients("A fit")
         config = (config or FitConfig()).replace(**options)
         history = fit(self.host, self.quantizer, self.source, self.target, data, config, progress)
         self.attachment.recognise_model()
@@ -101,6 +106,8 @@ class Lens(EditableLens):
             TooFewTokensError: If there are fewer distinct tokens than codes.
         """
         self.attachment.require_ready()
+        self.attachment.require_closed("fit a baseline")
+        require_gradients("A baseline")
         config = (config or FitConfig()).replace(**options)
         attachment = attach_baseline(
             self.attachment, kind, data, config, name=name, n_active=n_active, progress=progress
@@ -128,6 +135,7 @@ class Lens(EditableLens):
             and with an interval over documents.
         """
         self.attachment.require_ready()
+        self.attachment.require_closed("evaluate")
         return evaluate(
             self.host, self.quantizer, self.source, self.target, data, progress=progress, **options
         )
@@ -165,6 +173,7 @@ class Lens(EditableLens):
             DataError: If texts and labels do not fit together, or a class has too few documents.
         """
         self.attachment.require_ready()
+        self.attachment.require_closed("measure faithfulness")
         return faithfulness(self.attachment, texts, labels, progress=progress, **options)
 
     def concepts(

@@ -1,25 +1,31 @@
 """Attaching a quantizer to a model: its hooks, their names, their order, and their removal."""
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from clvq_lens.errors import DetachedError, HostMismatchError, SpliceConflictError
-from clvq_lens.host.compiled import let_compiled_code_see_hooks, uncompiled
+from clvq_lens.errors import (
+    AlreadyAttachedError,
+    DetachedError,
+    HostMismatchError,
+    OpenBlockError,
+    SpliceConflictError,
+)
+from clvq_lens.host.compiled import hook_guards, uncompiled
 from clvq_lens.host.context import PassText, PassWatcher
 from clvq_lens.host.generation import GenerationState, GenerationStates
 from clvq_lens.host.host import Host
 from clvq_lens.host.order import read_at, write_at
 from clvq_lens.host.protocol.base import PassContext
-from clvq_lens.quantizer.attention import DecoderCache
-from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer, Quantized, pass_through
+from clvq_lens.host.reconstruction import Reconstruction, Recorded
+from clvq_lens.host.threads import PerThread, only_here
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer, Quantized
 from clvq_lens.quantizer.draft import Draft
 
 _LENSES = "_clvq_lenses"
@@ -54,21 +60,18 @@ EditFunction = Callable[[Draft, PassText], Draft]
 Projection = Callable[[Tensor, PassText], Tensor]
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """What passed an attachment in one pass, to go on from there with other codes.
+class _Passing(PerThread):
+    """What has passed the source in the pass under way."""
 
-    Attributes:
-        quantized: As edits and hooks left it.
-        target: Activations at the target before anything was changed there.
-        text: The tokens of the pass.
-        context: Of the block at the target.
-    """
+    def __init__(self) -> None:
+        self.source: Tensor | None = None
+        self.quantized: Quantized | None = None
 
-    quantized: Quantized
-    target: Float[Tensor, "b pos d_target"]
-    text: PassText
-    context: PassContext
+    def take(self) -> tuple[Tensor | None, Quantized | None]:
+        """Both, which are then forgotten."""
+        taken = self.source, self.quantized
+        self.source = self.quantized = None
+        return taken
 
 
 class Attachment:
@@ -90,16 +93,17 @@ class Attachment:
     def __init__(
         self, host: Host, quantizer: CrossLayerQuantizer, name: str, source: str, target: str
     ) -> None:
+        _require_free(quantizer)
         self.host, self.quantizer, self.name = host, quantizer, name
         self.source, self.target = source, target
-        self.splicing = 0
+        self.reconstruction = Reconstruction(quantizer, causal=host.causal)
+        self._blocks: list[str] = []  # what is open, such as "edit"
         self.edits: list[EditFunction] = []
-        self._records: list[list[Recorded]] = []
-        self._source_activations: Tensor | None = None
-        self._quantized: Quantized | None = None
-        self._generations = GenerationStates()
+        self._records: list[Callable[[Recorded], None]] = []
+        self._pass = _Passing()
+        self._generations = GenerationStates(quantizer)
         self._watcher = PassWatcher(host, [source, target])
-        self._processing = host.protocol.processing
+        self._state_of_model = host.state
         self.points = {f"clvq.{name}.{key}": point for key, point in quantizer.hooks.items()}
         host.register(self.points)
         self._follow_model()
@@ -107,12 +111,30 @@ class Attachment:
         self._attach()
 
     def _attach(self) -> None:
-        let_compiled_code_see_hooks()
         source, target = self.host.hook_point(self.source), self.host.hook_point(self.target)
         if source is target:
-            self._handles = [write_at(target, self._read_and_write)]
+            self._handles = write_at(target, self._read_and_write)
         else:
-            self._handles = [*read_at(source, self._read), write_at(target, self._write)]
+            self._handles = [*read_at(source, self._read), *write_at(target, self._write)]
+        self._begin()
+
+    def _begin(self) -> None:
+        _attached.add(self)
+        hook_guards.turn_on()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies of the model; a copy is attached to the copied model.
+
+        Raises:
+            OpenBlockError: While a block is open, which nothing would ever close in the copy.
+        """
+        self.require_closed("copy or pickle the model")
+        return vars(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.attached:
+            self._begin()
 
     @property
     def attached(self) -> bool:
@@ -121,11 +143,15 @@ class Attachment:
 
     def detach(self) -> None:
         """Takes the quantizer off and leaves the model as it was found; twice does no harm."""
+        if not self.attached:
+            return
         for handle in self._handles:
             handle.remove()
         self._handles = []
         self._watcher.close()
         self.host.unregister(list(self.points))
+        _attached.discard(self)
+        hook_guards.turn_off()
 
     def require_attached(self) -> None:
         """Raises `DetachedError` after removal."""
@@ -137,7 +163,7 @@ class Attachment:
         self._follow_model()
 
     def _follow_model(self) -> None:
-        """Goes where the source is before anything is made that has to be there too."""
+        """Moves the quantizer to the device of the source."""
         self.quantizer.to(self.host.device_of(self.source))
 
     def require_ready(self) -> None:
@@ -146,55 +172,81 @@ class Attachment:
         self.require_attached()
         self._require_same_weights()
 
+    def require_closed(self, what: str) -> None:
+        """Raises `OpenBlockError` inside a block of this quantizer.
+
+        Args:
+            what: What must not be done there, such as "fit".
+        """
+        if self._blocks:
+            raise OpenBlockError(
+                f"Cannot {what} while {self.name!r} has an open block ({self._blocks[-1]}): it "
+                f"would be done to the changed model. Close the block first."
+            )
+
     def _require_same_weights(self) -> None:
-        if self.host.protocol.processing == self._processing:
+        if self.host.state == self._state_of_model:
             return
         if self.quantizer.fitted:
             raise HostMismatchError(
-                f"The model's weights were processed after {self.name!r} was attached, so its "
-                f"codes belong to activations that the model no longer has. Process the weights "
-                f"first (enable_compatibility_mode), then attach; or fit again: lens.fit(data)."
+                f"The model was cast to another dtype, or its weights were processed, after "
+                f"{self.name!r} was attached ({self._state_of_model}, now {self.host.state}), so "
+                f"its codes belong to activations that the model no longer has. Cast and process "
+                f"the model first, then attach; or fit again: lens.fit(data)."
             )
         self.recognise_model()
 
     def recognise_model(self) -> None:
         """Takes the model as it is now for the one that the quantizer belongs to."""
-        self._processing = self.host.protocol.processing
+        self._state_of_model = self.host.state
         name = self.name if self.quantizer.origin is None else self.quantizer.origin.name
         self.quantizer.origin = self.host.origin(self.source, self.target, name)
 
     # ---- what is done to the model while a block is open ---------------------------------------
+
+    @property
+    def splices(self) -> bool:
+        """Whether the reconstruction takes the place of the target."""
+        return "splice" in self._blocks
+
+    @contextmanager
+    def _open(self, block: str) -> Iterator[None]:
+        self._blocks.append(block)
+        try:
+            yield
+        finally:
+            last = len(self._blocks) - 1 - self._blocks[::-1].index(block)
+            del self._blocks[last]
+            self._pass.take()  # a pass that stopped before the target left them
 
     @contextmanager
     def spliced(self) -> Iterator[None]:
         """While open, the target is replaced by the reconstruction at every real token."""
         self.require_attached()
         for other in self._others_at_target():
-            if other.splicing or other.edits:
+            if other.splices or other.edits:
                 raise SpliceConflictError(
-                    f"{other.name!r} already {'replaces' if other.splicing else 'edits'} "
+                    f"{other.name!r} already {'replaces' if other.splices else 'edits'} "
                     f"{self.target!r}, so {self.name!r} cannot replace it too. "
                     f"Close the other block first."
                 )
-        self.splicing += 1
-        try:
+        with self._open("splice"):
             yield
-        finally:
-            self.splicing -= 1
 
     @contextmanager
     def edited(self, edit: EditFunction) -> Iterator[None]:
         """While open, the codes are edited, after the edits of blocks that were open already."""
         self.require_attached()
         for other in self._others_at_target():
-            if other.splicing:
+            if other.splices:
                 raise SpliceConflictError(
                     f"{other.name!r} already replaces {self.target!r}, so an edit of "
                     f"{self.name!r} would be lost. Close the splice first."
                 )
         self.edits.append(edit)
         try:
-            yield
+            with self._open("edit"):
+                yield
         finally:
             last = len(self.edits) - 1 - self.edits[::-1].index(edit)
             del self.edits[last]
@@ -208,26 +260,29 @@ class Attachment:
             text = self._watcher.text(activations.shape[:2], self._watcher.context(name))
             return project(activations, text)
 
-        handle = write_at(self.host.hook_point(name), write)
+        handles = write_at(self.host.hook_point(name), write)
         try:
-            yield
+            with self._open("project_out"):
+                yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
     @contextmanager
     def recording(self) -> Iterator[list[Recorded]]:
-        """While open, keeps what passes, to go on from there with other codes."""
+        """While open, keeps what passes in this thread, to go on from there with other codes."""
         self.require_attached()
         record: list[Recorded] = []
-        self._records.append(record)
+        keep = only_here(record.append)
+        self._records.append(keep)
         try:
             yield record
         finally:
-            self._records.pop()
+            self._records.remove(keep)
 
     def others_are_idle(self) -> bool:
         """Whether no other quantizer changes the same target."""
-        return not any(other.splicing or other.edits for other in self._others_at_target())
+        return not any(other.splices or other.edits for other in self._others_at_target())
 
     def _others_at_target(self) -> "list[Attachment]":
         attachments = [lens.attachment for lens in lenses_of(self.host.model).values()]
@@ -238,7 +293,7 @@ class Attachment:
     @property
     def _wants_recon(self) -> bool:
         hooks = self.quantizer.hook_recon, self.quantizer.hook_error
-        return self.splicing > 0 or any(hook.has_hooks() for hook in hooks)
+        return self.splices or any(hook.has_hooks() for hook in hooks)
 
     @property
     def _wants_codes(self) -> bool:
@@ -250,17 +305,20 @@ class Attachment:
         return bool(self.edits or self._records) or any(hook.has_hooks() for hook in hooks)
 
     def _read(self, source: Tensor) -> None:
-        """At the source: keeps the activations, and quantizes them if anybody listens."""
-        self._source_activations = self._quantized = None
+        """At the source: quantizes the activations if anybody listens."""
+        self._pass.take()
         if self.host.protocol.discards(self.host.depth(self.source)[0]):
             return
         if self.quantizer.device != source.device:
             self.quantizer.to(source.device)
-        self._source_activations = source
+        self._pass.source = source
         if self._wants_codes or self._wants_recon:
             self._require_same_weights()
             edit = self._edit_of(source.shape[:2]) if self.edits else None
-            self._quantized = self.quantizer.quantize(source, edit)
+            self._pass.quantized = self.quantizer.quantize(source, edit)
+        elif self._watcher.context(self.source).cache_entry is None:
+            # Nobody will ask: only a generation may come back to these positions.
+            self._pass.source = None
 
     def _edit_of(self, shape: torch.Size) -> Callable[[Draft], Draft]:
         text = self._watcher.text(shape, self._watcher.context(self.source))
@@ -268,25 +326,27 @@ class Attachment:
 
     def _write(self, target: Tensor) -> Tensor | None:
         """At the target: the new activations, or None to leave them alone."""
-        source, self._source_activations = self._source_activations, None
-        quantized, self._quantized = self._quantized, None
+        source, quantized = self._pass.take()
         context = self._watcher.context(self.target)
         if source is None or source.shape[:2] != target.shape[:2]:
-            return None  # the pass began after the source
+            return None  # nobody asked, or the pass began after the source
         state = self._generation_state(context, source)
+        diverged = state is not None and state.diverged
+        if quantized is None and diverged:
+            # Whoever changed earlier codes: these positions attend to them.
+            quantized = self.quantizer.quantize(source)
         if quantized is None:
             if state is not None:
-                state.waiting.append(source)
+                state.wait_(self.quantizer, source)
             return None
         text = self._watcher.text(target.shape[:2], context)
         recorded = Recorded(quantized, target, text, context)
         for record in self._records:
-            record.append(recorded)
-        follows_edits = state is not None and state.diverged and bool(self.edits)
-        if quantized.changed or self._wants_recon or follows_edits:
-            return self._reconstruct(recorded, state)
+            record(recorded)
+        if quantized.changed or self._wants_recon or diverged:
+            return self.reconstruction.of_pass(recorded, state, splices=self.splices)
         if state is not None:
-            state.waiting.append(source)
+            state.wait_(self.quantizer, source)
         return None
 
     def _read_and_write(self, activations: Tensor) -> Tensor | None:
@@ -301,81 +361,16 @@ class Attachment:
             state.length += source.shape[1]
         return state
 
-    def _reconstruct(self, recorded: Recorded, state: GenerationState | None) -> Tensor | None:
-        q, context = recorded.quantized, recorded.context.to(self.quantizer.device)
-        decode, mask = self.quantizer.decode, context.key_mask
-        if state is not None:
-            state.catch_up_(self.quantizer, context)
-            state.diverged |= q.changed
-        clean_vectors = self.quantizer.codebook(q.codes)
-        clean_cache = None if state is None else state.clean
-        clean = decode(clean_vectors, encoded=q.clean_encoded, key_mask=mask, cache=clean_cache)
-        # Earlier positions may have been changed, too.
-        changed = q.changed or (state is not None and state.diverged)
-        if changed:
-            cache = None if state is None else state.edited
-            edited = self.quantizer.reconstruct(q.draft, key_mask=mask, cache=cache)
-        else:
-            edited = clean
-            if state is not None:
-                state.edited = state.clean.fork()
-        return self._combine(clean, edited, recorded.target, recorded.text, changed=changed)
 
-    def _combine(
-        self, clean: Tensor, edited: Tensor, target: Tensor, text: PassText, *, changed: bool
-    ) -> Tensor | None:
-        """The target with the edited reconstruction in it, or None if it stays as it is."""
-        clean = clean.to(target.device)
-        recon = pass_through(self.quantizer.hook_recon, edited.to(target.device))
-        error = pass_through(self.quantizer.hook_error, target.float() - clean)
-        if self.splicing:
-            real = text.real.to(target.device)
-            return torch.where(real.unsqueeze(-1), recon.after.to(target.dtype), target)
-        if not (changed or recon.changed or error.changed):
-            return None
-        # Equal reconstructions differ by an exact zero, and the target keeps its bits.
-        difference = recon.after - clean
-        if error.changed:
-            difference = difference + (error.after - error.before)
-        return target + difference.to(target.dtype)
+_attached: "weakref.WeakSet[Attachment]" = weakref.WeakSet()
 
-    # ---- after a recorded pass -----------------------------------------------------------------
 
-    def recon_of(
-        self, recorded: Recorded, draft: Draft, rows: Int[Tensor, " r"]
-    ) -> Float[Tensor, "r pos d_target"]:
-        """The reconstruction from other codes of some sequences of a recorded pass.
-
-        A causal decoder begins at the first position that differs.
-        """
-        mask = recorded.context.to(self.quantizer.device).key_mask
-        reconstruct = self.quantizer.reconstruct
-        before = recorded.quantized.draft
-        start = 0
-        if self.host.causal and mask is None and not torch.is_grad_enabled():
-            start = draft.first_difference(before.take(rows))
-        if start == 0:
-            return reconstruct(draft, key_mask=None if mask is None else mask[rows])
-        cache = DecoderCache()
-        beginning = reconstruct(before.cut(None, start), cache=cache)
-        rest = reconstruct(draft.cut(start, None), cache=cache.take(rows))
-        return torch.cat([beginning[rows], rest], dim=1)
-
-    def clean_recon_of(self, recorded: Recorded) -> Float[Tensor, "b pos d_target"]:
-        """The reconstruction from the nearest codes of a recorded pass."""
-        q, mask = recorded.quantized, recorded.context.to(self.quantizer.device).key_mask
-        vectors = self.quantizer.codebook(q.codes)
-        return self.quantizer.decode(vectors, encoded=q.clean_encoded, key_mask=mask)
-
-    def target_of(
-        self,
-        recorded: Recorded,
-        rows: Int[Tensor, " r"],
-        *,
-        clean: Float[Tensor, "r pos d_target"],
-        edited: Float[Tensor, "r pos d_target"],
-    ) -> Float[Tensor, "r pos d_target"]:
-        """What the target of some sequences would have been with another reconstruction."""
-        target, text = recorded.target[rows.to(recorded.target.device)], recorded.text.take(rows)
-        changed = self._combine(clean, edited, target, text, changed=True)
-        return target if changed is None else changed
+def _require_free(quantizer: CrossLayerQuantizer) -> None:
+    """Raises `AlreadyAttachedError` if a quantizer is on a model: its hook points can serve one."""
+    for attachment in _attached:
+        if attachment.quantizer is quantizer:
+            raise AlreadyAttachedError(
+                f"This quantizer is on a {attachment.host.protocol.kind} already, as "
+                f"{attachment.name!r}. Remove it there first (lens.remove()), or attach another "
+                f"one: copy.deepcopy(quantizer), or clvq_lens.load(folder) once more."
+            )

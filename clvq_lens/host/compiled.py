@@ -1,5 +1,8 @@
 """Models under torch.compile, which takes no notice of hooks that come and go unless it is told."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,12 +14,63 @@ def uncompiled(model: Any) -> Any:
     return getattr(model, "_orig_mod", model)
 
 
-def let_compiled_code_see_hooks() -> None:
-    """Compiled code is compiled anew now, and from now on whenever hooks were added or removed."""
-    torch._dynamo.config.skip_nnmodule_hook_guards = False
-    torch.compiler.reset()
+class _HookGuards:
+    """Torch's guards on hooks, which cost a little and are on while any quantizer is attached."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_attached = 0
+        self._skipped_before = False
+
+    def turn_on(self) -> None:
+        """Compiled code is compiled anew now, and from now on whenever hooks come and go."""
+        with self._lock:
+            if self._n_attached == 0:
+                self._skipped_before = torch._dynamo.config.skip_nnmodule_hook_guards
+            self._n_attached += 1
+            torch._dynamo.config.skip_nnmodule_hook_guards = False
+            torch.compiler.reset()
+
+    def turn_off(self) -> None:
+        """Once for each time they were turned on; the last puts back what torch was set to."""
+        with self._lock:
+            self._n_attached -= 1
+            if self._n_attached == 0:
+                torch._dynamo.config.skip_nnmodule_hook_guards = self._skipped_before
 
 
-def uncompiled_passes() -> Any:
+hook_guards = _HookGuards()
+
+
+class _EagerPasses:
+    """Counts our own passes under way: torch's stance is one for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_open = 0
+        self._stance: Any = None
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._n_open == 0:
+                self._stance = torch.compiler.set_stance("force_eager")
+            self._n_open += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._n_open -= 1
+            if self._n_open == 0:
+                self._stance.__exit__(None, None, None)
+
+
+_eager_passes = _EagerPasses()
+
+
+@contextmanager
+def uncompiled_passes() -> Iterator[None]:
     """While open, passes run as they would without torch.compile."""
-    return torch.compiler.set_stance("force_eager")
+    _eager_passes.begin()
+    try:
+        yield
+    finally:
+        _eager_passes.end()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,8 +10,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from clvq_lens.host.calls import current_generation
 from clvq_lens.host.host import Host
 from clvq_lens.host.protocol.base import PassContext
+from clvq_lens.host.sequences import follow_sequences
+from clvq_lens.host.threads import PerThread
 
 _NO_CONTEXT = PassContext()
 
@@ -56,6 +60,18 @@ class _Text:
 _NO_TEXT = _Text(torch.empty(0, 0, dtype=torch.long), 0)
 
 
+class _Passing(PerThread):
+    """What a watcher has seen of the pass under way."""
+
+    def __init__(self) -> None:
+        self.text, self.earlier = _NO_TEXT, _NO_TEXT
+        self.new: Int[Tensor, "b pos"] = _NO_TEXT.tokens  # what was embedded last
+        self.contexts: dict[str, PassContext] = {}
+        self.n_begun = 0  # beginnings of passes seen
+        self.n_begun_at: dict[str, int] = {}  # of them, when a block was entered last
+        self.generation: object = None  # that the text belongs to
+
+
 class PassWatcher:
     """Listens, while attached, to the tokens of a pass and to what some blocks are told.
 
@@ -65,13 +81,11 @@ class PassWatcher:
     """
 
     def __init__(self, host: Host, names: list[str]) -> None:
+        self._protocol = host.protocol
         self._special = host.vocabulary.special
         self._named = host.vocabulary.special_by_name
         self._n_context = host.n_context
-        self._text, self._earlier = _NO_TEXT, _NO_TEXT
-        self._new: Int[Tensor, "b pos"] = _NO_TEXT.tokens  # what was embedded last
-        self._contexts: dict[str, PassContext] = {}
-        self._n_begun = 0  # beginnings of passes seen
+        self._pass = _Passing()
         self._handles = [
             *host.protocol.watch(),
             host.embedding.register_forward_pre_hook(self._see_tokens),
@@ -81,21 +95,8 @@ class PassWatcher:
             self._handles += self._watch_block(host, name)
 
     def _watch_block(self, host: Host, name: str) -> list[RemovableHandle]:
-        n_begun = 0
-
-        def enter(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            nonlocal n_begun
-            has_tokens, n_begun = self._n_begun > n_begun, self._n_begun
-            context = host.protocol.context(args, kwargs)
-            has_tokens &= context.has_tokens
-            self._contexts[name] = replace(context, has_tokens=has_tokens)
-            if context.n_past:
-                self._go_on_from(context.n_past)
-
-        def leave(module: Any, args: Any, output: Any) -> None:
-            self._contexts.pop(name, None)
-
         block = host.block_of(name)
+        enter, leave = partial(self._enter, name), partial(self._leave, name)
         handles = [block.register_forward_pre_hook(enter, with_kwargs=True)]
         if host.is_inside(name):  # a point after the last block is passed when that was left
             handles.append(block.register_forward_hook(leave))
@@ -108,7 +109,7 @@ class PassWatcher:
 
     def context(self, name: str) -> PassContext:
         """What the block of a hook point was told in the pass under way."""
-        return self._contexts.get(name, _NO_CONTEXT)
+        return self._pass.contexts.get(name, _NO_CONTEXT)
 
     def text(self, shape: torch.Size, context: PassContext) -> PassText:
         """The text of the pass under way.
@@ -121,8 +122,8 @@ class PassWatcher:
         if context.key_mask is not None:
             real = context.key_mask[:, -n_pos:].cpu()
         n_all = context.n_past + n_pos
-        new = _Text(self._new, self._new.shape[1])
-        texts = (text for text in (self._text, new) if text.tokens.shape == (n_batch, n_all))
+        new = _Text(self._pass.new, self._pass.new.shape[1])
+        texts = (text for text in (self._pass.text, new) if text.tokens.shape == (n_batch, n_all))
         text = next(texts, None)
         if text is None or not context.has_tokens:
             return PassText(tokens=None, real=real, n_past=context.n_past, n_given=n_all)
@@ -131,26 +132,56 @@ class PassWatcher:
             text.tokens, real, n_past=context.n_past, n_given=text.n_given, special=self._named
         )
 
+    # ---- hooks ---------------------------------------------------------------------------------
+
+    def _enter(self, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        now = self._pass
+        has_tokens = now.n_begun > now.n_begun_at.get(name, 0)
+        now.n_begun_at[name] = now.n_begun
+        context = self._protocol.context(args, kwargs)
+        now.contexts[name] = replace(context, has_tokens=has_tokens and context.has_tokens)
+        if context.cache_entry is not None:
+            follow_sequences(context.cache_entry, self._take)
+        if context.n_past:
+            self._go_on_from(context.n_past)
+
+    def _leave(self, name: str, module: Any, args: Any, output: Any) -> None:
+        self._pass.contexts.pop(name, None)
+
     def _see_tokens(self, module: Any, args: tuple[Any, ...]) -> None:
-        self._n_begun += 1
-        self._new, text = args[0], self._text
-        # One token a sequence goes on with the text, as generation does, with a cache or without.
-        follows = self._new.shape == (len(text.tokens), 1)
-        if follows and text.tokens.shape[1] < self._n_context:
-            self._text = replace(text, tokens=torch.cat([text.tokens, self._new], dim=1))
+        now = self._pass
+        now.n_begun += 1
+        now.new, text = args[0], now.text
+        generation = current_generation()
+        goes_on = generation is not None and generation is now.generation
+        now.generation = generation
+        is_next = now.new.shape == (len(text.tokens), 1) and text.tokens.shape[1] < self._n_context
+        if is_next and (goes_on or generation is None):
+            # One token a sequence goes on with the text, in a generation or by hand.
+            now.text = replace(text, tokens=torch.cat([text.tokens, now.new], dim=1))
+        elif goes_on and now.new.shape[1] > text.n_given:
+            # Without a cache a generation reads its text again at every step.
+            now.text = _Text(now.new, text.n_given)
         else:
-            self._earlier, self._text = text, _Text(self._new, self._new.shape[1])
+            now.earlier, now.text = text, _Text(now.new, now.new.shape[1])
+
+    def _take(self, rows: Int[Tensor, " b"]) -> None:
+        """The text goes on with these sequences, in this order."""
+        text = self._pass.text
+        tokens = text.tokens[rows.to(text.tokens.device)]
+        self._pass.text = replace(text, tokens=tokens)
 
     def _see_beginning(self, module: Any, args: tuple[Any, ...]) -> None:
-        self._n_begun += 1
+        self._pass.n_begun += 1
 
     def _go_on_from(self, n_past: int) -> None:
         """The tokens of this pass go on with the text whose beginning is in the cache."""
-        if self._text.tokens.shape[1] == n_past + self._new.shape[1]:
+        now = self._pass
+        if now.text.tokens.shape[1] == n_past + now.new.shape[1]:
             return
-        for text in (self._text, self._earlier):
+        for text in (now.text, now.earlier):
             beginning = text.tokens[:, :n_past]
-            if beginning.shape == (len(self._new), n_past):
-                tokens = torch.cat([beginning, self._new], dim=1)
-                self._text = _Text(tokens, min(text.n_given, n_past))
+            if beginning.shape == (len(now.new), n_past):
+                tokens = torch.cat([beginning, now.new], dim=1)
+                now.text = _Text(tokens, min(text.n_given, n_past))
                 return

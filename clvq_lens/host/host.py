@@ -1,12 +1,14 @@
 """Host: what we need of a TransformerLens model, under names that outlive its versions."""
 
 import functools
+import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -15,11 +17,15 @@ from transformer_lens.hook_points import HookPoint
 
 from clvq_lens.config import closest
 from clvq_lens.errors import HookNotFoundError, LayerOrderError, ShapeError
+from clvq_lens.host.calls import shadow_methods, unshadow_methods
 from clvq_lens.host.compiled import uncompiled, uncompiled_passes
+from clvq_lens.host.modes import evaluating
 from clvq_lens.host.order import read_at, write_at
 from clvq_lens.host.protocol.base import Replacement, silenced
 from clvq_lens.host.protocol.choice import protocol_of
+from clvq_lens.host.threads import only_here
 from clvq_lens.host.vocabulary import Vocabulary
+from clvq_lens.host.weights import sample_weights
 from clvq_lens.quantizer.origin import Origin
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
@@ -29,7 +35,6 @@ _OF_MODEL_WIDTH = re.compile(
     r"|(blocks\.\d+\.ln[12]|ln_final)\.hook_normalized"
 )
 _CENTERED = 1e-4  # mean of an embedding, relative to its size, that counts as zero
-_SAMPLE = 8  # values of each weight that a quantizer remembers
 
 
 class Host:
@@ -81,6 +86,12 @@ class Host:
         """Of the model's weights and activations."""
         return self.model.W_E.dtype
 
+    @property
+    def state(self) -> str:
+        """Of the weights: changes when they are cast or processed."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return ", ".join(map(str, (dtype, *self.protocol.processing)))
+
     def origin(self, source: str, target: str, name: str) -> Origin:
         """What a quantizer fitted here has to remember."""
         protocol = self.protocol
@@ -93,7 +104,7 @@ class Host:
             dtype=str(self.dtype).removeprefix("torch."),
             layer_norm_folded=protocol.layer_norm_folded,
             weights_centered=self._weights_are_centered(),
-            weights=self._sample_of_weights(target),
+            weights=sample_weights(self.model, self._blocks_until([target])),
             source=protocol.portable(source),
             target=protocol.portable(target),
             name=name,
@@ -102,19 +113,6 @@ class Host:
     def _weights_are_centered(self) -> bool:
         written = self.model.W_E[:64].detach().float()  # [token, d_model]
         return bool(written.mean(-1).abs().max() <= _CENTERED * written.abs().max())
-
-    def _sample_of_weights(self, target: str) -> list[float]:
-        """Some embedding weights, and some that write to the residual stream near the target."""
-        weights = [self.model.W_E]
-        # A block may have no attention, or (MLA, a ValueError) one without such a matrix.
-        with suppress(AttributeError, ValueError):
-            weights.append(self.block_of(target).attn.W_O)
-        samples = []
-        for weight in weights:
-            flat = weight.detach().flatten()
-            index = torch.linspace(0, flat.numel() - 1, _SAMPLE, dtype=torch.float64).long()
-            samples += flat[index.to(flat.device)].float().tolist()
-        return samples
 
     # ---- hook points ---------------------------------------------------------------------------
 
@@ -125,12 +123,8 @@ class Host:
             HookNotFoundError: If there is no such layer or hook point, or if it is not what its
                 name says.
         """
-        if isinstance(point, int):
-            if not 0 <= point < self.n_layers:
-                raise HookNotFoundError(
-                    f"No layer {point} in this model. It has layers 0 to {self.n_layers - 1}."
-                )
-            return self.protocol.residual_after(point)
+        if not isinstance(point, str):
+            return self.protocol.residual_after(self._layer(point))
         if point not in self.model.hook_dict:
             raise HookNotFoundError(
                 f"No hook point {point!r} in this model. "
@@ -138,6 +132,23 @@ class Host:
                 f"Pass a layer number for the residual stream."
             )
         return self.protocol.usual_name(point)
+
+    def _layer(self, point: Any) -> int:
+        """A layer number, from any kind of whole number: also of numpy, or a tensor of one."""
+        layer: int | None = None
+        is_truth = isinstance(point, bool | np.bool_) or getattr(point, "dtype", None) == torch.bool
+        with suppress(TypeError):
+            layer = None if is_truth else operator.index(point)  # pyright: ignore[reportArgumentType]
+        if layer is None:
+            raise HookNotFoundError(
+                f"{point!r} is neither a layer nor a hook point. Pass a layer number from 0 to "
+                f"{self.n_layers - 1}, or a name such as 'blocks.0.hook_resid_post'."
+            )
+        if not 0 <= layer < self.n_layers:
+            raise HookNotFoundError(
+                f"No layer {layer} in this model. It has layers 0 to {self.n_layers - 1}."
+            )
+        return layer
 
     def check_order(self, source: str, target: str) -> None:
         """Raises `LayerOrderError` unless the source is passed before the target, or is it."""
@@ -179,12 +190,14 @@ class Host:
 
     def register(self, points: Mapping[str, HookPoint]) -> None:
         """Gives the model more hook points, for run_with_cache, add_hook and the like."""
+        shadow_methods(self.model)
         self.protocol.register(points)
 
     def unregister(self, names: Sequence[str]) -> None:
         """Takes them away again, with any hook on them."""
         points = [point for name, point in self.model.hook_dict.items() if name in names]
         self.protocol.unregister(names)
+        unshadow_methods(self.model)
         for point in points:
             point.remove_hooks("both", including_permanent=True)
 
@@ -224,7 +237,9 @@ class Host:
         return self._run(tokens, attended)
 
     def _run(self, tokens: Tensor, attended: Tensor, **options: Any) -> Any:
-        with uncompiled_passes():  # the hooks that read and stop would be compiled at every pass
+        # Dropout would make codes differ from one call to the next; and the hooks that read and
+        # stop would be compiled at every pass.
+        with evaluating(self.model), uncompiled_passes():
             return self.protocol.run(tokens, attended, **options)
 
     @torch.no_grad()
@@ -242,7 +257,8 @@ class Host:
         """While open, keeps what passes the named hook points, as other hooks left it."""
         handles: list[RemovableHandle] = []
         for name in set(names):
-            handles += read_at(self.hook_point(name), functools.partial(into.__setitem__, name))
+            keep = only_here(functools.partial(into.__setitem__, name))
+            handles += read_at(self.hook_point(name), keep)
         try:
             yield
         finally:
@@ -255,9 +271,8 @@ class Host:
         if columns is None:
             yield
             return
-        handle = self.model.unembed.register_forward_pre_hook(
-            lambda module, args: (args[0][:, columns.to(args[0].device)],)
-        )
+        cut = only_here(lambda module, args: (args[0][:, columns.to(args[0].device)],))
+        handle = self.model.unembed.register_forward_pre_hook(cut)
         try:
             yield
         finally:
@@ -361,10 +376,11 @@ def _without_folders(name: str) -> str:
 def _passing(value: Tensor, point: HookPoint, *, before_hooks: bool) -> Iterator[None]:
     """While open, a value passes a point, before the user's hooks there or after them."""
     if before_hooks:
-        handle = write_at(point, lambda _: value)
+        handles = write_at(point, only_here(lambda _: value))
     else:
-        handle = point.register_forward_hook(lambda *_: value)
+        handles = [point.register_forward_hook(only_here(lambda *_: value))]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

@@ -1,47 +1,71 @@
-"""The order at one hook point: our writers, then the user's hooks, then our readers."""
+"""The order at one hook point: our writers, then the user's hooks, then our readers.
 
-import weakref
+The hooks are objects and not closures, so that a deep copy of a model gets hooks of its own, and
+so that a model with a quantizer can be pickled.
+"""
+
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 
-_writers: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+@dataclass(frozen=True, eq=False)
+class _Writer:
+    """Changes what passes a hook point."""
+
+    write: Callable[[Tensor], Tensor | None]
+
+    def __call__(self, module: Any, inputs: Any, output: Any) -> Tensor | None:
+        return self.write(output)
 
 
-def write_at(point: HookPoint, write: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-    """Lets a function change what passes a hook point, before all but the writers before it."""
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """Reads what passes a hook point."""
 
-    def writer(module: Any, inputs: Any, output: Any) -> Tensor | None:
-        return write(output)
+    read: Callable[[Tensor], None]
 
-    handle = point.register_forward_hook(writer)
-    _writers.add(writer)
-    hooks = point._forward_hooks
-    for key in [key for key, hook in hooks.items() if hook not in _writers]:
-        hooks[key] = hooks.pop(key)  # to the end
-    return handle
+    def __call__(self, module: Any, inputs: Any, output: Any) -> None:
+        self.read(output)
+
+
+def _writers_first(point: HookPoint, inputs: Any) -> None:
+    """Puts writers before hooks that a user has prepended since."""
+    hooks: Any = point._forward_hooks
+    ours = [key for key, hook in hooks.items() if isinstance(hook, _Writer)]
+    # Only if needed: hooks that are moved at every pass would be compiled at every pass.
+    if ours != list(hooks)[: len(ours)]:
+        for key in reversed(ours):
+            hooks.move_to_end(key, last=False)
+
+
+@dataclass(frozen=True, eq=False)
+class _LastHook:
+    """Puts a reader after hooks that a user has added since."""
+
+    key: int
+
+    def __call__(self, point: HookPoint, inputs: Any) -> None:
+        hooks: Any = point._forward_hooks
+        if next(reversed(hooks)) != self.key:
+            # In one step: another thread, in a pass of its own, finds the reader at any time.
+            hooks.move_to_end(self.key)
+
+
+def write_at(point: HookPoint, write: Callable[[Tensor], Tensor | None]) -> list[RemovableHandle]:
+    """Lets a function change what passes a hook point, before all but the writers before it.
+
+    torch copies the hooks after the pre-hooks have run: there the order is put right.
+    """
+    handle = point.register_forward_hook(_Writer(write))
+    return [handle, point.register_forward_pre_hook(_writers_first)]
 
 
 def read_at(point: HookPoint, read: Callable[[Tensor], None]) -> list[RemovableHandle]:
-    """Lets a function read what passes a hook point, after every hook that is there by then.
-
-    Hooks run in the order of a dictionary, which torch copies after the pre-hooks have run: the
-    pre-hook moves the reader to the end.
-    """
-
-    def last_hook(module: Any, inputs: Any, output: Any) -> None:
-        read(output)
-
-    reader = point.register_forward_hook(last_hook)
-
-    def move_to_end(module: Any, inputs: Any) -> None:
-        hooks = point._forward_hooks
-        if (
-            next(reversed(hooks)) != reader.id
-        ):  # moved at every pass, they would be compiled at every pass
-            hooks[reader.id] = hooks.pop(reader.id)
-
-    return [reader, point.register_forward_pre_hook(move_to_end)]
+    """Lets a function read what passes a hook point, after every hook that is there by then."""
+    reader = point.register_forward_hook(_Reader(read))
+    return [reader, point.register_forward_pre_hook(_LastHook(reader.id))]

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from clvq_lens.errors import MetricError
 from clvq_lens.host.attach import Attached
+from clvq_lens.host.modes import require_gradients
 from clvq_lens.interventions.edits import Ablate
 from clvq_lens.interventions.metrics import LogitsFunction, Metric, bind, columns_of, name_of
 from clvq_lens.interventions.path import average_gradient
@@ -160,6 +161,7 @@ def attribution(
         MetricError: If the metric has no gradient, or does not return one number.
         ConfigError: If the path has no point.
     """
+    require_gradients("Attribution")
     attachment = fitted(lens)
     batch = one_batch(attachment.host, data)
     runs = Counterfactuals(attachment, batch, columns=columns_of(metric, [batch]))
@@ -273,12 +275,13 @@ class _Gradients:
             where[torch.arange(len(texts)), positions] = True
             codes = codes.to(draft.codes).unsqueeze(1).expand_as(draft.codes)
             draft = draft.with_codes(codes, where, self.runs.quantizer.codebook)
-            moved = self.runs.attachment.recon_of(self.runs.recorded, draft, texts) - recon[texts]
+            recon_of_part = self.runs.reconstruction.from_codes(self.runs.recorded, draft, texts)
+            moved = recon_of_part - recon[texts]
             effects.append((gradient[texts] * moved).sum((1, 2)).cpu())
         return torch.cat(effects).double().numpy()
 
     def _recon(self, draft: Draft) -> Float[Tensor, "b pos d_target"]:
-        return self.runs.attachment.recon_of(self.runs.recorded, draft, self.everyone)
+        return self.runs.reconstruction.from_codes(self.runs.recorded, draft, self.everyone)
 
     def _gradient(self, metric: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -298,7 +301,7 @@ class _Gradients:
         return self._metric_of_recon(held if draft.steering is None else held + draft.steering)
 
     def _metric_of_recon(self, recon: Tensor) -> Tensor:
-        return self.metric(self.runs.outcome_from(recon, self.everyone))
+        return self.metric(self.runs.outcome_from(recon, self.everyone, self.runs.draft.named))
 
 
 def _on_real(values: Tensor, runs: Counterfactuals) -> np.ndarray:

@@ -63,7 +63,8 @@ class Edit(ABC):
     def __call__(self, draft: Draft, text: PassText, quantizer: CrossLayerQuantizer) -> Draft:
         """The codes after the edit."""
         where = resolve_positions(self.at, text).to(draft.codes.device)
-        return self._change(draft, where, text, quantizer)
+        changed = self._change(draft, where, text, quantizer)
+        return changed if self.at is None else changed.naming(where)
 
     @abstractmethod
     def _change(

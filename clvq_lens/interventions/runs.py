@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -57,7 +57,8 @@ class Counterfactuals:
             else:
                 self.outcome = self.host.activations(tokens, attended, [until])[until]
         self.recorded = record[-1]
-        self.clean_recon = attachment.clean_recon_of(self.recorded)
+        self.reconstruction = attachment.reconstruction
+        self.clean_recon = self.reconstruction.clean(self.recorded)
 
     @property
     def draft(self) -> Draft:
@@ -80,11 +81,25 @@ class Counterfactuals:
         return apply_edits(edits, self.quantizer, self.draft, self.recorded.text)
 
     def outcome_from(
-        self, recon: Float[Tensor, "r pos d_target"], rows: Int[Tensor, " r"]
+        self,
+        recon: Float[Tensor, "r pos d_target"],
+        rows: Int[Tensor, " r"],
+        named: Bool[Tensor, "r pos"] | None,
     ) -> Float[Tensor, "r n d_outcome"]:
-        """Logits, or activations at ``until``, of some texts with another reconstruction."""
-        target = self.attachment.target_of(
-            self.recorded, rows, clean=self.clean_recon[rows], edited=recon
+        """Logits, or activations at ``until``, of some texts with another reconstruction.
+
+        Args:
+            recon: Of these texts.
+            rows: Which texts these are.
+            named: Positions that edits name, as `Draft.named`.
+        """
+        target = self.reconstruction.target_with(
+            self.recorded,
+            rows,
+            clean=self.clean_recon[rows],
+            edited=recon,
+            named=named,
+            splices=self.attachment.splices,
         )
         rows, name = rows.cpu(), self.attachment.target
         given = name, target, self.batch.tokens[rows], self.batch.attended[rows]
@@ -139,9 +154,10 @@ class Counterfactuals:
     def _outcome_of(self, draft: Draft, rows: Int[Tensor, " r"]) -> Float[Tensor, "r n d"]:
         few = torch.arange(len(rows), device=rows.device).chunk(_DECODED_APART)
         recon = [
-            self.attachment.recon_of(self.recorded, draft.take(index), rows[index]) for index in few
+            self.reconstruction.from_codes(self.recorded, draft.take(index), rows[index])
+            for index in few
         ]
-        return self.outcome_from(torch.cat(recon), rows)
+        return self.outcome_from(torch.cat(recon), rows, draft.named)
 
     def _groups(self, drafts: Iterable[Draft]) -> Iterator[list[tuple[Draft, Tensor]]]:
         """Drafts that go into one batch together, each cut down to the texts that it changes."""

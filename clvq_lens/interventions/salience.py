@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from clvq_lens.errors import ConfigError, EmptyCorpusError, LengthMismatchError, ShapeError
 from clvq_lens.host.host import Host
+from clvq_lens.host.modes import require_gradients
 from clvq_lens.interventions.path import average_gradient
 from clvq_lens.interventions.readout import Readout, class_logits, last_real
 from clvq_lens.plots.salience import plot_salience
@@ -168,6 +169,7 @@ def salience(
     Example:
         >>> salience(model, texts, 8, head(weight, at=11)).top()  # doctest: +SKIP
     """
+    require_gradients("Salience")
     if quantity not in get_args(Quantity):
         raise ConfigError(f"There is no quantity {quantity!r}. Pass 'logit' or 'probability'.")
     if isinstance(start, str) and start not in ("mean", "zero"):

@@ -54,6 +54,11 @@ class KeyValues:
         buffer = None if self.buffer is None else self.buffer[:, rows, :, : self.length]
         return KeyValues(buffer, self.length)
 
+    def cut(self, length: int) -> "KeyValues":
+        """Its first positions."""
+        buffer = None if self.buffer is None else self.buffer[..., :length, :]
+        return KeyValues(buffer, length)
+
 
 @dataclass
 class DecoderCache:
@@ -69,6 +74,10 @@ class DecoderCache:
     def take(self, rows: Int[Tensor, " r"]) -> "DecoderCache":
         """Some of its sequences, each as often as it is named."""
         return DecoderCache({i: layer.take(rows) for i, layer in self.layers.items()}, self.length)
+
+    def cut(self, length: int) -> "DecoderCache":
+        """Its first positions."""
+        return DecoderCache({i: layer.cut(length) for i, layer in self.layers.items()}, length)
 
     def fork(self) -> "DecoderCache":
         """A copy that can be extended without extending this one."""

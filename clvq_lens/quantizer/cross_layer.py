@@ -162,18 +162,23 @@ class CrossLayerQuantizer(nn.Module):
         chosen = self.codebook.nearest(encoded.after) if encoded.changed else nearest
         # A hook may write into the codes that it receives, so it gets its own.
         plain = Draft(encoded.after, chosen.clone(), self.codebook(chosen))
+        if encoded.changed:
+            plain = plain.naming((encoded.after != encoded.before).any(-1))
         edited = plain if edit is None else edit(plain)
         codes = pass_through(self.hook_codes, edited.codes)
         if codes.changed:
             self._check_codes(codes.after, nearest.shape)
-            edited = edited.with_codes(codes.after, codes.after != codes.before, self.codebook)
+            where = codes.after != codes.before
+            edited = edited.with_codes(codes.after, where, self.codebook).naming(where)
         wants_gradient = torch.is_grad_enabled() and bool(self.hook_quantized.bwd_hooks)
         if wants_gradient:  # as a leaf of its own
             edited = replace(edited, vectors=edited.vectors.detach().requires_grad_())
         vectors = pass_through(self.hook_quantized, edited.vectors)
-        if vectors.changed and edited.averaged is not None:
-            kept = (vectors.before == vectors.after).all(-1)
-            edited = replace(edited, averaged=edited.averaged & kept)
+        if vectors.changed:
+            where = (vectors.before != vectors.after).any(-1)
+            edited = edited.naming(where)
+            if edited.averaged is not None:
+                edited = replace(edited, averaged=edited.averaged & ~where)
         changed = encoded.changed or codes.changed or vectors.changed or wants_gradient
         return Quantized(
             codes=nearest if encoded.changed else chosen,

@@ -22,6 +22,8 @@ class Draft:
         banned: Codes that may not take over at a position; None: all may.
         averaged: Where the mean over codes took a code's place; None: nowhere.
         steering: Added to the reconstruction; None: nothing.
+        named: Positions that an edit names or a hook changed, where the target may change even if
+            the token is not real; None: nowhere.
     """
 
     encoded: Float[Tensor, "b pos d_source"]
@@ -30,6 +32,7 @@ class Draft:
     banned: Bool[Tensor, "b pos k"] | None = None
     averaged: Bool[Tensor, "b pos"] | None = None
     steering: Float[Tensor, "b pos d_target"] | None = None
+    named: Bool[Tensor, "b pos"] | None = None
 
     def with_codes(
         self, codes: Int[Tensor, "b pos"], where: Bool[Tensor, "b pos"], codebook: Codebook
@@ -45,6 +48,10 @@ class Draft:
         vectors = torch.where(where.unsqueeze(-1), mean, self.vectors)
         averaged = where if self.averaged is None else self.averaged | where
         return replace(self, vectors=vectors, averaged=averaged)
+
+    def naming(self, where: Bool[Tensor, "b pos"]) -> "Draft":
+        """Names positions, where the target may change whatever the token is."""
+        return replace(self, named=where if self.named is None else self.named | where)
 
     def banning(self, banned: Bool[Tensor, " k"], where: Bool[Tensor, "b pos"]) -> "Draft":
         """Bans codes at some positions, from now on; what is there stays."""

@@ -3,13 +3,10 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-import torch
-
 from clvq_lens.errors import FileFormatError
+from clvq_lens.quantizer.fingerprint import compare
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_MAY_DIFFER = {"name", "model_name", "host", "weights"}
-_TOLERANCE = 1e-4  # of weights, relative to the largest; a step of fine-tuning moves them further
+_COMPARED_APART = {"name", "model_name", "host", "weights", "dtype"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +22,7 @@ class Origin:
         dtype: Of the model's weights, such as "float32".
         layer_norm_folded: Whether layer-norm weights were folded into the next layer.
         weights_centered: Whether weights that write to the residual stream were centred.
-        weights: A sample, which tells the model from others of its shape; empty: unknown.
+        weights: A few values of every weight matrix up to the target, by name; empty: unknown.
         source: Hook point that is read.
         target: Hook point that is reconstructed.
         name: Of the quantizer on its model.
@@ -39,7 +36,7 @@ class Origin:
     dtype: str
     layer_norm_folded: bool
     weights_centered: bool
-    weights: list[float]
+    weights: dict[str, list[float]]
     source: str
     target: str
     name: str
@@ -54,22 +51,16 @@ class Origin:
         differences = [
             f"{field}: {mine[field]!r}, not {theirs[field]!r}"
             for field in mine
-            if field not in _MAY_DIFFER and mine[field] != theirs[field]
+            if field not in _COMPARED_APART and mine[field] != theirs[field]
         ]
-        if not differences and not self._same_weights(other):
-            differences = [f"weights: those of {self.model_name!r}, not these"]
+        weights = compare(self.weights, other.weights, self.dtype, other.dtype)
+        if self.dtype != other.dtype:
+            same = " (the weights are the same)" if weights is not None and weights.agree else ""
+            differences.append(f"dtype: {self.dtype!r}, not {other.dtype!r}{same}")
+        # Of a model of another shape or processing, different weights are no news.
+        if not differences and weights is not None and not weights.agree:
+            differences.append(f"weights: not those of {self.model_name!r}; {weights}")
         return differences
-
-    def _same_weights(self, other: "Origin") -> bool:
-        if not self.weights:
-            return True  # saved by a version that did not remember any
-        if len(self.weights) != len(other.weights):
-            return False
-        # Weights that were never filled may be anything, and are the same as themselves.
-        mine, theirs = (torch.tensor(o.weights).nan_to_num() for o in (self, other))
-        precision = torch.finfo(_DTYPES.get(self.dtype, torch.float32)).eps
-        tolerance = max(_TOLERANCE, 4 * precision) * float(mine.abs().max())
-        return bool((mine - theirs).abs().max() <= tolerance)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Origin":
@@ -86,10 +77,22 @@ class Origin:
             )
         for field, kind in wanted.items():
             value = values[field]
-            of_floats = isinstance(value, list) and all(type(number) is float for number in value)
-            if not (of_floats if kind == list[float] else type(value) is kind):
+            fits = _are_samples(value) if field == "weights" else type(value) is kind
+            if not fits:
                 raise FileFormatError(
                     f"The saved origin's {field!r} is {value!r}, expected "
                     f"{getattr(kind, '__name__', kind)}. Save the quantizer again."
                 )
         return cls(**values)
+
+
+def _are_samples(value: Any) -> bool:
+    """Whether a value is a list of floats for each name."""
+    if not isinstance(value, dict):
+        return False
+    for name, numbers in value.items():
+        if not isinstance(name, str) or not isinstance(numbers, list):
+            return False
+        if any(type(number) is not float for number in numbers):
+            return False
+    return True

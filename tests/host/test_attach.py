@@ -161,7 +161,7 @@ def test_removal_leaves_no_trace_after_a_body_raised(model, tokens, fitted):
 
     with pytest.raises(RuntimeError, match="in a hook"), lens.splice():
         model.run_with_hooks(tokens, fwd_hooks=[("clvq.1-2.hook_codes", failing)])
-    assert lens.attachment.splicing == 0
+    assert not lens.attachment.splices
     lens.remove()
     assert_same_state(before, state(model))
 

@@ -1,7 +1,8 @@
 """What we need of a model, in the way that works for any stack of torch blocks."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 
+from clvq_lens.host.threads import only_here
+
 IN_BLOCK = re.compile(r"(blocks\.\d+\.)(.+)")
 # Order in which a block passes its points; a prefix stands for all points of that part.
 PRE_NORM = ("hook_resid_pre", "ln1", "attn", "hook_attn_out", "hook_resid_mid", "ln2", "mlp")
@@ -19,6 +22,8 @@ POST_NORM = (
     *("hook_resid_pre", "attn", "hook_attn_out", "hook_resid_mid", "ln1", "mlp", "hook_mlp_out"),
     *("hook_resid_post", "ln2", "hook_normalized_resid_post"),
 )
+# Passes that skip blocks take turns: each puts back what it found.
+_SKIPPING = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -194,24 +199,33 @@ class HostProtocol:
     def _skipping(self, instead: Replacement) -> Iterator[None]:
         """While open, the first blocks compute nothing, and the last of them gives the value."""
 
-        def pass_on(*args: Any, **kwargs: Any) -> Any:
-            return self._as_output(args[0] if args else kwargs["hidden_states"])
+        here = threading.get_ident()
 
-        def give(*args: Any, **kwargs: Any) -> Any:
-            point, value = instead.point, instead.value
-            return self._as_output(value if point is None else point(value))
+        def forward_of(block: torch.nn.Module, *, is_last: bool) -> Callable[..., Any]:
+            original = block.forward
+
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                if threading.get_ident() != here:  # a pass of another thread skips nothing
+                    return original(*args, **kwargs)
+                if not is_last:
+                    return self._as_output(args[0] if args else kwargs["hidden_states"])
+                point, value = instead.point, instead.value
+                return self._as_output(value if point is None else point(value))
+
+            return forward
 
         skipped = list(self.model.blocks)[: instead.blocks]
-        before = [vars(block).get("forward") for block in skipped]  # somebody else's, mostly none
-        try:
-            for block in skipped:
-                vars(block)["forward"] = give if block is skipped[-1] else pass_on
-            yield
-        finally:
-            for block, forward in zip(skipped, before, strict=True):
-                del vars(block)["forward"]
-                if forward is not None:
-                    vars(block)["forward"] = forward
+        with _SKIPPING:
+            before = [vars(block).get("forward") for block in skipped]  # mostly None
+            try:
+                for block in skipped:
+                    vars(block)["forward"] = forward_of(block, is_last=block is skipped[-1])
+                yield
+            finally:
+                for block, forward in zip(skipped, before, strict=True):
+                    del vars(block)["forward"]
+                    if forward is not None:
+                        vars(block)["forward"] = forward
 
     def _as_output(self, hidden: Tensor) -> Any:
         """What a block gives: the residual stream, or a tuple that begins with it."""
@@ -231,7 +245,7 @@ def _stopping_after(block: torch.nn.Module) -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise _Stopped
 
-    handle = block.register_forward_hook(stop)
+    handle = block.register_forward_hook(only_here(stop))
     try:
         yield
     except _Stopped:

@@ -20,8 +20,18 @@ from clvq_lens.host.protocol.base import (
     Replacement,
     silenced,
 )
+from clvq_lens.host.threads import PerThread
 
 _OF_ENCODERS = ("ForMaskedLM", "ForPreTraining", "ForNextSentencePrediction")
+
+
+class _BridgePass(PerThread):
+    """What the model was told in the pass under way."""
+
+    def __init__(self) -> None:
+        self.mask: Bool[Tensor, "b keys"] | None = None
+        self.n_past = 0
+        self.has_tokens = True
 
 
 class BridgeProtocol(HostProtocol):
@@ -38,9 +48,7 @@ class BridgeProtocol(HostProtocol):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self._has_seen_output = False
-        self._mask: Tensor | None = None
-        self._n_past = 0
-        self._has_tokens = True
+        self._pass = _BridgePass()
 
     @property
     def causal(self) -> bool:
@@ -80,7 +88,7 @@ class BridgeProtocol(HostProtocol):
     @property
     def processing(self) -> tuple[Any, ...]:
         """Changes whenever the weights are processed."""
-        return (self.model._weights_processed,)
+        return ("processed" if self.model._weights_processed else "unprocessed",)
 
     @property
     def bos(self) -> tuple[str, bool]:
@@ -139,20 +147,19 @@ class BridgeProtocol(HostProtocol):
 
     def watch(self) -> list[RemovableHandle]:
         """Blocks are told a mask for every pair of positions; the model, which are padding."""
+        return [self.model.original_model.register_forward_pre_hook(self._see, with_kwargs=True)]
 
-        def see(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            mask, past = kwargs.get("attention_mask"), kwargs.get("past_key_values")
-            self._mask = mask.bool() if mask is not None and mask.ndim == 2 else None
-            self._n_past = 0 if past is None else past.get_seq_length()
-            self._has_tokens = kwargs.get("inputs_embeds") is None
-
-        return [self.model.original_model.register_forward_pre_hook(see, with_kwargs=True)]
+    def _see(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        mask, past = kwargs.get("attention_mask"), kwargs.get("past_key_values")
+        self._pass.mask = mask.bool() if mask is not None and mask.ndim == 2 else None
+        self._pass.n_past = 0 if past is None else past.get_seq_length()
+        self._pass.has_tokens = kwargs.get("inputs_embeds") is None
 
     def context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PassContext:
         """The mask of the pass, and the cache of all layers, which lives as long as its text."""
         caches = (value for value in (*args, *kwargs.values()) if isinstance(value, Cache))
-        cache = next(caches, None)
-        return PassContext(self._mask, cache, self._n_past, has_tokens=self._has_tokens)
+        cache, now = next(caches, None), self._pass
+        return PassContext(now.mask, cache, now.n_past, has_tokens=now.has_tokens)
 
     def run(
         self,
