@@ -4,7 +4,7 @@ import operator
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 
@@ -18,8 +18,8 @@ from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 
 def add_clvq(
     model: Any,
-    source: int | str | None = None,
-    target: int | str | None = None,
+    source: SupportsIndex | str | None = None,
+    target: SupportsIndex | str | None = None,
     *,
     name: str | None = None,
     config: CLVQConfig | None = None,

@@ -1,5 +1,6 @@
 """Attaching a quantizer to a model: its hooks, their names, their order, and their removal."""
 
+import gc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,7 +103,7 @@ class Attachment:
         self._records: list[Callable[[Recorded], None]] = []
         self._pass = _Passing()
         self._generations = GenerationStates(quantizer)
-        self._watcher = PassWatcher(host, [source, target])
+        self._watcher = PassWatcher(host, [source, target], self._pass.take)
         self._state_of_model = host.state
         self.points = {f"clvq.{name}.{key}": point for key, point in quantizer.hooks.items()}
         host.register(self.points)
@@ -151,7 +152,8 @@ class Attachment:
         self._watcher.close()
         self.host.unregister(list(self.points))
         _attached.discard(self)
-        hook_guards.turn_off()
+        if not _attached:
+            hook_guards.turn_off()
 
     def require_attached(self) -> None:
         """Raises `DetachedError` after removal."""
@@ -189,10 +191,11 @@ class Attachment:
             return
         if self.quantizer.fitted:
             raise HostMismatchError(
-                f"The model was cast to another dtype, or its weights were processed, after "
-                f"{self.name!r} was attached ({self._state_of_model}, now {self.host.state}), so "
-                f"its codes belong to activations that the model no longer has. Cast and process "
-                f"the model first, then attach; or fit again: lens.fit(data)."
+                f"The model's weights were cast or processed after {self.name!r} was attached "
+                f"({self._state_of_model}, now {self.host.state}), so its codes belong to "
+                f"activations that the model no longer has. Cast and process the model first "
+                f"(model.to(dtype), enable_compatibility_mode), then attach; or fit again: "
+                f"lens.fit(data)."
             )
         self.recognise_model()
 
@@ -217,7 +220,6 @@ class Attachment:
         finally:
             last = len(self._blocks) - 1 - self._blocks[::-1].index(block)
             del self._blocks[last]
-            self._pass.take()  # a pass that stopped before the target left them
 
     @contextmanager
     def spliced(self) -> Iterator[None]:
@@ -316,9 +318,6 @@ class Attachment:
             self._require_same_weights()
             edit = self._edit_of(source.shape[:2]) if self.edits else None
             self._pass.quantized = self.quantizer.quantize(source, edit)
-        elif self._watcher.context(self.source).cache_entry is None:
-            # Nobody will ask: only a generation may come back to these positions.
-            self._pass.source = None
 
     def _edit_of(self, shape: torch.Size) -> Callable[[Draft], Draft]:
         text = self._watcher.text(shape, self._watcher.context(self.source))
@@ -367,10 +366,20 @@ _attached: "weakref.WeakSet[Attachment]" = weakref.WeakSet()
 
 def _require_free(quantizer: CrossLayerQuantizer) -> None:
     """Raises `AlreadyAttachedError` if a quantizer is on a model: its hook points can serve one."""
+    if _place_of(quantizer) is None:
+        return
+    gc.collect()  # that model may be one that nobody has any more
+    place = _place_of(quantizer)
+    if place is not None:
+        raise AlreadyAttachedError(
+            f"This quantizer is on a {place}. Remove it there first (lens.remove()), or attach "
+            f"another one: copy.deepcopy(quantizer), or clvq_lens.load(folder) once more."
+        )
+
+
+def _place_of(quantizer: CrossLayerQuantizer) -> str | None:
+    """The model that a quantizer is on, in words."""
     for attachment in _attached:
         if attachment.quantizer is quantizer:
-            raise AlreadyAttachedError(
-                f"This quantizer is on a {attachment.host.protocol.kind} already, as "
-                f"{attachment.name!r}. Remove it there first (lens.remove()), or attach another "
-                f"one: copy.deepcopy(quantizer), or clvq_lens.load(folder) once more."
-            )
+            return f"{attachment.host.protocol.kind} already, as {attachment.name!r}"
+    return None

@@ -1,12 +1,14 @@
 """Models under torch.compile, which takes no notice of hooks that come and go unless it is told."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch._dynamo.config
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def uncompiled(model: Any) -> Any:
@@ -14,32 +16,38 @@ def uncompiled(model: Any) -> Any:
     return getattr(model, "_orig_mod", model)
 
 
-class _HookGuards:
+def never_compiled(function: F) -> F:
+    """A hook that runs as it is written also where the model around it was compiled.
+
+    What our hooks know of a pass changes from one pass to the next.
+    """
+    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
+
+
+class HookGuards:
     """Torch's guards on hooks, which cost a little and are on while any quantizer is attached."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._n_attached = 0
-        self._skipped_before = False
+        self._skipped_before: bool | None = None  # None: they are as torch or its user set them
 
     def turn_on(self) -> None:
         """Compiled code is compiled anew now, and from now on whenever hooks come and go."""
         with self._lock:
-            if self._n_attached == 0:
+            if self._skipped_before is None:
                 self._skipped_before = torch._dynamo.config.skip_nnmodule_hook_guards
-            self._n_attached += 1
             torch._dynamo.config.skip_nnmodule_hook_guards = False
             torch.compiler.reset()
 
     def turn_off(self) -> None:
-        """Once for each time they were turned on; the last puts back what torch was set to."""
+        """Puts back what was set before."""
         with self._lock:
-            self._n_attached -= 1
-            if self._n_attached == 0:
+            if self._skipped_before is not None:
                 torch._dynamo.config.skip_nnmodule_hook_guards = self._skipped_before
+                self._skipped_before = None
 
 
-hook_guards = _HookGuards()
+hook_guards = HookGuards()
 
 
 class _EagerPasses:

@@ -1,6 +1,6 @@
 """What else a pass through the model carries: tokens, padding, and the key-value cache."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from clvq_lens.host.calls import current_generation
+from clvq_lens.host.compiled import never_compiled
 from clvq_lens.host.host import Host
 from clvq_lens.host.protocol.base import PassContext
 from clvq_lens.host.sequences import follow_sequences
@@ -78,15 +79,18 @@ class PassWatcher:
     Args:
         host: The model.
         names: Hook points whose blocks are listened to.
+        end: Called when a pass is over, also one that stopped halfway.
     """
 
-    def __init__(self, host: Host, names: list[str]) -> None:
+    def __init__(self, host: Host, names: list[str], end: Callable[[], Any]) -> None:
         self._protocol = host.protocol
         self._special = host.vocabulary.special
         self._named = host.vocabulary.special_by_name
         self._n_context = host.n_context
         self._pass = _Passing()
+        self._end = end
         self._handles = [
+            host.model.register_forward_hook(self._see_end, always_call=True),
             *host.protocol.watch(),
             host.embedding.register_forward_pre_hook(self._see_tokens),
             host.first_block.register_forward_pre_hook(self._see_beginning),
@@ -134,6 +138,7 @@ class PassWatcher:
 
     # ---- hooks ---------------------------------------------------------------------------------
 
+    @never_compiled
     def _enter(self, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         now = self._pass
         has_tokens = now.n_begun > now.n_begun_at.get(name, 0)
@@ -145,9 +150,11 @@ class PassWatcher:
         if context.n_past:
             self._go_on_from(context.n_past)
 
+    @never_compiled
     def _leave(self, name: str, module: Any, args: Any, output: Any) -> None:
         self._pass.contexts.pop(name, None)
 
+    @never_compiled
     def _see_tokens(self, module: Any, args: tuple[Any, ...]) -> None:
         now = self._pass
         now.n_begun += 1
@@ -165,12 +172,18 @@ class PassWatcher:
         else:
             now.earlier, now.text = text, _Text(now.new, now.new.shape[1])
 
+    @never_compiled
+    def _see_end(self, module: Any, args: Any, output: Any) -> None:
+        self._pass.contexts.clear()  # which keep the host's cache
+        self._end()
+
     def _take(self, rows: Int[Tensor, " b"]) -> None:
         """The text goes on with these sequences, in this order."""
         text = self._pass.text
         tokens = text.tokens[rows.to(text.tokens.device)]
         self._pass.text = replace(text, tokens=tokens)
 
+    @never_compiled
     def _see_beginning(self, module: Any, args: tuple[Any, ...]) -> None:
         self._pass.n_begun += 1
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -116,7 +116,7 @@ class Host:
 
     # ---- hook points ---------------------------------------------------------------------------
 
-    def resolve(self, point: int | str) -> str:
+    def resolve(self, point: SupportsIndex | str) -> str:
         """The full name of a hook point; a number means the residual stream after that block.
 
         Raises:

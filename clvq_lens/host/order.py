@@ -1,7 +1,8 @@
 """The order at one hook point: our writers, then the user's hooks, then our readers.
 
 The hooks are objects and not closures, so that a deep copy of a model gets hooks of its own, and
-so that a model with a quantizer can be pickled.
+so that a model with a quantizer can be pickled. None of them is compiled: what they know of a pass
+changes from one to the next.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 
+from clvq_lens.host.compiled import never_compiled
+
 
 @dataclass(frozen=True, eq=False)
 class _Writer:
@@ -19,6 +22,7 @@ class _Writer:
 
     write: Callable[[Tensor], Tensor | None]
 
+    @never_compiled
     def __call__(self, module: Any, inputs: Any, output: Any) -> Tensor | None:
         return self.write(output)
 
@@ -29,10 +33,12 @@ class _Reader:
 
     read: Callable[[Tensor], None]
 
+    @never_compiled
     def __call__(self, module: Any, inputs: Any, output: Any) -> None:
         self.read(output)
 
 
+@never_compiled
 def _writers_first(point: HookPoint, inputs: Any) -> None:
     """Puts writers before hooks that a user has prepended since."""
     hooks: Any = point._forward_hooks
@@ -49,6 +55,7 @@ class _LastHook:
 
     key: int
 
+    @never_compiled
     def __call__(self, point: HookPoint, inputs: Any) -> None:
         hooks: Any = point._forward_hooks
         if next(reversed(hooks)) != self.key:

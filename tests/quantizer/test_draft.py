@@ -48,7 +48,8 @@ def banned(*codes):
 def busy(draft, codebook):
     """A draft in which every part is in use."""
     draft = draft.without(banned(int(draft.codes[0, 1])), columns(1, 2), codebook)
-    return draft.with_mean(torch.full((3,), 0.5), columns(3)).steered(torch.ones(2), columns(4))
+    draft = draft.with_mean(torch.full((3,), 0.5), columns(3)).steered(torch.ones(2), columns(4))
+    return draft.naming(columns(2))
 
 
 def assert_equal(one, other):
@@ -141,7 +142,7 @@ def test_cutting_and_taking_keep_all_parts_together(draft, codebook):
 
 def test_cutting_and_taking_leave_unused_parts_unused(draft):
     for part in (draft.take(torch.tensor([0])), draft.cut(None, 2)):
-        assert part.banned is part.averaged is part.steering is None
+        assert part.banned is part.averaged is part.steering is part.named is None
 
 
 def test_joining_undoes_taking_apart(draft, codebook):

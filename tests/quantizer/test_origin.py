@@ -17,7 +17,7 @@ ORIGIN = Origin(
     dtype="float32",
     layer_norm_folded=True,
     weights_centered=True,
-    weights=[0.5, -0.25, 0.001],
+    weights={"W_E": [0.5, -0.25, 0.001], "blocks.0.attn.W_Q": [1.0, 0.0, -1.0]},
     source="blocks.4.hook_resid_post",
     target="blocks.8.hook_resid_post",
     name="4-8",
@@ -42,39 +42,65 @@ def test_names_may_differ():
 
 
 def test_differences_name_the_field_and_both_values():
-    other = replace(ORIGIN, d_model=1024, dtype="bfloat16", layer_norm_folded=False)
+    other = replace(ORIGIN, d_model=1024, layer_norm_folded=False)
     assert ORIGIN.differences(other) == [
         "d_model: 768, not 1024",
-        "dtype: 'float32', not 'bfloat16'",
         "layer_norm_folded: True, not False",
     ]
 
 
+def with_values(origin, name="W_E", **values):
+    """The same origin with other values of one matrix."""
+    changed = list(origin.weights[name])
+    for index, value in values.items():
+        changed[int(index[1:])] = value
+    return replace(origin, weights={**origin.weights, name: changed})
+
+
 def test_weights_may_differ_by_rounding_only():
-    rounded = replace(ORIGIN, weights=[0.50001, -0.24999, 0.001])
-    tuned = replace(ORIGIN, weights=[0.5, -0.2499, 0.001])
-    assert ORIGIN.differences(rounded) == []
-    assert ORIGIN.differences(tuned) == ["weights: those of 'gpt2', not these"]
-    assert ORIGIN.differences(replace(ORIGIN, weights=[0.5])) != []
+    assert ORIGIN.differences(with_values(ORIGIN, _0=0.50001, _1=-0.24999)) == []
+    assert ORIGIN.differences(with_values(ORIGIN, _1=-0.2499)) == [
+        "weights: not those of 'gpt2'; 1 of 2 sampled matrices differ, most of all W_E "
+        "(by 0.0%): fine-tuned or edited"
+    ]
+
+
+def test_any_matrix_of_other_values_tells_another_model():
+    other = with_values(ORIGIN, "blocks.0.attn.W_Q", _0=-1.0, _2=1.0)
+    assert ORIGIN.differences(other) == [
+        "weights: not those of 'gpt2'; 1 of 2 sampled matrices differ, most of all "
+        "blocks.0.attn.W_Q (by 200.0%): another model"
+    ]
+
+
+def test_another_dtype_of_the_same_weights_is_told_from_other_weights():
+    half = replace(with_values(ORIGIN, _2=0.00100001), dtype="bfloat16")
+    assert ORIGIN.differences(half) == [
+        "dtype: 'float32', not 'bfloat16' (the weights are the same)"
+    ]
+    other = with_values(half, _0=0.9)
+    assert ORIGIN.differences(other) == ["dtype: 'float32', not 'bfloat16'"]
 
 
 def test_weights_that_are_no_numbers_are_the_same_as_themselves():
-    unfilled = replace(ORIGIN, weights=[float("nan"), 1.0])
+    unfilled = with_values(ORIGIN, _0=float("nan"))
     assert unfilled.differences(replace(unfilled)) == []
-    assert unfilled.differences(replace(unfilled, weights=[0.5, 1.0])) != []
+    assert unfilled.differences(with_values(unfilled, _0=0.5)) != []
 
 
 def test_an_origin_that_remembers_no_weights_does_not_compare_them():
-    assert replace(ORIGIN, weights=[]).differences(ORIGIN) == []
+    assert replace(ORIGIN, weights={}).differences(ORIGIN) == []
 
 
-def test_half_precision_rounds_more():
+def test_half_precision_rounds_more_but_less_than_one_per_cent():
     half = replace(ORIGIN, dtype="bfloat16")
-    assert half.differences(replace(half, weights=[0.505, -0.25, 0.001])) == []
-    assert half.differences(replace(half, weights=[0.53, -0.25, 0.001])) != []
+    rounded = with_values(half, _0=0.5 * (1 + 2**-9), _1=-0.25 * (1 - 2**-9))
+    assert half.differences(rounded) == []
+    moved = with_values(half, _0=0.5 * 1.01, _1=-0.25 * 1.01, _2=0.001 * 1.01)
+    assert half.differences(moved) != []
 
 
-NAMES = {"name", "model_name", "host", "weights"}
+NAMES = {"name", "model_name", "host", "weights", "dtype"}
 
 
 @pytest.mark.parametrize("field", [name for name in asdict(ORIGIN) if name not in NAMES])
@@ -109,7 +135,7 @@ def test_an_unknown_field_is_refused():
     ("field", "value", "kind"),
     [
         *[("n_layers", 12.0, "int"), ("d_model", True, "int"), ("dtype", None, "str")],
-        *[("weights", 0.5, "list"), ("weights", ["0.5"], "list")],
+        *[("weights", 0.5, "dict"), ("weights", {"W_E": ["0.5"]}, "dict")],
     ],
 )
 def test_a_field_of_the_wrong_type_is_refused(field: str, value: object, kind: str):

@@ -11,6 +11,7 @@ from transformer_lens.hook_points import HookPoint
 from transformers import Cache
 
 from clvq_lens.errors import HookNotFoundError
+from clvq_lens.host.compiled import never_compiled
 from clvq_lens.host.protocol.base import (
     IN_BLOCK,
     POST_NORM,
@@ -149,6 +150,7 @@ class BridgeProtocol(HostProtocol):
         """Blocks are told a mask for every pair of positions; the model, which are padding."""
         return [self.model.original_model.register_forward_pre_hook(self._see, with_kwargs=True)]
 
+    @never_compiled
     def _see(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         mask, past = kwargs.get("attention_mask"), kwargs.get("past_key_values")
         self._pass.mask = mask.bool() if mask is not None and mask.ndim == 2 else None

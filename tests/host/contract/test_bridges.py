@@ -84,10 +84,13 @@ def test_weights_processed_under_a_quantizer_are_noticed(kind, quantizer, tokens
     lens = model.add_clvq(quantizer=copy.deepcopy(quantizer))
     model.enable_compatibility_mode()
     for verb in (lens.encode, lens.evaluate, lens.concepts):
-        with pytest.raises(HostMismatchError, match="processed after '1-2' was attached"):
+        with pytest.raises(HostMismatchError, match="cast or processed after '1-2'"):
             verb(tokens)
     for block in (lens.splice(), lens.edit(cl.Force(3)), lens.project_out(3)):
-        with pytest.raises(HostMismatchError, match="processed after '1-2' was attached"), block:
+        with (
+            pytest.raises(HostMismatchError, match="cast or processed after '1-2'"),
+            block,
+        ):
             model(tokens)
     lens.fit(words(20, 16, seed=2), n_tokens=300, batch_tokens=128, progress=False)
     assert lens.encode(tokens).codes.shape == (4, 12)  # fitted again, it belongs here

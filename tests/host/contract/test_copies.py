@@ -58,7 +58,8 @@ def test_removing_the_lens_of_a_copy_leaves_no_trace_there(model, lens, tokens):
 def test_a_lens_can_be_added_to_a_copy(model, lens, tokens):
     twin = copy.deepcopy(model)
     second = twin.add_clvq(quantizer=copy.deepcopy(lens.quantizer), name="second")
-    assert set(twin.clvqs) == {"1-2", "second"} and set(model.clvqs) == {"1-2"}
+    assert set(twin.clvqs) == {"1-2", "second"}
+    assert set(model.clvqs) == {"1-2"}
     with second.splice():
         assert torch.equal(model(tokens), model(tokens))
         assert not torch.equal(twin(tokens), model(tokens))
@@ -69,20 +70,23 @@ def test_a_model_is_not_copied_while_a_block_is_open(model, lens):
         copy.deepcopy(model)
 
 
-def test_a_model_with_a_lens_is_pickled_as_one_without(model, lens, tokens):
-    """Bridges of some architectures cannot be, with or without a lens."""
-    expected = edited(model, lens, tokens)
+def can_be_pickled(model):
     try:
-        buffer = io.BytesIO()
-        torch.save(model, buffer)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        assert "clvq" not in str(error)
-        lens.remove()
-        with pytest.raises(type(error)):
-            torch.save(model, io.BytesIO())
+        torch.save(model, io.BytesIO())
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def test_a_model_with_a_lens_is_pickled_where_one_without_is(kind, model, lens, tokens):
+    if not can_be_pickled(kind.model()):  # as bridges of some architectures
+        assert not can_be_pickled(model)
         return
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
     buffer.seek(0)
     twin = torch.load(buffer, weights_only=False)
+    expected = edited(model, lens, tokens)
     assert torch.equal(edited(twin, twin.clvqs["1-2"], tokens), expected)
 
 

@@ -61,7 +61,7 @@ def test_a_position_that_an_edit_names_changes_whatever_the_token_is(
 
 
 def test_a_hook_changes_the_target_where_it_changes_codes(kind, model, lens, with_special):
-    tokens, special = with_special
+    tokens, _ = with_special
     plain = target_of(kind, model, tokens)
 
     def at_the_beginning(codes, hook):

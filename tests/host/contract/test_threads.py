@@ -1,6 +1,7 @@
 """Several threads, each with passes of its own, through one model."""
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import torch
 
@@ -19,7 +20,7 @@ def test_threads_under_an_open_edit_get_what_one_thread_gets(model, lens):
                 return [torch.equal(model(batches[i]), expected[i]) for i in range(index, 12, 3)]
 
         with ThreadPoolExecutor(3) as pool:
-            right = sum(pool.map(passes, range(3)), [])
+            right = list(chain.from_iterable(pool.map(passes, range(3))))
     assert right == [True] * 12
 
 
@@ -28,8 +29,10 @@ def test_verbs_of_several_threads_do_not_see_one_anothers_passes(model, lens):
     expected = [lens.encode(tokens).codes for tokens in batches]
 
     def verbs(index):
-        return [torch.equal(lens.encode(batches[i]).codes, expected[i]) for i in range(index, 12, 3)]
+        return [
+            torch.equal(lens.encode(batches[i]).codes, expected[i]) for i in range(index, 12, 3)
+        ]
 
     with ThreadPoolExecutor(3) as pool:
-        right = sum(pool.map(verbs, range(3)), [])
+        right = list(chain.from_iterable(pool.map(verbs, range(3))))
     assert right == [True] * 12
