@@ -239,7 +239,7 @@ class Host:
     def _run(self, tokens: Tensor, attended: Tensor, **options: Any) -> Any:
         # Dropout would make codes differ from one call to the next; and the hooks that read and
         # stop would be compiled at every pass.
-        with evaluating(self.model), uncompiled_passes():
+        with self.protocol.turn(), evaluating(self.model), uncompiled_passes():
             return self.protocol.run(tokens, attended, **options)
 
     @torch.no_grad()

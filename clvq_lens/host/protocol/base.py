@@ -3,7 +3,7 @@
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,6 +82,10 @@ class HostProtocol:
     def __init__(self, model: Any) -> None:
         self.model, self.cfg = model, model.cfg
         self._output_length: int | None = None  # of the tuple that a block gives; None: a tensor
+
+    def turn(self) -> AbstractContextManager[Any]:
+        """While open, a pass of ours may run; where passes of threads mix, one at a time."""
+        return nullcontext()
 
     # ---- which model ---------------------------------------------------------------------------
 

@@ -1,6 +1,8 @@
 """How to speak to TransformerBridge, on TransformerLens 3 and 4."""
 
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -24,6 +26,9 @@ from clvq_lens.host.protocol.base import (
 from clvq_lens.host.threads import PerThread
 
 _OF_ENCODERS = ("ForMaskedLM", "ForPreTraining", "ForNextSentencePrediction")
+
+
+_TURN = threading.RLock()
 
 
 class _BridgePass(PerThread):
@@ -50,6 +55,10 @@ class BridgeProtocol(HostProtocol):
         super().__init__(model)
         self._has_seen_output = False
         self._pass = _BridgePass()
+
+    def turn(self) -> AbstractContextManager[Any]:
+        """Components of a bridge keep tensors of the pass under way, whichever thread it is of."""
+        return _TURN
 
     @property
     def causal(self) -> bool:

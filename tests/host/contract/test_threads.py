@@ -6,10 +6,15 @@ from itertools import chain
 import torch
 
 import clvq_lens as cl
-from tests.host.contract.checks import commonest
-from tests.hosts import words
+from tests.host.contract.checks import commonest, on
+from tests.hosts import KINDS, words
+
+# Bridges of some architectures keep tensors of a pass on their components: plain passes of two
+# threads raise or mix there, with a quantizer or without.
+SEPARATE = [kind for kind in KINDS if not kind.is_bridge or kind.name == "bridge-llama"]
 
 
+@on(SEPARATE)
 def test_threads_under_an_open_edit_get_what_one_thread_gets(model, lens):
     batches = [words(2 + seed % 3, 10, seed=seed) for seed in range(12)]
     with lens.edit(cl.Swap(*commonest(lens, words(4, 12)))), torch.no_grad():
