@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +19,7 @@ from clvq_lens.training.order import DocumentOrder
 from clvq_lens.training.tokens import TokenBatch, token_batches
 
 _SHARE_OF_MEMORY = 1 / 16  # that the buffer may take; while batches are made of it, twice as much
+_FEWEST_AT_ONCE, _MOST_AT_ONCE = 16, 256  # documents of a draw
 _USUAL_MEMORY = 8 * 2**30  # where nothing tells how much there is
 
 
@@ -105,6 +107,31 @@ class ActivationSource:
             TextTooLongError: If a text is too long and ``long_texts`` is "error".
         """
         return map(self.ready, self.raw_batches(documents, generator=generator))
+
+    def first(
+        self, documents: Iterable[Document], n_tokens: int, *, generator: torch.Generator
+    ) -> Iterator[Activations]:
+        """The activations of the first documents, until they hold so many real tokens.
+
+        Documents of similar length share a batch, so to stop anywhere would favour some lengths.
+        A few documents at a time are read to their end, unless they are very long.
+
+        Args:
+            documents: In random order.
+            n_tokens: After which it ends.
+            generator: Decides the order of batches.
+        """
+        documents, n_documents, n_read = iter(documents), 0, 0
+        n_more = _FEWEST_AT_ONCE
+        while n_read < n_tokens and (part := list(islice(documents, n_more))):
+            for batch in self.batches(part, generator=generator):
+                yield batch
+                n_read += batch.n_tokens
+                if n_read >= n_tokens:
+                    return
+            n_documents += len(part)
+            half_of_the_rest = (n_tokens - n_read) * n_documents // max(1, 2 * n_read)
+            n_more = min(max(half_of_the_rest, _FEWEST_AT_ONCE), _MOST_AT_ONCE)
 
     def raw_batches(
         self, documents: Iterable[Document], *, generator: torch.Generator | None = None
@@ -224,11 +251,23 @@ class ShuffledStream:
         n_documents = len({sequence.document for sequence in self._buffer})
         return round(n_tokens * self._order.n_documents / max(1, n_documents))
 
-    def once(self) -> Iterator[Activations]:
-        """All activations one time, in random order: from the buffer, or else from the model."""
-        if self._fits:
-            return map(self._source.ready, self._of_sequences(self._buffer))
-        return self._source.batches(self._order.epoch(0), generator=self._generator)
+    def once(self, n_tokens: int) -> Iterator[Activations]:
+        """All activations one time, from the buffer or else from the model.
+
+        Args:
+            n_tokens: Of more real tokens than that a fair draw is given, always of the same
+                documents if they do not fit the buffer.
+        """
+        if not self._fits:
+            documents = self._order.epoch(0)
+            return self._source.first(documents, n_tokens, generator=self._generator)
+        drawn: list[_Sequence] = []
+        for sequence in self._shuffle(self._buffer):
+            if n_tokens <= 0:
+                break
+            drawn.append(sequence)
+            n_tokens -= int(sequence.mask.sum())
+        return map(self._source.ready, self._of_sequences(drawn))
 
     def __iter__(self) -> Iterator[Activations]:
         while self._buffer:

@@ -27,7 +27,6 @@ from clvq_lens.training.tokens import TokenBatch, token_batches
 from clvq_lens.training.validation import Best, HeldOut, Window, clone_state
 
 _HELD_OUT_TOKENS = 2**15  # enough for an FVU to the third digit, and little to keep in memory
-_DRAWN_AT_ONCE = 16  # held-out documents
 _INIT_TOKENS_PER_CODE = 128
 _READ_PER_TOKEN = 200  # characters, about fifty times as many as a token has
 _LEARNING_RATE = 0.05  # times the inverse square root of the width
@@ -129,7 +128,7 @@ class Fit:
         self.quantizer.reset_(self.generator)
         capacity = _INIT_TOKENS_PER_CODE * self.quantizer.config.n_codes
         sample = Reservoir(capacity, generator=self.generator)
-        for batch in until_enough(stream.once(), 2 * capacity):  # twice as many: it is a sample
+        for batch in stream.once(2 * capacity):  # twice as many: it is a sample
             real = batch.mask
             sample.add_(torch.cat([batch.source[real], batch.target[real]], dim=1))
         if sample.n_seen == 0:
@@ -246,7 +245,7 @@ class Fit:
 
     def once(self, stream: ShuffledStream) -> Iterator[Activations]:
         """All training tokens one time, or as many of them as the fit has: a fair draw."""
-        return until_enough(stream.once(), self.budget)
+        return stream.once(self.budget)
 
     def tokens(self) -> Iterator[TokenBatch]:
         """The same documents as tokens, without the model; all of them."""
@@ -255,16 +254,13 @@ class Fit:
         return token_batches(self.host, documents, **options)
 
     def _held_out_batches(self) -> list[Activations]:
-        """A fair draw of held-out documents, a few at a time."""
-        batches: list[Activations] = []
-        documents, missing = self.held_out.epoch(0), _HELD_OUT_TOKENS
-        while missing > 0 and (part := list(itertools.islice(documents, _DRAWN_AT_ONCE))):
-            self.history.n_held_out_documents += len(part)
-            found = self.activations.batches(part, generator=self.generator)
-            for batch in until_enough(found, missing):
-                batches.append(batch)
-                missing -= batch.n_tokens
-        return [batch for batch in batches if batch.n_tokens]
+        """A fair draw of held-out documents."""
+        counter = itertools.count()
+        documents = (doc for doc, _ in zip(self.held_out.epoch(0), counter, strict=False))
+        drawn = self.activations.first(documents, _HELD_OUT_TOKENS, generator=self.generator)
+        batches = [batch for batch in drawn if batch.n_tokens]
+        self.history.n_held_out_documents = next(counter)
+        return batches
 
     def _shown(
         self, batches: Iterator[Activations], desc: str, n_tokens: int

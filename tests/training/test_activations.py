@@ -176,7 +176,7 @@ def test_if_all_fits_the_model_runs_once_for_any_number_of_epochs():
     for _ in zip(stream, range(200), strict=False):
         pass
     assert stream.position.epoch >= 4
-    list(stream.once())
+    list(stream.once(10**9))
     assert source.n_passes == n_passes
 
 
@@ -338,7 +338,7 @@ def test_once_gives_each_real_token_once(buffer_tokens: int, whole: bool):
         pass
     position = stream.position
     for _ in range(2):
-        found = torch.cat([batch.tokens[batch.mask] for batch in stream.once()])
+        found = torch.cat([batch.tokens[batch.mask] for batch in stream.once(10**9)])
         assert sorted(found.tolist()) == sorted(torch.cat(rows).tolist())
     assert stream.position == position
 
@@ -346,7 +346,7 @@ def test_once_gives_each_real_token_once(buffer_tokens: int, whole: bool):
 def test_the_first_batches_of_once_are_not_the_shortest_sequences():
     """Initialisation samples from the first batches only, if there are more than enough."""
     rows = [torch.zeros(1 + number % 20, dtype=torch.long) for number in range(200)]
-    found = [len(batch.tokens[0]) for batch in shuffled(rows, batch_tokens=40).once()]
+    found = [len(batch.tokens[0]) for batch in shuffled(rows, batch_tokens=40).once(10**9)]
     half = len(found) // 2
     assert max(found[:half]) > 15
     assert min(found[half:]) < 6
@@ -400,4 +400,4 @@ def test_documents_without_a_real_token_give_an_empty_stream(stories_model):
     for whole in (True, False):
         stream = shuffled([torch.tensor([bos, bos])] * 3, source=source, whole=whole)
         assert list(islice(stream, 10)) == []
-        assert sum(batch.n_tokens for batch in stream.once()) == 0
+        assert sum(batch.n_tokens for batch in stream.once(10**9)) == 0
