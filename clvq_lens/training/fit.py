@@ -94,7 +94,8 @@ class Fit:
         self.generator = torch.Generator(quantizer.device).manual_seed(config.seed)
         split = Split(open_documents(data), config.held_out_fraction)
         # An endless corpus is represented by its beginning, many times as much as is needed.
-        most_read = _READ_PER_TOKEN * (config.n_tokens or MOST_TOKENS)
+        self.n_sampled = 2 * _INIT_TOKENS_PER_CODE * quantizer.config.n_codes
+        most_read = _READ_PER_TOKEN * max(config.n_tokens or MOST_TOKENS, self.n_sampled)
         seed = self._draw_seed()
         self.order = DocumentOrder(split.training, seed=seed, most_read=most_read)
         most_held_out = round(config.held_out_fraction * most_read)
@@ -126,9 +127,9 @@ class Fit:
     def initialize(self, stream: ShuffledStream) -> None:
         """Fresh weights, and a codebook from a sample of training tokens."""
         self.quantizer.reset_(self.generator)
-        capacity = _INIT_TOKENS_PER_CODE * self.quantizer.config.n_codes
-        sample = Reservoir(capacity, generator=self.generator)
-        for batch in stream.once(2 * capacity):  # twice as many: it is a sample
+        # Of the tokens of some documents, half stay: single tokens from more documents.
+        sample = Reservoir(self.n_sampled // 2, generator=self.generator)
+        for batch in stream.once(self.n_sampled):
             real = batch.mask
             sample.add_(torch.cat([batch.source[real], batch.target[real]], dim=1))
         if sample.n_seen == 0:

@@ -56,7 +56,9 @@ def test_beam_search_with_and_without_the_cache_agrees(lens, name):
 
     cached, uncached = found(True), found(False)
     assert torch.equal(cached.sequences, uncached.sequences)
-    torch.testing.assert_close(cached.sequences_scores, uncached.sequences_scores, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        cached.sequences_scores, uncached.sequences_scores, atol=1e-4, rtol=0
+    )
 
 
 class _Rows:

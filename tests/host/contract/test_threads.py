@@ -28,7 +28,9 @@ def test_verbs_of_several_threads_do_not_see_one_anothers_passes(model, lens):
     expected = [lens.encode(tokens).codes for tokens in batches]
 
     def verbs(index):
-        return [torch.equal(lens.encode(batches[i]).codes, expected[i]) for i in range(index, 12, 3)]
+        return [
+            torch.equal(lens.encode(batches[i]).codes, expected[i]) for i in range(index, 12, 3)
+        ]
 
     with ThreadPoolExecutor(3) as pool:
         right = sum(pool.map(verbs, range(3)), [])
