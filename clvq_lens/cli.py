@@ -43,8 +43,12 @@ def fit(
     n_codes: Annotated[int, typer.Option(help="Size of the codebook.")] = 400,
     decoder: Annotated[str, typer.Option(help="transformer, mlp or table.")] = "transformer",
     n_tokens: Annotated[
-        int, typer.Option(help="Tokens to train on, repetitions counted.")
-    ] = 2_000_000,
+        int | None,
+        typer.Option(
+            help="Tokens to train on, repetitions counted; default: sixteen times those of the "
+            "data, at most two million."
+        ),
+    ] = None,
     kl_weight: Annotated[float, typer.Option(help="Weight of KL(clean || spliced).")] = 0.0,
     long_texts: Annotated[
         str, typer.Option(help="Texts beyond the context: error, split or truncate.")

@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import math
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
@@ -14,6 +16,12 @@ DecoderMemory = Literal["codes", "encoder"]
 LossUnit = Literal["variance", "raw"]
 LongTexts = Literal["error", "split", "truncate"]
 
+PASSES = 16
+"""How often a fit reads its data by default."""
+MOST_TOKENS = 2_000_000
+"""How many tokens a fit reads by default, at most."""
+_MOST_SEED = 2**63 - 1  # what the generators of torch and numpy take
+_MOST_COUNT = 2**53
 
 _Config = TypeVar("_Config", bound="_Options")
 
@@ -131,7 +139,8 @@ class FitConfig(_Options):
     """How a quantizer is fitted.
 
     Attributes:
-        n_tokens: Real tokens to train on in all; data are read again as often as that takes.
+        n_tokens: Real tokens to train on in all; data are read again as often as that takes. None:
+            `PASSES` times those of the data, and at most `MOST_TOKENS`.
         batch_tokens: Real tokens of a step, about.
         learning_rate: Peak of a warm-up and cosine schedule, for Adam; None: 0.05 divided by the
             square root of the target's width.
@@ -146,13 +155,17 @@ class FitConfig(_Options):
         held_out_fraction: Part of the documents kept aside for validation, by content, so that
             duplicates stay on one side; 0 keeps none.
         n_evaluations: Validations during a fit.
-        patience: Validations without improvement after which the fit stops.
-        buffer_bytes: Size of the shuffle buffer of activations.
+        patience: Validations after which the fit stops, if none of them improves by a thousandth.
+        buffer_tokens: Size of the shuffle buffer of activations; a sixteenth of the memory of the
+            device that holds them is the most that it takes.
+        keep_outliers: Whether to keep tokens whose activation is more than ten times as long as
+            that of the median token, at the source or at the target. By default they are left out
+            of fitting and of statistics, as special tokens are, and counted.
         long_texts: What to do with a text longer than the model's context.
         seed: Of the one generator: data order, initialisation, sampling, revival.
     """
 
-    n_tokens: int = 2_000_000
+    n_tokens: int | None = None
     batch_tokens: int = 2_048
     learning_rate: float | None = None
     weight_decay: float = 0.01
@@ -163,14 +176,17 @@ class FitConfig(_Options):
     kl_weight: float = 0.0
     held_out_fraction: float = 0.05
     n_evaluations: int = 20
-    patience: int = 6
-    buffer_bytes: int = 256 * 2**20
+    patience: int = 4
+    buffer_tokens: int = 2**19
+    keep_outliers: bool = False
     long_texts: LongTexts = "error"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = ("n_tokens", "batch_tokens", "n_evaluations", "patience", "buffer_bytes")
+        counts = ("batch_tokens", "n_evaluations", "patience", "buffer_tokens")
         _check_positive(self, *counts, kind=int)
+        if self.n_tokens is not None:
+            _check_positive(self, "n_tokens", kind=int)
         _check_positive(self, "max_grad_norm")
         if self.learning_rate is not None:
             _check_positive(self, "learning_rate")
@@ -180,13 +196,20 @@ class FitConfig(_Options):
         _check_between(self, "held_out_fraction", 0.0, 0.9)
         _check_choice(self, "loss_unit", LossUnit)
         _check_choice(self, "long_texts", LongTexts)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise ConfigError(f"seed is {self.seed!r}; pass a whole number.")
+        if not isinstance(self.keep_outliers, bool):
+            raise ConfigError(f"keep_outliers is {self.keep_outliers!r}; pass True or False.")
+        check_seed(self.seed)
         if self.recon_weight == 0 and self.kl_weight == 0:
             raise ConfigError(
                 "recon_weight and kl_weight are both 0, so nothing would be learned. "
                 "Give at least one of them a positive weight."
             )
+
+    def tokens_for(self, n_corpus_tokens: int) -> int:
+        """Real tokens to train on, given how many the training documents hold."""
+        if self.n_tokens is not None:
+            return self.n_tokens
+        return max(1, min(PASSES * n_corpus_tokens, MOST_TOKENS))
 
     @classmethod
     def paper(cls) -> "FitConfig":
@@ -209,18 +232,39 @@ def closest(name: str, names: list[str]) -> str:
     return f"Closest: {matches[0]!r}. " if matches else ""
 
 
+def check_seed(seed: object) -> None:
+    """Raises `ConfigError` unless it is a seed that every random generator takes."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= _MOST_SEED:
+        raise ConfigError(f"seed is {seed!r}; pass a whole number from 0 to 2**63 - 1.")
+
+
+def check_count(name: str, value: object, *, least: int = 1) -> None:
+    """Raises `ConfigError` unless an option is a whole number that is large enough.
+
+    Args:
+        name: Of the option.
+        value: That was passed.
+        least: The smallest number allowed.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST_COUNT:
+        raise ConfigError(f"{name} is {value!r}; pass a whole number from {least} to 2**53.")
+
+
 def _check_positive(config: Any, *names: str, kind: Any = int | float) -> None:
+    most = _MOST_COUNT if kind is int else sys.float_info.max
     for name in names:
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
-            number = "whole number" if kind is int else "number"
+        if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value <= most:
+            number = "whole number" if kind is int else "finite number"
             raise ConfigError(f"{name} is {value!r}; pass a {number} above 0.")
 
 
 def _check_between(config: Any, name: str, low: float, high: float) -> None:
     value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ConfigError(f"{name} is {value!r}; pass a number in [{low:g}, {high:g}].")
+    within = isinstance(value, int | float) and low <= value <= high and abs(value) < math.inf
+    if isinstance(value, bool) or not within:
+        end = ")" if high == math.inf else "]"
+        raise ConfigError(f"{name} is {value!r}; pass a number in [{low:g}, {high:g}{end}.")
 
 
 def _check_choice(config: Any, name: str, choices: Any) -> None:

@@ -85,12 +85,13 @@ class Lens(EditableLens):
         """Another way to give tokens codes, as a lens on the same model.
 
         It has as many codes, the same target, the mean target of each code for a decoder, and all
-        verbs of a lens. Fit it on the data that this lens was fitted on, with the same options.
+        verbs of a lens. Fit it on the data that this lens was fitted on. It leaves out the outliers
+        that this lens leaves out.
 
         Args:
             kind: Such as "k-means"; `clvq_lens.baselines` describes them all.
             data: Documents, as for `fit`.
-            config: As for `fit`; None: the defaults.
+            config: As for `fit`; None: as this lens was fitted, with as many tokens.
             name: Of the baseline; None: such as "4-8 k-means".
             n_active: Features active in a token, of a sparse autoencoder or transcoder.
             progress: Whether to show progress bars.
@@ -108,7 +109,7 @@ class Lens(EditableLens):
         self.attachment.require_ready()
         self.attachment.require_closed("fit a baseline")
         require_gradients("A baseline")
-        config = (config or FitConfig()).replace(**options)
+        config = (config or self.quantizer.fit_config or FitConfig()).replace(**options)
         attachment = attach_baseline(
             self.attachment, kind, data, config, name=name, n_active=n_active, progress=progress
         )

@@ -45,12 +45,15 @@ class HeldOut:
     """Data that a quantizer is evaluated on.
 
     Attributes:
-        data: Not those that it was fitted on.
+        data: Not those that it was fitted on, if there are others.
         labels: Of every real token, if known.
+        kept_aside: Whether it was not fitted on them. A single document, or a fit with
+            ``held_out_fraction=0``, leaves nothing else to evaluate on.
     """
 
     data: Data
     labels: TokenLabels | None = None
+    kept_aside: bool = True
 
 
 def load_model(name: str, device: str | None) -> Any:
@@ -164,7 +167,7 @@ def held_out_of(run: Run) -> HeldOut:
     if run.held_out is not None:
         return HeldOut(data=path)
     kept = list(Split(open_documents(path), run.fit.held_out_fraction).held_out())
-    return HeldOut(data=kept or path)
+    return HeldOut(data=kept) if kept else HeldOut(data=path, kept_aside=False)
 
 
 def write_results(
@@ -186,8 +189,7 @@ def write_results(
     if not concepts.complete:
         raise KeyboardInterrupt  # the rest would take as long again
     concepts.frame().to_csv(out / "concepts.csv", index=False)
-    title = f"{lens.name}, {report.n_tokens:,} held-out tokens"
-    print_table(console, title, _with_intervals(report.frame()))
+    print_table(console, _title(lens.name, report, held_out), _with_intervals(report.frame()))
     if report.recovery is not None:
         recovery = report.recovery.frame()
         recovery.to_csv(out / "recovery.csv", index=False)
@@ -206,6 +208,16 @@ def write_results(
     page = write_page(out / "index.html", contents)
     console.print(f"Quantizer and tables are in [bold]{out}[/]; open [bold]{page}[/] in a browser.")
     return report
+
+
+def _title(name: str, report: Report, held_out: HeldOut) -> str:
+    """Says what the numbers of a report are measured on."""
+    if held_out.kept_aside:
+        return f"{name}, {report.n_tokens:,} held-out tokens"
+    return (
+        f"{name}, {report.n_tokens:,} TRAINING tokens: nothing was held out, so these numbers "
+        f"flatter. Pass more documents, or others with --held-out."
+    )
 
 
 def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:

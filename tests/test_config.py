@@ -13,23 +13,26 @@ POSITIVE = [
     *((CLVQConfig, name) for name in ("n_codes", "top_k", "temperature", "decoder_layers")),
     *((CLVQConfig, name) for name in ("dead_after_tokens", "decoder_heads", "d_decoder_mlp")),
     *((FitConfig, name) for name in ("n_tokens", "batch_tokens", "learning_rate")),
-    *((FitConfig, name) for name in ("max_grad_norm", "n_evaluations", "patience", "buffer_bytes")),
+    *(
+        (FitConfig, name)
+        for name in ("max_grad_norm", "n_evaluations", "patience", "buffer_tokens")
+    ),
 ]
 WHOLE = [
     *((CLVQConfig, name) for name in ("n_codes", "top_k", "decoder_layers")),
     *((CLVQConfig, name) for name in ("dead_after_tokens", "decoder_heads", "d_decoder_mlp")),
     *((FitConfig, name) for name in ("n_tokens", "batch_tokens", "n_evaluations", "patience")),
-    *((FitConfig, name) for name in ("buffer_bytes", "seed")),
+    *((FitConfig, name) for name in ("buffer_tokens", "seed")),
 ]
 BETWEEN = [
     (CLVQConfig, "ema_decay", -0.1, "[0, 1]"),
     (CLVQConfig, "ema_decay", 1.1, "[0, 1]"),
     (CLVQConfig, "decoder_dropout", -0.1, "[0, 1]"),
     (CLVQConfig, "decoder_dropout", 1.5, "[0, 1]"),
-    (CLVQConfig, "commitment_weight", -1.0, "[0, inf]"),
-    (FitConfig, "weight_decay", -1.0, "[0, inf]"),
-    (FitConfig, "recon_weight", -1.0, "[0, inf]"),
-    (FitConfig, "kl_weight", -1.0, "[0, inf]"),
+    (CLVQConfig, "commitment_weight", -1.0, "[0, inf)"),
+    (FitConfig, "weight_decay", -1.0, "[0, inf)"),
+    (FitConfig, "recon_weight", -1.0, "[0, inf)"),
+    (FitConfig, "kl_weight", -1.0, "[0, inf)"),
     (FitConfig, "warmup_fraction", 1.5, "[0, 1]"),
     (FitConfig, "held_out_fraction", -0.1, "[0, 0.9]"),
     (FitConfig, "held_out_fraction", 0.95, "[0, 0.9]"),

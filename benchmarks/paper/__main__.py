@@ -30,7 +30,7 @@ FIT = cl.FitConfig(
     n_tokens=100_000,
     batch_tokens=1_024,
     n_evaluations=5,
-    buffer_bytes=2**30,
+    buffer_tokens=2**18,
     long_texts="truncate",
 )
 DRAWS = {"n_draws": 5, "n_model_draws": 1, "n_steps": 16}

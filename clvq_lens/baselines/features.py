@@ -47,7 +47,7 @@ class _Trained:
         train_(
             self.features,
             self._pairs(reading, explained),
-            n_tokens=task.config.n_tokens,
+            n_tokens=reading.n_tokens,
             dead_after=task.like.config.resolved_dead_after_tokens,
             progress=task.progress,
         )

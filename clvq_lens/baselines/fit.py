@@ -124,6 +124,7 @@ def fit_baseline(
         task = replace(task, source=token_embedding(host))
     quantizer = _FITTERS[kind](task)
     quantizer.origin = host.origin(task.source, target, kind)
+    quantizer.fit_config = config
     return quantizer.eval()
 
 
@@ -132,7 +133,7 @@ def clustering(task: Task) -> CrossLayerQuantizer:
     """A quantizer whose codes are clusters of source activations."""
     quantizer = task.quantizer()
     reading, n_codes = task.reading(quantizer), quantizer.config.n_codes
-    z = reading.sample(sample_size(task.kind, n_codes, task.config.n_tokens), "source")
+    z = reading.sample(sample_size(task.kind, n_codes, reading.n_tokens), "source")
     check_rows(z, n_codes)
     clusters = CLUSTERINGS[task.kind](z, n_codes, reading.generator)
     quantizer.codebook.initialize_(clusters)

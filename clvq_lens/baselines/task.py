@@ -52,19 +52,34 @@ class Task:
         codebook: type[Codebook] = Codebook,
         **options: Any,
     ) -> CrossLayerQuantizer:
-        """A quantizer that encodes by the identity and decodes by a table, not fitted yet."""
+        """A quantizer that encodes by the identity and decodes by a table, not fitted yet.
+
+        It leaves out the outliers that ``like`` leaves out.
+
+        Args:
+            d_source: Width of what it reads; None: it reads what ``like`` reads.
+            codebook: The class of its codebook.
+            **options: Options of `CLVQConfig`.
+        """
         like = self.like
         config = like.config.replace(decoder="table", decoder_memory="codes", **options)
         widths = d_source or like.d_source, like.d_target
         quantizer = CrossLayerQuantizer(config, *widths, causal=like.causal, codebook=codebook)
         quantizer.encoder.be_identity_()
         quantizer.target_variance.copy_(like.target_variance)
+        quantizer.max_target_norm.copy_(like.max_target_norm)
+        if d_source is None:  # other activations, such as embeddings, are of another length
+            quantizer.max_source_norm.copy_(like.max_source_norm)
         return quantizer.to(self.host.device_of(self.source))
 
     def reading(self, quantizer: CrossLayerQuantizer) -> "Reading":
         """The training documents, for a quantizer."""
+        return Reading(self.fit(quantizer))
+
+    def fit(self, quantizer: CrossLayerQuantizer) -> Fit:
+        """A fit of a quantizer to the data, which knows the documents."""
         points = self.source, self.target
-        return Reading(Fit(self.host, quantizer, *points, self.data, self.config, self.progress))
+        return Fit(self.host, quantizer, *points, self.data, self.config, self.progress)
 
 
 class Reading:
@@ -75,18 +90,19 @@ class Reading:
     """
 
     def __init__(self, fit: Fit) -> None:
-        self.generator, self.config = fit.generator, fit.config
-        self.d_source = fit.quantizer.d_source
+        self.generator, self.d_source = fit.generator, fit.quantizer.d_source
         self._fit = fit
         self._stream = fit.open_stream(whole_sequences=False)
+        self.config = fit.config
+        self.n_tokens = fit.budget
 
     def once(self) -> Iterator[Activations]:
         """All training tokens one time, or as many as the fit has."""
-        return until_enough(self._stream.once(), self.config.n_tokens)
+        return self._fit.once(self._stream)
 
     def again_and_again(self) -> Iterator[Activations]:
         """Shuffled batches, until the tokens of the fit are spent."""
-        return until_enough(iter(self._stream), self.config.n_tokens)
+        return until_enough(iter(self._stream), self.n_tokens)
 
     def sample(self, size: int, *parts: str) -> Float[Tensor, "n d"]:
         """Some of the training tokens, each as likely as any other.

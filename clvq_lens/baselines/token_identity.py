@@ -11,8 +11,6 @@ from clvq_lens.errors import EmptyCorpusError, HookNotFoundError
 from clvq_lens.host.host import Host
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.initialization import Clusters
-from clvq_lens.training.documents import Split, open_documents
-from clvq_lens.training.tokens import token_batches
 
 # Which of them carries the embedding of the token and nothing else differs between hosts.
 _CANDIDATES = ("hook_embed", "embed.hook_embed", "embed.hook_out")
@@ -62,11 +60,10 @@ def count_tokens(task: Task) -> Int[Tensor, " d_vocab"]:
     Raises:
         EmptyCorpusError: If there is none.
     """
-    config, counts = task.config, torch.zeros(task.host.cfg.d_vocab, dtype=torch.long)
-    documents = Split(open_documents(task.data), config.held_out_fraction).training()
-    for batch in token_batches(task.host, documents, long_texts=config.long_texts):
+    fit, counts = task.fit(task.like), torch.zeros(task.host.cfg.d_vocab, dtype=torch.long)
+    for batch in fit.tokens():
         counts += torch.bincount(batch.tokens[batch.mask], minlength=len(counts))
-        if counts.sum() >= config.n_tokens:
+        if counts.sum() >= fit.budget:
             break
     if counts.sum() == 0:
         raise EmptyCorpusError(

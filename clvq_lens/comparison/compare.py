@@ -55,7 +55,8 @@ def compare(
         labels: The class of each text, to add faithfulness.
         train: Texts that the lenses were fitted on; baselines and further fits need them.
         n_seeds: Fits of each method; more than one adds stability.
-        fit: How further fits and baselines are fitted; None: the defaults.
+        fit: How further fits and baselines are fitted; None: as the first lens was fitted, with as
+            many tokens.
         token_labels: A known label of every real token, to add agreement with them.
         keep: A .json file that takes what each method gave as soon as it is measured. Called again
             after an interruption, only methods that it lacks are measured; lenses are known by
@@ -81,7 +82,8 @@ def compare(
         options["documents"] = list(options["documents"])
     data = {"texts": texts, "labels": labels, "train": train, "token_labels": token_labels}
     numbers = {"n_seeds": n_seeds, "long_texts": long_texts, "seed": seed}
-    settings = _settings(data, numbers, fit or FitConfig(), options)
+    fit = fit or reference.quantizer.fit_config or FitConfig()
+    settings = _settings(data, numbers, fit, options)
     done = _done(keep, settings, n_seeds, len(texts))
     measure = _Measure(texts, labels, token_labels, long_texts, seed, progress, options)
     for method, name in zip(methods, names, strict=True):
@@ -164,7 +166,7 @@ def _fits(
     reference: Lens,
     train: Sequence[str] | None,
     n_seeds: int,
-    fit: FitConfig | None,
+    fit: FitConfig,
     progress: bool,
 ) -> Iterator[list[Lens]]:
     """A lens and further fits of it, or as many fits of a baseline; gone afterwards."""
@@ -250,11 +252,11 @@ class _Measure:
             return {}
         encoding = lens.encode(self._texts, long_texts=self._long_texts)
         given = DocumentLabels(self._token_labels)
-        lengths = encoding.mask.sum(1).tolist()
+        lengths = encoding.real.sum(1).tolist()
         pairs = zip(encoding.documents, lengths, strict=True)
         names = [name for document, n in pairs for name in given.of(document, n)]
         kinds, labels = np.unique(np.array(names), return_inverse=True)
-        codes = encoding.codes[encoding.mask].numpy()
+        codes = encoding.codes[encoding.real].numpy()
         counts = contingency(codes, labels, lens.config.n_codes, len(kinds))
         found = agreement(counts, seed=self._seed)
         return {} if found is None else {"nmi": found.nmi, "purity": found.purity}

@@ -41,7 +41,7 @@ def refits(
         how: "seeds": one lens for each seed, all on the same data. "halves": two for each seed, one
             after the other, on halves of the documents that share none; each seed splits anew.
         kind: A baseline, such as "k-means", that takes the place of the quantizer.
-        config: How to fit; None: the defaults.
+        config: How to fit; None: as ``lens`` was fitted, with as many tokens.
         progress: Whether to show progress bars.
         **options: Options of `FitConfig` by name, and those of `clvq_lens.Lens.baseline`.
 
@@ -61,7 +61,8 @@ def refits(
             f"how is {how!r} and seeds {seeds!r}. Pass how='seeds' or 'halves', and one seed at "
             f"least."
         )
-    first = options.get("seed", (config or FitConfig()).seed) + 1
+    config = config or lens.quantizer.fit_config or FitConfig()
+    first = options.get("seed", config.seed) + 1
     data = open_documents(data) if isinstance(data, Iterator) else data  # it is read several times
     made: list[Lens] = []
     try:

@@ -16,6 +16,8 @@ from clvq_lens.training.documents import Data, open_documents
 class SharedTokens:
     """The real tokens of some data, document after document, and the codes that lenses give them.
 
+    Outliers are among them: lenses may differ in what they leave out, and these tokens are shared.
+
     Args:
         data: Documents that fit in memory; a generator is read once.
         long_texts: What to do with a text beyond the context.
@@ -35,19 +37,19 @@ class SharedTokens:
             DataError: If an earlier lens made other tokens of the data.
         """
         encoding = lens.encode(self._data, long_texts=self._long_texts)
-        ids = encoding.tokens[encoding.mask]
+        ids = encoding.tokens[encoding.real]
         if len(ids) == 0:
             raise EmptyCorpusError("The data hold no real token. Pass texts with words in them.")
         if self._ids is None:
             self._ids = ids
-            lengths = encoding.mask.sum(1).numpy()
+            lengths = encoding.real.sum(1).numpy()
             self._documents = np.repeat(np.array(encoding.documents, dtype=np.int64), lengths)
         if not torch.equal(self._ids, ids):
             raise DataError(
                 f"{lens.name!r} makes other tokens of these data than the lenses before it. "
                 f"Compare lenses on models with the same tokenizer."
             )
-        return encoding.codes[encoding.mask].numpy()
+        return encoding.codes[encoding.real].numpy()
 
     @property
     def ids(self) -> Int[np.ndarray, " n"]:

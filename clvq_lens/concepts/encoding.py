@@ -25,9 +25,10 @@ class Encoding:
     """Texts as codes; one row per sequence, in the order of the data, padded on the right.
 
     Attributes:
-        codes: The code of each token, -1 where ``mask`` is False.
+        codes: The code of each token, -1 on padding and special tokens.
         tokens: Token ids.
-        mask: True on real tokens: neither padding nor special.
+        mask: True on tokens that count: neither padding nor special, and no outliers, whose
+            activation at the source is too long (see `clvq_lens.FitConfig`).
         documents: Running number of the document of each row.
         strings: The text of each token, row by row, without padding.
     """
@@ -38,8 +39,13 @@ class Encoding:
     documents: tuple[int, ...]
     strings: tuple[tuple[str, ...], ...]
 
+    @property
+    def real(self) -> Bool[Tensor, "row pos"]:
+        """True on tokens that are neither padding nor special, outliers among them."""
+        return self.codes >= 0
+
     def frame(self) -> pd.DataFrame:
-        """One line for each real token: document, position, token and code."""
+        """One line for each token that counts: document, position, token and code."""
         rows, positions = (index.tolist() for index in self.mask.nonzero(as_tuple=True))
         return pd.DataFrame(
             {
@@ -82,19 +88,19 @@ def encode(
     rows: list[tuple[int, Tensor, Tensor, Tensor]] = []
     batches = token_batches(host, open_documents(data), long_texts=long_texts)
     for batch in batches:
-        codes = batch_codes(host, quantizer, source, batch).cpu()
+        codes, outliers = batch_codes(host, quantizer, source, batch)
+        codes = codes.masked_fill(~batch.mask, -1)
+        mask = batch.mask & ~outliers
         for row, document in enumerate(batch.documents):
             real = batch.attended[row]
-            parts = (batch.tokens[row][real], batch.mask[row][real], codes[row][real])
-            rows.append((document, *parts))
+            rows.append((document, batch.tokens[row][real], mask[row][real], codes[row][real]))
     # The pieces of a long text came in order, but for the last one, which is shorter.
     rows.sort(key=lambda row: (row[0], -len(row[1])))
     documents, tokens, masks, codes = zip(*rows, strict=True)
-    mask = pad_sequence(list(masks), batch_first=True)
     return Encoding(
-        codes=pad_sequence(list(codes), batch_first=True).masked_fill(~mask, -1),
+        codes=pad_sequence(list(codes), batch_first=True, padding_value=-1),
         tokens=pad_sequence(list(tokens), batch_first=True),
-        mask=mask,
+        mask=pad_sequence(list(masks), batch_first=True),
         documents=documents,
         strings=tuple(tuple(host.vocabulary.strings(row)) for row in tokens),
     )
@@ -103,8 +109,8 @@ def encode(
 @torch.no_grad()
 def batch_codes(
     host: Host, quantizer: CrossLayerQuantizer, source: str, batch: TokenBatch
-) -> Int[Tensor, "b pos"]:
-    """The code of every position of a batch.
+) -> tuple[Int[Tensor, "b pos"], Bool[Tensor, "b pos"]]:
+    """The code of every position of a batch, and whether its activation is an outlier; on the CPU.
 
     Raises:
         NonFiniteError: If activations hold NaN or infinity.
@@ -112,4 +118,4 @@ def batch_codes(
     attended = batch.attended.to(host.device)
     x = host.activations(batch.tokens.to(host.device), attended, [source])[source]
     check_finite(x[attended.to(x.device)], source)
-    return quantizer.assign(x)
+    return quantizer.assign(x).cpu(), quantizer.outliers(x).cpu()

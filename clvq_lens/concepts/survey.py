@@ -1,6 +1,7 @@
 """The survey behind a concept table: one pass over any amount of text, in bounded memory."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -91,17 +92,25 @@ class _Survey:
         attended = batch.attended.to(self.host.device)
         found = self.host.activations(batch.tokens.to(self.host.device), attended, [self.source])
         x = found[self.source]
-        attended, mask = attended.to(x.device), batch.mask.to(x.device)
+        attended, real = attended.to(x.device), batch.mask.to(x.device)
         check_finite(x[attended], self.source)
+        mask = real & ~self.quantizer.outliers(x)
+        numbers = None
+        if self.labels is not None:  # there is one for every real token, outliers among them
+            numbers = self.labels.of(batch)[mask[real].cpu().numpy()]
+        batch = replace(batch, mask=mask.cpu())
         encoded = self.quantizer.encode(x)
         flat = encoded.flatten(0, 1)
         nearest = self.quantizer.codebook.nearest_and_margin(flat)
         self._add_recon(nearest.codes.view(mask.shape), encoded, attended, mask)
-        real = mask.flatten()
+        counted = mask.flatten()
         codes, distance, margin = (
-            part[real].cpu().numpy() for part in (nearest.codes, nearest.distance, nearest.margin)
+            part[counted].cpu().numpy()
+            for part in (nearest.codes, nearest.distance, nearest.margin)
         )
         self._count(batch, codes)
+        if self.labels is not None and numbers is not None:
+            self.labels.add(batch, codes, numbers)
         contexts = ContextBatch(batch, codes, distance / self.unit, margin / self.unit)
         self.typical.offer(contexts, -distance)
         self.borderline.offer(contexts, -margin)
@@ -117,8 +126,6 @@ class _Survey:
         self.tokens.add(codes, batch.tokens[batch.mask].numpy())
         positions = batch.mask.nonzero()[:, 1].numpy()
         self.positions.add(codes, positions // self.bin_width)
-        if self.labels is not None:
-            self.labels.add(batch, codes)
 
     def table(self, *, complete: bool) -> ConceptTable:
         """What was found."""
@@ -192,9 +199,14 @@ class _LabelCounts:
         self._by_code = Tally(n_codes, MAX_LABELS)
         self._by_token = Tally(d_vocab, MAX_LABELS)
 
-    def add(self, batch: TokenBatch, codes: Int[np.ndarray, " n"]) -> None:
-        """Counts the labels of a batch, whose real tokens come row by row."""
-        numbers = self._labels.of(batch)
+    def of(self, batch: TokenBatch) -> Int[np.ndarray, " n"]:
+        """The labels of the real tokens of a batch, as numbers."""
+        return self._labels.of(batch)
+
+    def add(
+        self, batch: TokenBatch, codes: Int[np.ndarray, " n"], numbers: Int[np.ndarray, " n"]
+    ) -> None:
+        """Counts the labels of the tokens in the mask of a batch, row by row."""
         self._by_code.add(codes, numbers)
         self._by_token.add(batch.tokens[batch.mask].numpy(), numbers)
 

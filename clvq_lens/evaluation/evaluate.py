@@ -8,16 +8,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.config import LongTexts
+from clvq_lens.config import LongTexts, check_count, check_seed
 from clvq_lens.errors import EmptyCorpusError
 from clvq_lens.evaluation.bootstrap import BootstrapSums
 from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
 from clvq_lens.evaluation.metrics import ce_loss_recovered
+from clvq_lens.evaluation.norms import LogHistogram, Norms, point_norms
 from clvq_lens.evaluation.recovery import Recovery, concept_recovery
 from clvq_lens.evaluation.report import Report
 from clvq_lens.host.host import Host
 from clvq_lens.quantizer.codebook import perplexity_of_usage
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.precision import in_double
 from clvq_lens.training.activations import check_finite
 from clvq_lens.training.documents import Data, open_documents
 from clvq_lens.training.objective import kl_divergence
@@ -56,10 +58,13 @@ def evaluate(
         progress: Whether to show a progress bar.
 
     Raises:
+        ConfigError: If ``n_replicates`` or ``seed`` has an impossible value.
         EmptyCorpusError: If the data hold no real token.
         DataError: If labels do not match the tokens.
         NonFiniteError: If activations hold NaN or infinity.
     """
+    check_count("n_replicates", n_replicates)
+    check_seed(seed)
     quantizer.eval()
     run = Evaluation(host, quantizer, source, target, labels, n_replicates, seed)
     batches = token_batches(host, open_documents(data), long_texts=long_texts)
@@ -96,8 +101,11 @@ class Evaluation:
         self.usage = torch.zeros_like(quantizer.usage)
         self.n_documents = 0
         self.generator = torch.Generator(quantizer.device).manual_seed(seed)
-        self.recovery = None if labels is None else _LabelledTokens(labels)
+        self.recovery = None if labels is None else _LabelledTokens(labels, seed)
         self.seed = seed
+        self.source_norms, self.target_norms = LogHistogram(), LogHistogram()
+        self.errors = LogHistogram()
+        self.n_outliers = 0
 
     @torch.no_grad()
     def add(self, batch: TokenBatch) -> None:
@@ -111,6 +119,7 @@ class Evaluation:
         mask, attended = batch.mask.to(x.device), attended.to(x.device)
         check_finite(x[attended], self.source)
         check_finite(y[attended], self.target)
+        mask = self._without_outliers(x, y, mask)
         encoded = self.quantizer.encode(x)
         codes = self.quantizer.codebook.nearest(encoded)
         quantized = self.quantizer.codebook(codes)
@@ -118,12 +127,20 @@ class Evaluation:
         values = self._reconstruction(y, recon, quantized, encoded, mask, attended)
         if self.host.causal:
             values |= self._function(y, recon, clean_logits, tokens, mask, attended)
-        numbers = {name: value.double().cpu().numpy() for name, value in values.items()}
+        numbers = {name: value.cpu().double().numpy() for name, value in values.items()}
         self.sums.add(batch.documents, numbers)
         self.usage += torch.bincount(codes[mask], minlength=len(self.usage))
         self.n_documents = max(self.n_documents, 1 + max(batch.documents))
         if self.recovery is not None:
-            self.recovery.add(batch, codes.cpu(), x.cpu())
+            self.recovery.add(batch, mask.cpu(), codes.cpu(), x.cpu())
+
+    def _without_outliers(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+        """The mask without tokens whose activation is too long; counts and measures all."""
+        for norms, values in ((self.source_norms, x), (self.target_norms, y)):
+            norms.add(torch.linalg.vector_norm(values[mask], dim=-1).cpu().numpy())
+        long = self.quantizer.outliers(x, y) & mask
+        self.n_outliers += int(long.sum())
+        return mask & ~long
 
     def _decode(self, quantized: Tensor, encoded: Tensor, attended: Tensor) -> Tensor:
         key_mask = None if self.quantizer.causal else attended
@@ -146,12 +163,13 @@ class Evaluation:
         )
         random = self._decode(quantizer.codebook(drawn.view(shape)), encoded, attended)
         centered = (y - quantizer.target_mean) * mask.unsqueeze(-1)
+        self.errors.add((y - recon)[mask].square().sum(-1).cpu().numpy())
         values = {
             "n": mask.sum(1),
             "error": _squared_error(y, recon, mask),
             "error_random": _squared_error(y, random, mask),
             "sum": centered.sum(1),
-            "squares": centered.double().square().sum((1, 2)),
+            "squares": in_double(centered).square().sum((1, 2)),
         }
         if quantizer.config.decoder_memory == "encoder":
             n = int(attended.sum())
@@ -199,6 +217,7 @@ class Evaluation:
             )
         estimate = self.sums.estimate
         has_memory = self.quantizer.config.decoder_memory == "encoder"
+        variance = float(estimate(lambda s: _total(s) / s["n"]))
         function = dict.fromkeys(_FUNCTION)
         if self.host.causal:
             function = {name: estimate(statistic) for name, statistic in _FUNCTION.items()}
@@ -207,14 +226,24 @@ class Evaluation:
             n_tokens=n_tokens,
             n_documents=self.n_documents,
             fvu=estimate(lambda s: s["error"] / _total(s)),
+            fvu_median=self.errors.median() / max(variance, 1e-30),
             fvu_random_codes=estimate(lambda s: s["error_random"] / _total(s)),
             fvu_shuffled_memory=(
                 estimate(lambda s: s["error_shuffled"] / _total(s)) if has_memory else None
             ),
             perplexity=perplexity_of_usage(self.usage),
             n_dead_codes=int((self.usage == 0).sum()),
+            n_outliers=self.n_outliers,
+            norms=self._norms(),
             recovery=self._recovery(),
             **function,
+        )
+
+    def _norms(self) -> Norms:
+        limits = self.quantizer.max_source_norm, self.quantizer.max_target_norm
+        return Norms(
+            point_norms("source", self.source_norms, float(limits[0])),
+            point_norms("target", self.target_norms, float(limits[1])),
         )
 
     def _recovery(self) -> Recovery | None:
@@ -226,39 +255,64 @@ class Evaluation:
 
 
 class _LabelledTokens:
-    """Codes, activations, tokens and labels of the first tokens, for concept recovery."""
+    """Codes, activations, tokens and labels of a fair draw of tokens, for concept recovery."""
 
-    def __init__(self, labels: TokenLabels) -> None:
+    def __init__(self, labels: TokenLabels, seed: int) -> None:
         self.labels = DocumentLabels(labels)
-        self._codes: list[Tensor] = []
-        self._source: list[Tensor] = []
-        self._tokens: list[Tensor] = []
-        self._names: list[str] = []
+        self._random = np.random.default_rng(seed)
+        self._parts: list[dict[str, np.ndarray]] = []
+        self._n_waiting = 0
 
-    def add(self, batch: TokenBatch, codes: Tensor, source: Tensor) -> None:
+    def add(self, batch: TokenBatch, mask: Tensor, codes: Tensor, source: Tensor) -> None:
+        """Takes the tokens of a batch.
+
+        Args:
+            batch: Whose real tokens have a label each.
+            mask: True on those that are looked at: the real ones without outliers.
+            codes: The code of each position.
+            source: Activations at the source.
+        """
+        names: list[str] = []
         for row, document in enumerate(batch.documents):
-            real = batch.mask[row]
-            names = self.labels.of(document, int(real.sum()))
-            if len(self._names) < _RECOVERY_TOKENS:
-                self._codes.append(codes[row][real])
-                self._source.append(source[row][real])
-                self._tokens.append(batch.tokens[row][real])
-                self._names.extend(names)
+            names += self.labels.of(document, int(batch.mask[row].sum()))
+        kept = mask[batch.mask].numpy()
+        part = {
+            "key": self._random.random(int(kept.sum())),
+            "codes": codes[mask].numpy(),
+            "source": source[mask].numpy(),
+            "tokens": batch.tokens[mask].numpy(),
+            "names": np.array(names, dtype=object)[kept],
+        }
+        self._parts.append(part)
+        self._n_waiting += len(part["key"])
+        if self._n_waiting > 2 * _RECOVERY_TOKENS:
+            self._draw()
+
+    def _draw(self) -> dict[str, np.ndarray]:
+        """The tokens with the lowest keys: a fair draw, however many come later."""
+        joined = {
+            name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]
+        }
+        order = np.argsort(joined["key"], kind="stable")[:_RECOVERY_TOKENS]
+        drawn = {name: values[order] for name, values in joined.items()}
+        self._parts, self._n_waiting = [drawn], len(order)
+        return drawn
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-        codes, source, tokens = map(torch.cat, (self._codes, self._source, self._tokens))
-        return codes.numpy(), source.numpy(), tokens.numpy(), self._names
+        """Codes, activations, token ids and labels."""
+        drawn = self._draw()
+        return drawn["codes"], drawn["source"], drawn["tokens"], drawn["names"].tolist()
 
 
 def _squared_error(
     y: Float[Tensor, "b pos d"], recon: Float[Tensor, "b pos d"], mask: Bool[Tensor, "b pos"]
 ) -> Float[Tensor, " b"]:
-    return ((y - recon).square().sum(-1) * mask).double().sum(1)
+    return in_double((y - recon).square().sum(-1) * mask).sum(1)
 
 
 def _ce(log_probabilities: Tensor, following: Tensor, predicts: Tensor) -> Float[Tensor, " b"]:
     chosen = log_probabilities.gather(-1, following.unsqueeze(-1)).squeeze(-1)
-    return -(chosen * predicts).double().sum(1)
+    return -in_double(chosen * predicts).sum(1)
 
 
 def _total(s: Sums) -> np.ndarray:

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 import pandas as pd
 
 from clvq_lens.evaluation.bootstrap import Estimate
+from clvq_lens.evaluation.norms import Norms
 from clvq_lens.evaluation.recovery import Recovery
 
 _MEANING = {
     "fvu": "fraction of the target's variance unexplained; 0 perfect, 1 the mean",
+    "fvu_median": "the same of the median token: few tokens with large errors do not count",
     "fvu_random_codes": "control: codes drawn at random by their shares",
     "fvu_shuffled_memory": "control: encoder memory shuffled, codes kept; near fvu: codes are used",
     "perplexity": "effective number of codes in use, of n_codes",
     "n_dead_codes": "codes that no token of these data chose",
+    "n_outliers": "tokens left out of everything: activations over ten times as long as the median",
     "ce_clean": "cross-entropy of the model as it is, nats per token",
     "ce_spliced": "with the target replaced by the reconstruction",
     "ce_mean_ablated": "baseline: target replaced by its mean over the training tokens",
@@ -36,11 +39,15 @@ class Report:
         n_tokens: Real tokens evaluated.
         n_documents: Documents evaluated.
         fvu: Fraction of variance unexplained; the baseline, the mean target, is 1.
+        fvu_median: Squared error of the median token in units of the variance: the FVU of a token
+            whose error is not among the few largest.
         fvu_random_codes: FVU with codes drawn at random by their shares: how much the decoder
             relies on codes.
         fvu_shuffled_memory: FVU with the encoder memory shuffled and codes kept.
         perplexity: Effective number of codes in use.
         n_dead_codes: Codes without a token in these data.
+        n_outliers: Real tokens that are left out of all other numbers because their activation is
+            too long; see `clvq_lens.FitConfig`.
         ce_clean: Cross-entropy of the model, nats per token.
         ce_spliced: With the target replaced by the reconstruction.
         ce_mean_ablated: With the target replaced by its mean over the training tokens.
@@ -49,6 +56,7 @@ class Report:
         ce_loss_recovered_zero: The same with the zero ablation.
         kl: KL(clean || spliced), nats per token.
         kl_mean_ablated: KL(clean || mean-ablated), nats per token.
+        norms: How long activations are, those of outliers too; None if that is not known.
         recovery: Concept recovery, if labels were given.
     """
 
@@ -56,10 +64,12 @@ class Report:
     n_tokens: int
     n_documents: int
     fvu: Estimate
+    fvu_median: float
     fvu_random_codes: Estimate
     fvu_shuffled_memory: Estimate | None
     perplexity: float
     n_dead_codes: int
+    n_outliers: int
     ce_clean: Estimate | None
     ce_spliced: Estimate | None
     ce_mean_ablated: Estimate | None
@@ -68,6 +78,7 @@ class Report:
     ce_loss_recovered_zero: Estimate | None
     kl: Estimate | None
     kl_mean_ablated: Estimate | None
+    norms: Norms | None = None
     recovery: Recovery | None = None
 
     def frame(self) -> pd.DataFrame:
@@ -82,7 +93,11 @@ class Report:
 
     @property
     def _head(self) -> str:
-        return f"{self.n_tokens:,} tokens of {self.n_documents:,} documents, {self.n_codes} codes"
+        left_out = f", {self.n_outliers:,} outliers left out" if self.n_outliers else ""
+        return (
+            f"{self.n_tokens:,} tokens of {self.n_documents:,} documents{left_out}, "
+            f"{self.n_codes} codes"
+        )
 
     def __repr__(self) -> str:
         parts = [self._head, self.frame().round(4).to_string(index=False, na_rep="")]

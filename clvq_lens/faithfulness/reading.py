@@ -136,8 +136,8 @@ def read_codes(attachment: Attachment, texts: Sequence[str], *, long_texts: Cut)
     """The codes of every real token of some texts."""
     host, quantizer, source = attachment.host, attachment.quantizer, attachment.source
     found = encode(host, quantizer, source, list(texts), long_texts=long_texts)
-    rows = list(zip(found.codes, found.mask, strict=True))
+    rows = list(zip(found.codes, found.real, strict=True))  # salience may choose any of them
     return TextCodes(
-        tuple(codes[mask].numpy() for codes, mask in rows),
-        tuple(mask.nonzero().flatten().numpy() for _, mask in rows),
+        tuple(codes[real].numpy() for codes, real in rows),
+        tuple(real.nonzero().flatten().numpy() for _, real in rows),
     )

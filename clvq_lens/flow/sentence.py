@@ -117,7 +117,7 @@ def sentence_flow(
     codes = []
     for attachment in chain:
         attachment.quantizer.eval()
-        found = batch_codes(host, attachment.quantizer, attachment.source, batch).cpu()
+        found, _ = batch_codes(host, attachment.quantizer, attachment.source, batch)
         codes.append(found[0].masked_fill(~batch.mask[0], -1).numpy())
     effects = controls = None
     if metric is not None:

@@ -30,6 +30,8 @@ def figures(contents: Contents, names: Mapping[str, Mapping[int, str]]) -> dict[
         found["history"] = contents.history.plot()
     if report.ce_clean is not None:
         found["cross_entropy"] = plot_cross_entropy(report.frame())
+    if report.norms is not None:
+        found["norms"] = report.norms.plot()
     if report.recovery is not None:
         found["recovery"] = plot_recovery(report.recovery.frame())
     found["flow"] = contents.flow.plot(names)

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -195,12 +195,15 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
 def _tiles(report: Report) -> list[dict[str, str]]:
     """The few numbers to see first, each beside its baseline."""
     used = report.n_codes - report.n_dead_codes
+    left_out = f", {report.n_outliers:,} outliers left out" if report.n_outliers else ""
+    note = f"in {report.n_documents:,} documents{left_out}"
     tiles = [
-        ("tokens", f"{report.n_tokens:,}", f"in {report.n_documents:,} documents"),
+        ("tokens", f"{report.n_tokens:,}", note),
         ("codes in use", f"{used:,}", f"of {report.n_codes:,}"),
         ("perplexity", f"{report.perplexity:.1f}", "effective number of codes"),
-        ("FVU", f"{report.fvu:.3f}", f"random codes {report.fvu_random_codes:.3f}, mean target 1"),
     ]
+    note = f"median token {report.fvu_median:.3f}, random codes {report.fvu_random_codes:.3f}, "
+    tiles.append(("FVU", f"{report.fvu:.3f}", note + "mean target 1"))
     if report.ce_loss_recovered is not None:
         note = "clean model 1, mean ablation 0"
         tiles.append(("CE loss recovered", f"{report.ce_loss_recovered:.3f}", note))
@@ -223,9 +226,8 @@ def _settings(contents: Contents) -> list[dict[str, Any]]:
     if contents.fit is not None:
         parts.append(("Fit", asdict(contents.fit)))
     if history is not None:
-        ended = {"stop": history.stop, "best_step": history.best_step}
-        ended["n_training_documents"] = history.n_training_documents
-        ended["n_held_out_documents"] = history.n_held_out_documents
+        names = [field.name for field in fields(history) if field.name != "records"]
+        ended = {name: getattr(history, name) for name in names}
         parts.append(("Course of the fit", ended))
     read = {"n_documents": report.n_documents, "n_tokens": report.n_tokens}
     parts.append(("Data of this page", {**read, "n_texts": len(_texts(contents.layers))}))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from clvq_lens.plots.interventions import plot_attribution as plot_attribution
     from clvq_lens.plots.interventions import plot_patching as plot_patching
     from clvq_lens.plots.methods import plot_methods as plot_methods
+    from clvq_lens.plots.norms import plot_norms as plot_norms
     from clvq_lens.plots.salience import plot_salience as plot_salience
     from clvq_lens.plots.sentence import plot_sentence as plot_sentence
     from clvq_lens.plots.settings import plot_settings as plot_settings
@@ -54,6 +55,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "plot_patching",
         ],
         "methods": ["plot_methods"],
+        "norms": ["plot_norms"],
         "salience": ["plot_salience"],
         "sentence": ["plot_sentence"],
         "stability": ["plot_stability"],

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from clvq_lens.config import CLVQConfig
+from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.errors import NotFittedError, ShapeError
 from clvq_lens.quantizer.attention import DecoderCache
 from clvq_lens.quantizer.codebook import Codebook
@@ -23,7 +23,9 @@ from clvq_lens.quantizer.draft import Draft
 from clvq_lens.quantizer.encoder import AdaptiveResidualEncoder
 from clvq_lens.quantizer.initialization import initialize
 from clvq_lens.quantizer.origin import Origin
+from clvq_lens.quantizer.precision import in_double
 
+_LONG = 10.0  # times the median norm of a sample: longer activations are outliers
 _RIDGE = 1e-3  # of the mean square of the inputs; keeps unused directions of the skip map small
 
 
@@ -66,6 +68,8 @@ class CrossLayerQuantizer(nn.Module):
     mean_target: Float[Tensor, "k d_target"]
     source_mean: Float[Tensor, " d_source"]
     target_variance: Float[Tensor, ""]
+    max_source_norm: Float[Tensor, ""]
+    max_target_norm: Float[Tensor, ""]
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class CrossLayerQuantizer(nn.Module):
         config = resolve(config, d_target)
         self.config, self.d_source, self.d_target, self.causal = config, d_source, d_target, causal
         self.origin: Origin | None = None
+        self.fit_config: FitConfig | None = None
         generator = generator or torch.Generator().manual_seed(0)
         with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global state
             self.encoder = AdaptiveResidualEncoder(d_source)
@@ -93,9 +98,12 @@ class CrossLayerQuantizer(nn.Module):
         self.register_buffer("mean_target", torch.zeros(config.n_codes, d_target))
         self.register_buffer("source_mean", torch.zeros(d_source))
         self.register_buffer("target_variance", torch.ones(()))
+        self.register_buffer("max_source_norm", torch.tensor(torch.inf))
+        self.register_buffer("max_target_norm", torch.tensor(torch.inf))
         self.hook_encoded, self.hook_codes = HookPoint(), HookPoint()
         self.hook_quantized, self.hook_recon, self.hook_error = (HookPoint() for _ in range(3))
         self._reset_parameters_(generator)
+        self.requires_grad_(False)  # but during a fit: an edited pass of the model needs no graph
         self.eval()
 
     @property
@@ -123,6 +131,32 @@ class CrossLayerQuantizer(nn.Module):
     def target_mean(self) -> Float[Tensor, " d_target"]:
         """Mean target over the training tokens."""
         return self.shares @ self.mean_target
+
+    def outliers(
+        self,
+        source: Float[Tensor, "*n d_source"],
+        target: Float[Tensor, "*n d_target"] | None = None,
+    ) -> Bool[Tensor, "*n"]:
+        """Which activations are so long that their token is no part of fitting and statistics.
+
+        Some models give a token here and there, such as the first word, an activation that is
+        twenty times as long as that of the others; a few of them would decide every mean. An
+        activation is an outlier if it is more than ten times as long as the median of the sample
+        that started the codebook.
+
+        Args:
+            source: Activations at the source.
+            target: Those of the same tokens at the target; None: only the source is looked at.
+
+        Returns:
+            True on outliers, on the device of the source. False everywhere before a fit, and if it
+            was told to keep them.
+        """
+        long = torch.linalg.vector_norm(source.float(), dim=-1) > self.max_source_norm
+        if target is not None:
+            norms = torch.linalg.vector_norm(target.float(), dim=-1).to(source.device)
+            long = long | (norms > self.max_target_norm)
+        return long
 
     def require_fitted(self) -> None:
         """Raises `NotFittedError` before the first fit."""
@@ -249,8 +283,20 @@ class CrossLayerQuantizer(nn.Module):
             generator: On the quantizer's device.
         """
         self.usage.zero_()
+        self.max_source_norm.fill_(torch.inf)
+        self.max_target_norm.fill_(torch.inf)
         self.encoder.reset_()
         self._reset_parameters_(generator)
+
+    @torch.no_grad()
+    def measure_norms_(
+        self, source: Float[Tensor, "n d_source"], target: Float[Tensor, "n d_target"]
+    ) -> None:
+        """Decides from a sample of training tokens from which norm on a token is an outlier."""
+        for limit, sample in ((self.max_source_norm, source), (self.max_target_norm, target)):
+            median = torch.linalg.vector_norm(sample.float(), dim=1).median()
+            # Where most activations are zero, as they may be inside an MLP, none is too long.
+            limit.fill_(_LONG * float(median) or torch.inf)
 
     @torch.no_grad()
     def initialize_(
@@ -300,7 +346,7 @@ class CrossLayerQuantizer(nn.Module):
         self.mean_target.copy_(target_sums / counts)
         self.source_mean.copy_(source_sum / n_tokens)
         if isinstance(self.decoder, TableDecoder):
-            overall = (target_sums.sum(0) / n_tokens).to(self.mean_target)
+            overall = (target_sums.sum(0) / n_tokens).float().to(self.mean_target.device)
             self.decoder.set_(torch.where(self.usage.unsqueeze(1) > 0, self.mean_target, overall))
 
     def _reset_parameters_(self, generator: torch.Generator) -> None:
@@ -339,9 +385,9 @@ def _least_squares_(
 ) -> None:
     """Sets a linear map to the ridge regression of outputs on inputs."""
     mean_in, mean_out = inputs.mean(0), outputs.mean(0)
-    x, y = (inputs - mean_in).double(), (outputs - mean_out).double()
+    x, y = in_double(inputs - mean_in), in_double(outputs - mean_out)
     gram = x.T @ x
     gram.diagonal().add_(_RIDGE * gram.diagonal().mean().clamp_min(1e-12))
-    weight = torch.linalg.solve(gram, x.T @ y).T.to(linear.weight.dtype)
+    weight = torch.linalg.solve(gram, x.T @ y).T.to(linear.weight)
     linear.weight.copy_(weight)
     linear.bias.copy_(mean_out - weight @ mean_in)

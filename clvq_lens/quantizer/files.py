@@ -8,20 +8,20 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 
-from clvq_lens.config import CLVQConfig
+from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.errors import ConfigError, FileFormatError, NewerFormatError
 from clvq_lens.quantizer.codebook import Codebook
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.feature_codebook import FeatureCodebook
 from clvq_lens.quantizer.origin import Origin
 
-FORMAT_VERSION = 3  # 1 knew less of the model; 1 and 2 knew no features
+FORMAT_VERSION = 4
 CONFIG = "config.json"
 WEIGHTS = re.compile(r"weights-[0-9a-f]{12}\.safetensors")
 """Names of files of weights: ours, and nobody else's."""
@@ -30,14 +30,9 @@ _MAX_CONFIG_BYTES = 2**20  # a thousand times what one takes
 _MAX_DIFFERENCES = 8  # that a message lists
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # in the words of safetensors
 _FIELDS = {"format", "format_version", "library_version", "weights", "sha256"} | {
-    *("d_source", "d_target", "causal", "codebook", "quantizer", "origin")
+    *("d_source", "d_target", "causal", "codebook", "quantizer", "fit", "origin")
 }
-_SINCE_3 = {"codebook"}
 _CODEBOOKS: dict[str, type[Codebook]] = {"vectors": Codebook, "features": FeatureCodebook}
-_ORIGIN_1 = {  # fields of an origin in format 1
-    *("model_name", "n_layers", "d_model", "d_vocab", "dtype", "layer_norm_folded"),
-    *("weights_centered", "source", "target", "name"),
-}
 
 
 def save(quantizer: CrossLayerQuantizer, folder: str | Path) -> Path:
@@ -75,6 +70,7 @@ def save(quantizer: CrossLayerQuantizer, folder: str | Path) -> Path:
         "causal": quantizer.causal,
         "codebook": _kind(quantizer.codebook),
         "quantizer": dataclasses.asdict(quantizer.config),
+        "fit": None if quantizer.fit_config is None else dataclasses.asdict(quantizer.fit_config),
         "origin": None if quantizer.origin is None else dataclasses.asdict(quantizer.origin),
     }
     write_atomically(folder / name, weights)
@@ -97,6 +93,7 @@ class Saved:
         causal: Whether the host is.
         codebook: What its codes are: "vectors" or "features".
         quantizer: Options.
+        fit: How it was fitted, if known.
         origin: Where it was fitted, if known.
     """
 
@@ -107,6 +104,7 @@ class Saved:
     causal: bool
     codebook: str
     quantizer: CLVQConfig
+    fit: FitConfig | None
     origin: Origin | None
 
     def build(self) -> CrossLayerQuantizer:
@@ -143,7 +141,7 @@ def load(folder: str | Path) -> CrossLayerQuantizer:
         raise FileFormatError(f"{path} is no safetensors file: {error}. Save it again.") from error
     quantizer = saved.build()
     quantizer.load_state_dict(weights)
-    quantizer.origin = saved.origin
+    quantizer.origin, quantizer.fit_config = saved.origin, saved.fit
     return quantizer
 
 
@@ -199,6 +197,7 @@ def read_config(path: Path) -> Saved:
     _check_types(config, path)
     try:
         options = CLVQConfig().replace(**config["quantizer"])
+        fit = None if config["fit"] is None else FitConfig().replace(**config["fit"])
     except (ConfigError, TypeError) as error:
         raise _impossible(path, error) from error
     if config["codebook"] not in _CODEBOOKS:
@@ -206,9 +205,10 @@ def read_config(path: Path) -> Saved:
     for width in ("d_source", "d_target"):
         if config[width] < 1:
             raise _impossible(path, f"{width} is {config[width]}, and no width is below 1.")
-    origin = _origin(config["origin"], config["format_version"])
+    origin = None if config["origin"] is None else Origin.from_dict(config["origin"])
     names = ("weights", "sha256", "d_source", "d_target", "causal", "codebook")
-    return Saved(**{name: config[name] for name in names}, quantizer=options, origin=origin)
+    known = {name: config[name] for name in names}
+    return Saved(**known, quantizer=options, fit=fit, origin=origin)
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -238,15 +238,12 @@ def _check_fields(config: dict[str, Any], path: Path) -> None:
             f"{path} has format version {version}; this library reads up to {FORMAT_VERSION}. "
             f"Upgrade it: pip install --upgrade clvq-lens."
         )
-    known = type(version) is int and version >= 1
-    fields = _FIELDS - _SINCE_3 if version in (1, 2) else _FIELDS
-    if not known or set(config) != fields:
-        missing, unknown = sorted(fields - set(config)), sorted(set(config) - fields)
+    if type(version) is not int or version != FORMAT_VERSION or set(config) != _FIELDS:
+        missing, unknown = sorted(_FIELDS - set(config)), sorted(set(config) - _FIELDS)
         raise FileFormatError(
             f"{path} is damaged: format version {version!r}, missing fields {missing}, "
             f"unknown fields {unknown}. Save the quantizer again."
         )
-    config.setdefault("codebook", "vectors")  # all that there was
 
 
 def _check_types(config: dict[str, Any], path: Path) -> None:
@@ -265,22 +262,14 @@ def _check_types(config: dict[str, Any], path: Path) -> None:
             f"{path} is damaged: its quantizer lacks or does not know the options {differing}. "
             f"Save the quantizer again."
         )
-    if not isinstance(config["origin"], dict | None):
-        raise FileFormatError(f"{path} is damaged: 'origin' is no object. Save it again.")
+    for name in ("fit", "origin"):
+        if not isinstance(config[name], dict | None):
+            raise FileFormatError(f"{path} is damaged: {name!r} is no object. Save it again.")
     if not WEIGHTS.fullmatch(config["weights"]):
         raise FileFormatError(
             f"{path} names the file {config['weights']!r}; expected one beside it, named "
             f"weights-<12 hex digits>.safetensors. Do not trust it."
         )
-
-
-def _origin(values: dict[str, Any] | None, version: int) -> Origin | None:
-    if values is None:
-        return None
-    if version == 1:  # what it did not know stays empty
-        later = (field for field in dataclasses.fields(Origin) if field.name not in _ORIGIN_1)
-        values = {**{field.name: cast(Any, field.type)() for field in later}, **values}
-    return Origin.from_dict(values)
 
 
 def _impossible(path: Path, reason: object) -> FileFormatError:

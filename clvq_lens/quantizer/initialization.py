@@ -10,6 +10,7 @@ from torch import Tensor
 from clvq_lens.config import Initialization, closest
 from clvq_lens.errors import ConfigError, NonFiniteError, ShapeError, TooFewTokensError
 from clvq_lens.quantizer import kmeans
+from clvq_lens.quantizer.precision import best_float, in_double
 
 _SHORTEST = torch.finfo(torch.float32).tiny ** 0.5  # the square of a shorter row underflows
 
@@ -105,8 +106,9 @@ class Reservoir:
         self.n_seen = 0
         self._generator = generator
         self._rows: Tensor | None = None
+        self._key_dtype = best_float(generator.device)
         self._keys = torch.full(
-            (capacity,), torch.inf, dtype=torch.float64, device=generator.device
+            (capacity,), torch.inf, dtype=self._key_dtype, device=generator.device
         )
 
     def add_(self, rows: Float[Tensor, "n d"]) -> None:
@@ -124,7 +126,7 @@ class Reservoir:
             )
         self.n_seen += len(rows)
         keys = torch.rand(
-            len(rows), generator=self._generator, device=self._keys.device, dtype=torch.float64
+            len(rows), generator=self._generator, device=self._keys.device, dtype=self._key_dtype
         )
         keys = torch.cat([self._keys, keys])
         stays = torch.zeros_like(keys, dtype=torch.bool)
@@ -189,7 +191,7 @@ def _random(z: Tensor, n_codes: int, generator: torch.Generator) -> Clusters:
     return Clusters(
         centroids=centroids,
         sizes=codes.bincount(minlength=n_codes),
-        inertia=distances.mean(dtype=torch.float64).item(),
+        inertia=in_double(distances).mean().item(),
     )
 
 
@@ -206,7 +208,7 @@ def _euclidean(z: Tensor, n_codes: int, n_iterations: int, generator: torch.Gene
     return Clusters(
         centroids=partition.centroids + mean,
         sizes=partition.codes.bincount(minlength=n_codes),
-        inertia=partition.distances.mean(dtype=torch.float64).item(),
+        inertia=in_double(partition.distances).mean().item(),
     )
 
 
@@ -230,7 +232,7 @@ def _scaled_spherical(
     n_undirected = len(z) - len(order)
     sizes[0] += n_undirected  # rows of zeros: cosine 0 to all codes, and the first of equals wins
     lengths = torch.zeros_like(norms[:n_codes]).index_add_(0, partition.codes, norms) / sizes
-    one_less_cosines = partition.distances.sum(dtype=torch.float64) / 2 + n_undirected
+    one_less_cosines = in_double(partition.distances).sum() / 2 + n_undirected
     return Clusters(
         centroids=partition.centroids * lengths.unsqueeze(1),
         sizes=sizes,

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from clvq_lens.errors import TooFewTokensError
+from clvq_lens.quantizer.precision import best_float, in_double
 
 _OVERSAMPLING = 3  # seeds per code; with 2, heavy-tailed data end 2 % higher
 _CANDIDATES = (32, 256)  # drawn at once: fewest, most
@@ -157,7 +158,7 @@ class _Clusters:
             self._move_(start + moved, codes[moved])
             self.centroids = self._means()
         self.distances = self.squares.sub(scores, alpha=2)
-        return self.distances.mean(dtype=torch.float64).item()
+        return in_double(self.distances).mean().item()
 
     def fill_empty_(self, generator: torch.Generator) -> None:
         """Gives badly served rows to the clusters that have lost all of theirs."""
@@ -279,11 +280,13 @@ def _accept(candidates: Tensor, before: Tensor, generator: torch.Generator) -> T
 
 def _draw(weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """Indices with p proportional to their weight; torch.multinomial ends at 2**24 of them."""
-    sums = weights.cumsum(0, dtype=torch.float64)
-    uniform = torch.rand(n, generator=generator, device=weights.device, dtype=torch.float64)
+    sums = in_double(weights).cumsum(0)
+    dtype = best_float(weights.device)
+    uniform = torch.rand(n, generator=generator, device=weights.device, dtype=dtype).to(sums)
     # Rounding may reach the total itself, beyond the last row of any weight.
     last = torch.searchsorted(sums, sums[-1:])
-    return torch.searchsorted(sums, uniform * sums[-1], right=True).clamp_max(last)
+    drawn = torch.searchsorted(sums, uniform * sums[-1], right=True).clamp_max(last)
+    return drawn.to(weights.device)
 
 
 def _best(

@@ -1,33 +1,38 @@
 """Fitting: initialise, train, keep the best, then a frozen pass that gives codes meaning."""
 
 import itertools
+import logging
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.config import FitConfig
+from clvq_lens.config import MOST_TOKENS, FitConfig
 from clvq_lens.errors import ConfigError, EmptyCorpusError, NonFiniteError
 from clvq_lens.host.host import Host
-from clvq_lens.quantizer.codebook import perplexity_of_usage
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import TableDecoder
 from clvq_lens.quantizer.initialization import Reservoir
 from clvq_lens.training.activations import Activations, ActivationSource, ShuffledStream
 from clvq_lens.training.documents import Data, Split, open_documents
+from clvq_lens.training.frozen import FrozenPass
 from clvq_lens.training.history import History, Record
+from clvq_lens.training.interrupt import add_each, deferred_interrupt
 from clvq_lens.training.objective import Objective, Step
+from clvq_lens.training.order import DocumentOrder
+from clvq_lens.training.tokens import TokenBatch, token_batches
+from clvq_lens.training.validation import Best, HeldOut, Window, clone_state
 
 _HELD_OUT_TOKENS = 2**15  # enough for an FVU to the third digit, and little to keep in memory
 _INIT_TOKENS_PER_CODE = 128
+_READ_PER_TOKEN = 200  # characters, about fifty times as many as a token has
 _LEARNING_RATE = 0.05  # times the inverse square root of the width
 _MIN_LEARNING_RATE = 0.05  # of the peak, at the end of the cosine
+
+_log = logging.getLogger(__name__)
 
 
 def fit(
@@ -47,15 +52,18 @@ def fit(
             "kl_weight needs a decoder that learns by gradients, and a table does not. "
             "Pass decoder='transformer' or 'mlp', or kl_weight=0."
         )
-    before = _clone_state(quantizer)
+    before = clone_state(quantizer)
     try:
         with _seeded_dropout(quantizer.device, config.seed):
-            return Fit(host, quantizer, source, target, data, config, progress).run()
+            run = Fit(host, quantizer, source, target, data, config, progress)
+            history = run.run()
     except BaseException:
         quantizer.load_state_dict(before)
         raise
     finally:
         quantizer.eval()
+    quantizer.fit_config = run.config
+    return history
 
 
 class Fit:
@@ -82,9 +90,18 @@ class Fit:
         progress: bool,
     ) -> None:
         self.quantizer, self.config, self.progress = quantizer, config, progress
+        self.host = host
         self.generator = torch.Generator(quantizer.device).manual_seed(config.seed)
-        self.split = Split(open_documents(data), config.held_out_fraction)
-        self.activations = ActivationSource(host, source, target, long_texts=config.long_texts)
+        split = Split(open_documents(data), config.held_out_fraction)
+        # An endless corpus is represented by its beginning, many times as much as is needed.
+        self.n_sampled = 2 * _INIT_TOKENS_PER_CODE * quantizer.config.n_codes
+        most_read = _READ_PER_TOKEN * max(config.n_tokens or MOST_TOKENS, self.n_sampled)
+        seed = self._draw_seed()
+        self.order = DocumentOrder(split.training, seed=seed, most_read=most_read)
+        most_held_out = round(config.held_out_fraction * most_read)
+        self.held_out = DocumentOrder(split.held_out, seed=seed, most_read=most_held_out)
+        options = {"long_texts": config.long_texts, "outliers": quantizer.outliers}
+        self.activations = ActivationSource(host, source, target, **options)
         self.objective = Objective(host, quantizer, target, config)
         self.history = History()
         self.learns = not isinstance(quantizer.decoder, TableDecoder)
@@ -96,21 +113,23 @@ class Fit:
         stream = self.open_stream(whole_sequences=whole)
         self.initialize(stream)
         held_out = HeldOut(self.objective, self._held_out_batches())
-        best = _Best(self.quantizer)
+        best = Best(self.quantizer)
         try:
-            self.train(stream, held_out, best)
+            with _learning(self.quantizer):
+                self.train(stream, held_out, best)
         except KeyboardInterrupt:
             self.history.stop = "interrupted"
         self.history.best_step = best.restore_()
         self.frozen_pass(stream)
+        self._tell_outliers()
         return self.history
 
     def initialize(self, stream: ShuffledStream) -> None:
         """Fresh weights, and a codebook from a sample of training tokens."""
         self.quantizer.reset_(self.generator)
-        capacity = _INIT_TOKENS_PER_CODE * self.quantizer.config.n_codes
-        sample = Reservoir(capacity, generator=self.generator)
-        for batch in until_enough(stream.once(), 2 * capacity):  # twice as many: it is a sample
+        # Of the tokens of some documents, half stay: single tokens from more documents.
+        sample = Reservoir(self.n_sampled // 2, generator=self.generator)
+        for batch in stream.once(self.n_sampled):
             real = batch.mask
             sample.add_(torch.cat([batch.source[real], batch.target[real]], dim=1))
         if sample.n_seen == 0:
@@ -119,23 +138,31 @@ class Fit:
                 "Pass texts with words in them."
             )
         widths = [self.quantizer.d_source, self.quantizer.d_target]
-        self.quantizer.initialize_(*sample.sample().split(widths, dim=1), generator=self.generator)
+        source, target = sample.sample().split(widths, dim=1)
+        if not self.config.keep_outliers:
+            self.quantizer.measure_norms_(source, target)
+            kept = ~self.quantizer.outliers(source, target)
+            source, target = source[kept], target[kept]
+        self.quantizer.initialize_(source, target, generator=self.generator)
 
-    def train(self, stream: ShuffledStream, held_out: "HeldOut", best: "_Best") -> None:
+    def train(self, stream: ShuffledStream, held_out: HeldOut, best: Best) -> None:
         """Steps over the stream until the tokens are spent or nothing improves any more."""
-        window = _Window(self.quantizer)
+        window = Window(self.quantizer)
         optimizer = make_optimizer(self.quantizer, self.config)
-        per_evaluation = self.config.n_tokens / self.config.n_evaluations
+        per_evaluation = self.budget / self.config.n_evaluations
         start = time.monotonic()
         steps = zip(itertools.count(1), stream, strict=False)
-        with tqdm(total=self.config.n_tokens, unit="tok", disable=not self.progress) as bar:
+        with tqdm(total=self.budget, desc="fit", unit="tok", disable=not self.progress) as bar:
             for step, batch in steps:
                 rate = self._set_learning_rate(optimizer)
-                window.add(self.train_step(batch, optimizer), batch)
+                with deferred_interrupt() as pressed:  # a step is done as a whole or not at all
+                    window.add(self.train_step(batch, optimizer), batch)
+                if pressed():
+                    raise KeyboardInterrupt
                 self.n_tokens += batch.n_tokens
                 bar.update(batch.n_tokens)
                 bar.set_postfix(fvu=f"{window.fvu:.3f}", refresh=False)
-                done = self.n_tokens >= self.config.n_tokens
+                done = self.n_tokens >= self.budget
                 if done or self.n_tokens >= per_evaluation * (len(self.history.records) + 1):
                     record = Record(
                         step=step,
@@ -179,161 +206,96 @@ class Fit:
         self.quantizer.eval()
         return step
 
-    @torch.no_grad()
     def frozen_pass(self, stream: ShuffledStream) -> None:
         """Records usage and the means of source, encoder output and target on training tokens.
 
         Interrupted, it records what it has counted by then.
         """
-        quantizer = self.quantizer
-        k = quantizer.config.n_codes
-        usage = torch.zeros(k, dtype=torch.long)  # sums of all batches are on the CPU
-        encoded_sums = torch.zeros(k, quantizer.d_source, dtype=torch.double)
-        target_sums = torch.zeros(k, quantizer.d_target, dtype=torch.double)
-        source_sum = torch.zeros(quantizer.d_source, dtype=torch.double)
-        batches = until_enough(stream.once(), self.config.n_tokens)
-        try:
-            for batch in tqdm(batches, desc="frozen pass", disable=not self.progress):
-                source = batch.source[batch.mask]
-                source_sum += source.double().sum(0).cpu()
-                z = quantizer.encode(source)
-                codes = quantizer.codebook.nearest(z)
-                _add_by_code(encoded_sums, codes, z)
-                _add_by_code(target_sums, codes, batch.target[batch.mask])
-                usage += torch.bincount(codes, minlength=k).cpu()
-        except KeyboardInterrupt:
-            if usage.sum() == 0:
-                raise
+        frozen = FrozenPass(self.quantizer)
+        batches = self._shown(self.once(stream), "frozen pass", min(self.budget, stream.n_tokens))
+        complete = add_each(batches, frozen.add, desc="frozen pass", progress=False)
+        if not complete:
             self.history.stop = "interrupted"
+        frozen.record_()
         self.history.n_training_documents = stream.n_documents
-        quantizer.record_(usage, encoded_sums, target_sums, source_sum)
+        self.history.n_outliers = frozen.n_outliers
 
     def open_stream(self, *, whole_sequences: bool) -> ShuffledStream:
-        """The training documents, as shuffled activations.
+        """The training documents, as shuffled activations; decides how many tokens to train on.
 
         Args:
             whole_sequences: Whether a batch consists of sequences or of single tokens.
         """
-        return ShuffledStream(
+        stream = ShuffledStream(
             self.activations,
-            self.split.training,
-            buffer_bytes=self.config.buffer_bytes,
+            self.order,
+            buffer_tokens=self.config.buffer_tokens,
             batch_tokens=self.config.batch_tokens,
             whole_sequences=whole_sequences,
             generator=self.generator,
+            progress=self.progress,
         )
+        self.config = self.config.replace(n_tokens=self.config.tokens_for(stream.n_tokens))
+        self.history.n_tokens = self.budget
+        return stream
+
+    @property
+    def budget(self) -> int:
+        """Tokens to train on, repetitions counted, once a stream is open."""
+        return self.config.n_tokens or MOST_TOKENS
+
+    def once(self, stream: ShuffledStream) -> Iterator[Activations]:
+        """All training tokens one time, or as many of them as the fit has: a fair draw."""
+        return stream.once(self.budget)
+
+    def tokens(self) -> Iterator[TokenBatch]:
+        """The same documents as tokens, without the model; all of them."""
+        documents = self.order.epoch(0)
+        options = {"long_texts": self.config.long_texts, "generator": self.generator}
+        return token_batches(self.host, documents, **options)
 
     def _held_out_batches(self) -> list[Activations]:
+        """A fair draw of held-out documents."""
         counter = itertools.count()
-        documents = (doc for doc, _ in zip(self.split.held_out(), counter, strict=False))
-        batches = list(until_enough(self.activations.batches(documents), _HELD_OUT_TOKENS))
+        documents = (doc for doc, _ in zip(self.held_out.epoch(0), counter, strict=False))
+        drawn = self.activations.first(documents, _HELD_OUT_TOKENS, generator=self.generator)
+        batches = [batch for batch in drawn if batch.n_tokens]
         self.history.n_held_out_documents = next(counter)
-        return [batch for batch in batches if batch.n_tokens]
+        return batches
+
+    def _shown(
+        self, batches: Iterator[Activations], desc: str, n_tokens: int
+    ) -> Iterator[Activations]:
+        """The batches, with a bar that tells how long they will take."""
+        with tqdm(desc=desc, total=n_tokens, unit="tok", disable=not self.progress) as bar:
+            for batch in batches:
+                yield batch
+                bar.update(batch.n_tokens)
+
+    def _tell_outliers(self) -> None:
+        n_outliers, n_kept = self.history.n_outliers, int(self.quantizer.usage.sum())
+        if n_outliers:
+            _log.warning(
+                "%d of %d training tokens are left out: their activation is more than ten times as "
+                "long as that of the median token (longer than %.4g at the source, or %.4g at the "
+                "target). keep_outliers=True keeps them.",
+                n_outliers,
+                n_outliers + n_kept,
+                float(self.quantizer.max_source_norm),
+                float(self.quantizer.max_target_norm),
+            )
+
+    def _draw_seed(self) -> int:
+        device = self.generator.device
+        return int(torch.randint(2**62, (), generator=self.generator, device=device))
 
     def _set_learning_rate(self, optimizer: torch.optim.Optimizer) -> float:
-        done = self.n_tokens / self.config.n_tokens
+        done = self.n_tokens / self.budget
         rate = peak_learning_rate(self.quantizer, self.config)
         rate *= schedule(done, self.config.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = rate
         return rate
-
-
-class HeldOut:
-    """Measures FVU and KL on held-out activations, which are kept in memory.
-
-    Args:
-        objective: Gives errors and KL.
-        batches: May be empty; then nothing is measured.
-    """
-
-    def __init__(self, objective: Objective, batches: list[Activations]) -> None:
-        self._objective, self._batches = objective, batches
-        if batches:
-            target = torch.cat([batch.target[batch.mask] for batch in batches])
-            self._n_tokens = len(target)
-            self._total = float((target - target.mean(0)).square().sum())
-
-    def measure(self, quantizer: CrossLayerQuantizer) -> dict[str, Any]:
-        """Held-out FVU and KL with nearest codes, as fields of a `Record`."""
-        if not self._batches:
-            return {"held_out_fvu": None, "held_out_kl": None}
-        quantizer.eval()
-        error, kl, with_kl = 0.0, 0.0, False
-        for batch in self._batches:
-            loss = self._objective.evaluate(batch)
-            error += float(loss.squared_error)
-            if loss.kl is not None:
-                kl, with_kl = kl + float(loss.kl) * batch.n_tokens, True
-        return {
-            "held_out_fvu": error / max(self._total, 1e-30),
-            "held_out_kl": kl / self._n_tokens if with_kl else None,
-        }
-
-
-class _Window:
-    """Sums over the training batches since the last record."""
-
-    def __init__(self, quantizer: CrossLayerQuantizer) -> None:
-        self._quantizer = quantizer
-        self._clear()
-
-    def _clear(self) -> None:
-        self._usage = torch.zeros_like(self._quantizer.usage)
-        self._error, self._kl, self._commitment = 0.0, 0.0, 0.0
-        self._n_tokens, self._with_kl = 0, False
-
-    def add(self, step: Step, batch: Activations) -> None:
-        n_tokens, loss = batch.n_tokens, step.loss
-        self._n_tokens += n_tokens
-        self._error += float(loss.squared_error)
-        self._commitment += float(loss.commitment) * n_tokens
-        if loss.kl is not None:
-            self._kl, self._with_kl = self._kl + float(loss.kl) * n_tokens, True
-        self._usage += torch.bincount(step.assignment.codes, minlength=len(self._usage))
-
-    @property
-    def fvu(self) -> float:
-        return self._error / (self._n_tokens * float(self._quantizer.target_variance))
-
-    def take(self) -> dict[str, Any]:
-        fields = {
-            "fvu": self.fvu,
-            "kl": self._kl / self._n_tokens if self._with_kl else None,
-            "commitment": self._commitment / self._n_tokens,
-            "perplexity": perplexity_of_usage(self._usage),
-            "n_dead_codes": int((self._usage == 0).sum()),
-        }
-        self._clear()
-        return fields
-
-
-class _Best:
-    """The best weights so far: a copy, because training goes on in the originals."""
-
-    def __init__(self, quantizer: CrossLayerQuantizer) -> None:
-        self._quantizer = quantizer
-        self._score, self._step = math.inf, 0
-        self._state: dict[str, Tensor] | None = None
-        self.n_since = 0
-
-    def offer(self, record: Record, config: FitConfig) -> None:
-        """Keeps the weights if they are the best on held-out documents, or the latest without."""
-        score = -math.inf
-        if record.held_out_fvu is not None:
-            score = config.recon_weight * record.held_out_fvu
-            score += config.kl_weight * (record.held_out_kl or 0.0)
-        if score < self._score or score == -math.inf:
-            self._score, self._step, self.n_since = score, record.step, 0
-            self._state = _clone_state(self._quantizer)
-        else:
-            self.n_since += 1
-
-    def restore_(self) -> int:
-        """Puts the best weights back; tells their step, 0 if there were none yet."""
-        if self._state is not None:
-            self._quantizer.load_state_dict(self._state)
-        return self._step
 
 
 def until_enough(batches: Iterator[Activations], n_tokens: int) -> Iterator[Activations]:
@@ -370,22 +332,35 @@ def schedule(done: float, warmup: float) -> float:
     return _MIN_LEARNING_RATE + (1 - _MIN_LEARNING_RATE) * cosine
 
 
-def _add_by_code(
-    sums: Float[Tensor, "k d"], codes: Int[Tensor, " n"], values: Float[Tensor, "n d"]
-) -> None:
-    """Adds up the values of each code: a batch in float32 on its device, the total on the CPU."""
-    batch = values.new_zeros(sums.shape).index_add_(0, codes, values)
-    sums += batch.cpu().double()
+@contextmanager
+def _learning(quantizer: CrossLayerQuantizer) -> Iterator[None]:
+    """While open, parameters have gradients; afterwards they have none, and no pass keeps any."""
+    quantizer.requires_grad_(True)
+    try:
+        yield
+    finally:
+        quantizer.requires_grad_(False)
+        quantizer.zero_grad(set_to_none=True)
 
 
 @contextmanager
 def _seeded_dropout(device: torch.device, seed: int) -> Iterator[None]:
-    """Dropout draws from torch's global generator, which is lent to it and given back."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield
+    """Dropout draws from the global generator of its device, which is lent to it and given back.
 
-
-def _clone_state(quantizer: CrossLayerQuantizer) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in quantizer.state_dict().items()}
+    No other device is touched: `torch.manual_seed` would seed all of them.
+    """
+    with torch.random.fork_rng(devices=[]):  # the CPU's
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.random.fork_rng(devices=[device]), torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+                yield
+        elif device.type == "mps":
+            before = torch.mps.get_rng_state()
+            torch.mps.manual_seed(seed)
+            try:
+                yield
+            finally:
+                torch.mps.set_rng_state(before)
+        else:
+            yield

@@ -55,15 +55,20 @@ class History:
         records: One for every validation.
         stop: How it ended: "finished", "early" (no more improvement) or "interrupted" (Ctrl-C).
         best_step: Step whose weights were kept.
+        n_tokens: Real tokens to train on in all, repetitions counted, had it not ended early.
         n_training_documents: Documents trained on in one pass.
-        n_held_out_documents: Documents kept aside for validation.
+        n_held_out_documents: Documents kept aside that validation reads; 0: nothing was held out.
+        n_outliers: Training tokens, counted once, that were left out because their activation is
+            too long; see `FitConfig`.
     """
 
     records: list[Record] = field(default_factory=list)
     stop: Stop = "finished"
     best_step: int = 0
+    n_tokens: int = 0
     n_training_documents: int = 0
     n_held_out_documents: int = 0
+    n_outliers: int = 0
 
     def frame(self) -> pd.DataFrame:
         """One row for every validation."""

@@ -35,7 +35,11 @@ class TokenBatch:
 
 
 def token_batches(
-    host: Host, documents: Iterable[Document], *, long_texts: LongTexts
+    host: Host,
+    documents: Iterable[Document],
+    *,
+    long_texts: LongTexts,
+    generator: torch.Generator | None = None,
 ) -> Iterator[TokenBatch]:
     """Tokenizes documents and puts those of similar length side by side.
 
@@ -46,6 +50,8 @@ def token_batches(
         host: The model, for its tokenizer, special tokens and context.
         documents: Texts or token rows.
         long_texts: What to do with a text beyond the context.
+        generator: Decides the order of the batches of a window; None: the shortest come first.
+            Whoever may stop before the end needs one, or sees too many short documents.
 
     Raises:
         TextTooLongError: If a text is too long and ``long_texts`` is "error".
@@ -61,8 +67,9 @@ def token_batches(
             for piece in _fit_context(ids, host.n_context, long_texts, number, special)
         ]
         sequences.sort(key=lambda sequence: len(sequence[1]))
-        for group in _groups(sequences, host.positions_per_pass):
-            yield _batch(group, host.vocabulary.padding, special)
+        groups = list(_groups(sequences, host.positions_per_pass))
+        for number in _order(len(groups), generator):
+            yield _batch(groups[number], host.vocabulary.padding, special)
 
 
 def one_batch(host: Host, data: Data) -> TokenBatch:
@@ -115,6 +122,12 @@ def _groups(
         group.append((number, ids))
     if group:
         yield group
+
+
+def _order(n: int, generator: torch.Generator | None) -> list[int]:
+    if generator is None:
+        return list(range(n))
+    return torch.randperm(n, generator=generator, device=generator.device).tolist()
 
 
 def _batch(group: list[tuple[int, Tensor]], padding: int, special: Tensor) -> TokenBatch:

@@ -14,6 +14,7 @@ def report(**changes: object) -> Report:
         **{"n_codes": 12, "n_tokens": 12_345, "n_documents": 1_000},
         **{"fvu": estimate, "fvu_random_codes": Estimate(1.5, 1.4, 1.6)},
         **{"fvu_shuffled_memory": None, "perplexity": 8.5, "n_dead_codes": 1},
+        **{"fvu_median": 0.2, "n_outliers": 0},
         **{"ce_clean": estimate, "ce_spliced": estimate, "ce_mean_ablated": estimate},
         **{"ce_zero_ablated": estimate, "ce_loss_recovered": estimate},
         **{"ce_loss_recovered_zero": estimate, "kl": estimate, "kl_mean_ablated": estimate},
@@ -35,7 +36,7 @@ def test_the_frame_has_a_row_with_interval_and_meaning_for_every_metric():
 
 def test_every_metric_of_the_report_is_in_its_frame():
     full = report(fvu_shuffled_memory=Estimate(0.5, 0.4, 0.6))
-    counts = {"n_codes", "n_tokens", "n_documents", "recovery"}
+    counts = {"n_codes", "n_tokens", "n_documents", "recovery", "norms"}
     assert set(full.frame()["metric"]) == set(full.__dataclass_fields__) - counts
 
 

@@ -1,8 +1,7 @@
 """Saved quantizers: exact round trips, refusals that say what is wrong, and golden files.
 
-``golden/`` holds a quantizer saved by format version 1, ``golden_2/`` one saved by version 2, each
-with what it computed then. They must load for ever. Only a new format version gets a new golden
-folder; it is written by
+``golden/`` holds a quantizer saved by format version 4, with what it computed then. It must load
+for ever. Only a new format version gets a new golden folder; it is written by
 
     .venv/bin/python tests/quantizer/test_files.py
 """
@@ -11,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,20 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import clvq_lens
-from clvq_lens.config import CLVQConfig
+from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.errors import FileFormatError, NewerFormatError, NotFittedError
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.files import FORMAT_VERSION, load, save
 from clvq_lens.quantizer.origin import Origin
 
-GOLDEN, GOLDEN_2 = Path(__file__).parent / "golden", Path(__file__).parent / "golden_2"
+GOLDEN = Path(__file__).parent / "golden"
 KINDS = [
     pytest.param({"decoder": "transformer"}, id="transformer"),
     pytest.param({"decoder": "transformer", "decoder_memory": "encoder"}, id="with-memory"),
     pytest.param({"decoder": "mlp"}, id="mlp"),
     pytest.param({"decoder": "table"}, id="table"),
 ]
-SAMPLES = {str: "tiny", int: 2, bool: True, list[float]: [0.5, -1.0]}
+SAMPLES = {str: "tiny", int: 2, bool: True, dict[str, list[float]]: {"W_E": [0.5, -1.0]}}
 ORIGIN = Origin(**{field.name: SAMPLES[field.type] for field in fields(Origin)})
 
 
@@ -58,7 +57,8 @@ def make(seed: int = 0, d_target: int = 4, **options: Any) -> CrossLayerQuantize
     usage = torch.tensor([10, 9, 8, 0])
     sums = random(4, 4, seed=3).double(), random(4, d_target, seed=4).double()
     quantizer.record_(usage, *sums, random(4, seed=5).double())
-    quantizer.origin = ORIGIN
+    quantizer.measure_norms_(source, target)
+    quantizer.origin, quantizer.fit_config = ORIGIN, FitConfig(n_tokens=40)
     return quantizer
 
 
@@ -66,11 +66,11 @@ def make_golden() -> None:
     """Writes the golden folder of this version."""
     # At a width of 8 another default number of heads would give other values, not other shapes.
     quantizer, source = make(d_target=8), random(2, 5, 4, seed=9)
-    save(quantizer, GOLDEN_2)
+    save(quantizer, GOLDEN)
     found = {"codes": quantizer.assign(source), "recon": quantizer(source).detach()}
     record = {"source": source, **found}
     text = json.dumps({name: value.tolist() for name, value in record.items()}, indent=1)
-    (GOLDEN_2 / "expected.json").write_text(text + "\n")
+    (GOLDEN / "expected.json").write_text(text + "\n")
 
 
 def weights_of(folder: Path) -> Path:
@@ -120,6 +120,7 @@ def test_a_loaded_quantizer_has_the_same_bits(options: dict[str, Any], tmp_path:
     again = load(save(quantizer, tmp_path))
     assert again.config == quantizer.config
     assert again.origin == ORIGIN
+    assert again.fit_config == FitConfig(n_tokens=40)
     assert not again.training
     assert again.fitted
     one, other = quantizer.state_dict(), again.state_dict()
@@ -250,11 +251,11 @@ def test_the_json_of_somebody_else_is_refused(saved: Path, content: str):
 
 def test_a_newer_format_asks_for_an_upgrade(saved: Path):
     edit_config(saved, lambda config: config.update(format_version=99, new_field=1))
-    with pytest.raises(NewerFormatError, match=r"format version 99; .* reads up to 3\. Upgrade it"):
+    with pytest.raises(NewerFormatError, match=r"format version 99; .* reads up to 4\. Upgrade it"):
         load(saved)
 
 
-@pytest.mark.parametrize("version", [0, None, "1", True, 2.0])
+@pytest.mark.parametrize("version", [0, 3, None, "1", True, 4.0])
 def test_an_unknown_format_version_is_refused(saved: Path, version: object):
     edit_config(saved, lambda config: config.update(format_version=version))
     with pytest.raises(FileFormatError, match=f"format version {version!r}, missing fields"):
@@ -318,17 +319,12 @@ def test_a_damaged_origin_is_refused(saved: Path):
         load(saved)
 
 
-def test_what_format_1_did_not_know_of_a_model_is_empty(saved: Path):
-    known = json.loads((GOLDEN / "config.json").read_text())["origin"]
-    edit_config(saved, lambda config: config.update(format_version=1, origin=known))
-    edit_config(saved, lambda config: config.pop("codebook"))
-    origin = load(saved).origin
-    assert origin is not None
-    later = {name: value for name, value in asdict(origin).items() if name not in known}
-    assert {**known, **later} == asdict(origin)
-    assert not any(later.values())
-    edit_config(saved, lambda config: config["origin"].pop("dtype"))
-    with pytest.raises(FileFormatError, match="The saved origin has the fields"):
+def test_a_fit_that_is_no_object_or_impossible_is_refused(saved: Path):
+    edit_config(saved, lambda config: config.update(fit=3))
+    with pytest.raises(FileFormatError, match="'fit' is no object"):
+        load(saved)
+    edit_config(saved, lambda config: config.update(fit={"n_tokens": -1}))
+    with pytest.raises(FileFormatError, match="impossible quantizer: n_tokens is -1"):
         load(saved)
 
 
@@ -484,7 +480,7 @@ def load_small(folder: Path) -> None:
     ("options", "message"),
     [
         ({"n_codes": 10**12}, r"vectors is F32 \[4, 4\], expected F32 \[1000000000000, 4\]"),
-        ({"n_codes": 10**30}, r"vectors is F32 \[4, 4\], expected F32 \[10+, 4\]"),
+        ({"n_codes": 10**30}, "holds an impossible quantizer: n_codes is 10+;"),
         ({"decoder_layers": 1000}, r"have 1 decoder blocks, and .* decoder_layers: 1000\."),
         ({"d_decoder_mlp": 10**12}, r"mlp\.0\.weight is F32 \[4, 4\]|0\.weight is F32"),
         ({"d_decoder_mlp": 10**30}, "holds an impossible quantizer"),
@@ -528,19 +524,18 @@ def test_nothing_is_built_before_its_shapes_are_known(saved: Path, monkeypatch: 
 # ---- golden files ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", [GOLDEN, GOLDEN_2], ids=lambda folder: folder.name)
-def test_a_golden_file_still_loads_and_computes_the_same(folder: Path):
-    quantizer = load(folder)
-    expected = json.loads((folder / "expected.json").read_text())
+def test_a_golden_file_still_loads_and_computes_the_same():
+    quantizer = load(GOLDEN)
+    expected = json.loads((GOLDEN / "expected.json").read_text())
     source = torch.tensor(expected["source"])
     assert quantizer.assign(source).tolist() == expected["codes"]
     assert len({code for row in expected["codes"] for code in row}) > 1
     recon = torch.tensor(expected["recon"])
     torch.testing.assert_close(quantizer(source).detach(), recon, rtol=1e-5, atol=1e-5)
-    saved = json.loads((folder / "config.json").read_text())["origin"]
-    assert quantizer.origin is not None
-    assert asdict(quantizer.origin) | saved == asdict(quantizer.origin)
+    assert quantizer.origin == ORIGIN
+    assert quantizer.fit_config == FitConfig(n_tokens=40)
     assert quantizer.usage.tolist() == [10, 9, 8, 0]
+    assert 0 < quantizer.max_source_norm < torch.inf
 
 
 def test_a_config_of_another_program_is_not_overwritten(tmp_path):

@@ -18,6 +18,7 @@ from clvq_lens.training.activations import (
     _Sequence,
     check_finite,
 )
+from clvq_lens.training.order import DocumentOrder
 from clvq_lens.training.tokens import TokenBatch
 from tests.conftest import random_model
 
@@ -134,7 +135,7 @@ class Counting(ActivationSource):
 def shuffled(
     documents: Iterable[Tensor] | Callable[[], Iterable[Tensor]],
     *,
-    buffer_bytes: int = FITS,
+    buffer_tokens: int = FITS,
     batch_tokens: int = 40,
     whole: bool = True,
     seed: int = 0,
@@ -143,8 +144,8 @@ def shuffled(
 ) -> Any:
     return kind(
         source or activation_source(random_model()),
-        documents if callable(documents) else lambda: documents,
-        buffer_bytes=buffer_bytes,
+        DocumentOrder(documents if callable(documents) else lambda: documents, seed=seed),
+        buffer_tokens=buffer_tokens,
         batch_tokens=batch_tokens,
         whole_sequences=whole,
         generator=torch.Generator().manual_seed(seed),
@@ -162,8 +163,8 @@ def as_tuples(rows: Iterable[Tensor]) -> list[tuple[int, ...]]:
 
 
 def small(rows: list[Tensor], share: float = 0.2) -> int:
-    """Bytes for a share of the rows."""
-    return int(share * sum(len(row) for row in rows) * BYTES_PER_TOKEN)
+    """Tokens of a share of the rows."""
+    return int(share * sum(len(row) for row in rows))
 
 
 def test_if_all_fits_the_model_runs_once_for_any_number_of_epochs():
@@ -175,7 +176,7 @@ def test_if_all_fits_the_model_runs_once_for_any_number_of_epochs():
     for _ in zip(stream, range(200), strict=False):
         pass
     assert stream.position.epoch >= 4
-    list(stream.once())
+    list(stream.once(10**9))
     assert source.n_passes == n_passes
 
 
@@ -191,12 +192,12 @@ def test_if_all_fits_every_epoch_has_every_sequence_once():
 @pytest.mark.parametrize("whole", [True, False])
 def test_the_buffer_never_exceeds_its_size_by_more_than_a_sequence(whole: bool):
     rows = ragged(300)
-    buffer_bytes, longest = small(rows), 20 * BYTES_PER_TOKEN
-    stream = shuffled(rows, buffer_bytes=buffer_bytes, whole=whole)
+    buffer_tokens = small(rows)
+    stream = shuffled(rows, buffer_tokens=buffer_tokens, whole=whole)
     largest = 0
     for _ in islice(stream, 300):
-        largest = max(largest, sum(sequence.size_bytes for sequence in stream._buffer))
-    assert buffer_bytes // 4 < largest < buffer_bytes + longest
+        largest = max(largest, sum(len(sequence.mask) for sequence in stream._buffer))
+    assert buffer_tokens // 4 < largest < buffer_tokens + 20
 
 
 class Watched(ShuffledStream):
@@ -217,16 +218,16 @@ class Watched(ShuffledStream):
 
 def test_sequences_that_have_left_the_buffer_are_let_go():
     rows = ragged(300)
-    stream = shuffled(rows, buffer_bytes=small(rows), kind=Watched)
+    stream = shuffled(rows, buffer_tokens=small(rows), kind=Watched)
     for _ in zip(stream, range(300), strict=False):
         pass
     assert stream.position.epoch >= 2
-    assert stream.largest_bytes < small(rows) + 3 * 20 * BYTES_PER_TOKEN
+    assert stream.largest_bytes < (small(rows) + 3 * 20) * BYTES_PER_TOKEN
 
 
 def test_if_not_all_fits_every_sequence_keeps_coming_whole():
     rows = ragged(60)
-    stream = shuffled(rows, buffer_bytes=small(rows))
+    stream = shuffled(rows, buffer_tokens=small(rows))
     found = list(islice(sequences(stream), 60 * 12))
     assert set(found) == set(as_tuples(rows))
     counts = {row: found.count(row) / as_tuples(rows).count(row) for row in set(found)}
@@ -234,9 +235,9 @@ def test_if_not_all_fits_every_sequence_keeps_coming_whole():
     assert max(counts.values()) <= 14
 
 
-@pytest.mark.parametrize("buffer_bytes", [FITS, 4_000])
+@pytest.mark.parametrize("buffer_tokens", [FITS, 30])
 @pytest.mark.parametrize("whole", [True, False])
-def test_source_target_and_tokens_of_a_row_stay_together(buffer_bytes: int, whole: bool):
+def test_source_target_and_tokens_of_a_row_stay_together(buffer_tokens: int, whole: bool):
     rows = ragged(60)
 
     class Planted(ActivationSource):
@@ -248,10 +249,11 @@ def test_source_target_and_tokens_of_a_row_stay_together(buffer_bytes: int, whol
                 [source, torch.arange(batch.tokens.shape[1]).expand_as(batch.tokens)[..., None]], 2
             )
             target = source.float() @ torch.tensor([[1.0], [100.0], [10_000.0]])
-            return Activations(source.float(), target, batch.tokens, batch.attended, batch.mask)
+            parts = (batch.tokens, batch.attended, batch.mask, batch.documents)
+            return Activations(source.float(), target, *parts)
 
     source = Planted(Host(random_model()), SOURCE, TARGET, long_texts="error")
-    stream = shuffled(rows, buffer_bytes=buffer_bytes, whole=whole, source=source)
+    stream = shuffled(rows, buffer_tokens=buffer_tokens, whole=whole, source=source)
     for batch in islice(stream, 100):
         x, y = batch.source[batch.attended], batch.target[batch.attended]
         torch.testing.assert_close(x[:, 0].long(), batch.tokens[batch.attended])
@@ -274,12 +276,14 @@ def test_a_batch_smaller_than_a_sequence_still_holds_one():
         assert len(batch.tokens) == 1
 
 
-@pytest.mark.parametrize("buffer_bytes", [FITS, 4_000])
-def test_single_tokens_come_as_sequences_of_one_real_token(stories_model, buffer_bytes: int):
+@pytest.mark.parametrize("buffer_tokens", [FITS, 30])
+def test_single_tokens_come_as_sequences_of_one_real_token(stories_model, buffer_tokens: int):
     source = ActivationSource(Host(stories_model), SOURCE, TARGET, long_texts="error")
     bos = stories_model.tokenizer.bos_token_id
     texts = ["Once upon a time.", "Lily had a dog.", "They ran home."]
-    stream = shuffled(texts, source=source, whole=False, buffer_bytes=buffer_bytes, batch_tokens=7)
+    stream = shuffled(
+        texts, source=source, whole=False, buffer_tokens=buffer_tokens, batch_tokens=7
+    )
     words = {
         int(token) for text in texts for token in stories_model.to_tokens(text)[0] if token != bos
     }
@@ -312,13 +316,13 @@ def test_an_epoch_of_single_tokens_has_every_token_once():
     assert sorted(found) == sorted(torch.cat(rows).tolist())
 
 
-@pytest.mark.parametrize("buffer_bytes", [FITS, 4_000])
+@pytest.mark.parametrize("buffer_tokens", [FITS, 30])
 @pytest.mark.parametrize("whole", [True, False])
-def test_the_seed_decides_the_order(buffer_bytes: int, whole: bool):
+def test_the_seed_decides_the_order(buffer_tokens: int, whole: bool):
     rows = ragged(60)
 
     def order(seed: int) -> list[tuple[int, ...]]:
-        stream = shuffled(rows, buffer_bytes=buffer_bytes, whole=whole, seed=seed)
+        stream = shuffled(rows, buffer_tokens=buffer_tokens, whole=whole, seed=seed)
         return list(islice(sequences(stream), 200))
 
     assert order(0) == order(0)
@@ -326,15 +330,15 @@ def test_the_seed_decides_the_order(buffer_bytes: int, whole: bool):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-@pytest.mark.parametrize("buffer_bytes", [FITS, 4_000])
-def test_once_gives_each_real_token_once(buffer_bytes: int, whole: bool):
+@pytest.mark.parametrize("buffer_tokens", [FITS, 30])
+def test_once_gives_each_real_token_once(buffer_tokens: int, whole: bool):
     rows = ragged(60)
-    stream = shuffled(rows, buffer_bytes=buffer_bytes, whole=whole)
+    stream = shuffled(rows, buffer_tokens=buffer_tokens, whole=whole)
     for _ in islice(stream, 17):  # somewhere in an epoch
         pass
     position = stream.position
     for _ in range(2):
-        found = torch.cat([batch.tokens[batch.mask] for batch in stream.once()])
+        found = torch.cat([batch.tokens[batch.mask] for batch in stream.once(10**9)])
         assert sorted(found.tolist()) == sorted(torch.cat(rows).tolist())
     assert stream.position == position
 
@@ -342,7 +346,7 @@ def test_once_gives_each_real_token_once(buffer_bytes: int, whole: bool):
 def test_the_first_batches_of_once_are_not_the_shortest_sequences():
     """Initialisation samples from the first batches only, if there are more than enough."""
     rows = [torch.zeros(1 + number % 20, dtype=torch.long) for number in range(200)]
-    found = [len(batch.tokens[0]) for batch in shuffled(rows, batch_tokens=40).once()]
+    found = [len(batch.tokens[0]) for batch in shuffled(rows, batch_tokens=40).once(10**9)]
     half = len(found) // 2
     assert max(found[:half]) > 15
     assert min(found[half:]) < 6
@@ -357,7 +361,7 @@ def test_the_position_tells_epochs_and_documents():
         pass
     assert stream.position.epoch >= 2
 
-    stream = shuffled(rows, buffer_bytes=small(rows))
+    stream = shuffled(rows, buffer_tokens=small(rows))
     seen = [stream.position]
     for _ in islice(stream, 200):
         seen.append(stream.position)
@@ -375,7 +379,7 @@ def test_documents_are_read_anew_for_every_epoch():
         n_readings += 1
         yield from ragged(60)
 
-    stream = shuffled(documents, buffer_bytes=small(ragged(60)))
+    stream = shuffled(documents, buffer_tokens=small(ragged(60)))
     for _ in islice(stream, 200):
         pass
     assert n_readings == stream.position.epoch + 1
@@ -396,4 +400,4 @@ def test_documents_without_a_real_token_give_an_empty_stream(stories_model):
     for whole in (True, False):
         stream = shuffled([torch.tensor([bos, bos])] * 3, source=source, whole=whole)
         assert list(islice(stream, 10)) == []
-        assert sum(batch.n_tokens for batch in stream.once()) == 0
+        assert sum(batch.n_tokens for batch in stream.once(10**9)) == 0

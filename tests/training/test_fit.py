@@ -153,8 +153,8 @@ def test_a_table_learns_without_gradients():
 
 
 @pytest.mark.parametrize("decoder", ["transformer", "mlp"])
-@pytest.mark.parametrize("buffer_bytes", [2**28, 40_000])
-def test_held_out_documents_are_not_trained_on(monkeypatch, decoder: str, buffer_bytes: int):
+@pytest.mark.parametrize("buffer_tokens", [2**28, 270])
+def test_held_out_documents_are_not_trained_on(monkeypatch, decoder: str, buffer_tokens: int):
     model = random_model(d_vocab=960)
     data = torch.arange(960).view(60, 16)  # every token tells its document
     training, held_out = halves(data)
@@ -165,7 +165,9 @@ def test_held_out_documents_are_not_trained_on(monkeypatch, decoder: str, buffer
         return original(self, batch, *args)
 
     monkeypatch.setattr(Fit, "train_step", train_step)
-    history = fit(new_lens(model, decoder=decoder), data, buffer_bytes=buffer_bytes, n_tokens=6_000)
+    history = fit(
+        new_lens(model, decoder=decoder), data, buffer_tokens=buffer_tokens, n_tokens=6_000
+    )
     assert trained_on == set(training.flatten().tolist())
     assert (history.n_training_documents, history.n_held_out_documents) == (54, 6)
     assert len(held_out) == 6
@@ -426,7 +428,7 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_global_one():
 def test_the_same_seed_gives_the_same_bits_when_not_all_fits_the_buffer():
     lenses = [new_lens(), new_lens()]
     for lens in lenses:
-        fit(lens, buffer_bytes=40_000)
+        fit(lens, buffer_tokens=270)
     assert same(lenses[0].quantizer.state_dict(), lenses[1].quantizer.state_dict())
 
 
@@ -518,11 +520,11 @@ def test_progress_is_a_bar_over_tokens(capsys):
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("buffer_bytes", [2**28, 40_000])
-def test_the_frozen_pass_records_what_nearest_codes_say(decoder: str, buffer_bytes: int):
+@pytest.mark.parametrize("buffer_tokens", [2**28, 270])
+def test_the_frozen_pass_records_what_nearest_codes_say(decoder: str, buffer_tokens: int):
     model = random_model()
     lens = new_lens(model, decoder=decoder)
-    fit(lens, buffer_bytes=buffer_bytes)
+    fit(lens, buffer_tokens=buffer_tokens)
     q, (training, _) = lens.quantizer, halves()
     cache = model.run_with_cache(training)[1]
     codes = lens.encode(training).codes.flatten()

@@ -3,33 +3,53 @@
 import pytest
 import torch
 
-from clvq_lens.training import fit as fitting
+from clvq_lens.training import frozen as freezing
+from clvq_lens.training.frozen import FrozenPass
 
 TOKENS = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
 
 
-def interrupted_fit(model, monkeypatch, after: int):
-    """A fit whose frozen pass is interrupted after some batches."""
-    original, calls = fitting._add_by_code, []
+@pytest.fixture
+def counted(monkeypatch):
+    """The source activations of the batches that frozen passes have counted."""
+    batches, original = [], FrozenPass.add
 
-    def interrupt(*arguments):
+    def add(self, batch):
+        batches.append(batch.source[batch.mask])
+        original(self, batch)
+
+    monkeypatch.setattr(FrozenPass, "add", add)
+    return batches
+
+
+def fit_interrupted(model, monkeypatch, ctrl_c, *, at: int, presses: int = 1):
+    """A fit in whose frozen pass Ctrl-C is pressed in the middle of a batch."""
+    original, calls = freezing._add_by_code, []
+
+    def press(*arguments):
         original(*arguments)
         calls.append(1)
-        if len(calls) == after:
-            raise KeyboardInterrupt
+        if len(calls) == at:
+            for _ in range(presses):
+                ctrl_c()
 
     lens = model.add_clvq(1, 2, n_codes=12, top_k=3)
-    monkeypatch.setattr(fitting, "_add_by_code", interrupt)
+    monkeypatch.setattr(freezing, "_add_by_code", press)
     return lens, lens.fit(TOKENS, n_tokens=3_000, batch_tokens=256, progress=False)
 
 
-def test_an_interrupted_frozen_pass_keeps_what_it_counted(model, monkeypatch):
-    lens, history = interrupted_fit(model, monkeypatch, after=3)
+@pytest.mark.parametrize("at", [1, 3])  # after the sum of sources, before the counts
+def test_an_interrupted_frozen_pass_keeps_what_it_counted(model, monkeypatch, ctrl_c, counted, at):
+    lens, history = fit_interrupted(model, monkeypatch, ctrl_c, at=at)
     assert history.stop == "interrupted"
-    assert 0 < int(lens.quantizer.usage.sum()) < TOKENS.numel()
+    source = torch.cat(counted)
+    assert int(lens.quantizer.usage.sum()) == len(source) < TOKENS.numel() // 2
+    torch.testing.assert_close(lens.quantizer.source_mean, source.mean(0))
 
 
-def test_a_frozen_pass_interrupted_at_once_leaves_the_quantizer_unfitted(model, monkeypatch):
+def test_ctrl_c_pressed_twice_ends_it_at_once_and_restores_the_quantizer(
+    model, monkeypatch, ctrl_c
+):
     with pytest.raises(KeyboardInterrupt):
-        interrupted_fit(model, monkeypatch, after=1)
+        fit_interrupted(model, monkeypatch, ctrl_c, at=3, presses=2)
     assert not model.clvqs["1-2"].quantizer.fitted

@@ -15,7 +15,7 @@ import clvq_lens as cl
 
 model, _ = cl.toy.load(n_texts=1)
 lens = model.add_clvq(0, 1, n_codes=32, decoder="mlp", decoder_layers=1)
-options = dict(buffer_bytes=2**21, n_evaluations=4, progress=False)
+options = dict(buffer_tokens=2**11, n_evaluations=4, progress=False)
 lens.fit(sys.argv[1], n_tokens=int(sys.argv[2]), **options)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -16,6 +16,7 @@ const evaluationView = () => {
       el("p", { class: "lead" }, "Every number beside its baseline; intervals are over documents."),
       section("Metrics", metricTable(metrics)),
       DATA.figures.cross_entropy ? section("What the reconstruction costs the model", figure("cross_entropy", "Cross-entropy of the model, spliced and ablated")) : null,
+      DATA.figures.norms ? section("How long activations are", el("p", {}, "Tokens beyond the dashed lines are left out of fitting and of all numbers."), figure("norms", "Distribution of the norms of activations at source and target")) : null,
       recovery ? section("Recovery of the given labels", figure("recovery", "Agreement of codes and baselines with the labels"), dataTable(recovery)) : null,
       agreement ? section("Agreement with the given labels, over all tokens", dataTable(agreement)) : null),
   };

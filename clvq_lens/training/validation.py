@@ -1,0 +1,132 @@
+"""What is measured during a fit: on held-out activations, and on the batches trained on."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clvq_lens.config import FitConfig
+from clvq_lens.quantizer.codebook import perplexity_of_usage
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.training.activations import Activations
+from clvq_lens.training.history import Record
+from clvq_lens.training.objective import Objective, Step
+
+_IMPROVEMENT = 1e-3  # of the score, relative: what is less does not keep a fit going
+
+
+class HeldOut:
+    """Measures FVU and KL on held-out activations, which are kept in memory.
+
+    Args:
+        objective: Gives errors and KL.
+        batches: May be empty; then nothing is measured.
+    """
+
+    def __init__(self, objective: Objective, batches: list[Activations]) -> None:
+        self._objective, self._batches = objective, batches
+        if batches:
+            target = torch.cat([batch.target[batch.mask] for batch in batches])
+            self._n_tokens = len(target)
+            self._total = float((target - target.mean(0)).square().sum())
+
+    def measure(self, quantizer: CrossLayerQuantizer) -> dict[str, Any]:
+        """Held-out FVU and KL with nearest codes, as fields of a `Record`."""
+        if not self._batches:
+            return {"held_out_fvu": None, "held_out_kl": None}
+        quantizer.eval()
+        error, kl, with_kl = 0.0, 0.0, False
+        for batch in self._batches:
+            loss = self._objective.evaluate(batch)
+            error += float(loss.squared_error)
+            if loss.kl is not None:
+                kl, with_kl = kl + float(loss.kl) * batch.n_tokens, True
+        return {
+            "held_out_fvu": error / max(self._total, 1e-30),
+            "held_out_kl": kl / self._n_tokens if with_kl else None,
+        }
+
+
+class Window:
+    """Sums over the training batches since the last record.
+
+    Args:
+        quantizer: Being fitted.
+    """
+
+    def __init__(self, quantizer: CrossLayerQuantizer) -> None:
+        self._quantizer = quantizer
+        self._clear()
+
+    def _clear(self) -> None:
+        self._usage = torch.zeros_like(self._quantizer.usage)
+        self._error, self._kl, self._commitment = 0.0, 0.0, 0.0
+        self._n_tokens, self._with_kl = 0, False
+
+    def add(self, step: Step, batch: Activations) -> None:
+        """Adds what a step found on its batch."""
+        n_tokens, loss = batch.n_tokens, step.loss
+        self._n_tokens += n_tokens
+        self._error += float(loss.squared_error)
+        self._commitment += float(loss.commitment) * n_tokens
+        if loss.kl is not None:
+            self._kl, self._with_kl = self._kl + float(loss.kl) * n_tokens, True
+        self._usage += torch.bincount(step.assignment.codes, minlength=len(self._usage))
+
+    @property
+    def fvu(self) -> float:
+        """FVU with sampled codes."""
+        return self._error / (self._n_tokens * float(self._quantizer.target_variance))
+
+    def take(self) -> dict[str, Any]:
+        """The means as fields of a `Record`; what comes later is added up anew."""
+        fields = {
+            "fvu": self.fvu,
+            "kl": self._kl / self._n_tokens if self._with_kl else None,
+            "commitment": self._commitment / self._n_tokens,
+            "perplexity": perplexity_of_usage(self._usage),
+            "n_dead_codes": int((self._usage == 0).sum()),
+        }
+        self._clear()
+        return fields
+
+
+class Best:
+    """The best weights so far: a copy, because training goes on in the originals.
+
+    Args:
+        quantizer: Being fitted.
+    """
+
+    def __init__(self, quantizer: CrossLayerQuantizer) -> None:
+        self._quantizer = quantizer
+        self._score, self._step = math.inf, 0
+        self._to_beat = math.inf
+        self._state: dict[str, Tensor] | None = None
+        self.n_since = 0
+
+    def offer(self, record: Record, config: FitConfig) -> None:
+        """Keeps the weights if they are the best on held-out documents, or the latest without."""
+        score = -math.inf
+        if record.held_out_fvu is not None:
+            score = config.recon_weight * record.held_out_fvu
+            score += config.kl_weight * (record.held_out_kl or 0.0)
+        if score < self._score or score == -math.inf:
+            self._score, self._step = score, record.step
+            self._state = clone_state(self._quantizer)
+        if score < (1 - _IMPROVEMENT) * self._to_beat or score == -math.inf:
+            self._to_beat, self.n_since = score, 0
+        else:
+            self.n_since += 1
+
+    def restore_(self) -> int:
+        """Puts the best weights back; tells their step, 0 if there were none yet."""
+        if self._state is not None:
+            self._quantizer.load_state_dict(self._state)
+        return self._step
+
+
+def clone_state(quantizer: CrossLayerQuantizer) -> dict[str, Tensor]:
+    """A copy of everything that a fit changes."""
+    return {name: tensor.detach().clone() for name, tensor in quantizer.state_dict().items()}
