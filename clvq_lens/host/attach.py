@@ -4,10 +4,10 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import reduce
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
@@ -260,7 +260,9 @@ class Attachment:
 
         def write(activations: Tensor) -> Tensor:
             text = self._watcher.text(activations.shape[:2], self._watcher.context(name))
-            return project(activations, text)
+            at_source = name == self.source
+            source, target = (activations, None) if at_source else (None, activations)
+            return project(activations, self._without_outliers(text, source, target))
 
         handles = write_at(self.host.hook_point(name), write)
         try:
@@ -316,12 +318,20 @@ class Attachment:
         self._pass.source = source
         if self._wants_codes or self._wants_recon:
             self._require_same_weights()
-            edit = self._edit_of(source.shape[:2]) if self.edits else None
+            edit = self._edit_of(source) if self.edits else None
             self._pass.quantized = self.quantizer.quantize(source, edit)
 
-    def _edit_of(self, shape: torch.Size) -> Callable[[Draft], Draft]:
-        text = self._watcher.text(shape, self._watcher.context(self.source))
+    def _edit_of(self, source: Tensor) -> Callable[[Draft], Draft]:
+        text = self._watcher.text(source.shape[:2], self._watcher.context(self.source))
+        text = self._without_outliers(text, source)
         return lambda draft: reduce(lambda so_far, edit: edit(so_far, text), self.edits, draft)
+
+    def _without_outliers(
+        self, text: PassText, source: Tensor | None, target: Tensor | None = None
+    ) -> PassText:
+        """The text in which outliers are not real: the decoder knows them no more than BOS."""
+        outliers = self.quantizer.outliers(source, target)
+        return replace(text, real=text.real & ~outliers.to(text.real.device))
 
     def _write(self, target: Tensor) -> Tensor | None:
         """At the target: the new activations, or None to leave them alone."""
@@ -339,6 +349,7 @@ class Attachment:
                 state.wait_(self.quantizer, source)
             return None
         text = self._watcher.text(target.shape[:2], context)
+        text = self._without_outliers(text, source, target)
         recorded = Recorded(quantized, target, text, context)
         for record in self._records:
             record(recorded)

@@ -134,7 +134,7 @@ class CrossLayerQuantizer(nn.Module):
 
     def outliers(
         self,
-        source: Float[Tensor, "*n d_source"],
+        source: Float[Tensor, "*n d_source"] | None = None,
         target: Float[Tensor, "*n d_target"] | None = None,
     ) -> Bool[Tensor, "*n"]:
         """Which activations are so long that their token is no part of fitting and statistics.
@@ -145,18 +145,23 @@ class CrossLayerQuantizer(nn.Module):
         that started the codebook.
 
         Args:
-            source: Activations at the source.
+            source: Activations at the source; None: only the target is looked at.
             target: Those of the same tokens at the target; None: only the source is looked at.
 
         Returns:
-            True on outliers, on the device of the source. False everywhere before a fit, and if it
-            was told to keep them.
+            True on outliers, on the device of the source (or of the target, without one). False
+            everywhere before a fit, and if it was told to keep them.
         """
-        long = torch.linalg.vector_norm(source.float(), dim=-1) > self.max_source_norm
-        if target is not None:
-            norms = torch.linalg.vector_norm(target.float(), dim=-1).to(source.device)
-            long = long | (norms > self.max_target_norm)
-        return long
+        found: Tensor | None = None
+        for activations, limit in ((source, self.max_source_norm), (target, self.max_target_norm)):
+            if activations is None:
+                continue
+            norms = torch.linalg.vector_norm(activations.float(), dim=-1)
+            long = norms > limit.to(norms.device)
+            found = long if found is None else found | long.to(found.device)
+        if found is None:
+            raise ShapeError("Pass activations at the source, at the target, or both.")
+        return found
 
     def require_fitted(self) -> None:
         """Raises `NotFittedError` before the first fit."""

@@ -88,3 +88,21 @@ def test_sweeps_leave_special_tokens_alone_as_edits_do(kind, model, lens, with_s
     with lens.edit(cl.Force(3)):
         edited = target_of(kind, model, tokens)
     torch.testing.assert_close(swept, edited[rows])
+
+
+def test_outliers_keep_their_target_as_special_tokens_do(kind, model, lens, tokens):
+    plain = target_of(kind, model, tokens)
+    norms = torch.linalg.vector_norm(plain, dim=-1)
+    longest = norms == norms.max()
+    lens.quantizer.max_target_norm.fill_(norms.max() - 1e-3)
+    for name in ("force", "splice", "force-without-error"):
+        with EVERYWHERE[name](lens):
+            changed = target_of(kind, model, tokens)
+        assert torch.equal(changed[longest], plain[longest])
+        assert (changed != plain).any(-1)[~longest].float().mean() > 0.5
+    position = int(longest.any(0).nonzero()[0])
+    with lens.project_out(int(lens.quantizer.usage.argmax())):
+        changed = target_of(kind, model, tokens)
+    assert torch.equal(changed[longest], plain[longest])
+    with lens.edit(cl.Force(3, at=position), cl.Force(4, at=position)):
+        assert not torch.equal(target_of(kind, model, tokens)[longest], plain[longest])
