@@ -13,6 +13,8 @@ Decoder = Literal["transformer", "mlp", "table"]
 DecoderMemory = Literal["codes", "encoder"]
 LossUnit = Literal["variance", "raw"]
 LongTexts = Literal["error", "split", "truncate"]
+_MOST_SEED = 2**63 - 1  # what the generators of torch and numpy take
+_MOST_COUNT = 2**53  # whole numbers up to here are exact as floats, too
 
 
 _Config = TypeVar("_Config", bound="_Options")
@@ -207,6 +209,24 @@ def closest(name: str, names: list[str]) -> str:
     """A hint such as "Closest: 'n_codes'. ", or nothing when no name is similar."""
     matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"Closest: {matches[0]!r}. " if matches else ""
+
+
+def check_seed(seed: object) -> None:
+    """Raises `ConfigError` unless it is a seed that every random generator takes."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= _MOST_SEED:
+        raise ConfigError(f"seed is {seed!r}; pass a whole number from 0 to 2**63 - 1.")
+
+
+def check_count(name: str, value: object, *, least: int = 1) -> None:
+    """Raises `ConfigError` unless an option is a whole number that is large enough.
+
+    Args:
+        name: Of the option.
+        value: That was passed.
+        least: The smallest number allowed.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST_COUNT:
+        raise ConfigError(f"{name} is {value!r}; pass a whole number from {least} to 2**53.")
 
 
 def _check_positive(config: Any, *names: str, kind: Any = int | float) -> None:
