@@ -71,7 +71,7 @@ class Case:
 def prepare(
     host: Host,
     source: str,
-    texts: Sequence[str],
+    texts: Iterable[str],
     labels: Iterable[Any],
     *,
     protocol: Protocol | str = "honest",
