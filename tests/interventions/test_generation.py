@@ -196,7 +196,7 @@ DECODERS = {
     "mlp": {"decoder": "mlp"},
     "table": {"decoder": "table"},
 }
-N_PROMPT, N_NEW = 6, 8
+N_PROMPT, N_NEW = 6, 6
 
 
 def hooked(point, change):
@@ -257,7 +257,7 @@ CHANGES = {
         )
         for kind in HOSTS
         for decoder in DECODERS
-        for quick in [decoder == "transformer" and kind.name.endswith("gpt2")]
+        for quick in [decoder == "transformer" and kind.name == "bridge-gpt2"]
     ],
 )
 def matrix_lens(request):
