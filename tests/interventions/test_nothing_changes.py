@@ -27,21 +27,12 @@ def difference(logits):
     return logits[:, -1, 30].mean()
 
 
-def pair_that_shares_its_codes(lens):
-    """Two texts that differ in one word, and in no code."""
-    tokens = lens.model.to_tokens(cl.toy.generate(1, seed=5)[0])[:, :8]
-    codes = lens.encode(tokens).codes
-    for word in range(10, lens.model.cfg.d_vocab):
-        other = tokens.clone()
-        other[0, -1] = word
-        if word != tokens[0, -1] and torch.equal(lens.encode(other).codes, codes):
-            return tokens, other
-    raise AssertionError("no two words share a code")
-
-
-def test_patching_texts_that_share_their_codes_is_refused(lens):
-    clean, corrupted = pair_that_shares_its_codes(lens)
-    with pytest.raises(NothingChangesError, match="same code of '1-2' at every position"):
+def test_patching_texts_that_share_their_codes_is_refused(lens, toy):
+    clean, corrupted = (lens.model.to_tokens(text)[:, :12] for text in toy.texts[:2])
+    with (
+        lens.edit(cl.Force(3)),  # one code everywhere, and yet other logits
+        pytest.raises(NothingChangesError, match="same code of '1-2' at every position"),
+    ):
         cl.concept_patching(lens, clean, corrupted, difference, **QUIET)
 
 
