@@ -15,6 +15,8 @@ Decoder = Literal["transformer", "mlp", "table"]
 DecoderMemory = Literal["codes", "encoder"]
 LossUnit = Literal["variance", "raw"]
 LongTexts = Literal["error", "split", "truncate"]
+_MOST_SEED = 2**63 - 1  # what the generators of torch and numpy take
+_MOST_COUNT = 2**53  # whole numbers up to here are exact as floats, too
 
 PASSES = 16
 """How often a fit reads its data by default."""

@@ -7,14 +7,13 @@ from typing import Any, Self
 
 from clvq_lens.config import CLVQConfig
 from clvq_lens.host.attach import Attachment, forget_lens, lenses_of
+from clvq_lens.interventions.codes import Codes, code_numbers
 from clvq_lens.interventions.directions import Place, projection
 from clvq_lens.interventions.edits import (
     CodeFunction,
-    Codes,
     Edit,
     apply_edits,
     as_edits,
-    code_numbers,
 )
 from clvq_lens.interventions.positions import At
 

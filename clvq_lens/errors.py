@@ -91,6 +91,10 @@ class LengthMismatchError(DataError):
     """Two texts that are compared position by position differ in length."""
 
 
+class NothingChangesError(DataError):
+    """An experiment on these texts would change nothing, so its numbers would mean nothing."""
+
+
 class TooFewTokensError(DataError):
     """There are fewer real tokens than codes to initialise."""
 

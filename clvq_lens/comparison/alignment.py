@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 
 from clvq_lens.comparison.tokens import SharedTokens
-from clvq_lens.config import LongTexts
+from clvq_lens.config import LongTexts, check_count, check_seed
 from clvq_lens.errors import ConfigError, DataError
 from clvq_lens.evaluation.agreement import shuffled
 from clvq_lens.evaluation.labels import TokenLabels
@@ -213,11 +213,11 @@ def alignment(
     Example:
         >>> alignment(lens, texts, cl.token_labels(model, texts, spans)).frame()  # doctest: +SKIP
     """
-    if not 0.5 < threshold <= 1 or min_tokens < 1 or n_shuffles < 1:
-        raise ConfigError(
-            f"threshold is {threshold}, min_tokens {min_tokens} and n_shuffles {n_shuffles}. Pass "
-            f"a threshold above 0.5, up to 1, and at least one token and one shuffle."
-        )
+    check_count("min_tokens", min_tokens)
+    check_count("n_shuffles", n_shuffles)
+    check_seed(seed)
+    if not 0.5 < threshold <= 1:
+        raise ConfigError(f"threshold is {threshold}. Pass a number above 0.5, up to 1.")
     named = {"codes": lenses} if isinstance(lenses, Lens) else dict(lenses)
     if not named or IDENTITY in named:
         raise DataError(

@@ -85,7 +85,7 @@ class Clusterings:
             n_clusters,
             n_init=1,  # pyright: ignore[reportArgumentType]
             max_iter=_N_ITERATIONS,
-            random_state=seed,
+            random_state=seed % 2**32,
         )
         found, nearest = kmeans.fit_predict(train), np.asarray(kmeans.predict(test))
         self._bar.update()

@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 
 from clvq_lens.comparison.clusterings import Clusterings, Partition, clusters_needed
 from clvq_lens.comparison.layers import LayerTokens, residual_points, sample_tokens
-from clvq_lens.config import LongTexts
-from clvq_lens.errors import ConfigError, TooFewTokensError
+from clvq_lens.config import LongTexts, check_count, check_seed
+from clvq_lens.errors import TooFewTokensError
 from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate, estimates_frame
 from clvq_lens.evaluation.partitions import (
     AgreementTerms,
@@ -180,7 +180,7 @@ def collapse(
 
     Raises:
         NotFittedError: If the lens has not been fitted.
-        ConfigError: If there are fewer than two clusters.
+        ConfigError: If there are fewer than two clusters, or another number is impossible.
         TooFewTokensError: If there are fewer than five training tokens for each cluster.
 
     Example:
@@ -188,8 +188,10 @@ def collapse(
     """
     lens.attachment.require_ready()
     n_clusters = lens.config.n_codes if n_clusters is None else n_clusters
-    if n_clusters < 2:
-        raise ConfigError(f"n_clusters is {n_clusters}. Pass at least 2.")
+    check_count("n_clusters", n_clusters, least=2)
+    check_count("n_tokens", n_tokens)
+    check_count("n_replicates", n_replicates)
+    check_seed(seed)
     host = lens.host
     points = residual_points(host, lens.source, lens.target)
     if layers is not None:

@@ -15,14 +15,15 @@ from clvq_lens.baselines.choice import check_kind
 from clvq_lens.comparison.refits import refits
 from clvq_lens.comparison.result import Comparison
 from clvq_lens.comparison.stability import stability
-from clvq_lens.config import FitConfig
+from clvq_lens.config import FitConfig, check_count, check_seed
 from clvq_lens.errors import ConfigError
 from clvq_lens.evaluation.agreement import agreement
 from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
 from clvq_lens.evaluation.partitions import contingency
 from clvq_lens.faithfulness.case import Case, prepare
 from clvq_lens.faithfulness.folds import Protocol
-from clvq_lens.faithfulness.protocols import JUDGING, judge
+from clvq_lens.faithfulness.protocols import JUDGING, check_judging, judge
+from clvq_lens.faithfulness.reading import LabelledTexts
 from clvq_lens.faithfulness.result import Faithfulness
 from clvq_lens.interventions.salience import Cut
 from clvq_lens.lens import Lens
@@ -75,9 +76,16 @@ def compare(
     Example:
         >>> compare([lens, "k-means"], held_out, labels, train=texts).frame()  # doctest: +SKIP
     """
+    check_count("n_seeds", n_seeds)
+    check_seed(seed)
+    check_judging(**{name: options[name] for name in JUDGING if name in options})
+    texts, train = list(texts), None if train is None else list(train)  # read several times
+    token_labels = None if token_labels is None else [list(names) for names in token_labels]
     names = _names(methods, train, n_seeds)
     reference = next(method for method in methods if isinstance(method, Lens))
     labels = None if labels is None else list(labels)
+    if labels is not None:
+        LabelledTexts.of(texts, labels, None)  # refuses wrong ones before anything takes long
     if options.get("documents") is not None:
         options["documents"] = list(options["documents"])
     data = {"texts": texts, "labels": labels, "train": train, "token_labels": token_labels}
@@ -140,7 +148,12 @@ def _settings(
 def _digest(value: Any) -> str | None:
     if value is None:
         return None
-    return hashlib.blake2b(json.dumps(value, default=str).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(json.dumps(value, default=_plain).encode(), digest_size=8).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and arrays as JSON can hold them; a long array as a string would lack its middle."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _done(

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from clvq_lens.config import FitConfig
+from clvq_lens.config import FitConfig, check_count
 from clvq_lens.errors import ConfigError, EmptyCorpusError
 from clvq_lens.host.attach import Attachment, lenses_of, remember_lens
 from clvq_lens.host.host import Host
@@ -56,11 +56,9 @@ def refits(
         >>> with refits(lens, texts) as others:  # doctest: +SKIP
         ...     found = stability({"codes": [lens, *others]}, held_out)
     """
-    if how not in get_args(How) or seeds < 1:
-        raise ConfigError(
-            f"how is {how!r} and seeds {seeds!r}. Pass how='seeds' or 'halves', and one seed at "
-            f"least."
-        )
+    if how not in get_args(How):
+        raise ConfigError(f"how is {how!r}. Pass how='seeds' or 'halves'.")
+    check_count("seeds", seeds)
     config = config or lens.quantizer.fit_config or FitConfig()
     first = options.get("seed", config.seed) + 1
     data = open_documents(data) if isinstance(data, Iterator) else data  # it is read several times

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from clvq_lens.comparison.refits import How
 from clvq_lens.comparison.tokens import SharedTokens
-from clvq_lens.config import LongTexts
+from clvq_lens.config import LongTexts, check_count, check_seed
 from clvq_lens.errors import DataError
 from clvq_lens.evaluation.agreement import shuffled
 from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate, estimates_frame
@@ -131,12 +131,15 @@ def stability(
         seed: Of the bootstrap and of the shuffled codes.
 
     Raises:
+        ConfigError: If ``n_replicates`` or ``seed`` has an impossible value.
         DataError: If a method has fewer than two fits, or an odd number of halves, or if lenses
             do not make the same tokens of the data.
 
     Example:
         >>> stability({"codes": [lens, *others]}, held_out).frame()  # doctest: +SKIP
     """
+    check_count("n_replicates", n_replicates)
+    check_seed(seed)
     compared = {method: list(_compared(method, len(fits), how)) for method, fits in lenses.items()}
     if not compared:
         raise DataError("There is no fit to compare. Pass {name: [lens, other_lens], ...}.")

@@ -10,6 +10,7 @@ from scipy.stats import bootstrap
 
 from clvq_lens.concepts.concept import Concept, Example
 from clvq_lens.concepts.table import ConceptTable
+from clvq_lens.config import check_count, check_seed
 from clvq_lens.errors import DataError, ShapeError
 from clvq_lens.plots.detection import plot_detection
 
@@ -93,12 +94,15 @@ def detection(
         seed: Of the contexts and their order.
 
     Raises:
+        ConfigError: If ``n_contexts`` or ``seed`` has an impossible value.
         DataError: If fewer than two codes have the examples that it takes.
         ShapeError: If a judge does not answer for every context.
 
     Example:
         >>> detection(table.label()).summary()  # doctest: +SKIP
     """
+    check_count("n_contexts", n_contexts, least=2)
+    check_seed(seed)
     judge, labels = judge or marked_token, labels or table.labels()
     random = np.random.default_rng(seed)
     pool = {concept.code: _kept_back(concept) for concept in table}

@@ -14,7 +14,7 @@ from clvq_lens.concepts.numbered_labels import MAX_LABELS, NumberedLabels
 from clvq_lens.concepts.profile import Profile
 from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.concepts.tally import Tally, compact
-from clvq_lens.config import LongTexts
+from clvq_lens.config import LongTexts, check_count, check_seed
 from clvq_lens.errors import EmptyCorpusError
 from clvq_lens.evaluation.agreement import Agreement, agreement
 from clvq_lens.evaluation.labels import TokenLabels
@@ -48,10 +48,13 @@ def concept_table(
     """What each code means; see `clvq_lens.Lens.concepts`.
 
     Raises:
+        ConfigError: If ``n_examples`` or ``seed`` has an impossible value.
         EmptyCorpusError: If the data hold no real token.
         DataError: If labels do not match the tokens.
         NonFiniteError: If activations hold NaN or infinity.
     """
+    check_count("n_examples", n_examples, least=0)
+    check_seed(seed)
     quantizer.eval()
     survey = _Survey(host, quantizer, source, n_examples, labels, seed)
     batches = token_batches(host, open_documents(data), long_texts=long_texts)
@@ -232,10 +235,12 @@ def through_unembedding(
     """What each vector says about the next token, beyond what they say on average.
 
     Logits have an arbitrary level, so each row is taken relative to its mean over the vocabulary.
-    Special tokens are left out: a model is seldom trained to predict them.
+    Special tokens are left out: a model is seldom trained to predict them. Where logits are of
+    something else than tokens, all of them count.
     """
     ids = torch.arange(host.cfg.d_vocab_out)
-    ids = ids[~torch.isin(ids, host.vocabulary.unwritten)]
+    if host.outputs_tokens:
+        ids = ids[~torch.isin(ids, host.vocabulary.unwritten)]
 
     def logits_of(part: Tensor) -> Tensor:
         logits = host.unembed(part)[:, ids]
@@ -256,4 +261,4 @@ def through_unembedding(
 
 
 def _token_logits(host: Host, ids: Tensor, logits: Tensor) -> tuple[TokenLogit, ...]:
-    return tuple(map(TokenLogit, host.vocabulary.names(ids), logits.tolist()))
+    return tuple(map(TokenLogit, host.vocabulary.output_names(ids), logits.tolist()))

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from clvq_lens.config import check_count, check_seed
+
 _LEVEL = 0.95
 
 
@@ -18,11 +20,18 @@ class BootstrapSums:
     Args:
         n_replicates: Resampled data sets.
         seed: Of the counts.
+
+    Raises:
+        ConfigError: If there cannot be so many replicates, or such a seed.
     """
 
     def __init__(self, *, n_replicates: int, seed: int) -> None:
+        check_count("n_replicates", n_replicates)
+        check_seed(seed)
         self._n_replicates, self._seed = n_replicates, seed
         self._sums: dict[str, np.ndarray] = {}
+        self._first_document: int | None = None
+        self._has_several = False
 
     def add(self, documents: Sequence[int], values: Mapping[str, np.ndarray]) -> None:
         """Adds what some documents contribute.
@@ -31,6 +40,10 @@ class BootstrapSums:
             documents: Running number of the document of each row; a document may come in pieces.
             values: Arrays of shape [row] or [row, width].
         """
+        for document in documents:
+            if self._first_document is None:
+                self._first_document = document
+            self._has_several |= document != self._first_document
         weights = np.stack([self._weights(document) for document in documents], axis=1)
         for name, rows in values.items():
             added = weights @ np.asarray(rows, dtype=np.float64)
@@ -42,7 +55,7 @@ class BootstrapSums:
         return np.concatenate([[1.0], random.poisson(1.0, self._n_replicates)])
 
     def estimate(self, statistic: Callable[[Mapping[str, np.ndarray]], np.ndarray]) -> "Estimate":
-        """A statistic of the sums, with its interval.
+        """A statistic of the sums, with its interval; of one document there is none, but NaN.
 
         Args:
             statistic: From arrays whose first axis runs over replicates, to one value for each.
@@ -50,7 +63,8 @@ class BootstrapSums:
         with np.errstate(divide="ignore", invalid="ignore"):  # a replicate may hold no document
             values = statistic(self._sums)
         replicates = values[1:][np.isfinite(values[1:])]
-        if len(replicates) == 0:
+        # All resamples of one document are the same, which says nothing about others.
+        if len(replicates) == 0 or not self._has_several:
             return Estimate(float(values[0]), float("nan"), float("nan"))
         tail = (1 - _LEVEL) / 2
         low, high = np.quantile(replicates, [tail, 1 - tail])

@@ -1,5 +1,6 @@
 """Evaluation in one streaming pass: reconstruction, reliance on codes, and effect in the model."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -10,7 +11,7 @@ from tqdm.auto import tqdm
 
 from clvq_lens.config import LongTexts, check_count, check_seed
 from clvq_lens.errors import EmptyCorpusError
-from clvq_lens.evaluation.bootstrap import BootstrapSums
+from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate
 from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
 from clvq_lens.evaluation.metrics import ce_loss_recovered
 from clvq_lens.evaluation.norms import LogHistogram, Norms, point_norms
@@ -27,6 +28,7 @@ from clvq_lens.training.tokens import TokenBatch, token_batches
 
 Sums = Mapping[str, np.ndarray]
 _Statistic = Callable[[Sums], np.ndarray]
+_ROUNDING = 1e-9  # of a sum of squares, that a difference of two such sums may be off by
 _RECOVERY_TOKENS = 2**15  # k-means on more would take longer than all the rest
 
 
@@ -106,6 +108,9 @@ class Evaluation:
         self.source_norms, self.target_norms = LogHistogram(), LogHistogram()
         self.errors = LogHistogram()
         self.n_outliers = 0
+        self.function = _FUNCTION if host.predicts_tokens else _OF_OTHER_OUTPUTS
+        if host.outputs_tokens and not host.causal:
+            self.function = {}  # an encoder repeats the tokens that it sees
 
     @torch.no_grad()
     def add(self, batch: TokenBatch) -> None:
@@ -125,7 +130,7 @@ class Evaluation:
         quantized = self.quantizer.codebook(codes)
         recon = self._decode(quantized, encoded, attended)
         values = self._reconstruction(y, recon, quantized, encoded, mask, attended)
-        if self.host.causal:
+        if self.function:
             values |= self._function(y, recon, clean_logits, tokens, mask, attended)
         numbers = {name: value.cpu().double().numpy() for name, value in values.items()}
         self.sums.add(batch.documents, numbers)
@@ -189,20 +194,30 @@ class Evaluation:
         mask: Tensor,
         attended: Tensor,
     ) -> dict[str, Tensor]:
-        """Sums per sequence of cross-entropy and KL: predictions of real tokens at real tokens."""
-        predicts = (mask[:, :-1] & mask[:, 1:]).to(clean_logits.device)
+        """Sums per sequence of cross-entropy and KL: predictions of real tokens at real tokens.
+
+        Where outputs are no tokens, there is only the KL of outputs at all real tokens.
+        """
+        predicts, n_positions = mask, mask.shape[1]
+        if self.host.predicts_tokens:
+            predicts, n_positions = mask[:, :-1] & mask[:, 1:], n_positions - 1
+        predicts = predicts.to(clean_logits.device)
         following = tokens[:, 1:].to(clean_logits.device)
-        clean = clean_logits[:, :-1].float().log_softmax(-1)
+        clean = clean_logits[:, :n_positions].float().log_softmax(-1)
         replacements = {
             "spliced": recon,
             "mean_ablated": self.quantizer.target_mean.expand_as(y),
             "zero_ablated": torch.zeros_like(y),
         }
-        values = {"n_predictions": predicts.sum(1), "ce_clean": _ce(clean, following, predicts)}
+        values = {"n_predictions": predicts.sum(1)}
+        if self.host.predicts_tokens:
+            values["ce_clean"] = _ce(clean, following, predicts)
         for name, replacement in replacements.items():
             changed = torch.where(mask.unsqueeze(-1), replacement, y)
-            logits = self.host.logits_with(self.target, changed, tokens, attended)[:, :-1]
-            values[f"ce_{name}"] = _ce(logits.float().log_softmax(-1), following, predicts)
+            logits = self.host.logits_with(self.target, changed, tokens, attended)
+            logits = logits[:, :n_positions]
+            if self.host.predicts_tokens:
+                values[f"ce_{name}"] = _ce(logits.float().log_softmax(-1), following, predicts)
             if name != "zero_ablated":
                 values[f"kl_{name}"] = (kl_divergence(clean, logits) * predicts).sum(1)
         return values
@@ -217,16 +232,17 @@ class Evaluation:
             )
         estimate = self.sums.estimate
         has_memory = self.quantizer.config.decoder_memory == "encoder"
+        function: dict[str, Estimate | None] = dict.fromkeys(_FUNCTION)
+        for name, statistic in self.function.items() if self._has_predictions else ():
+            function[name] = estimate(statistic)
+        fvu = estimate(lambda s: s["error"] / _total(s))
         variance = float(estimate(lambda s: _total(s) / s["n"]))
-        function = dict.fromkeys(_FUNCTION)
-        if self.host.causal:
-            function = {name: estimate(statistic) for name, statistic in _FUNCTION.items()}
         return Report(
             n_codes=self.quantizer.config.n_codes,
             n_tokens=n_tokens,
             n_documents=self.n_documents,
-            fvu=estimate(lambda s: s["error"] / _total(s)),
-            fvu_median=self.errors.median() / max(variance, 1e-30),
+            fvu=fvu,
+            fvu_median=self.errors.median() / variance if variance > 0 else math.nan,
             fvu_random_codes=estimate(lambda s: s["error_random"] / _total(s)),
             fvu_shuffled_memory=(
                 estimate(lambda s: s["error_shuffled"] / _total(s)) if has_memory else None
@@ -236,6 +252,7 @@ class Evaluation:
             n_outliers=self.n_outliers,
             norms=self._norms(),
             recovery=self._recovery(),
+            left_out=self._left_out(has_fvu=not np.isnan(fvu)),
             **function,
         )
 
@@ -245,6 +262,28 @@ class Evaluation:
             point_norms("source", self.source_norms, float(limits[0])),
             point_norms("target", self.target_norms, float(limits[1])),
         )
+
+    @property
+    def _has_predictions(self) -> bool:
+        return bool(self.sums.estimate(lambda s: s.get("n_predictions", s["n"])))
+
+    def _left_out(self, *, has_fvu: bool) -> str | None:
+        """What the model or these data give no meaning to, in words."""
+        cfg, reasons = self.host.cfg, []
+        if not has_fvu:
+            reasons.append("All tokens have the same target, so it has no variance and no FVU.")
+        if not self.host.outputs_tokens:
+            reasons.append(
+                f"The model has {cfg.d_vocab_out} outputs for {cfg.d_vocab} tokens, so it predicts "
+                f"no next token: cross-entropy is left out, and KL is that of the outputs."
+            )
+        elif not self.host.causal:
+            reasons.append("An encoder predicts no next token: cross-entropy and KL are left out.")
+        elif not self._has_predictions:
+            reasons.append(
+                "No real token is followed by another one: cross-entropy and KL are left out."
+            )
+        return " ".join(reasons) or None
 
     def _recovery(self) -> Recovery | None:
         if self.recovery is None:
@@ -316,8 +355,12 @@ def _ce(log_probabilities: Tensor, following: Tensor, predicts: Tensor) -> Float
 
 
 def _total(s: Sums) -> np.ndarray:
-    """sum ||y - mean(y)||^2 from sums that were shifted by the training mean."""
-    return s["squares"] - (s["sum"] ** 2).sum(-1) / s["n"]
+    """sum ||y - mean(y)||^2 from sums that were shifted by the training mean.
+
+    NaN where only rounding is left of it, since all activations are the same.
+    """
+    total = s["squares"] - (s["sum"] ** 2).sum(-1) / s["n"]
+    return np.where(total > _ROUNDING * s["squares"], total, np.nan)
 
 
 def _per_prediction(name: str) -> _Statistic:
@@ -338,3 +381,4 @@ _FUNCTION = {
     "ce_loss_recovered": _recovered("ce_mean_ablated"),
     "ce_loss_recovered_zero": _recovered("ce_zero_ablated"),
 }
+_OF_OTHER_OUTPUTS = {name: _FUNCTION[name] for name in ("kl", "kl_mean_ablated")}

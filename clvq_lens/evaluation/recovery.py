@@ -65,7 +65,7 @@ def concept_recovery(
 
     names = np.asarray(labels)
     n_clusters = min(n_codes, len(source))
-    kmeans = KMeans(n_clusters, n_init=1, random_state=seed)  # pyright: ignore[reportArgumentType]
+    kmeans = KMeans(n_clusters, n_init=1, random_state=seed % 2**32)  # pyright: ignore[reportArgumentType]
     clusters = kmeans.fit_predict(source)
     shuffled = np.random.default_rng(seed).permutation(names)
     everywhere = np.ones(len(names), dtype=bool)

@@ -22,7 +22,7 @@ _MEANING = {
     "ce_zero_ablated": "baseline: target replaced by zero",
     "ce_loss_recovered": "1 splicing costs nothing, 0 as bad as the mean ablation",
     "ce_loss_recovered_zero": "the same against the zero ablation, which flatters",
-    "kl": "KL(clean || spliced) of next-token distributions, nats per token",
+    "kl": "KL(clean || spliced) of what the model predicts, nats per token",
     "kl_mean_ablated": "baseline: KL(clean || mean-ablated)",
 }
 
@@ -31,8 +31,8 @@ _MEANING = {
 class Report:
     """How well codes stand for the target on some data; intervals are over documents.
 
-    Fields that need a language-model head are None where the model predicts no next token, and
-    ``fvu_shuffled_memory`` is None where the decoder has no memory.
+    Fields that need the next token are None where the model does not predict it; ``left_out`` then
+    says so. ``fvu_shuffled_memory`` is None where the decoder has no memory.
 
     Attributes:
         n_codes: Size of the codebook.
@@ -58,6 +58,8 @@ class Report:
         kl_mean_ablated: KL(clean || mean-ablated), nats per token.
         norms: How long activations are, those of outliers too; None if that is not known.
         recovery: Concept recovery, if labels were given.
+        left_out: What this model gives no meaning to and is None for that reason, in words; None:
+            nothing is.
     """
 
     n_codes: int
@@ -80,6 +82,7 @@ class Report:
     kl_mean_ablated: Estimate | None
     norms: Norms | None = None
     recovery: Recovery | None = None
+    left_out: str | None = None
 
     def frame(self) -> pd.DataFrame:
         """One row for each metric: value, ends of the 95 % interval, meaning."""
@@ -93,11 +96,12 @@ class Report:
 
     @property
     def _head(self) -> str:
-        left_out = f", {self.n_outliers:,} outliers left out" if self.n_outliers else ""
-        return (
-            f"{self.n_tokens:,} tokens of {self.n_documents:,} documents{left_out}, "
+        outliers = f", {self.n_outliers:,} outliers left out" if self.n_outliers else ""
+        head = (
+            f"{self.n_tokens:,} tokens of {self.n_documents:,} documents{outliers}, "
             f"{self.n_codes} codes"
         )
+        return head if self.left_out is None else f"{head}. {self.left_out}"
 
     def __repr__(self) -> str:
         parts = [self._head, self.frame().round(4).to_string(index=False, na_rep="")]

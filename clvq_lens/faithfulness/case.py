@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from clvq_lens.config import closest
+from clvq_lens.config import check_count, check_seed, closest
 from clvq_lens.errors import ConfigError, DataError
 from clvq_lens.faithfulness.folds import Fold, Protocol, make_folds
 from clvq_lens.faithfulness.groups import Group, batches_of
@@ -71,7 +71,7 @@ class Case:
 def prepare(
     host: Host,
     source: str,
-    texts: Sequence[str],
+    texts: Iterable[str],
     labels: Iterable[Any],
     *,
     protocol: Protocol | str = "honest",
@@ -96,12 +96,14 @@ def prepare(
     if protocol != "honest" and protocol != "paper":
         hint = closest(str(protocol), list(get_args(Protocol)))
         raise ConfigError(f"There is no protocol {protocol!r}. {hint}Pass 'honest' or 'paper'.")
-    if n_folds is not None and n_folds < 2:
-        raise ConfigError(f"n_folds is {n_folds}; pass two folds or more.")
+    if n_folds is not None:
+        check_count("n_folds", n_folds, least=2)
+    check_count("n_steps", n_steps)
+    check_seed(seed)
     sentence = sentence or ("last" if host.causal else "cls")
     labelled = LabelledTexts.of(texts, labels, documents)
     folds = make_folds(labelled, protocol, n_folds=n_folds, seed=seed)
-    vectors = read_vectors(host, source, texts, sentence=sentence, long_texts=long_texts)
+    vectors = read_vectors(host, source, labelled.texts, sentence=sentence, long_texts=long_texts)
     fit_probes = published_probes if protocol == "paper" else linear_probes
     groups = [Group(np.arange(len(labelled)), readout)] if readout is not None else None
     groups = groups or _probed(host, labelled, vectors.last, folds, sentence, seed)

@@ -39,7 +39,7 @@ def make_folds(
             f"A class has {rarest} {what}, too few for {n_folds} folds. Pass more of them, or "
             f"fewer folds: n_folds=..., two at least."
         )
-    random = {"n_splits": n_folds, "shuffle": True, "random_state": seed}
+    random = {"n_splits": n_folds, "shuffle": True, "random_state": seed % 2**32}
     if protocol == "paper":
         return list(StratifiedKFold(**random).split(texts.labels, texts.labels))
     return list(StratifiedGroupKFold(**random).split(texts.labels, texts.labels, texts.documents))

@@ -95,7 +95,7 @@ def _chosen_penalty(
     vectors: np.ndarray, labels: np.ndarray, documents: np.ndarray, n_classes: int, seed: int
 ) -> float:
     """The penalty that predicts best in inner folds; the middle one if they are too small."""
-    folds = StratifiedGroupKFold(_INNER_FOLDS, shuffle=True, random_state=seed)
+    folds = StratifiedGroupKFold(_INNER_FOLDS, shuffle=True, random_state=seed % 2**32)
     inner: list[tuple[np.ndarray, np.ndarray]] = []
     if np.unique(documents).size >= _INNER_FOLDS:
         with warnings.catch_warnings():

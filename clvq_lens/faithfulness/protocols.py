@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clvq_lens.config import check_count, check_seed
 from clvq_lens.errors import ConfigError
 from clvq_lens.faithfulness.case import Case, prepare
 from clvq_lens.faithfulness.controls import Codes, removals
@@ -41,9 +42,16 @@ def faithfulness(
         **options: Of `prepare` and `judge`.
     """
     judging = {name: options.pop(name) for name in JUDGING if name in options}
+    check_judging(**judging)
     host, source = attachment.host, attachment.source
     case = prepare(host, source, texts, labels, seed=seed, progress=progress, **options)
     return judge(case, attachment, seed=seed, progress=progress, **judging)
+
+
+def check_judging(**options: Any) -> None:
+    """Raises `ConfigError` if an option of `judge` is no count; before anything that takes long."""
+    for name, value in options.items():
+        check_count(name, value)
 
 
 def judge(
@@ -76,10 +84,8 @@ def judge(
             f"The case was prepared at {case.source!r}, but {attachment.name!r} reads "
             f"{attachment.source!r}. Prepare one for that hook point."
         )
-    if min(n_draws, n_model_draws) < 1:
-        raise ConfigError(
-            f"n_draws is {n_draws} and n_model_draws {n_model_draws}. Pass at least one draw."
-        )
+    check_judging(n_draws=n_draws, n_model_draws=n_model_draws, n_replicates=n_replicates)
+    check_seed(seed)
     codes = Codes.of(attachment.quantizer)
     of_texts = read_codes(attachment, case.texts.texts, long_texts=case.long_texts)
     salient = of_texts.at(case.salient.positions)

@@ -42,9 +42,12 @@ class LabelledTexts:
         """Checked, with classes and documents as numbers; equal texts share a document.
 
         Raises:
-            DataError: If the lists differ in length, a text is no string, or there is one class.
+            DataError: If the lists differ in length, a text is no string, a label or document is
+                missing or of another kind than the others, or there is one class.
             EmptyCorpusError: If a text is empty.
         """
+        if isinstance(texts, str):
+            raise DataError("The texts are one string. Pass a list of strings.")
         texts, labels = list(texts), list(labels)
         documents = texts if documents is None else list(documents)
         if not len(texts) == len(labels) == len(documents):
@@ -56,13 +59,13 @@ class LabelledTexts:
             raise DataError("Some of the texts are no strings. Pass a list of strings.")
         for number in (n for n, text in enumerate(texts) if not text.strip()):
             raise EmptyCorpusError(f"Text {number} is empty. Leave it out, with its label.")
-        classes, numbers = np.unique(np.asarray(labels), return_inverse=True)
+        classes, numbers = numbered("label", labels)
         if len(classes) < 2:
             raise DataError(
                 f"All texts have the same label, {classes.tolist()}. Pass texts of two classes or "
                 f"more: what decides between them is what is tested."
             )
-        _, groups = np.unique(np.asarray(documents), return_inverse=True)
+        _, groups = numbered("document", documents)
         return cls(tuple(texts), numbers, tuple(classes.tolist()), groups)
 
     @property
@@ -72,6 +75,36 @@ class LabelledTexts:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+
+def numbered(what: str, values: Sequence[Any]) -> tuple[np.ndarray, Int[np.ndarray, " n"]]:
+    """The different values in order, and which of them each one is.
+
+    Args:
+        what: They are, for the error.
+        values: Strings, or numbers: all of one kind, or they could not be told apart in order.
+
+    Raises:
+        DataError: If one is missing (None or NaN), neither string nor number, or of another kind
+            than the first.
+    """
+    kinds = {"string": str | np.str_, "number": bool | int | float | np.number | np.bool_}
+    first = None
+    for text, value in enumerate(values):
+        kind = next((name for name, types in kinds.items() if isinstance(value, types)), None)
+        first = kind if first is None else first
+        if kind is None or value != value:  # only NaN differs from itself
+            raise DataError(
+                f"Text {text} has the {what} {value!r}. Pass a string or a number for every text, "
+                f"and leave out texts without one."
+            )
+        if kind != first:
+            raise DataError(
+                f"The {what}s mix kinds: text 0 has a {first}, and text {text} the {kind} "
+                f"{value!r}. Pass all of them as strings, or all as numbers."
+            )
+    different, numbers = np.unique(np.asarray(values), return_inverse=True)
+    return different, numbers
 
 
 @dataclass(frozen=True)

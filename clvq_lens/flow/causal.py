@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.config import LongTexts
+from clvq_lens.config import LongTexts, check_count
 from clvq_lens.errors import ConfigError, EmptyCorpusError, LayerOrderError
 from clvq_lens.flow.chain import fitted_chain
 from clvq_lens.host.attach import Attachment
@@ -38,7 +38,8 @@ class CausalStep:
         joint: Tokens in both, at the same position, [a, b].
         effect: Tokens of a code of the second gained (or lost: negative) per token of a code of
             the first that was ablated, [a, b]; NaN where there was none.
-        error: Standard error of the effect over documents, [a, b].
+        error: Standard error of the effect over documents, [a, b]; NaN where a single one has the
+            code.
         control: Mean effect of the other codes of the first that are nearest in share, [a, b].
     """
 
@@ -148,7 +149,8 @@ def causal_flow(
         Both flows, with ``.frame()``, ``.summary()``, ``.to_networkx()`` and ``.plot()``.
 
     Raises:
-        ConfigError: If there are fewer than two quantizers on the model.
+        ConfigError: If there are fewer than two quantizers on the model, or ``n_controls`` is
+            negative.
         LayerOrderError: If two of them overlap.
         NotFittedError: If one of them has not been fitted.
         EmptyCorpusError: If the data hold no real token.
@@ -156,6 +158,7 @@ def causal_flow(
     Example:
         >>> causal_flow(model, texts).frame()  # doctest: +SKIP
     """
+    check_count("n_controls", n_controls, least=0)
     steps = [_Step(*pair, to) for pair in pairwise(_chain(model))]
     host = steps[0].first.host
     batches = token_batches(host, open_documents(data), long_texts=long_texts)
@@ -200,6 +203,7 @@ class _Step:
     squares: Tensor = field(init=False)
     products: Tensor = field(init=False)
     n_squares: Tensor = field(init=False)
+    n_texts: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         a = self.first.quantizer.config.n_codes
@@ -208,6 +212,7 @@ class _Step:
         self.joint = torch.zeros(a, b).long()
         self.change, self.squares, self.products = (torch.zeros(a, b).double() for _ in range(3))
         self.n_squares = torch.zeros(a).double()
+        self.n_texts = torch.zeros(a).long()
 
     def add(self, batch: TokenBatch) -> None:
         """Runs a batch of texts, as it is and with every code ablated that occurs in it."""
@@ -231,6 +236,7 @@ class _Step:
     ) -> None:
         n_here = (codes == code).sum(1).double()
         self.n_squares[code] += n_here.square().sum()
+        self.n_texts[code] += (n_here > 0).sum()
         for row, now in zip(rows.tolist(), after, strict=True):
             real = mask[row]
             gained = torch.bincount(now[real], minlength=len(self.n_next))
@@ -248,6 +254,8 @@ class _Step:
         effect = self.change / n
         spread = self.squares - 2 * effect * self.products
         spread += effect.square() * self.n_squares.unsqueeze(1)
+        error = spread.clamp_min(0).sqrt() / n
+        error[self.n_texts < 2] = torch.nan  # one text always agrees with itself
         return CausalStep(
             source=self.first.name,
             target=self.second.name,
@@ -255,7 +263,7 @@ class _Step:
             n_next=self.n_next.numpy(),
             joint=self.joint.numpy(),
             effect=effect.numpy(),
-            error=(spread.clamp_min(0).sqrt() / n).numpy(),
+            error=error.numpy(),
             control=_matched_mean(effect.numpy(), self.n_tokens.numpy(), n_controls),
         )
 

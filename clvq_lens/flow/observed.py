@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 
 from clvq_lens.concepts.tally import Tally
-from clvq_lens.config import LongTexts
+from clvq_lens.config import LongTexts, check_seed
 from clvq_lens.errors import ConfigError, DataError, EmptyCorpusError
 from clvq_lens.evaluation.agreement import Agreement
 from clvq_lens.evaluation.labels import TokenLabels
@@ -248,6 +248,7 @@ def concept_flow(
     Example:
         >>> cl.concept_flow(model, texts).plot()  # doctest: +SKIP
     """
+    check_seed(seed)
     survey = _Survey(_chain(model, ends), ends, labels)
     batches = token_batches(survey.host, open_documents(data), long_texts=long_texts)
     complete = add_each(batches, survey.add, desc="concept flow", progress=progress)
@@ -280,7 +281,7 @@ class _Survey:
         self.chain = chain
         cfg = self.host.cfg
         ends = len(chain) == 1 if ends is None else ends
-        self.predicts = ends and self.host.causal and cfg.d_vocab_out == cfg.d_vocab
+        self.predicts = ends and self.host.predicts_tokens
         names: list[tuple[str, StageKind, int]] = [
             (attachment.name, "codes", attachment.quantizer.config.n_codes) for attachment in chain
         ]

@@ -11,11 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clvq_lens.concepts.encoding import batch_codes
+from clvq_lens.config import check_seed
 from clvq_lens.errors import DataError
 from clvq_lens.flow.chain import require_chain
 from clvq_lens.flow.names import CodeNames, names_by_stage
 from clvq_lens.host.attach import lenses_of
 from clvq_lens.interventions.metrics import LogitsFunction, Metric, name_of
+from clvq_lens.interventions.runs import require_real
 from clvq_lens.interventions.sweep import AblationSweep, ablation_sweep, token_labels
 from clvq_lens.plots.sentence import plot_sentence
 from clvq_lens.training.tokens import one_batch
@@ -102,11 +104,13 @@ def sentence_flow(
         ConfigError: If no quantizer is on the model.
         NotFittedError: If one of them has not been fitted.
         DataError: If there is not exactly one text.
+        EmptyCorpusError: If it holds no real token.
         MetricError: If the metric does not return one number.
 
     Example:
         >>> cl.sentence_flow(model, "The film was", metric=cl.kl()).plot()  # doctest: +SKIP
     """
+    check_seed(seed)
     chain = require_chain(model)
     host = chain[0].host
     batch = one_batch(host, text)
@@ -114,6 +118,7 @@ def sentence_flow(
         raise DataError(
             f"There are {len(batch.tokens)} texts, and the flow is that of one. Pass texts[0]."
         )
+    require_real(batch)
     codes = []
     for attachment in chain:
         attachment.quantizer.eval()

@@ -72,6 +72,16 @@ class Host:
         return self.protocol.causal
 
     @property
+    def outputs_tokens(self) -> bool:
+        """Whether its logits are of the tokens that it reads, and not of classes, for instance."""
+        return self.cfg.d_vocab_out == self.cfg.d_vocab
+
+    @property
+    def predicts_tokens(self) -> bool:
+        """Whether its logits are of the next token."""
+        return self.causal and self.outputs_tokens
+
+    @property
     def device(self) -> torch.device:
         """Where tokens go in."""
         return next(self.model.parameters()).device

@@ -1,5 +1,6 @@
 """Texts to tokens and back, as the model is used to them."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -150,18 +151,42 @@ class Vocabulary:
             self._strings[token] = decode([token], clean_up_tokenization_spaces=False)
         return [self._strings[token] for token in ids]
 
+    def output_of(self, token: str | int) -> int:
+        """The number of a logit: that of a token or, where logits are of something else, itself.
+
+        Raises:
+            DataError: If there is no such logit.
+        """
+        n_outputs = self.cfg.d_vocab_out
+        if n_outputs == self.cfg.d_vocab:
+            return self.id_of(token)
+        number = _whole(token)
+        if number is None or not 0 <= number < n_outputs:
+            raise DataError(
+                f"There is no logit of {token!r}: this model reads {self.cfg.d_vocab} tokens, but "
+                f"has {n_outputs} outputs of its own. Pass a number from 0 to {n_outputs - 1}."
+            )
+        return number
+
+    def output_names(self, outputs: Int[Tensor, " n"]) -> list[str]:
+        """What to call some logits: the token that each is of, or the number of the output."""
+        if self.cfg.d_vocab_out == self.cfg.d_vocab:
+            return self.names(outputs)
+        return [f"output {output}" for output in outputs.tolist()]
+
     def id_of(self, token: str | int) -> int:
         """The id of a single token.
 
         Raises:
             DataError: If it is not a single token of the model, or there is no tokenizer.
         """
-        if isinstance(token, int):
-            if not 0 <= token < self.cfg.d_vocab:
+        if not isinstance(token, str):
+            number = _whole(token)
+            if number is None or not 0 <= number < self.cfg.d_vocab:
                 raise DataError(
-                    f"There is no token {token}; ids go from 0 to {self.cfg.d_vocab - 1}."
+                    f"There is no token {token!r}; ids go from 0 to {self.cfg.d_vocab - 1}."
                 )
-            return token
+            return number
         tokenizer = self._tokenizer
         if tokenizer is None:
             raise DataError(f"This model has no tokenizer, so {token!r} is unknown. Pass an id.")
@@ -177,3 +202,11 @@ class Vocabulary:
             f"{token!r} is not one token of this model, but {pieces}. Pass one token, with the "
             f"space that belongs to it, or its id."
         )
+
+
+def _whole(number: Any) -> int | None:
+    """A whole number of Python, NumPy or torch as an int; None for anything else."""
+    try:
+        return None if isinstance(number, bool) else operator.index(number)
+    except (TypeError, RuntimeError, ValueError):
+        return None

@@ -12,13 +12,14 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.errors import MetricError
+from clvq_lens.config import check_count, check_seed
+from clvq_lens.errors import ConfigError, MetricError
 from clvq_lens.host.attach import Attached
 from clvq_lens.host.modes import require_gradients
 from clvq_lens.interventions.edits import Ablate
 from clvq_lens.interventions.metrics import LogitsFunction, Metric, bind, columns_of, name_of
 from clvq_lens.interventions.path import average_gradient
-from clvq_lens.interventions.runs import Counterfactuals, fitted
+from clvq_lens.interventions.runs import Counterfactuals, fitted, require_real
 from clvq_lens.plots.interventions import plot_attribution
 from clvq_lens.quantizer.draft import Draft
 from clvq_lens.training.documents import Data
@@ -73,9 +74,10 @@ class Attribution:
     def correlations(self) -> pd.DataFrame:
         """Spearman correlation of each prediction with the true effects, and where it fails.
 
-        ``near`` and ``far`` are the quarters of replacements by the least and the most similar
-        code vectors. If ``exact_decoder`` does well where ``first_order`` does not, it is the
-        decoder that is not linear over such distances; if neither does, it is the model.
+        ``near`` and ``far`` are the quarters of replacements by the most and by the least similar
+        code vectors, so by the nearest and the farthest. If ``exact_decoder`` does well where
+        ``first_order`` does not, it is the decoder that is not linear over such distances; if
+        neither does, it is the model.
         """
         near, far = self.pairs["distance"].quantile([0.25, 0.75])
         parts = {
@@ -159,11 +161,16 @@ def attribution(
     Raises:
         NotFittedError: If the quantizer has not been fitted.
         MetricError: If the metric has no gradient, or does not return one number.
-        ConfigError: If the path has no point.
+        ConfigError: If the path has no point, or the codebook a single code.
+        EmptyCorpusError: If the texts hold no real token.
     """
     require_gradients("Attribution")
     attachment = fitted(lens)
+    check_count("n_true", n_true, least=0)
+    check_seed(seed)
+    _check_codes(attachment.quantizer.config.n_codes)
     batch = one_batch(attachment.host, data)
+    require_real(batch)
     runs = Counterfactuals(attachment, batch, columns=columns_of(metric, [batch]))
     function = bind(metric, runs.reference)
     gradients = _Gradients(runs, function, name_of(metric))
@@ -308,6 +315,11 @@ def _on_real(values: Tensor, runs: Counterfactuals) -> np.ndarray:
     """Values of real tokens, NaN elsewhere."""
     mask = runs.batch.mask.view(*runs.batch.mask.shape, *[1] * (values.ndim - 2))
     return values.detach().cpu().masked_fill(~mask, torch.nan).double().numpy()
+
+
+def _check_codes(n_codes: int) -> None:
+    if n_codes < 2:
+        raise ConfigError("The codebook has one code, which no other can replace. Fit more codes.")
 
 
 def _draw_pairs(runs: Counterfactuals, n: int, seed: int) -> pd.DataFrame:

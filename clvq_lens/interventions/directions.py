@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clvq_lens.errors import CodeRangeError, ConfigError
 from clvq_lens.host.context import PassText
-from clvq_lens.interventions.positions import At, resolve_positions
+from clvq_lens.interventions.positions import At, frozen_positions, resolve_positions
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 
 Place = Literal["source", "target"]
@@ -41,6 +41,7 @@ def projection(
     Raises:
         ConfigError: If ``place`` is neither "source" nor "target".
         CodeRangeError: If a code at the target has no tokens, so no mean.
+        PositionError: If ``positions`` are none at all.
     """
     if place not in get_args(Place):
         raise ConfigError(f"There is no place {place!r}; pass at='source' or at='target'.")
@@ -60,6 +61,7 @@ def projection(
     directions = vectors[rows] - shares @ vectors if centered else vectors[rows]
     basis = orthonormal_basis(directions).float()
     origin = mean if centered else torch.zeros_like(mean)
+    positions = frozen_positions(positions)
 
     def project(activations: Tensor, text: PassText) -> Tensor:
         x, q = activations.float(), basis.to(activations.device)

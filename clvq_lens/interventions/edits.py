@@ -1,19 +1,21 @@
 """Edits of codes in the running model: Ablate, Swap, Force, Restrict, Patch, Steer."""
 
-import operator
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import reduce
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clvq_lens.config import check_seed
 from clvq_lens.errors import CodeRangeError, ConfigError, ShapeError
 from clvq_lens.host.context import PassText
+from clvq_lens.interventions.codes import Codes, as_codes, check_range, membership
 from clvq_lens.interventions.positions import (
     At,
     frozen_positions,
@@ -23,7 +25,6 @@ from clvq_lens.interventions.positions import (
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.draft import Draft
 
-Codes = int | Iterable[int]
 CodeFunction = Callable[[Tensor, Tensor | None], Tensor]
 Replacement = Literal["nearest", "mean", "resample"]
 _SHOWN = 16  # longer tuples are shown by their shape
@@ -39,7 +40,7 @@ class Edit(ABC):
     def __post_init__(self) -> None:
         object.__setattr__(self, "at", frozen_positions(self.at))
         for name in self._CODES:
-            codes = _as_codes(getattr(self, name))
+            codes = as_codes(getattr(self, name))
             if name != "codes" and len(codes) != 1:
                 raise ConfigError(f"{type(self).__name__} takes one code, not {codes}.")
             object.__setattr__(self, name, codes if name == "codes" else codes[0])
@@ -58,7 +59,7 @@ class Edit(ABC):
 
     def check(self, quantizer: CrossLayerQuantizer) -> None:
         """Raises `CodeRangeError` if it names a code that the quantizer does not have."""
-        _check_range(self.codes_named, quantizer, repr(self))
+        check_range(self.codes_named, quantizer, repr(self))
 
     def __call__(self, draft: Draft, text: PassText, quantizer: CrossLayerQuantizer) -> Draft:
         """The codes after the edit."""
@@ -106,11 +107,12 @@ class Ablate(Edit):
                 f"Ablate cannot replace codes by {self.to!r}; "
                 f"pass to='nearest', to='mean' or to='resample'."
             )
+        check_seed(self.seed)
 
     def _change(
         self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
     ) -> Draft:
-        ablated = _membership(self.codes_named, quantizer)
+        ablated = membership(self.codes_named, quantizer)
         losing = where & ablated[draft.codes]
         if self.to == "nearest":
             return draft.without(ablated, where, quantizer.codebook)
@@ -157,7 +159,7 @@ class Restrict(Edit):
     def _change(
         self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
     ) -> Draft:
-        banned = ~_membership(self.codes_named, quantizer)
+        banned = ~membership(self.codes_named, quantizer)
         return draft.without(banned, where, quantizer.codebook)
 
 
@@ -222,11 +224,16 @@ class Patch(Edit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        codes = torch.as_tensor(self.codes)
-        if codes.is_floating_point() or codes.dtype == torch.bool or codes.ndim not in (1, 2):
+        try:
+            codes = torch.as_tensor(self.codes)
+            given = f"{codes.dtype} of shape {list(codes.shape)}"
+        except (TypeError, ValueError, RuntimeError, OverflowError):  # no numbers, or ragged rows
+            codes, given = torch.empty(0), type(self.codes).__name__
+        is_broken = codes.is_floating_point() or codes.is_complex()
+        if is_broken or codes.dtype == torch.bool or codes.ndim not in (1, 2):
             raise ShapeError(
-                f"Patch takes whole numbers of shape [pos] or [batch, pos], not {codes.dtype} of "
-                f"shape {list(codes.shape)}. Pass cache['clvq.<name>.hook_codes']."
+                f"Patch takes whole numbers of shape [pos] or [batch, pos], not {given}. Pass "
+                f"cache['clvq.<name>.hook_codes'] or lens.encode(texts).codes."
             )
         object.__setattr__(self, "codes", codes.long().clone())
 
@@ -261,20 +268,35 @@ class Steer(Edit):
     code: int
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            is_real = not isinstance(self.scale, str | bool | complex)
+            scale = float(self.scale) if is_real else math.nan
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            scale = math.nan
+        if not math.isfinite(scale):
+            raise ConfigError(f"Steer has scale={self.scale!r}; pass a finite number.")
+        object.__setattr__(self, "scale", scale)
+
     def check(self, quantizer: CrossLayerQuantizer) -> None:
-        """Raises `CodeRangeError` if the code has no direction."""
+        """Raises `CodeRangeError` if the code has no direction, `ConfigError` if none so long."""
         super().check(quantizer)
         if quantizer.usage[self.code] == 0:
             raise CodeRangeError(
                 f"{self!r} steers to a code that no training token is in, so it has no direction. "
                 f"Choose one with lens.quantizer.usage > 0."
             )
+        if not torch.isfinite(self._direction(quantizer)).all():
+            raise ConfigError(f"{self!r} goes beyond the largest number. Pass a smaller scale.")
 
     def _change(
         self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
     ) -> Draft:
-        direction = quantizer.mean_target[self.code] - quantizer.target_mean
-        return draft.steered(self.scale * direction, where)
+        return draft.steered(self._direction(quantizer), where)
+
+    def _direction(self, quantizer: CrossLayerQuantizer) -> Float[Tensor, " d_target"]:
+        return self.scale * (quantizer.mean_target[self.code] - quantizer.target_mean)
 
 
 @dataclass(frozen=True, repr=False)
@@ -294,7 +316,8 @@ class Function(Edit):
         self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
     ) -> Draft:
         tokens = None if text.tokens is None else text.tokens[:, text.n_past :]
-        tokens = None if tokens is None else tokens.to(draft.codes.device)  # to be mixed with codes
+        if tokens is not None:  # a copy, since they may be the very tensor that the user passed in
+            tokens = tokens.to(draft.codes.device, copy=True)
         codes = self.function(draft.codes.clone(), tokens)
         if not isinstance(codes, Tensor):
             raise ShapeError(f"{self!r} returned {type(codes).__name__}. Return a tensor of codes.")
@@ -341,46 +364,6 @@ def apply_edits(
 ) -> Draft:
     """The codes after some edits, one after another."""
     return reduce(lambda so_far, edit: edit(so_far, text, quantizer), edits, draft)
-
-
-def code_numbers(codes: Codes, quantizer: CrossLayerQuantizer) -> tuple[int, ...]:
-    """One or several codes as a tuple.
-
-    Raises:
-        CodeRangeError: If there is none, or one that the quantizer does not have.
-    """
-    numbers = _as_codes(codes)
-    if not numbers:
-        raise CodeRangeError("No code was named. Name at least one.")
-    _check_range(numbers, quantizer, f"codes={codes!r}")
-    return numbers
-
-
-def _check_range(codes: Sequence[int], quantizer: CrossLayerQuantizer, who: str) -> None:
-    n_codes = quantizer.config.n_codes
-    wrong = next((code for code in codes if not 0 <= code < n_codes), None)
-    if wrong is not None:
-        raise CodeRangeError(
-            f"{who} names code {wrong}, but the codebook has codes 0 to {n_codes - 1}."
-        )
-
-
-def _as_codes(codes: Any) -> tuple[int, ...]:
-    """One code, or several."""
-    try:
-        return (operator.index(codes),)
-    except TypeError:
-        pass
-    try:
-        return tuple(operator.index(code) for code in codes)
-    except TypeError:
-        raise ConfigError(f"{codes!r} is no code. Pass whole numbers.") from None
-
-
-def _membership(codes: Sequence[int], quantizer: CrossLayerQuantizer) -> Bool[Tensor, " k"]:
-    members = torch.zeros(quantizer.config.n_codes, dtype=torch.bool, device=quantizer.device)
-    members[list(codes)] = True
-    return members
 
 
 def _is_default(f: Any, value: Any) -> bool:

@@ -1,7 +1,7 @@
 """What an experiment measures: one number made of the logits of a run."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +49,15 @@ class Metric(ABC):
     """
 
     at: Positions
+
+    def __post_init__(self) -> None:
+        try:
+            range(0)[self.at if isinstance(self.at, slice) else slice(self.at)]
+        except (TypeError, ValueError):
+            raise PositionError(
+                f"The metric has at={self.at!r}. Pass a whole number, a slice, or None for every "
+                f"real token."
+            ) from None
 
     @property
     @abstractmethod
@@ -123,6 +132,7 @@ class _Loss(Metric):
         return followed
 
     def bound(self, reference: Reference) -> LogitsFunction:
+        _check_predicts_tokens(reference.host)
         where = reference.kept(self.where(reference.batch))
         index = reference.kept(reference.batch.tokens.roll(-1, dims=1)).unsqueeze(-1)
 
@@ -157,7 +167,8 @@ def logit_diff(
     """Logit of one next token less that of another, averaged over texts.
 
     Args:
-        correct: A token, as a string or an id, or one for each text.
+        correct: A token, as a string or an id, or one for each text. The number of an output,
+            where outputs are no tokens.
         incorrect: The same for the other.
         at: Where it is predicted; -1: at the last token of each text.
 
@@ -181,6 +192,8 @@ def probability(token: Token | Sequence[Token], *, at: Positions = -1) -> Metric
 def loss(*, at: Positions = None) -> Metric:
     """Cross-entropy of the next token in nats, averaged over real tokens that follow real tokens.
 
+    Only for models that predict the next token: neither encoders nor classifiers.
+
     Args:
         at: Where predictions are made; None: everywhere.
     """
@@ -188,7 +201,9 @@ def loss(*, at: Positions = None) -> Metric:
 
 
 def kl(*, at: Positions = None) -> Metric:
-    """KL(unedited || edited) of next-token distributions in nats, averaged over real tokens.
+    """KL(unedited || edited) of output distributions in nats, averaged over real tokens.
+
+    Outputs are next tokens in a language model, and classes in a classifier.
 
     Args:
         at: Where predictions are made; None: everywhere.
@@ -238,9 +253,9 @@ def columns_of(
 
 
 def _ids(tokens: Token | Sequence[Token], reference: Reference) -> Int[Tensor, "_ 1"]:
-    if isinstance(tokens, str | int):
+    if isinstance(tokens, str) or not isinstance(tokens, Iterable):
         tokens = [tokens]
-    ids = [reference.host.vocabulary.id_of(token) for token in tokens]
+    ids = [reference.host.vocabulary.output_of(token) for token in tokens]
     n_texts = len(reference.batch.tokens)
     if len(ids) not in (1, n_texts):
         raise MetricError(
@@ -248,6 +263,19 @@ def _ids(tokens: Token | Sequence[Token], reference: Reference) -> Int[Tensor, "
             f"Pass one token, or one for each text."
         )
     return torch.tensor(ids).unsqueeze(1)
+
+
+def _check_predicts_tokens(host: Host) -> None:
+    if host.predicts_tokens:
+        return
+    if host.causal:
+        what = f"has {host.cfg.d_vocab_out} outputs for {host.cfg.d_vocab} tokens"
+    else:
+        what = "sees both sides of a token"
+    raise MetricError(
+        f"loss() is the cross-entropy of the next token, which this model does not predict: it "
+        f"{what}. Pass kl(), logit_diff(...), probability(...) or a function of logits."
+    )
 
 
 def _of_tokens(values: Tensor, ids: Tensor) -> Float[Tensor, "b pos"]:

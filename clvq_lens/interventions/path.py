@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.errors import ConfigError
+from clvq_lens.config import check_count
 
 
 def average_gradient(
@@ -33,8 +33,7 @@ def average_gradient(
     Raises:
         ConfigError: If there is no step.
     """
-    if n_steps < 1:
-        raise ConfigError(f"The path has n_steps={n_steps} points. Choose 1 or more.")
+    check_count("n_steps", n_steps)
     points, weights = np.polynomial.legendre.leggauss(n_steps)
     path, average = end - start, torch.zeros_like(start)
     steps = zip((points + 1) / 2, weights / 2, strict=True)

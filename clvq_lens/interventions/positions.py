@@ -48,13 +48,16 @@ def frozen_positions(at: Any) -> At:
     Raises:
         PositionError: If they are no positions at all.
     """
+    if isinstance(at, slice):
+        _check_slice(at)
     if at is None or isinstance(at, slice | str) or callable(at):
         return at  # pyright: ignore[reportReturnType]
     try:
         given = torch.as_tensor(at)
     except (TypeError, ValueError, RuntimeError):
         given = None
-    if given is None or (given.is_floating_point() and given.numel()):
+    is_answer = given is not None and given.dtype == torch.bool and given.ndim == 0
+    if given is None or is_answer or (given.is_floating_point() and given.numel()):
         raise PositionError(
             f"{at!r} names no positions. Pass whole numbers, a slice, a boolean mask of shape "
             f"[pos] or [batch, pos], the name of a special token, or a function of the tokens."
@@ -94,6 +97,13 @@ def _tuples(values: Any) -> Any:
     return tuple(map(_tuples, values)) if isinstance(values, list) else values
 
 
+def _check_slice(at: slice) -> None:
+    try:
+        range(0)[at]
+    except (TypeError, ValueError) as error:
+        raise PositionError(f"{at!r} names no positions: {error}. Pass whole numbers.") from None
+
+
 def _of_slice(at: slice, text: PassText) -> Tensor:
     def from_start(end: int | None) -> int | None:
         return end if end is None or end >= 0 else max(0, end + text.n_given)
@@ -125,7 +135,7 @@ def _tokens_of(text: PassText) -> Tensor:
 
 def _of_function(at: Callable[[Tensor], Tensor], text: PassText) -> Tensor:
     tokens = _tokens_of(text)
-    mask = at(tokens)
+    mask = at(tokens.clone())  # the user's own tensor may not change under the function
     if not isinstance(mask, Tensor):
         raise PositionError(
             f"The function of the tokens returned {type(mask).__name__}; return a boolean tensor."

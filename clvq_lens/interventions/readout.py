@@ -177,7 +177,7 @@ class _Answers:
         return torch.stack([logits[:, ids].logsumexp(1) for ids in self._ids(host)], dim=1)
 
     def _ids(self, host: Host) -> list[list[int]]:
-        ids = [[host.vocabulary.id_of(token) for token in tokens] for tokens in self.tokens]
+        ids = [[host.vocabulary.output_of(token) for token in tokens] for tokens in self.tokens]
         every = [token for of_class in ids for token in of_class]
         for token in every:
             if every.count(token) > 1:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.errors import SpliceConflictError
+from clvq_lens.errors import EmptyCorpusError, SpliceConflictError
 from clvq_lens.host.attach import Attached, Attachment
 from clvq_lens.interventions.edits import Edit, apply_edits
 from clvq_lens.interventions.metrics import LogitsFunction, Reference
@@ -176,6 +176,15 @@ class Counterfactuals:
     @property
     def _rows_per_pass(self) -> int:
         return max(1, self.host.positions_per_pass // self.batch.tokens.shape[1])
+
+
+def require_real(batch: TokenBatch) -> None:
+    """Raises `EmptyCorpusError` if no text has a real token, so that there is no code to change."""
+    if not batch.mask.any():
+        raise EmptyCorpusError(
+            "The texts hold no real token: only special tokens such as BOS, or padding. "
+            "Pass texts with words in them."
+        )
 
 
 def fitted(lens: Attached) -> Attachment:

@@ -13,7 +13,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from clvq_lens.errors import ConfigError, EmptyCorpusError, LengthMismatchError, ShapeError
+from clvq_lens.config import check_count
+from clvq_lens.errors import (
+    ConfigError,
+    EmptyCorpusError,
+    LengthMismatchError,
+    NothingChangesError,
+    ShapeError,
+)
 from clvq_lens.host.host import Host
 from clvq_lens.host.modes import require_gradients
 from clvq_lens.interventions.path import average_gradient
@@ -163,6 +170,7 @@ def salience(
         LayerOrderError: If the readout reads below the layer.
         LengthMismatchError: If there are not as many targets as texts.
         EmptyCorpusError: If a text has no real token.
+        NothingChangesError: If the path starts at the mean of a single token.
         ShapeError: If a target is no class, or the start does not fit the layer.
         NonFiniteError: If activations hold NaN or infinity.
 
@@ -174,6 +182,7 @@ def salience(
         raise ConfigError(f"There is no quantity {quantity!r}. Pass 'logit' or 'probability'.")
     if isinstance(start, str) and start not in ("mean", "zero"):
         raise ConfigError(f"No path starts at {start!r}. Pass 'mean', 'zero' or one vector.")
+    check_count("n_steps", n_steps)
     host, documents = Host(model), open_documents(texts)
     n_texts = sum(1 for _ in documents)
     runs = _Runs(host, host.resolve(layer), documents, long_texts)
@@ -240,6 +249,12 @@ class _Runs:
             n_tokens += len(real)
         if n_tokens == 0:
             raise EmptyCorpusError("The texts hold no real token. Pass texts with words in them.")
+        if n_tokens == 1:
+            raise NothingChangesError(
+                "The texts hold one real token, which is the mean itself: the path from the mean "
+                "has no length, and the score would be 0. Pass more texts, start='zero' or a "
+                "vector."
+            )
         return (total / n_tokens).float()
 
 
@@ -321,7 +336,12 @@ def _checked(target: Any, n_texts: int) -> Int[Tensor, " b"] | None:
         if target != "predicted":
             raise ConfigError(f"There is no target {target!r}. Pass 'predicted' or class numbers.")
         return None
-    classes = torch.as_tensor(target)
+    try:
+        classes = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError):
+        classes = torch.tensor(torch.nan)
+    if classes.ndim != 1 or classes.dtype == torch.bool:
+        raise ConfigError(f"The targets are {target!r}. Pass one number of a class for each text.")
     if len(classes) != n_texts:
         raise LengthMismatchError(
             f"There are {len(classes)} target classes for {n_texts} texts. Pass one for each text; "

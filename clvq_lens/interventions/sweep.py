@@ -1,20 +1,23 @@
 """Sweeps: the effect of ablating each code, and of patching each position from another run."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
-from clvq_lens.errors import LengthMismatchError, MetricError
+from clvq_lens.config import check_seed
+from clvq_lens.errors import LengthMismatchError, MetricError, NothingChangesError
 from clvq_lens.host.attach import Attached
 from clvq_lens.host.host import Host
-from clvq_lens.interventions.edits import Ablate, Edit, Patch, Replacement, code_numbers
+from clvq_lens.interventions.codes import code_numbers
+from clvq_lens.interventions.edits import Ablate, Edit, Patch, Replacement
 from clvq_lens.interventions.metrics import LogitsFunction, Metric, bind, columns_of, name_of
-from clvq_lens.interventions.runs import Counterfactuals, fitted
+from clvq_lens.interventions.runs import Counterfactuals, fitted, require_real
 from clvq_lens.plots.interventions import plot_ablations, plot_ablations_by_position, plot_patching
 from clvq_lens.training.documents import Data
 from clvq_lens.training.tokens import TokenBatch, one_batch
@@ -33,7 +36,8 @@ class AblationSweep:
         codes: The ablated code of each experiment.
         positions: Where it was ablated; None: everywhere.
         n_tokens: How many tokens that changed.
-        values: The metric of each experiment.
+        values: The metric of each experiment; NaN where the code does not occur, so that nothing
+            was taken away.
         controls: Mean effect of the five other codes nearest in number of tokens; by position, the
             effect of a random code there, drawn by the shares in training.
         strings: What stands at each position of the texts.
@@ -97,7 +101,8 @@ def ablation_sweep(
         metric: `logit_diff`, `probability`, `loss`, `kl`, or any function of logits
             [batch, pos, d_vocab] that returns one number.
         by_position: Whether a code is ablated at one position at a time.
-        codes: The codes to ablate; None: all that are active.
+        codes: The codes to ablate; None: all that are active. One that does not occur in the texts
+            has no effect to measure, but NaN; by position it is left out.
         to: What takes the place of an ablated code, as for `Ablate`.
         seed: Of the random codes that effects by position are compared with.
         progress: Whether to show a progress bar.
@@ -108,13 +113,18 @@ def ablation_sweep(
     Raises:
         NotFittedError: If the quantizer has not been fitted.
         CodeRangeError: If one of ``codes`` does not exist.
+        ConfigError: If there cannot be such a seed.
+        EmptyCorpusError: If the texts hold no real token.
+        NothingChangesError: If none of ``codes`` occurs in the texts.
         MetricError: If the metric does not return one number.
 
     Example:
         >>> cl.ablation_sweep(lens, "The film was", cl.kl()).frame()  # doctest: +SKIP
     """
     attachment = fitted(lens)
+    check_seed(seed)
     batch = one_batch(attachment.host, data)
+    require_real(batch)
     runs = Counterfactuals(attachment, batch, columns=columns_of(metric, [batch]))
     active, counts = runs.codes[runs.batch.mask].unique(return_counts=True)
     usage = dict(zip(active.tolist(), counts.tolist(), strict=True))
@@ -122,6 +132,7 @@ def ablation_sweep(
         chosen = sorted(usage, key=lambda code: -usage[code])
     else:
         chosen = list(code_numbers(codes, runs.quantizer))
+        _check_some_occur(chosen, usage)
     function = bind(metric, runs.reference)
 
     def measured(edits: Iterable[Edit], what: str) -> list[float]:
@@ -139,6 +150,10 @@ def ablation_sweep(
     else:
         positions = None
         values = measured((Ablate(code, to) for code in chosen), "ablate")
+        values = [
+            value if code in usage else float("nan")
+            for code, value in zip(chosen, values, strict=True)
+        ]
         controls = _matched(usage, chosen, values, unedited)
     return AblationSweep(
         metric=name_of(metric),
@@ -150,6 +165,14 @@ def ablation_sweep(
         controls=tuple(controls),
         strings=token_labels(runs.batch, runs.host),
     )
+
+
+def _check_some_occur(codes: Sequence[int], usage: Mapping[int, int]) -> None:
+    if not usage.keys() & set(codes):
+        raise NothingChangesError(
+            f"None of the codes {list(codes)} occurs in these texts, so ablating them changes "
+            f"nothing. Those that do: {sorted(usage)}."
+        )
 
 
 def _positions_of(runs: Counterfactuals, code: int) -> list[int]:
@@ -176,7 +199,9 @@ def _matched(
     for index in range(len(codes)):
         distance = np.abs(counts - counts[index]).astype(float)
         distance[index] = np.inf
-        nearest = np.argsort(distance, kind="stable")[: min(_N_MATCHED, len(codes) - 1)]
+        distance[np.isnan(effects)] = np.inf  # codes that do not occur
+        n_others = int(np.isfinite(distance).sum())
+        nearest = np.argsort(distance, kind="stable")[: min(_N_MATCHED, n_others)]
         controls.append(float(effects[nearest].mean()) if len(nearest) else float("nan"))
     return controls
 
@@ -195,6 +220,8 @@ class ConceptPatching:
         corrupted_codes: Codes of the corrupted run.
         clean_strings: What stands at each position of the clean texts.
         corrupted_strings: What stands at each position of the corrupted texts.
+        n_changed: Texts whose code a patch changes at each position; where it is 0, the two runs
+            share their codes, and the effect is 0 for that reason alone.
     """
 
     metric: str
@@ -206,9 +233,12 @@ class ConceptPatching:
     corrupted_codes: tuple[tuple[int, ...], ...]
     clean_strings: tuple[str, ...]
     corrupted_strings: tuple[str, ...]
+    n_changed: tuple[int, ...]
 
     def frame(self, labels: Labels = None) -> pd.DataFrame:
         """One row for each position; ``effect`` is 0 as corrupted, 1 as clean.
+
+        Where ``n_changed`` is 0 both runs have the same codes: there is nothing to patch.
 
         Args:
             labels: What codes mean, such as ``lens.concepts(texts).labels()``.
@@ -220,6 +250,7 @@ class ConceptPatching:
                 "corrupted_token": self.corrupted_strings,
                 "clean_code": _one_code(self.clean_codes),
                 "corrupted_code": _one_code(self.corrupted_codes),
+                "n_changed": self.n_changed,
                 "value": self.values,
                 "effect": self._normalised(self.values),
             }
@@ -272,12 +303,18 @@ def concept_patching(
 
     Raises:
         NotFittedError: If the quantizer has not been fitted.
+        ConfigError: If there cannot be such a seed.
+        EmptyCorpusError: If the texts hold no real token.
         LengthMismatchError: If the two differ in length.
+        NothingChangesError: If both have the same code at every position.
         MetricError: If the metric is the same for both runs, so that nothing can be normalised.
     """
     attachment = fitted(lens)
+    check_seed(seed)
     good, bad = one_batch(attachment.host, clean), one_batch(attachment.host, corrupted)
     _check_lengths(good, bad)
+    where = good.mask & bad.mask
+    require_real(replace(bad, mask=where))
     columns = columns_of(metric, [good, bad])
     runs = Counterfactuals(attachment, bad, columns=columns)
     other = Counterfactuals(attachment, good, columns=columns)
@@ -288,14 +325,15 @@ def concept_patching(
             f"{name_of(metric)} is {at_clean:.6g} for the clean and for the corrupted run, so "
             f"there is no effect to restore. Choose a metric in which they differ."
         )
-    where = good.mask & bad.mask
+    clean_codes = other.codes.masked_fill(~where, -1)
+    n_changed = ((clean_codes != runs.codes) & where).sum(0)
+    _check_some_differ(n_changed, attachment.name)
 
     def patched(codes: Tensor, what: str) -> list[float]:
         drafts = (runs.edited(Patch(codes, at=p)) for p in range(where.shape[1]))
         n = where.shape[1]
         return runs.measure(drafts, function, n=n, desc=f"patch {what}", progress=progress)
 
-    clean_codes = other.codes.masked_fill(~where, -1)
     random = _random_codes(runs, seed).masked_fill(~where, -1)
     return ConceptPatching(
         metric=name_of(metric),
@@ -307,7 +345,17 @@ def concept_patching(
         corrupted_codes=tuple(map(tuple, runs.codes.tolist())),
         clean_strings=token_labels(good, runs.host),
         corrupted_strings=token_labels(bad, runs.host),
+        n_changed=tuple(n_changed.tolist()),
     )
+
+
+def _check_some_differ(n_changed: Int[Tensor, " pos"], name: str) -> None:
+    if not n_changed.any():
+        raise NothingChangesError(
+            f"The clean and the corrupted texts have the same code of {name!r} at every position, "
+            f"so patching changes nothing. The codes do not tell these texts apart: choose other "
+            f"words, a quantizer with more codes, or another layer."
+        )
 
 
 def _check_lengths(clean: TokenBatch, corrupted: TokenBatch) -> None:

@@ -141,7 +141,7 @@ def test_the_plot_has_a_line_for_each_method_but_chance(found):
 def test_too_few_tokens_or_clusters_and_unfitted_lenses_are_refused(fitted):
     with pytest.raises(TooFewTokensError, match="59 training tokens for 12 clusters"):
         collapse(fitted, TRAIN, held_out=HELD_OUT, n_tokens=59, **OPTIONS)
-    with pytest.raises(ConfigError, match="Pass at least 2"):
+    with pytest.raises(ConfigError, match="n_clusters is 1; pass a whole number from 2"):
         collapse(fitted, TRAIN, n_clusters=1, **OPTIONS)
     unfitted = fitted.model.add_clvq(0, 1, n_codes=8)
     with pytest.raises(NotFittedError):

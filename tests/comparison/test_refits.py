@@ -95,7 +95,10 @@ def test_a_baseline_takes_the_whole_config_and_single_options_before_it(fitted, 
 
 
 def test_no_seed_is_refused(fitted):
-    with pytest.raises(ConfigError, match="one seed at least"), refits(fitted, DATA, seeds=0):
+    with (
+        pytest.raises(ConfigError, match="seeds is 0; pass a whole number"),
+        refits(fitted, DATA, seeds=0),
+    ):
         pass
 
 

@@ -79,8 +79,15 @@ def test_the_seed_decides_the_replicates():
 
 
 def test_replicates_without_a_document_are_left_out():
-    estimate = bootstrap(np.array([2.0]), np.array([1.0]), n_replicates=50)
+    estimate = bootstrap(np.array([2.0, 2.0]), np.array([1.0, 1.0]), n_replicates=50)
     assert (estimate, estimate.low, estimate.high) == (2.0, 2.0, 2.0)
+
+
+def test_one_document_says_nothing_about_others_so_it_has_no_interval():
+    estimate = bootstrap(np.array([2.0]), np.array([1.0]), n_replicates=50)
+    assert estimate == 2.0
+    assert np.isnan(estimate.low)
+    assert np.isnan(estimate.high)
 
 
 def test_a_statistic_that_is_never_finite_has_no_interval():

@@ -200,8 +200,8 @@ def test_pictures_and_words(result):
     ("options", "error", "match"),
     [
         ({"protocol": "onest"}, ConfigError, "There is no protocol 'onest'. Closest: 'honest'"),
-        ({"n_folds": 1}, ConfigError, "n_folds is 1; pass two folds or more"),
-        ({"n_draws": 0}, ConfigError, "n_draws is 0 and n_model_draws 3. Pass at least one draw"),
+        ({"n_folds": 1}, ConfigError, "n_folds is 1; pass a whole number from 2"),
+        ({"n_draws": 0}, ConfigError, "n_draws is 0; pass a whole number from 1"),
         ({"n_folds": 50}, DataError, "too few for 50 folds. Pass more of them"),
         ({"documents": [1, 2]}, DataError, "60 labels and 2 documents. Pass one label"),
     ],
@@ -209,6 +209,32 @@ def test_pictures_and_words(result):
 def test_impossible_options_are_refused(lens, texts, options, error, match):
     with pytest.raises(error, match=match):
         lens.faithfulness(*texts, progress=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a", None, "b"], "Text 1 has the label None"),
+        ([0.0, float("nan"), 1.0], "Text 1 has the label nan"),
+        (["a", "b", 1], "text 0 has a string, and text 2 the number 1"),
+        ([["a"], ["b"], ["a"]], "Text 0 has the label .'a'."),
+    ],
+)
+def test_labels_that_are_missing_or_of_several_kinds_are_refused(labels, message):
+    with pytest.raises(DataError, match=message):
+        LabelledTexts.of(["x", "y", "z"], labels, None)
+    with pytest.raises(DataError, match=message.replace("label", "document")):
+        LabelledTexts.of(["x", "y", "z"], ["a", "b", "a"], labels)
+
+
+def test_texts_and_labels_may_come_from_generators(lens, texts):
+    made = LabelledTexts.of(iter(texts[0]), (label for label in texts[1]), None)
+    assert made.texts == tuple(texts[0])
+    case = prepare(
+        lens.host, lens.source, iter(texts[0]), iter(texts[1]), readout=ANSWERS, n_folds=2,
+        n_steps=1, progress=False,
+    )  # fmt: skip
+    assert len(case.vectors.source) == len(texts[0])
 
 
 def test_impossible_texts_are_refused(lens, texts):

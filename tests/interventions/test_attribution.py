@@ -201,5 +201,5 @@ def test_the_picture_shows_each_prediction_against_the_truth(lens, tokens):
 
 
 def test_a_path_without_points_is_refused(lens, tokens):
-    with pytest.raises(ConfigError, match="n_steps=0 points"):
+    with pytest.raises(ConfigError, match="n_steps is 0; pass a whole number from 1"):
         attributed(lens, tokens[:1], n_steps=0)

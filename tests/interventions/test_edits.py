@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 
@@ -691,6 +692,35 @@ def test_codes_are_checked_before_the_block_opens(lens):
 
 
 @pytest.mark.parametrize(
+    "make", [np.int64, np.array, torch.tensor, lambda code: np.array([code])], ids=str
+)
+def test_codes_of_numpy_and_torch_are_codes(as_for_a_user, make):
+    assert cl.Ablate(make(3)).codes == (3,)
+    assert cl.Force(make(3)).code == 3
+
+
+def test_a_scale_beyond_all_numbers_is_refused_before_the_block_opens(lens):
+    code = int(lens.quantizer.usage.argmax())
+    with (
+        pytest.raises(ConfigError, match="goes beyond the largest number"),
+        lens.edit(cl.Steer(code, 1e300)),
+    ):
+        pytest.fail("the block was entered")
+
+
+def test_a_function_that_writes_into_the_tokens_does_not_change_those_of_the_user(lens, tokens):
+    given = tokens.clone()
+
+    def write(codes, tokens):
+        tokens.fill_(1)
+        return codes
+
+    with lens.edit(write, cl.Force(3, at=lambda tokens: tokens.fill_(0) == 0)):
+        lens.model(given)
+    assert torch.equal(given, tokens)
+
+
+@pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: cl.Ablate(1.5), ConfigError, r"^1\.5 is no code\. Pass whole numbers"),
@@ -701,6 +731,18 @@ def test_codes_are_checked_before_the_block_opens(lens):
         (lambda: cl.Force(torch.tensor(1.0)), ConfigError, r"^tensor\(1\.\) is no code"),
         (lambda: cl.Restrict(0.5), ConfigError, "is no code"),
         (lambda: cl.Steer(0.5), ConfigError, "is no code"),
+        (lambda: cl.Ablate(True), ConfigError, "^True is no code"),
+        (lambda: cl.Ablate(1, seed=2**70), ConfigError, "^seed is 1180591620717411303424; pass"),
+        (lambda: cl.Steer(1, float("nan")), ConfigError, "^Steer has scale=nan; pass a finite"),
+        (lambda: cl.Steer(1, float("inf")), ConfigError, "^Steer has scale=inf"),
+        (lambda: cl.Steer(1, "2"), ConfigError, "^Steer has scale='2'"),
+        (lambda: cl.Steer(1, None), ConfigError, "^Steer has scale=None"),
+        (lambda: cl.Steer(1, 2**2000), ConfigError, "^Steer has scale=1148"),
+        (lambda: cl.Patch(None), ShapeError, "whole numbers .* not NoneType"),
+        (lambda: cl.Patch([[1], [1, 2]]), ShapeError, "whole numbers .* not list"),
+        (lambda: cl.Force(1, at=slice(0.5, 2)), PositionError, "names no positions"),
+        (lambda: cl.Force(1, at=slice(0, 4, 0)), PositionError, "step cannot be zero"),
+        (lambda: cl.Force(1, at=True), PositionError, "^True names no positions"),
         (lambda: cl.Ablate(1, to="zero"), ConfigError, r"by 'zero'; pass to='nearest', to='mean'"),
         (lambda: cl.Restrict([]), CodeRangeError, r"leaves no code to choose\. Name at least one"),
         (lambda: cl.Patch([0.5]), ShapeError, r"whole numbers .* not torch\.float32 of shape \[1"),

@@ -7,6 +7,8 @@ import torch
 
 import clvq_lens as cl
 from tests.conftest import random_model
+from tests.host.contract.checks import commonest
+from tests.hosts import KINDS, words
 
 EDITS = {
     "ablate": lambda codes: cl.Ablate(codes),
@@ -178,3 +180,112 @@ def test_a_token_costs_no_more_work_at_position_900_than_at_position_10(monkeypa
     assert lengths[:2] == [8, 8]  # the prompt, with clean and with edited codes
     assert set(lengths[2:]) == {1}  # then one position at a time
     assert len(lengths) == 2 * 900
+
+
+# ---- every change, every decoder, every way to generate ------------------------------------------
+
+CODES, QUANTIZED = "clvq.1-2.hook_codes", "clvq.1-2.hook_quantized"
+HOSTS = [
+    kind
+    for kind in KINDS
+    if kind.name in ("hooked-gpt2", "hooked-llama", "bridge-gpt2", "bridge-llama")
+]
+DECODERS = {
+    "transformer": {"decoder": "transformer"},
+    "memory": {"decoder": "transformer", "decoder_memory": "encoder"},
+    "mlp": {"decoder": "mlp"},
+    "table": {"decoder": "table"},
+}
+N_PROMPT, N_NEW = 6, 6
+
+
+def hooked(point, change):
+    """A block in which a hook of the user changes what passes one of the quantizer's points."""
+    return lambda lens, codes: lens.model.hooks(
+        fwd_hooks=[(point, lambda value, hook: change(value, codes))]
+    )
+
+
+def in_place(value, codes):
+    value[value == codes[0]] = codes[1]
+
+
+def in_place_at_the_third(value, codes):
+    """In the prompt only: later passes with a cache are of one token."""
+    if value.shape[1] >= N_PROMPT:
+        value[:, 2] = codes[0]
+
+
+def returned_at_the_third(value, codes):
+    if value.shape[1] < N_PROMPT:
+        return None
+    return torch.cat([value[:, :2], torch.full_like(value[:, :1], codes[0]), value[:, 3:]], dim=1)
+
+
+CHANGES = {
+    "splice": lambda lens, codes: lens.splice(),
+    **{
+        f"edit-{name}": lambda lens, codes, edit=edit: lens.edit(edit(codes))
+        for name, edit in EDITS.items()
+    },
+    **{
+        f"spliced-edit-{name}": lambda lens, codes, edit=EDITS[name]: lens.edit(
+            edit(codes), error_term=False
+        )
+        for name in ("ablate", "force-last-of-prompt", "steer")
+    },
+    **{
+        f"project-{place}": lambda lens, codes, place=place: lens.project_out(codes[:2], at=place)
+        for place in ("source", "target")
+    },
+    "hook-returned": hooked(
+        CODES, lambda value, codes: torch.where(value == codes[0], codes[1], value)
+    ),
+    "hook-in-place": hooked(CODES, in_place),
+    "hook-vectors": hooked(QUANTIZED, lambda value, codes: value * 1.5),
+    "hook-vectors-in-place": hooked(QUANTIZED, lambda value, codes: value.mul_(1.5) and None),
+    "hook-returned-in-the-prompt": hooked(CODES, returned_at_the_third),
+    "hook-in-place-in-the-prompt": hooked(CODES, in_place_at_the_third),
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(
+            (kind, decoder), marks=[pytest.mark.slow] * (not quick), id=f"{kind}-{decoder}"
+        )
+        for kind in HOSTS
+        for decoder in DECODERS
+        for quick in [decoder == "transformer" and kind.name == "bridge-gpt2"]
+    ],
+)
+def matrix_lens(request):
+    """A fitted lens with every decoder on every host that generates with a cache."""
+    kind, decoder = request.param
+    lens = kind.model().add_clvq(1, 2, n_codes=12, top_k=3, **DECODERS[decoder])
+    lens.fit(words(60, 16, seed=2), n_tokens=2_000, batch_tokens=256, progress=False)
+    return lens
+
+
+def generated_by(lens, how, prompts, *, use_cache):
+    """Tokens that a way to generate finds, the same whenever the logits are."""
+    torch.manual_seed(0)
+    options = {"max_new_tokens": N_NEW, "stop_at_eos": False, "use_past_kv_cache": use_cache}
+    if how == "beam":
+        return lens.model.hf_generate(
+            prompts, do_sample=False, num_beams=4, use_cache=use_cache, **options
+        ).clone()
+    return lens.model.generate(prompts, do_sample=how == "sample", verbose=False, **options).clone()
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_way_to_generate_gives_the_same_with_the_cache_and_without(matrix_lens, name):
+    prompts = words(3, N_PROMPT, seed=8)
+    codes = commonest(matrix_lens, prompts)
+    ways = ["greedy", "sample"] + ["beam"] * hasattr(matrix_lens.model, "hf_generate")
+    for how in ways:
+        with CHANGES[name](matrix_lens, codes):
+            cached = generated_by(matrix_lens, how, prompts, use_cache=True)
+            uncached = generated_by(matrix_lens, how, prompts, use_cache=False)
+        assert torch.equal(cached, uncached), how
