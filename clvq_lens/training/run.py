@@ -9,8 +9,8 @@ from typing import Any
 
 from clvq_lens.config import FitConfig
 from clvq_lens.errors import ConfigError, FileFormatError
-from clvq_lens.quantizer.files import write_atomically
 from clvq_lens.training.history import History, Record
+from clvq_lens.writing import write_atomically
 
 _FILE = "run.json"
 _FIELDS = {"format", "format_version", "library_version", "model", "data", "held_out"} | {
