@@ -144,8 +144,8 @@ def locked(path: Path, *, wait_s: float = _WAIT_S) -> Iterator[None]:
             lock.acquire(timeout=wait_s)
     except Timeout as error:
         raise PathError(
-            f"Another process or thread has been writing to {path.parent} for {wait_s:.0f} seconds "
-            f"(it holds {path.name}). Wait until it is done, or pass another path."
+            f"Another process or thread is writing to {path.parent} (it holds {path.name}), still "
+            f"after {wait_s:.0f} seconds. Wait until it is done, or pass another path."
         ) from error
     try:
         yield

@@ -29,6 +29,7 @@ ROOMS = [
     "lens",
     "comparison",
     "add",
+    "output",
     "workflow",
     "cli",
 ]

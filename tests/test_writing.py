@@ -157,7 +157,7 @@ def test_a_second_holder_of_a_lock_waits_and_then_says_who_is_in_the_way(tmp_pat
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", program, str(lock)], **options) as other:
         assert other.stdout.readline() == b"held\n"
-        message = r"for 0 seconds \(it holds \.lock\)\. Wait until"
+        message = r"\(it holds \.lock\), still after 0 seconds\. Wait until"
         with pytest.raises(PathError, match=message), locked(lock, wait_s=0.0):
             pass
         other.stdin.close()
