@@ -32,7 +32,7 @@ Overwrite = Annotated[
 ]
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool | None) -> None:
     if wanted:
         from clvq_lens import __version__
 
@@ -43,11 +43,11 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def common(
     version: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--version", help="Show the version and end.", callback=_show_version, is_eager=True
         ),
-    ] = False,
+    ] = None,
 ) -> None:
     """Find the concepts that a language model carries from one layer to a later one."""
 

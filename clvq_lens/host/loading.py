@@ -148,9 +148,9 @@ def check_device(device: str | None) -> None:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).split("\n")[0]
+        reason = str(error).split("\n")[0].rstrip(".")
         raise ConfigError(
-            f"device is {device!r}, where torch can put nothing here: {reason} "
+            f"device is {device!r}, where torch can put nothing here: {reason}. "
             f"Pass one that it can use, such as 'cpu'."
         ) from error
 
