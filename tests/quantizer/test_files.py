@@ -49,7 +49,7 @@ KINDS = [
     pytest.param({"decoder": "mlp"}, id="mlp"),
     pytest.param({"decoder": "table"}, id="table"),
 ]
-SAMPLES = {str: "tiny", int: 2, bool: True, list[float]: [0.5, -1.0]}
+SAMPLES = {str: "tiny", int: 2, bool: True, dict[str, list[float]]: {"W_E": [0.5, -1.0]}}
 ORIGIN = Origin(**{field.name: SAMPLES[field.type] for field in fields(Origin)})
 
 
