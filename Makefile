@@ -13,7 +13,7 @@ TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loadi
 .PHONY: demo test test-fast test-tl4 test-upstream lint types bench clean
 
 demo: .venv/core
-	$(BIN)/clvq-lens demo --out runs/demo
+	$(BIN)/clvq-lens demo --out runs/demo --overwrite
 
 test: .venv/dev
 	$(BIN)/$(PYTEST)

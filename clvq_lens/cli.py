@@ -3,12 +3,21 @@
 Heavy packages are imported inside the commands, so that ``--help`` answers at once.
 """
 
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from clvq_lens.errors import CLVQError
+from clvq_lens.errors import CLVQError, CommandInterruptedError
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
 app = typer.Typer(
     help="Find the concepts that a language model carries from one layer to a later one.",
@@ -17,16 +26,66 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Device = Annotated[str | None, typer.Option(help="Such as cuda; default: the model's.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the quantizer and results in the folder.")
+]
+
+
+def _show_version(wanted: bool | None) -> None:
+    if wanted:
+        from clvq_lens import __version__
+
+        typer.echo(f"clvq-lens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool | None,
+        typer.Option(
+            "--version", help="Show the version and end.", callback=_show_version, is_eager=True
+        ),
+    ] = None,
+) -> None:
+    """Find the concepts that a language model carries from one layer to a later one."""
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """While open, Ctrl-C ends the process with one line.
+
+    An interrupted import may leave a package half made, and some packages swallow the exception.
+    Nothing has been done yet that would have to be undone.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def end(number: int, frame: Any) -> None:
+        os.write(2, b"Interrupted while starting. Nothing was written.\n")
+        os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Of data order, initialisation and sampling.")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Fit on the toy world inside the package, whose true concepts are known; no network."""
-    from clvq_lens.workflow import run_demo
+    with starting():
+        from clvq_lens.workflow import run_demo
 
-    run_demo(out, seed=seed)
+    run_demo(out, seed=seed, overwrite=overwrite)
 
 
 @app.command()
@@ -51,14 +110,30 @@ def fit(
     ] = None,
     kl_weight: Annotated[float, typer.Option(help="Weight of KL(clean || spliced).")] = 0.0,
     long_texts: Annotated[
-        str, typer.Option(help="Texts beyond the context: error, split or truncate.")
-    ] = "error",
-    device: Annotated[str | None, typer.Option(help="Such as cuda; default: the model's.")] = None,
+        str | None,
+        typer.Option(
+            help="Texts beyond the context: error, split or truncate; default: as lens.fit."
+        ),
+    ] = None,
+    device: Device = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the model's weights, such as bfloat16; default: float32.")
+    ] = None,
+    prepend_bos: Annotated[
+        bool | None,
+        typer.Option(
+            "--prepend-bos/--no-prepend-bos",
+            help="Whether texts begin with BOS; default: TransformerLens'.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the one generator.")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Fit a quantizer between two layers of a model, evaluate it and save everything."""
-    from clvq_lens.workflow import run_fit
+    with starting():
+        from clvq_lens.workflow import run_fit
 
+    chosen = {"n_tokens": n_tokens, "long_texts": long_texts}
     run_fit(
         model,
         int(source) if source.isdecimal() else source,
@@ -68,12 +143,14 @@ def fit(
         held_out=held_out,
         options={"n_codes": n_codes, "decoder": decoder},
         fit_options={
-            "n_tokens": n_tokens,
             "kl_weight": kl_weight,
-            "long_texts": long_texts,
             "seed": seed,
+            **{name: value for name, value in chosen.items() if value is not None},
         },
         device=device,
+        dtype=dtype,
+        prepend_bos=prepend_bos,
+        overwrite=overwrite,
     )
 
 
@@ -89,18 +166,28 @@ def report(
     model: Annotated[
         str | None, typer.Option(help="TransformerLens model name; default: that of the run.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Such as cuda; default: the model's.")] = None,
+    device: Device = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the model's weights; default: that of the run.")
+    ] = None,
 ) -> None:
     """Write one page with everything that was found, to read or to send to a colleague."""
-    from clvq_lens.workflow import run_report
+    with starting():
+        from clvq_lens.workflow import run_report
 
-    run_report(run, data=data, out=out, model=model, device=device)
+    run_report(run, data=data, out=out, model=model, device=device, dtype=dtype)
 
 
 def main(*args: Any) -> None:
-    """Runs the command line; an error of ours ends it with its message and status 1."""
+    """Runs the command line; an error ends it with one line and status 1, Ctrl-C with 130."""
+    log = logging.getLogger("clvq_lens")
+    log.addHandler(logging.StreamHandler())  # what is said once: dtype, BOS and the like
+    log.setLevel(logging.INFO)
     try:
         app(*args)
-    except (CLVQError, FileNotFoundError) as error:
-        typer.secho(f"{type(error).__name__}: {error}", fg=typer.colors.RED, err=True)
-        raise SystemExit(1) from error
+    except (CLVQError, OSError) as error:
+        interrupted = isinstance(error, CommandInterruptedError)
+        name = "" if interrupted else f"{type(error).__name__}: "
+        colour = typer.colors.YELLOW if interrupted else typer.colors.RED
+        typer.secho(name + " ".join(str(error).split()), fg=colour, err=True)
+        raise SystemExit(INTERRUPTED if interrupted else 1) from error

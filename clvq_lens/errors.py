@@ -115,6 +115,14 @@ class PathError(CLVQError, OSError):
     """Nothing can be written at a path."""
 
 
+class PathTakenError(PathError, FileExistsError):
+    """Something is there already that writing would destroy."""
+
+
+class CommandInterruptedError(CLVQError, RuntimeError):
+    """Ctrl-C ended a command; the message says what is there already and how to go on."""
+
+
 class HubError(CLVQError, OSError):
     """The Hub cannot be reached, or refuses."""
 

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "clvq_lens"
 ROOMS = [
     "errors",
     "config",
+    "writing",
     "plots",
     "quantizer",
     "host",
@@ -28,6 +29,7 @@ ROOMS = [
     "lens",
     "comparison",
     "add",
+    "output",
     "workflow",
     "cli",
 ]

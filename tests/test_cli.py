@@ -3,15 +3,28 @@
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import clvq_lens as cl
 from clvq_lens import cli, workflow
-from clvq_lens.errors import DataError, FileFormatError, PathError
+from clvq_lens.errors import (
+    CommandInterruptedError,
+    ConfigError,
+    DataError,
+    FileFormatError,
+    PathError,
+    PathTakenError,
+)
 
 RESULTS = {"config.json", "run.json", "history.csv", "report.csv", "concepts.csv", "index.html"}
 
@@ -124,6 +137,253 @@ def test_an_error_is_one_line_with_the_remedy_and_status_one(tmp_path, capsys):
     assert "There is no file" in capsys.readouterr().err
 
 
-def test_a_model_is_loaded_by_its_name_on_the_device_that_was_asked_for(monkeypatch):
-    monkeypatch.setattr(workflow, "load_pretrained", lambda name, device: f"{name} on {device}")
-    assert workflow.load_model("gpt2", "cpu") == "gpt2 on cpu"
+def test_a_model_is_loaded_as_was_asked_for(monkeypatch):
+    def load(name, device, *, dtype, prepend_bos):
+        return name, device, dtype, prepend_bos
+
+    monkeypatch.setattr(workflow, "load_pretrained", load)
+    options = {"device": "cpu", "dtype": "bfloat16", "prepend_bos": False}
+    assert workflow.load_model("gpt2", **options) == ("gpt2", "cpu", "bfloat16", False)
+
+
+def test_device_dtype_and_bos_are_those_of_the_toy_model_too():
+    model = workflow.load_model("toy", device="cpu", dtype="bfloat16", prepend_bos=False)
+    assert next(model.parameters()).dtype == torch.bfloat16
+    assert not model.cfg.default_prepend_bos
+    with pytest.raises(ConfigError, match=r"device is 'cupboard'"):
+        workflow.load_model("toy", device="cupboard")
+
+
+# ---- what is refused before the model is loaded ------------------------------------------------
+
+
+def fit_toy(*arguments: object) -> None:
+    """Runs ``clvq-lens fit`` on the toy model, and raises what the command raises."""
+    fixed = ["fit", "--model", "toy", "--source", "1", "--target", "2", "--n-codes", "20"]
+    fixed += ["--n-tokens", "4000"]
+    CliRunner().invoke(cli.app, [*fixed, *map(str, arguments)], catch_exceptions=False)
+
+
+@pytest.fixture
+def nothing_is_loaded(monkeypatch):
+    def load(*arguments, **options):
+        raise AssertionError("the model is loaded")
+
+    monkeypatch.setattr(workflow, "load_model", load)
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_a_folder_that_cannot_be_saved_to_is_refused_first(run, tmp_path):
+    _, data = run
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "config.json").write_text('{"model_type": "gpt2"}')
+    for out, message in (
+        (tmp_path / "file", "exists and is no folder"),
+        (tmp_path / "file" / "sub", "Nothing can be written to"),
+        (tmp_path / "foreign", "was not written by clvq_lens"),
+    ):
+        with pytest.raises(PathError, match=message):
+            fit_toy("--data", data, "--out", out)
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+@pytest.mark.parametrize("option", ["--data", "--held-out"])
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "There is no file"), ('"one"\n{', r"line 2")]
+)
+def test_texts_that_cannot_be_read_are_refused_first(run, tmp_path, option, content, message):
+    bad = tmp_path / "bad.jsonl"
+    if content is not None:
+        bad.write_text(content)
+    texts = {"--data": run[1], "--held-out": run[1], option: bad}
+    with pytest.raises(DataError, match=message):
+        fit_toy(*(word for pair in texts.items() for word in pair), "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--decoder", "lstm", "decoder is 'lstm'"),
+        ("--long-texts", "burn", "long_texts is 'burn'"),
+        ("--device", "cupboard", "device is 'cupboard'"),
+        ("--dtype", "int3", "dtype is 'int3'"),
+    ],
+)
+def test_impossible_options_are_refused_first(run, tmp_path, option, value, message):
+    with pytest.raises(ConfigError, match=message):
+        fit_toy("--data", run[1], "--out", tmp_path / "run", option, value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_a_quantizer_is_not_replaced_unless_that_is_asked_for(run):
+    out, data = run
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(PathTakenError, match=r"holds a fitted quantizer already\. .*--overwrite"):
+        fit_toy("--data", data, "--out", out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    with pytest.raises(AssertionError, match="the model is loaded"):
+        fit_toy("--data", data, "--out", out, "--overwrite")
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_a_folder_that_another_command_writes_to_is_refused(run, tmp_path):
+    with workflow.output_folder(tmp_path / "run", overwrite=False):
+        with pytest.raises(PathError, match=r"Another process or thread is writing to"):
+            fit_toy("--data", run[1], "--out", tmp_path / "run")
+        assert (tmp_path / "run").exists()
+    assert not (tmp_path / "run").exists()  # nothing was written
+
+
+def test_a_disk_without_room_for_the_results_is_noticed_before_the_fit(run, tmp_path, monkeypatch):
+    nearly_full = SimpleNamespace(total=2**40, used=2**40 - 2**20, free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: nearly_full)
+    monkeypatch.setattr(cl.Lens, "fit", lambda *_: pytest.fail("it is fitted"))
+    with pytest.raises(PathError, match=r"has 1\.0 MB left, .* Free some space"):
+        fit_toy("--data", run[1], "--out", tmp_path / "run")
+
+
+# ---- a fit is not lost ---------------------------------------------------------------------------
+
+
+def test_a_fit_that_cannot_be_saved_where_it_should_be_is_saved_elsewhere(
+    run, tmp_path, monkeypatch
+):
+    save = cl.Lens.save
+
+    def save_elsewhere_only(lens, folder):
+        if Path(folder) == tmp_path / "run":
+            raise PathError("The folder is gone.")
+        return save(lens, folder)
+
+    monkeypatch.setattr(cl.Lens, "save", save_elsewhere_only)
+    with pytest.raises(PathError, match=r"is gone\. The fitted quantizer is in .* inst") as error:
+        fit_toy("--data", run[1], "--out", tmp_path / "run")
+    (rescue,) = re.findall(r"quantizer is in (\S+) instead", str(error.value))
+    assert cl.load(rescue).fitted
+    assert (Path(rescue) / "run.json").is_file()
+    shutil.rmtree(rescue)
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_fit_is_saved_and_said_and_not_evaluated(run, tmp_path, monkeypatch):
+    fit = cl.Lens.fit
+
+    def fit_a_little(lens, data, config):
+        history = fit(lens, data, config, progress=False)
+        history.stop = "interrupted"
+        return history
+
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "report.csv").write_text("of an earlier run")
+    monkeypatch.setattr(cl.Lens, "fit", fit_a_little)
+    monkeypatch.setattr(cl.Lens, "evaluate", lambda *_, **__: pytest.fail("it is evaluated"))
+    message = r"Interrupted while fitting\. .*is saved in .*--overwrite.*clvq-lens report"
+    with pytest.raises(CommandInterruptedError, match=message):
+        fit_toy("--data", run[1], "--out", out)
+    assert cl.load(out).fitted
+    assert not (out / "report.csv").exists()
+    monkeypatch.undo()
+    report(out)
+    assert (out / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("place", "message", "saved"),
+    [
+        ("load_model", r"while loading the model\. Nothing was written", False),
+        ("read_through", r"while reading the data\. Nothing was written", False),
+        ("write_results", r"while evaluating\. The fitted .* clvq-lens report", True),
+    ],
+)
+def test_ctrl_c_says_what_was_interrupted_and_what_is_there(
+    run, tmp_path, monkeypatch, place, message, saved
+):
+    monkeypatch.setattr(workflow, place, interrupt)
+    with pytest.raises(CommandInterruptedError, match=f"Interrupted {message}"):
+        fit_toy("--data", run[1], "--out", tmp_path / "run")
+    assert (tmp_path / "run" / "config.json").is_file() == saved
+    assert (tmp_path / "run").exists() == saved
+
+
+def test_ctrl_c_during_a_report_says_that_no_page_was_written(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "gather", interrupt)
+    with pytest.raises(CommandInterruptedError, match=r"evaluating\. .*page\.html was not written"):
+        report(run[0], "--out", tmp_path / "page.html")
+
+
+# ---- as a person meets it ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (CommandInterruptedError("Interrupted while\nfitting."), 130, "Interrupted while fitting."),
+        (PathError("No room."), 1, "PathError: No room."),
+        (PermissionError(13, "Permission denied", "/x"), 1, "PermissionError: [Errno 13]"),
+    ],
+)
+def test_an_error_is_one_line_on_the_screen(monkeypatch, capsys, error, status, line):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as stop:
+        cli.main([])
+    assert stop.value.code == status
+    said = capsys.readouterr().err
+    assert said.startswith(line)
+    assert said.count("\n") == 1
+
+
+def test_the_version_is_told():
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"clvq-lens {cl.__version__}\n")
+
+
+PROGRAM = "from clvq_lens.cli import main; print('started', flush=True); main()"
+
+
+def start(*arguments: object) -> subprocess.Popen:
+    """The command line in a process of its own, once it has got as far as `main`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    return process
+
+
+def test_ctrl_c_while_starting_says_so(run, tmp_path):
+    process = start("report", run[0], "--out", tmp_path / "page.html")
+    time.sleep(0.3)  # it imports for seconds
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert said == "Interrupted while starting. Nothing was written.\n"
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_fitting_saves_what_was_learned(run, tmp_path):
+    arguments = ["--model", "toy", "--source", "1", "--target", "2", "--n-tokens", 10**9]
+    arguments += ["--data", run[1], "--out", tmp_path / "run", "--n-codes", 20]
+    process = start("fit", *arguments)
+    said = ""
+    while "fvu=" not in said:  # the progress bar of the fit
+        said += process.stderr.read(1)
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+    assert "Interrupted while fitting. What was learned by then is saved in" in rest
+    assert cl.load(tmp_path / "run").fitted

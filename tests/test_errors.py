@@ -25,6 +25,8 @@ BUILTINS = {
     errors.FileFormatError: ValueError,
     errors.NewerFormatError: ValueError,
     errors.PathError: OSError,
+    errors.PathTakenError: FileExistsError,
+    errors.CommandInterruptedError: RuntimeError,
     errors.HubError: OSError,
     errors.HubNotFoundError: FileNotFoundError,
     errors.ModelLoadError: OSError,

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from clvq_lens.errors import FileFormatError
 from clvq_lens.faithfulness.result import Faithfulness
 from clvq_lens.plots.methods import METRICS, plot_methods
-from clvq_lens.quantizer.files import write_atomically
+from clvq_lens.writing import make_folder, write_atomically
 
 _FORMAT = "clvq_lens comparison 1"
 
@@ -108,6 +108,9 @@ class Comparison:
 
         Args:
             path: Of the file; its folder is created if needed.
+
+        Raises:
+            PathError: If nothing can be written there.
         """
         path = Path(path)
         values = {
@@ -115,7 +118,7 @@ class Comparison:
             **{"settings": dict(self.settings), "fits": self.fits.to_dict("list")},
             "faithfulness": {name: _plain(found) for name, found in self.faithfulness.items()},
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_atomically(path, (json.dumps(values, default=_number) + "\n").encode())
         return path
 

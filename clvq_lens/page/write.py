@@ -13,10 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from clvq_lens.errors import PathError
 from clvq_lens.page.contents import Contents
 from clvq_lens.page.payload import payload
-from clvq_lens.quantizer.files import write_atomically
+from clvq_lens.writing import check_file, write_atomically
 
 _STATIC = files("clvq_lens.page") / "static"
 _SCRIPTS = (  # in the order in which they need each other
@@ -33,6 +32,7 @@ _SCRIPTS = (  # in the order in which they need each other
     "keyboard.js",
     "router.js",
 )
+_PAGE_BYTES = 6 * 2**20  # the scripts alone are 4 MB
 # Characters that could end the element that holds the data, end a line in a script, or that
 # cannot be written as UTF-8 at all.
 _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
@@ -42,16 +42,10 @@ def check_path(path: str | Path) -> Path:
     """The path of a page, which can be written.
 
     Raises:
-        PathError: If it is a folder, or lies in one that does not exist.
+        PathError: If it is a folder, a link or a device, lies in a folder that does not exist, or
+            on a disk that is full.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise PathError(f"{path} is a folder. Pass the path of a file in it, such as report.html.")
-    if not path.parent.is_dir():
-        raise PathError(
-            f"There is no folder {path.parent} to write {path.name} to. Create it, or pass another."
-        )
-    return path
+    return check_file(path, size_bytes=_PAGE_BYTES)
 
 
 def write_page(path: str | Path, contents: Contents) -> Path:

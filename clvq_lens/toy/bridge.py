@@ -39,7 +39,7 @@ def build_bridge(
         model.lm_head = torch.nn.Linear(config["d_model"], config["d_vocab"])
     model.load_state_dict(renamed)
     torch.nn.Module.to(model, device)  # transformers' own `to` hides its types
-    return from_hf(model.eval(), tokenizer, name=config["model_name"])
+    return from_hf(model.eval(), tokenizer, name=config["model_name"], prepend_bos=True)
 
 
 def gpt2_config(config: dict[str, Any], special: dict[str, Any]) -> GPT2Config:

@@ -7,16 +7,18 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from clvq_lens.config import FitConfig
 from clvq_lens.errors import ConfigError, FileFormatError
-from clvq_lens.quantizer.files import write_atomically
 from clvq_lens.training.history import History, Record
+from clvq_lens.writing import write_atomically
 
 _FILE = "run.json"
-_FIELDS = {"format", "format_version", "library_version", "model", "data", "held_out"} | {
-    *("toy_texts", "fit", "history")
+_FIELDS = {"format", "format_version", "library_version", "model", "dtype", "prepend_bos"} | {
+    *("data", "held_out", "toy_texts", "fit", "history")
 }
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,8 @@ class Run:
 
     Attributes:
         model: As the user named it.
+        dtype: Of its weights; None: the default.
+        prepend_bos: Whether it read BOS before each text; None: the default.
         data: Path of the texts; None: of the toy world.
         held_out: Path of the texts to evaluate on; None: the part of the data kept aside.
         toy_texts: Number and seed of held-out texts of the toy world; None: the user's own data.
@@ -33,6 +37,8 @@ class Run:
     """
 
     model: str
+    dtype: str | None = None
+    prepend_bos: bool | None = None
     data: str | None
     held_out: str | None
     toy_texts: tuple[int, int] | None
@@ -56,6 +62,8 @@ def write_run(folder: Path, run: Run, history: History) -> None:
         "format_version": FORMAT_VERSION,
         "library_version": __version__,
         "model": run.model,
+        "dtype": run.dtype,
+        "prepend_bos": run.prepend_bos,
         "data": run.data,
         "held_out": run.held_out,
         "toy_texts": run.toy_texts,
@@ -84,6 +92,8 @@ def read_run(folder: Path) -> Run:
         toy_texts = values["toy_texts"]
         return Run(
             model=values["model"],
+            dtype=values["dtype"],
+            prepend_bos=values["prepend_bos"],
             data=values["data"],
             held_out=values["held_out"],
             toy_texts=None if toy_texts is None else (int(toy_texts[0]), int(toy_texts[1])),
@@ -101,7 +111,12 @@ def write_history(path: Path, history: History) -> None:
         path: Of the .csv file.
         history: Of a fit.
     """
-    history.frame().to_csv(path, index=False)
+    write_table(path, history.frame())
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Writes a table as .csv, in one step."""
+    write_atomically(path, table.to_csv(index=False).encode())
 
 
 def read_history(path: Path, run: Run) -> History | None:

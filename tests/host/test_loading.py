@@ -15,9 +15,10 @@ from transformers import PreTrainedTokenizerFast
 
 import clvq_lens as cl
 from clvq_lens import workflow
-from clvq_lens.errors import ModelLoadError, UnsupportedHostError
+from clvq_lens.errors import ConfigError, ModelLoadError, UnsupportedHostError
 from clvq_lens.host import loading
 from clvq_lens.host.loading import from_hf, hooked_class, load_pretrained
+from clvq_lens.host.vocabulary import Vocabulary
 
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 16, "vocab_size": 30}
 needs_hooked = pytest.mark.skipif(
@@ -222,6 +223,78 @@ def test_without_a_tokenizer_the_bridge_reads_tokens_only():
     assert bridge(TOKENS).shape == (2, 12, 30)
 
 
+# ---- dtype and BOS -------------------------------------------------------------------------------
+
+
+def notices(caplog) -> list[str]:
+    """What the log shows to somebody who has set up nothing."""
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, "float32", "torch.float32"])
+def test_a_model_in_half_precision_is_cast_where_that_is_asked_for(dtype, caplog):
+    hf_model = llama().to(torch.bfloat16)
+    before = {id(parameter) for parameter in hf_model.parameters()}
+    bridge = from_hf(hf_model, dtype=dtype)
+    assert bridge.cfg.dtype == torch.float32 == bridge(TOKENS).dtype == bridge.W_E.dtype
+    assert before <= {id(parameter) for parameter in hf_model.parameters()}
+    assert notices(caplog) == []
+
+
+def test_casting_leaves_rotary_frequencies_as_they_are():
+    hf_model = llama()
+    from_hf(hf_model, dtype="bfloat16")
+    assert {p.dtype for p in hf_model.parameters()} == {torch.bfloat16}
+    assert hf_model.model.rotary_emb.inv_freq.dtype == torch.float32
+
+
+def test_half_precision_that_nobody_asked_for_is_said_once(caplog):
+    bridge = from_hf(llama().to(torch.bfloat16))
+    bridge(TOKENS)
+    (line,) = notices(caplog)
+    assert "stays in bfloat16, as it is in memory" in line
+    assert "pass dtype='float32'" in line
+    from_hf(llama().to(torch.bfloat16), dtype=torch.bfloat16)
+    assert len(notices(caplog)) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float33", "int64", torch.int8, "nn", "float64"])
+def test_what_is_no_dtype_of_weights_is_refused_before_the_model_is_touched(dtype):
+    hf_model = gpt2()
+    with pytest.raises(ConfigError, match=r"dtype is .*Pass one of 'float32', 'bfloat16'"):
+        from_hf(hf_model, dtype=dtype)
+    from_hf(hf_model)
+
+
+def test_bos_that_the_tokenizer_does_not_put_there_is_said_once(caplog):
+    from_hf(gpt2(), of_gpt2())
+    (line,) = notices(caplog)
+    assert "GPT2LMHeadModel: '<end>' is put before each text" in line
+    assert "prepend_bos=False" in line
+
+
+def test_bos_that_the_tokenizer_puts_there_itself_is_not_worth_a_word(caplog):
+    from_hf(llama(), of_llama())
+    from_hf(gpt2())  # reads tokens only
+    from_hf(bert(), of_bert())
+    assert notices(caplog) == []
+
+
+@pytest.mark.parametrize(("build", "make"), [(gpt2, of_gpt2), (llama, of_llama)])
+@pytest.mark.parametrize("prepend_bos", [True, False])
+def test_bos_is_a_choice_which_the_lens_follows(build, make, prepend_bos, caplog):
+    bridge = from_hf(build(), make(), prepend_bos=prepend_bos)
+    expected = [make().bos_token_id] * prepend_bos + [5, 6]
+    assert bridge.to_tokens("w5 w6").tolist() == [expected]
+    assert Vocabulary(bridge).tokenize(["w5 w6"])[0].tolist() == expected
+    assert notices(caplog) == []
+
+
+def test_bos_cannot_be_chosen_for_an_encoder():
+    with pytest.raises(ConfigError, match=r"the tokenizer of an encoder decides"):
+        from_hf(bert(), of_bert(), prepend_bos=True)
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 
@@ -290,8 +363,40 @@ def test_a_folder_with_a_trained_model_is_loaded_as_a_bridge(shared, stories):
         assert bridge(tokens, return_type="loss") < 2  # nats; a model without weights has 6.2
 
 
+def test_a_folder_in_half_precision_is_loaded_in_float32_and_the_log_says_so(tmp_path, caplog):
+    caplog.set_level("INFO", "clvq_lens")
+    folder = saved(tmp_path, llama().to(torch.bfloat16), of_llama())
+    assert load_pretrained(folder, "cpu").W_E.dtype == torch.float32
+    assert f"{folder} is loaded in float32 on cpu." in caplog.messages
+    assert load_pretrained(folder, "cpu", dtype="bfloat16").W_E.dtype == torch.bfloat16
+    assert f"{folder} is loaded in bfloat16 on cpu." in caplog.messages
+
+
+def test_what_transformer_lens_puts_before_the_texts_of_a_folder_is_said(tmp_path, caplog):
+    folder = saved(tmp_path, gpt2(), of_gpt2())
+    assert load_pretrained(folder, "cpu").to_tokens("w5 w6").tolist() == [[0, 5, 6]]
+    (line,) = notices(caplog)
+    assert "'<end>' is put before each text" in line
+    bridge = load_pretrained(folder, "cpu", prepend_bos=False)
+    assert Vocabulary(bridge).tokenize(["w5 w6"])[0].tolist() == [5, 6]
+    assert len(notices(caplog)) == 1
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cupboard"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device):
+    with pytest.raises(ConfigError, match=rf"device is '{device}', .* such as 'cpu'"):
+        load_pretrained("nowhere", device)
+
+
+def test_a_damaged_folder_is_our_error(tmp_path):
+    folder = saved(tmp_path, gpt2(), of_gpt2())
+    (tmp_path / "model.safetensors").write_bytes(b"half of it")
+    with pytest.raises(ModelLoadError, match=r"cannot load .* save_pretrained"):
+        load_pretrained(folder, "cpu")
+
+
 def test_a_folder_is_a_name_for_the_commands(shared):
-    model = workflow.load_model(str(shared / "models/stories260K/hf"), "cpu")
+    model = workflow.load_model(str(shared / "models/stories260K/hf"), device="cpu")
     assert model.cfg.n_layers == 5
 
 
@@ -329,14 +434,16 @@ def asked(monkeypatch) -> list[tuple[str, str, str | None]]:
 
     asked = []
 
-    def load(cls, name, device=None):
+    def load(cls, name, device=None, dtype=None):
         warnings.warn(f"{cls.__name__}.from_pretrained is deprecated", DeprecationWarning, 2)
-        asked.append((cls.__name__, name, device))
-
-    def boot(cls, name, device=None, tokenizer=None):
         asked.append((cls.__name__, name, device))
         return from_hf(gpt2(), of_gpt2())
 
+    def boot(cls, name, device=None, dtype=None, tokenizer=None):
+        asked.append((cls.__name__, name, device))
+        return from_hf(gpt2(), of_gpt2())
+
+    monkeypatch.setattr(loading, "_own_tokenizer", lambda model, name: of_gpt2())
     monkeypatch.setattr(TransformerBridge, "boot_transformers", classmethod(boot))
     for host in filter(None, map(hooked_class, ("HookedTransformer", "HookedEncoder"))):
         monkeypatch.setattr(host, "from_pretrained", classmethod(load))

@@ -274,8 +274,8 @@ def test_absurd_sizes_are_refused_without_building(hub: Hub, monkeypatch: pytest
     def build(*args: object, **options: object) -> None:
         raise AssertionError("built")
 
-    monkeypatch.setattr("clvq_lens.quantizer.files.CrossLayerQuantizer", build)
-    with pytest.raises(FileFormatError, match=r"expected F32 \[1000000000000, 4\]"):
+    monkeypatch.setattr("clvq_lens.quantizer.saved.CrossLayerQuantizer", build)
+    with pytest.raises(FileFormatError, match=r"n_codes is 1000000000000, was saved as 4"):
         cl.load(REPO)
 
 

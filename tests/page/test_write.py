@@ -159,7 +159,7 @@ def test_an_interrupted_write_leaves_the_page_of_before(contents, tmp_path, monk
     def fails(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("clvq_lens.quantizer.files.os.replace", fails)
+    monkeypatch.setattr("clvq_lens.writing.os.replace", fails)
     with pytest.raises(KeyboardInterrupt):
         write_page(page, contents)
     assert page.read_text() == "before"

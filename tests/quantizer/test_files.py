@@ -1,15 +1,19 @@
-"""Saved quantizers: exact round trips, refusals that say what is wrong, and golden files.
+"""Saved quantizers: exact round trips, refusals that say what is wrong, and a golden file.
 
-``golden/`` holds a quantizer saved by format version 4, with what it computed then. It must load
+``golden/`` holds a quantizer saved by this format version, with what it computed then. It must load
 for ever. Only a new format version gets a new golden folder; it is written by
 
-    .venv/bin/python tests/quantizer/test_files.py
+    .venv/bin/python -m tests.quantizer.test_files
 """
 
+import errno
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -24,7 +29,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import clvq_lens
 from clvq_lens.config import CLVQConfig, FitConfig
-from clvq_lens.errors import FileFormatError, NewerFormatError, NotFittedError
+from clvq_lens.errors import (
+    FileFormatError,
+    NewerFormatError,
+    NonFiniteError,
+    NotFittedError,
+    PathError,
+    PathTakenError,
+)
+from clvq_lens.quantizer import files
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.files import FORMAT_VERSION, load, save
 from clvq_lens.quantizer.origin import Origin
@@ -88,14 +101,27 @@ def edit_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> Non
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def edit_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
-    """Changes tensors and gives the file its right hash, as somebody with intent would."""
+def edit_weights(
+    folder: Path,
+    change: Callable[[dict[str, Tensor]], object] = lambda tensors: None,
+    change_copy: Callable[[dict[str, Any]], object] = lambda config: None,
+) -> None:
+    """Changes tensors, or the copy of config.json, and the hash too, as with intent."""
     path = weights_of(folder)
+    with safe_open(path, framework="pt") as file:
+        copied = json.loads(file.metadata()["clvq_lens"])
     tensors = load_tensors(path.read_bytes())
     change(tensors)
-    path.write_bytes(save_tensors(tensors))
+    change_copy(copied)
+    path.write_bytes(save_tensors(tensors, metadata={"clvq_lens": json.dumps(copied)}))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     edit_config(folder, lambda config: config.update(sha256=digest))
+
+
+def edit_everywhere(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes config.json, its copy and the hash, so that nothing but the tensors can tell."""
+    edit_weights(folder, change_copy=change)
+    edit_config(folder, change)
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +181,6 @@ def test_a_folder_holds_one_readable_config_and_one_file_of_weights(saved: Path)
     assert config["library_version"] == clvq_lens.__version__
     assert config["quantizer"]["n_codes"] == 4
     assert config["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert {oct(path.stat().st_mode)[-3:] for path in saved.iterdir()} == {"644"}
 
 
 def test_saving_twice_leaves_one_file_of_weights(tmp_path: Path):
@@ -177,6 +202,16 @@ def test_saving_does_not_touch_other_files_in_the_folder(tmp_path: Path, name: s
     assert (tmp_path / name).read_text() == "mine"
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, "644"), (0o077, "600"), (0o002, "664")])
+def test_files_have_the_permissions_that_the_umask_gives(tmp_path: Path, umask: int, mode: str):
+    before = os.umask(umask)
+    try:
+        save(make(), tmp_path / "saved")
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode)[-3:] for path in (tmp_path / "saved").iterdir()} == {mode}
+
+
 def test_loading_leaves_the_global_generator_alone(saved: Path):
     state = torch.get_rng_state()
     load(saved)
@@ -194,7 +229,7 @@ def test_an_unfitted_quantizer_is_not_saved(tmp_path: Path):
 
 def test_a_file_in_place_of_the_folder_is_not_overwritten(tmp_path: Path):
     (tmp_path / "saved").write_text("mine")
-    with pytest.raises(FileExistsError, match="saved"):
+    with pytest.raises(PathTakenError, match=r"saved exists and is no folder\. Pass the path of a"):
         save(make(), tmp_path / "saved")
     assert (tmp_path / "saved").read_text() == "mine"
 
@@ -223,6 +258,31 @@ def test_an_interrupted_save_leaves_the_previous_one(
     save(make(seed=1), saved)
     assert len(files_in(saved)) == 2
     assert torch.equal(load(saved).codebook.vectors, make(seed=1).codebook.vectors)
+
+
+@pytest.mark.parametrize("name", ["link", "pipe"])
+def test_a_config_that_is_no_file_is_not_replaced(tmp_path: Path, name: str):
+    config = tmp_path / "config.json"
+    if name == "pipe":
+        os.mkfifo(config)
+    else:
+        config.symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(PathError, match=r"would replace"):
+        save(make(), tmp_path)
+    assert files_in(tmp_path) == ["config.json"]
+
+
+def test_a_full_disk_is_our_error_and_leaves_the_previous_save(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(PathError, match=r"No space left on device\. Free some space, or pass a"):
+        save(make(seed=1), saved)
+    assert len(files_in(saved)) == 2
+    assert torch.equal(load(saved).codebook.vectors, make(seed=0).codebook.vectors)
 
 
 # ---- refusing to load: config.json -------------------------------------------------------------
@@ -269,7 +329,7 @@ def test_an_unknown_codebook_is_refused(saved: Path):
 
 
 def test_a_codebook_of_another_kind_than_the_weights_is_refused(saved: Path):
-    edit_config(saved, lambda config: config.update(codebook="features"))
+    edit_everywhere(saved, lambda config: config.update(codebook="features"))
     with pytest.raises(FileFormatError, match=r"codebook\.weights"):
         load(saved)
 
@@ -340,7 +400,7 @@ def test_a_fit_that_is_no_object_or_impossible_is_refused(saved: Path):
     ],
 )
 def test_impossible_options_are_refused(saved: Path, options: dict[str, Any], message: str):
-    edit_config(saved, lambda config: config["quantizer"].update(options))
+    edit_everywhere(saved, lambda config: config["quantizer"].update(options))
     with pytest.raises(FileFormatError, match=message):
         load(saved)
 
@@ -438,7 +498,7 @@ def test_a_tensor_of_another_type_is_named(saved: Path):
 
 
 def test_weights_of_another_width_are_refused(saved: Path):
-    edit_config(saved, lambda config: config.update(d_target=8))
+    edit_everywhere(saved, lambda config: config.update(d_target=8))
     with pytest.raises(FileFormatError, match=r"mean_target is .*\[4, 4\], expected .*\[4, 8\]"):
         load(saved)
 
@@ -490,7 +550,7 @@ def test_absurd_options_allocate_nothing(
     kind: dict[str, Any], options: dict[str, Any], message: str, tmp_path: Path
 ):
     saved = save(make(**kind), tmp_path / "saved")
-    edit_config(saved, lambda config: config["quantizer"].update(options))
+    edit_everywhere(saved, lambda config: config["quantizer"].update(options))
     with pytest.raises(FileFormatError, match=message):
         load_small(saved)
 
@@ -498,7 +558,7 @@ def test_absurd_options_allocate_nothing(
 @pytest.mark.parametrize("field", ["d_source", "d_target"])
 @pytest.mark.parametrize("width", [10**12, 10**30])
 def test_absurd_widths_allocate_nothing(saved: Path, field: str, width: int):
-    edit_config(saved, lambda config: config.update({field: width}))
+    edit_everywhere(saved, lambda config: config.update({field: width}))
     with pytest.raises(FileFormatError, match=rf"is F32 \[4, 4\], expected F32 \[4, {width}\]"):
         load_small(saved)
 
@@ -511,7 +571,7 @@ def test_nothing_is_built_before_its_shapes_are_known(saved: Path, monkeypatch: 
             super().__init__(*args, **options)
             built.append(self.device.type)
 
-    monkeypatch.setattr("clvq_lens.quantizer.files.CrossLayerQuantizer", Watched)
+    monkeypatch.setattr("clvq_lens.quantizer.saved.CrossLayerQuantizer", Watched)
     load(saved)
     assert built == ["meta", "cpu"]
     built.clear()
@@ -521,7 +581,144 @@ def test_nothing_is_built_before_its_shapes_are_known(saved: Path, monkeypatch: 
     assert built == ["meta"]
 
 
-# ---- golden files ------------------------------------------------------------------------------
+# ---- refusing to load: what was edited or is impossible ----------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config.update(causal=False), "causal is False, was saved as True"),
+        (
+            lambda config: config["quantizer"].update(decoder_heads=4),
+            r"quantizer\.decoder_heads is 4, was saved as 2",
+        ),
+        (lambda config: config["quantizer"].update(top_k=1), r"top_k is 1, was saved as 2"),
+        (lambda config: config.update(library_version="9"), "library_version is '9', was saved as"),
+        (
+            lambda config: config["origin"].update(source="blocks.0.hook_resid_post"),
+            r"origin\.source is 'blocks\.0\.hook_resid_post', was saved as 'tiny'",
+        ),
+        (lambda config: config.update(origin=None), r"origin is None, was saved as {"),
+        (lambda config: config.update(d_target=8), "d_target is 8, was saved as 4"),
+    ],
+)
+def test_an_edited_config_is_refused_and_the_field_named(
+    saved: Path, change: Callable[[dict[str, Any]], object], message: str
+):
+    edit_config(saved, change)
+    with pytest.raises(FileFormatError, match=rf"was edited, or belongs to .*{message}"):
+        load(saved)
+
+
+@pytest.mark.parametrize("copied", [None, "{", "[]", "3", "{}"])
+def test_weights_without_a_copy_of_the_config_are_refused(saved: Path, copied: str | None):
+    path = weights_of(saved)
+    metadata = None if copied is None else {"clvq_lens": copied}
+    path.write_bytes(save_tensors(load_tensors(path.read_bytes()), metadata=metadata))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit_config(saved, lambda config: config.update(sha256=digest))
+    with pytest.raises(FileFormatError, match=r"was edited, or belongs to another save"):
+        load(saved)
+
+
+IMPOSSIBLE = [
+    ("codebook.vectors", torch.nan, r"codebook\.vectors holds NaN"),
+    ("encoder.norm.weight", torch.inf, r"encoder\.norm\.weight holds infinity"),
+    ("usage", -1, "usage holds counts below 0"),
+    ("codebook.n_revived", -3, r"codebook\.n_revived holds counts below 0"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), IMPOSSIBLE)
+def test_values_that_no_fit_leaves_are_refused(saved: Path, name: str, value: float, message: str):
+    edit_weights(saved, lambda tensors: tensors[name].view(-1)[:1].fill_(value))
+    with pytest.raises(FileFormatError, match=rf"holds an impossible quantizer: {message}"):
+        load(saved)
+
+
+def test_a_quantizer_that_saw_no_token_is_refused(saved: Path):
+    edit_weights(saved, lambda tensors: tensors["usage"].zero_())
+    with pytest.raises(FileFormatError, match="usage is 0 for every code"):
+        load(saved)
+
+
+@pytest.mark.parametrize(("name", "value", "message"), IMPOSSIBLE)
+def test_values_that_no_fit_leaves_are_not_saved(
+    tmp_path: Path, name: str, value: float, message: str
+):
+    quantizer = make()
+    quantizer.state_dict()[name].view(-1)[:1].fill_(value)
+    with pytest.raises(NonFiniteError, match=rf"cannot be saved: {message}"):
+        save(quantizer, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+# ---- several at once, and what was killed ------------------------------------------------------
+
+
+def test_saves_at_once_leave_one_of_the_quantizers_and_loads_meanwhile_get_one(tmp_path: Path):
+    quantizers = [make(seed) for seed in range(3)]
+    expected = {str(quantizer.codebook.vectors.tolist()) for quantizer in quantizers}
+    save(quantizers[0], tmp_path)
+    seen = []
+
+    def save_often(quantizer: CrossLayerQuantizer) -> None:
+        for _ in range(8):
+            save(quantizer, tmp_path)
+
+    with ThreadPoolExecutor() as pool:
+        saves = [pool.submit(save_often, quantizer) for quantizer in quantizers]
+        while not all(each.done() for each in saves):
+            seen.append(str(load(tmp_path).codebook.vectors.tolist()))
+        for each in saves:
+            each.result()
+    assert expected >= {*seen, str(load(tmp_path).codebook.vectors.tolist())}
+    assert len(files_in(tmp_path)) == 2
+
+
+@pytest.mark.slow
+def test_processes_that_save_at_once_leave_one_of_the_quantizers(tmp_path: Path):
+    program = (
+        "import sys; from tests.quantizer.test_files import make, save\n"
+        "quantizer = make(int(sys.argv[1]))\n"
+        "for _ in range(25): save(quantizer, sys.argv[2])"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, str(seed), str(tmp_path)])
+        for seed in range(2)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert load(tmp_path).fitted
+    assert len(files_in(tmp_path)) == 2
+
+
+def test_a_load_whose_weights_a_save_has_deleted_begins_anew(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read, n_reads = files.read_config, 0
+
+    def read_while_somebody_saves(path: Path) -> files.Saved:
+        nonlocal n_reads
+        n_reads += 1
+        found = read(path)
+        if n_reads == 1:
+            save(make(seed=1), saved)
+        return found
+
+    monkeypatch.setattr(files, "read_config", read_while_somebody_saves)
+    assert torch.equal(load(saved).codebook.vectors, make(seed=1).codebook.vectors)
+
+
+def test_a_save_removes_what_killed_saves_left(saved: Path):
+    left = [".clvq_lens.tmp", ".clvq_lens.lock", "weights-0123456789ab.safetensors"]
+    for name in left:
+        (saved / name).write_text("half of it")
+    save(make(seed=1), saved)
+    assert files_in(saved) == ["config.json", weights_of(saved).name]
+    assert torch.equal(load(saved).codebook.vectors, make(seed=1).codebook.vectors)
+
+
+# ---- golden file ------------------------------------------------------------------------------
 
 
 def test_a_golden_file_still_loads_and_computes_the_same():
@@ -540,9 +737,7 @@ def test_a_golden_file_still_loads_and_computes_the_same():
 
 def test_a_config_of_another_program_is_not_overwritten(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(
-        FileExistsError, match=r"was not written by clvq_lens, .* folder of its own"
-    ):
+    with pytest.raises(PathTakenError, match=r"was not written by clvq_lens, .* folder of its own"):
         save(make(), tmp_path)
     assert (tmp_path / "config.json").read_text() == '{"model_type": "gpt2"}'
 

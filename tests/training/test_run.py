@@ -11,6 +11,8 @@ from clvq_lens.training.run import Run, read_history, read_run, write_history, w
 
 RUN = Run(
     model="gpt2",
+    dtype="bfloat16",
+    prepend_bos=False,
     data="texts.txt",
     held_out=None,
     toy_texts=(4, 1),
@@ -38,6 +40,7 @@ def test_a_run_comes_back_as_it_was(tmp_path):
     write_run(tmp_path, RUN, HISTORY)
     found = read_run(tmp_path)
     assert (found.model, found.data, found.held_out) == ("gpt2", "texts.txt", None)
+    assert (found.dtype, found.prepend_bos) == ("bfloat16", False)
     assert found.toy_texts == (4, 1)
     assert found.fit == RUN.fit
 
@@ -70,7 +73,7 @@ def test_a_damaged_table_is_refused(tmp_path):
     "damage",
     [
         lambda values: values.pop("model"),
-        lambda values: values.update(format_version=2),
+        lambda values: values.update(format_version=99),
         lambda values: values["fit"].update(n_tokens=-1),
         lambda values: values["history"].pop("stop"),
         lambda values: values.update(toy_texts=[1]),

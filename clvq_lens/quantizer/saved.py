@@ -1,0 +1,164 @@
+"""What config.json says about a saved quantizer: read strictly, field by field."""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clvq_lens.config import CLVQConfig, FitConfig
+from clvq_lens.errors import ConfigError, FileFormatError, NewerFormatError
+from clvq_lens.quantizer.codebook import Codebook
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.feature_codebook import FeatureCodebook
+from clvq_lens.quantizer.origin import Origin
+
+FORMAT_VERSION = 4
+CONFIG = "config.json"
+WEIGHTS = re.compile(r"weights-[0-9a-f]{12}\.safetensors")
+"""Names of files of weights: ours, and nobody else's."""
+
+_MAX_CONFIG_BYTES = 2**20  # a thousand times what one takes
+_COPIED = {"format", "format_version", "library_version", "d_source", "d_target", "causal"} | {
+    *("codebook", "quantizer", "fit", "origin")
+}
+_FIELDS = _COPIED | {"weights", "sha256"}
+CODEBOOKS: dict[str, type[Codebook]] = {"vectors": Codebook, "features": FeatureCodebook}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What config.json says about a saved quantizer.
+
+    Attributes:
+        weights: Name of the file of weights beside it.
+        sha256: Of that file.
+        d_source: Width at the source.
+        d_target: Width at the target.
+        causal: Whether the host is.
+        codebook: What its codes are: "vectors" or "features".
+        quantizer: Options.
+        fit: How it was fitted, if known.
+        origin: Where it was fitted, if known.
+        copied: The fields that the file of weights repeats.
+    """
+
+    weights: str
+    sha256: str
+    d_source: int
+    d_target: int
+    causal: bool
+    codebook: str
+    quantizer: CLVQConfig
+    fit: FitConfig | None
+    origin: Origin | None
+    copied: dict[str, Any]
+
+    def build(self) -> CrossLayerQuantizer:
+        """A quantizer of these sizes, without the weights."""
+        sizes = self.d_source, self.d_target
+        codebook = CODEBOOKS[self.codebook]
+        return CrossLayerQuantizer(self.quantizer, *sizes, causal=self.causal, codebook=codebook)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a config.json was written by clvq_lens, in whatever version or state."""
+    if path.stat().st_size > _MAX_CONFIG_BYTES:
+        return False
+    return '"format": "clvq_lens"' in path.read_text(errors="replace")
+
+
+def read_config(path: Path) -> Saved:
+    """Reads and verifies a config.json; no other file is looked at.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        FileFormatError: If it is damaged, impossible or somebody else's.
+        NewerFormatError: If a newer version of this library wrote it.
+    """
+    config = _parse(path)
+    _check_fields(config, path)
+    _check_types(config, path)
+    try:
+        options = CLVQConfig().replace(**config["quantizer"])
+        fit = None if config["fit"] is None else FitConfig().replace(**config["fit"])
+    except (ConfigError, TypeError) as error:
+        raise impossible(path, error) from error
+    if config["codebook"] not in CODEBOOKS:
+        raise impossible(path, f"its codebook is {config['codebook']!r}.")
+    for width in ("d_source", "d_target"):
+        if config[width] < 1:
+            raise impossible(path, f"{width} is {config[width]}, and no width is below 1.")
+    origin = None if config["origin"] is None else Origin.from_dict(config["origin"])
+    names = ("weights", "sha256", "d_source", "d_target", "causal", "codebook")
+    fields = {name: config[name] for name in names}
+    copied = {name: config[name] for name in _COPIED}
+    return Saved(**fields, quantizer=options, fit=fit, origin=origin, copied=copied)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No {path.name} in {path.parent}. Pass the folder that lens.save(folder) wrote."
+        )
+    foreign = (
+        f"{path} was not written by clvq_lens (no 'format': 'clvq_lens'). "
+        f"Pass the folder that lens.save(folder) wrote."
+    )
+    if path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise FileFormatError(foreign)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path} is damaged: {error}. Save the quantizer again.") from error
+    if not isinstance(config, dict) or config.get("format") != "clvq_lens":
+        raise FileFormatError(foreign)
+    return config
+
+
+def _check_fields(config: dict[str, Any], path: Path) -> None:
+    version = config.get("format_version")
+    if type(version) is int and version > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"{path} has format version {version}; this library reads up to {FORMAT_VERSION}. "
+            f"Upgrade it: pip install --upgrade clvq-lens."
+        )
+    if type(version) is not int or version != FORMAT_VERSION or set(config) != _FIELDS:
+        missing, unknown = sorted(_FIELDS - set(config)), sorted(set(config) - _FIELDS)
+        raise FileFormatError(
+            f"{path} is damaged or of a version that was never released: format version "
+            f"{version!r}, missing fields {missing}, unknown fields {unknown}. "
+            f"Save the quantizer again."
+        )
+
+
+def _check_types(config: dict[str, Any], path: Path) -> None:
+    kinds = {"weights": str, "sha256": str, "d_source": int, "d_target": int, "causal": bool}
+    kinds["codebook"] = str
+    for field, kind in {**kinds, "quantizer": dict}.items():
+        if type(config[field]) is not kind:
+            raise FileFormatError(
+                f"{path} is damaged: {field!r} is {config[field]!r}, expected {kind.__name__}. "
+                f"Save the quantizer again."
+            )
+    options = {field.name for field in dataclasses.fields(CLVQConfig)}
+    if set(config["quantizer"]) != options:
+        differing = sorted(set(config["quantizer"]) ^ options)
+        raise FileFormatError(
+            f"{path} is damaged: its quantizer lacks or does not know the options {differing}. "
+            f"Save the quantizer again."
+        )
+    for name in ("fit", "origin"):
+        if not isinstance(config[name], dict | None):
+            raise FileFormatError(f"{path} is damaged: {name!r} is no object. Save it again.")
+    if not WEIGHTS.fullmatch(config["weights"]):
+        raise FileFormatError(
+            f"{path} names the file {config['weights']!r}; expected one beside it, named "
+            f"weights-<12 hex digits>.safetensors. Do not trust it."
+        )
+
+
+def impossible(path: Path, reason: object) -> FileFormatError:
+    """The error for a config.json that no quantizer has."""
+    return FileFormatError(f"{path} holds an impossible quantizer: {reason} Save it again.")
