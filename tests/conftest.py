@@ -30,6 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path.name != "test_notebooks.py", item.path not in slow))
 
 
+@pytest.fixture
+def as_for_a_user() -> Iterator[None]:
+    """Turns off the type checks of the test run, which would refuse wrong types before we do."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Trained models and real data, which are not part of the project."""

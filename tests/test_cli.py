@@ -202,7 +202,7 @@ def test_texts_that_cannot_be_read_are_refused_first(run, tmp_path, option, cont
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.usefixtures("nothing_is_loaded")
+@pytest.mark.usefixtures("nothing_is_loaded", "as_for_a_user")
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [

@@ -1,9 +1,7 @@
 """Directions that are projected out: gone where they should be, and nothing else is."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given
@@ -37,14 +35,6 @@ def fit(lens):
 def lens():
     """A fitted lens on a model of its own; projections and edits only."""
     return fit(random_model().add_clvq(1, 2, n_codes=12, top_k=3))
-
-
-@pytest.fixture
-def as_for_a_user() -> Iterator[None]:
-    """Turns off the type checks of the test run, which would refuse wrong types before we do."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def run(lens, tokens, *blocks):

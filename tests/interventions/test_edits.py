@@ -1,9 +1,7 @@
 """Edits of codes: what each one does, in which order, and that nothing stays behind."""
 
 import dataclasses
-from collections.abc import Iterator
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -54,14 +52,6 @@ def two():
     """Two fitted lenses with the same target on one model; edits only."""
     model = random_model()
     return tuple(fit(model.add_clvq(source, 2, n_codes=12, top_k=3)) for source in (1, 0))
-
-
-@pytest.fixture
-def as_for_a_user() -> Iterator[None]:
-    """Turns off the type checks of the test run, which would refuse wrong types before we do."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def run(lens, tokens, *edits, **options):

@@ -2,7 +2,6 @@
 
 import copy
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -12,14 +11,6 @@ import clvq_lens as cl
 from clvq_lens.errors import HookNotFoundError, HostMismatchError, ModeError, OpenBlockError
 from tests.host.contract.checks import on_causal_kinds
 from tests.hosts import words
-
-
-@pytest.fixture
-def as_for_a_user():
-    """Turns off the type checks of the test run, which would refuse wrong types before we do."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def with_dropout(model):
@@ -99,8 +90,9 @@ def test_any_kind_of_whole_number_is_a_layer(model, one):
     assert lens.source == lens.host.resolve(1)
 
 
+@pytest.mark.usefixtures("as_for_a_user")
 @pytest.mark.parametrize("layer", [True, np.True_, torch.tensor(True), 1.0, None, torch.ones(2)])
-def test_what_is_no_layer_is_refused(model, layer, as_for_a_user):
+def test_what_is_no_layer_is_refused(model, layer):
     with pytest.raises((HookNotFoundError, cl.errors.ConfigError), match="Pass"):
         model.add_clvq(layer, 2, n_codes=4, top_k=3)
 
