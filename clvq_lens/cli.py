@@ -112,7 +112,7 @@ def fit(
     long_texts: Annotated[
         str | None,
         typer.Option(
-            help="Texts beyond the context: error, split or truncate; default: as lens.fit."
+            help="Texts beyond the context: split (the default), truncate or error."
         ),
     ] = None,
     device: Device = None,

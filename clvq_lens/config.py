@@ -163,7 +163,9 @@ class FitConfig(_Options):
         keep_outliers: Whether to keep tokens whose activation is more than ten times as long as
             that of the median token, at the source or at the target. By default they are left out
             of fitting and of statistics, as special tokens are, and counted.
-        long_texts: What to do with a text longer than the model's context.
+        long_texts: What to do with a text longer than the model's context: "split" it into pieces
+            that are read one by one, "truncate" it, or raise an "error". How many there were is
+            logged.
         seed: Of the one generator: data order, initialisation, sampling, revival.
     """
 
@@ -181,7 +183,7 @@ class FitConfig(_Options):
     patience: int = 4
     buffer_tokens: int = 2**19
     keep_outliers: bool = False
-    long_texts: LongTexts = "error"
+    long_texts: LongTexts = "split"
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -46,8 +46,9 @@ class Lens(EditableLens):
         any other error the quantizer is what it was before.
 
         Args:
-            data: Texts, a tensor of tokens, a path to a .txt or .jsonl file, or a Hugging Face
-                dataset.
+            data: Texts, a path to a .txt or .jsonl file, or a Hugging Face dataset; a tensor of
+                tokens [row, pos], padded left or right; or what a tokenizer returns, with its mask.
+                Texts longer than the context are split unless ``long_texts`` says otherwise.
             config: How to fit; None: the defaults.
             progress: Whether to show a progress bar.
             **options: Options of `FitConfig` by name.
@@ -58,7 +59,7 @@ class Lens(EditableLens):
         Raises:
             EmptyCorpusError: If the data hold no real token.
             TooFewTokensError: If they hold fewer distinct tokens than there are codes.
-            TextTooLongError: If a text is longer than the model's context.
+            TextTooLongError: If a text is longer than the context and ``long_texts`` is "error".
             NonFiniteError: If activations hold NaN or infinity.
             OpenBlockError: Inside a block of this lens, such as an edit.
             ModeError: Under ``torch.inference_mode()``.
@@ -117,8 +118,14 @@ class Lens(EditableLens):
         remember_lens(self.model, lens.name, lens)
         return lens
 
-    def encode(self, data: Data, *, long_texts: LongTexts = "error") -> Encoding:
-        """The code of every token, with tokens and mask, for texts that fit in memory."""
+    def encode(self, data: Data, *, long_texts: LongTexts = "split") -> Encoding:
+        """The code of every token, with tokens and mask, for texts that fit in memory.
+
+        Args:
+            data: Documents, as for `fit`. Tokens [row, pos] keep their rows and positions.
+            long_texts: What to do with a text beyond the context: "split" it into rows of their
+                own, "truncate" it, or raise an "error".
+        """
         self.attachment.require_ready()
         return encode(self.host, self.quantizer, self.source, data, long_texts=long_texts)
 
@@ -183,7 +190,7 @@ class Lens(EditableLens):
         *,
         n_examples: int = 20,
         labels: TokenLabels | None = None,
-        long_texts: LongTexts = "error",
+        long_texts: LongTexts = "split",
         seed: int = 0,
         progress: bool = True,
     ) -> ConceptTable:
@@ -232,7 +239,7 @@ class Lens(EditableLens):
         n_texts: int = 100,
         concepts: ConceptTable | None = None,
         history: History | None = None,
-        long_texts: LongTexts = "error",
+        long_texts: LongTexts = "split",
         progress: bool = True,
     ) -> Path:
         """Writes one self-contained page, which opens from disk without a network.

@@ -93,6 +93,12 @@ def random_model(**changes: object) -> "HookedTransformer":
 
 
 @pytest.fixture
+def unchecked_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a user, for whom nothing checks annotations."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
 def model() -> "HookedTransformer":
     """A fresh tiny model."""
     return random_model()

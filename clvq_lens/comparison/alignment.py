@@ -184,7 +184,7 @@ def alignment(
     threshold: float = 0.9,
     min_tokens: int = 10,
     n_shuffles: int = 20,
-    long_texts: LongTexts = "error",
+    long_texts: LongTexts = "split",
     seed: int = 0,
 ) -> Alignment:
     """Which codes are a known label, such as a part of speech?

@@ -152,7 +152,7 @@ def collapse(
     layers: Sequence[int | str] | None = None,
     n_clusters: int | None = None,
     n_tokens: int = 20_000,
-    long_texts: LongTexts = "error",
+    long_texts: LongTexts = "split",
     n_replicates: int = 1_000,
     seed: int = 0,
     progress: bool = True,

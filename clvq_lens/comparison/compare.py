@@ -18,7 +18,7 @@ from clvq_lens.comparison.stability import stability
 from clvq_lens.config import FitConfig, check_count, check_seed
 from clvq_lens.errors import ConfigError
 from clvq_lens.evaluation.agreement import agreement
-from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
+from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels, listed
 from clvq_lens.evaluation.partitions import contingency
 from clvq_lens.faithfulness.case import Case, prepare
 from clvq_lens.faithfulness.folds import Protocol
@@ -27,6 +27,7 @@ from clvq_lens.faithfulness.reading import LabelledTexts
 from clvq_lens.faithfulness.result import Faithfulness
 from clvq_lens.interventions.salience import Cut
 from clvq_lens.lens import Lens
+from clvq_lens.training.tokens import check_long_texts
 
 Method = Lens | str
 
@@ -86,6 +87,8 @@ def compare(
     labels = None if labels is None else list(labels)
     if labels is not None:
         LabelledTexts.of(texts, labels, None)  # refuses wrong ones before anything takes long
+    token_labels = None if token_labels is None else listed(token_labels)
+    check_long_texts(long_texts, splittable=labels is None)  # faithfulness is of whole texts
     if options.get("documents") is not None:
         options["documents"] = list(options["documents"])
     data = {"texts": texts, "labels": labels, "train": train, "token_labels": token_labels}

@@ -13,7 +13,7 @@ from clvq_lens.errors import TooFewTokensError
 from clvq_lens.host.host import Host
 from clvq_lens.lens import Lens
 from clvq_lens.training.activations import check_finite
-from clvq_lens.training.documents import Document
+from clvq_lens.training.document import Document
 from clvq_lens.training.tokens import TokenBatch, token_batches
 
 

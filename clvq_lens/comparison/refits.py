@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
-import torch
-from torch import Tensor
-
 from clvq_lens.config import FitConfig, check_count
 from clvq_lens.errors import ConfigError, EmptyCorpusError
 from clvq_lens.host.attach import Attachment, lenses_of, remember_lens
 from clvq_lens.host.host import Host
 from clvq_lens.lens import Lens
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.training.documents import Data, Document, Documents, open_documents
+from clvq_lens.training.document import Document
+from clvq_lens.training.documents import Data, Documents, open_documents
 
 How = Literal["seeds", "halves"]
 
@@ -111,8 +109,6 @@ def halves(data: Data, *, seed: int) -> list[Data]:
                 "The data are too few to be split: one half holds no document. Pass more "
                 "documents, all of them different, or how='seeds'."
             )
-    if isinstance(data, Tensor):
-        return [torch.stack(list(part)) for part in parts]  # pyright: ignore
     return list(parts)
 
 
@@ -127,9 +123,4 @@ class _Half:
         return (doc for doc in self._documents if self._hash(doc) % 2 == self._side)
 
     def _hash(self, document: Document) -> int:
-        content = (
-            document.numpy().tobytes()
-            if isinstance(document, Tensor)
-            else " ".join(document.split()).encode()
-        )
-        return hashlib.blake2b(content, digest_size=1, key=self._key).digest()[0]
+        return hashlib.blake2b(document.as_bytes(), digest_size=1, key=self._key).digest()[0]

@@ -109,7 +109,7 @@ def stability(
     data: Data,
     *,
     how: How = "seeds",
-    long_texts: LongTexts = "error",
+    long_texts: LongTexts = "split",
     n_replicates: int = 1_000,
     seed: int = 0,
 ) -> Stability:

@@ -71,5 +71,5 @@ class SharedTokens:
         numbers, lengths = np.unique(self._documents, return_counts=True)
         pairs = zip(numbers.tolist(), lengths.tolist(), strict=True)
         names = [name for document, length in pairs for name in given.of(document, length)]
-        given.check_number(int(numbers[-1]) + 1)
+        given.check_all_used()
         return names

@@ -16,21 +16,26 @@ from clvq_lens.host.host import Host
 from clvq_lens.plots.strip import plot_token_strip
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.activations import check_finite
-from clvq_lens.training.documents import Data, open_documents
-from clvq_lens.training.tokens import TokenBatch, token_batches
+from clvq_lens.training.documents import Data, TokenRows, open_documents
+from clvq_lens.training.tokens import Part, TokenBatch, token_batches
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Texts as codes; one row per sequence, in the order of the data, padded on the right.
+    """Texts as codes; one row per sequence, in the order of the data.
+
+    Tokens [row, pos] keep their rows and positions, padding included, unless one of them is longer
+    than the context. Other data are padded on the right.
 
     Attributes:
         codes: The code of each token, -1 on padding and special tokens.
         tokens: Token ids.
         mask: True on tokens that count: neither padding nor special, and no outliers, whose
             activation at the source is too long (see `clvq_lens.FitConfig`).
-        documents: Running number of the document of each row.
-        strings: The text of each token, row by row, without padding.
+        documents: Number of the document of each row: its index in the data, or of its line in a
+            file. The pieces of a long text share one.
+        strings: The text of each token, row by row, without padding on the right; padding on the
+            left is empty.
     """
 
     codes: Int[Tensor, "row pos"]
@@ -71,8 +76,20 @@ class Encoding:
                 f"There is no row {row}; these are {len(self.strings)} rows. "
                 f"Choose 0 to {len(self.strings) - 1}."
             )
-        strings = self.strings[row]
-        return plot_token_strip(strings, self.codes[row, : len(strings)].tolist(), labels)
+        strings, codes = self.strings[row], self.codes[row].tolist()
+        shown = [(string, code) for string, code in zip(strings, codes, strict=False) if string]
+        return plot_token_strip([string for string, _ in shown], [c for _, c in shown], labels)
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """What was found of a sequence, without padding."""
+
+    document: int
+    part: Part
+    tokens: Int[Tensor, " n"]
+    mask: Bool[Tensor, " n"]
+    codes: Int[Tensor, " n"]
 
 
 def encode(
@@ -81,29 +98,46 @@ def encode(
     source: str,
     data: Data,
     *,
-    long_texts: LongTexts = "error",
+    long_texts: LongTexts = "split",
 ) -> Encoding:
     """The code of every token; see `clvq_lens.Lens.encode`."""
     quantizer.eval()
-    rows: list[tuple[int, Tensor, Tensor, Tensor]] = []
-    batches = token_batches(host, open_documents(data), long_texts=long_texts)
-    for batch in batches:
+    documents = open_documents(data)
+    sequences: list[_Sequence] = []
+    for batch in token_batches(host, documents, long_texts=long_texts):
         codes, outliers = batch_codes(host, quantizer, source, batch)
         codes = codes.masked_fill(~batch.mask, -1)
         mask = batch.mask & ~outliers
         for row, document in enumerate(batch.documents):
             real = batch.attended[row]
-            rows.append((document, batch.tokens[row][real], mask[row][real], codes[row][real]))
-    # The pieces of a long text came in order, but for the last one, which is shorter.
-    rows.sort(key=lambda row: (row[0], -len(row[1])))
-    documents, tokens, masks, codes = zip(*rows, strict=True)
+            parts = (batch.tokens[row][real], mask[row][real], codes[row][real])
+            sequences.append(_Sequence(document, batch.part(row), *parts))
+    sequences.sort(key=lambda sequence: (sequence.document, sequence.part.piece))
+    if isinstance(documents, TokenRows) and all(each.part.is_whole for each in sequences):
+        return _in_rows_of(documents.tokens, sequences, host)
+    tokens, masks = [each.tokens for each in sequences], [each.mask for each in sequences]
+    codes = [each.codes for each in sequences]
+    padding = host.vocabulary.padding
     return Encoding(
-        codes=pad_sequence(list(codes), batch_first=True, padding_value=-1),
-        tokens=pad_sequence(list(tokens), batch_first=True),
-        mask=pad_sequence(list(masks), batch_first=True),
-        documents=documents,
+        codes=pad_sequence(codes, batch_first=True, padding_value=-1),
+        tokens=pad_sequence(tokens, batch_first=True, padding_value=padding),
+        mask=pad_sequence(masks, batch_first=True),
+        documents=tuple(sequence.document for sequence in sequences),
         strings=tuple(tuple(host.vocabulary.strings(row)) for row in tokens),
     )
+
+
+def _in_rows_of(tokens: Tensor, sequences: list[_Sequence], host: Host) -> Encoding:
+    """The codes where the user has the tokens, so that they line up."""
+    codes, mask = torch.full_like(tokens, -1), torch.zeros_like(tokens, dtype=torch.bool)
+    strings: list[tuple[str, ...]] = []
+    for row, sequence in enumerate(sequences):
+        start = sequence.part.start
+        places = slice(start, start + len(sequence.tokens))
+        codes[row, places], mask[row, places] = sequence.codes, sequence.mask
+        strings.append(("",) * start + tuple(host.vocabulary.strings(sequence.tokens)))
+    documents = tuple(range(len(tokens)))
+    return Encoding(codes, tokens.clone(), mask, documents, tuple(strings))
 
 
 @torch.no_grad()

@@ -19,7 +19,6 @@ class NumberedLabels:
     def __init__(self, labels: TokenLabels) -> None:
         self._labels = DocumentLabels(labels)
         self._numbers: dict[str, int] = {}
-        self._n_documents = 0
 
     @property
     def names(self) -> list[str]:
@@ -33,12 +32,11 @@ class NumberedLabels:
             DataError: If a document has not one label for each of its real tokens.
         """
         names: list[str] = []
-        for row, document in enumerate(batch.documents):
-            names += self._labels.of(document, int(batch.mask[row].sum()))
-        self._n_documents = max(self._n_documents, 1 + max(batch.documents))
+        for row in range(len(batch.documents)):
+            names += self._labels.of_row(batch, row)
         numbers = [self._numbers.setdefault(name, len(self._numbers)) for name in names]
         return np.array(numbers, dtype=np.int64)
 
-    def check_number(self) -> None:
-        """Raises `DataError` unless there were as many documents as lists of labels."""
-        self._labels.check_number(self._n_documents)
+    def check_all_used(self) -> None:
+        """Raises `DataError` if there are labels of documents that were not read."""
+        self._labels.check_all_used()

@@ -41,7 +41,7 @@ def concept_table(
     *,
     n_examples: int = 20,
     labels: TokenLabels | None = None,
-    long_texts: LongTexts = "error",
+    long_texts: LongTexts = "split",
     seed: int = 0,
     progress: bool = True,
 ) -> ConceptTable:
@@ -216,7 +216,7 @@ class _LabelCounts:
     def profile(self, *, complete: bool) -> Profile:
         """Their distribution in each code."""
         if complete:
-            self._labels.check_number()
+            self._labels.check_all_used()
         names = self._labels.names
         return Profile(self._by_code, lambda numbers: [names[number] for number in numbers])
 

@@ -40,7 +40,7 @@ def evaluate(
     data: Data,
     *,
     labels: TokenLabels | None = None,
-    long_texts: LongTexts = "error",
+    long_texts: LongTexts = "split",
     n_replicates: int = 1_000,
     seed: int = 0,
     progress: bool = True,
@@ -135,7 +135,7 @@ class Evaluation:
         numbers = {name: value.cpu().double().numpy() for name, value in values.items()}
         self.sums.add(batch.documents, numbers)
         self.usage += torch.bincount(codes[mask], minlength=len(self.usage))
-        self.n_documents = max(self.n_documents, 1 + max(batch.documents))
+        self.n_documents += sum(batch.part(row).piece == 0 for row in range(len(batch.documents)))
         if self.recovery is not None:
             self.recovery.add(batch, mask.cpu(), codes.cpu(), x.cpu())
 
@@ -288,7 +288,7 @@ class Evaluation:
     def _recovery(self) -> Recovery | None:
         if self.recovery is None:
             return None
-        self.recovery.labels.check_number(self.n_documents)
+        self.recovery.labels.check_all_used()
         n_codes = self.quantizer.config.n_codes
         return concept_recovery(*self.recovery.arrays(), n_codes=n_codes, seed=self.seed)
 
@@ -312,8 +312,8 @@ class _LabelledTokens:
             source: Activations at the source.
         """
         names: list[str] = []
-        for row, document in enumerate(batch.documents):
-            names += self.labels.of(document, int(batch.mask[row].sum()))
+        for row in range(len(batch.documents)):
+            names += self.labels.of_row(batch, row)
         kept = mask[batch.mask].numpy()
         part = {
             "key": self._random.random(int(kept.sum())),

@@ -3,30 +3,43 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from clvq_lens.errors import DataError
 from clvq_lens.host.vocabulary import Vocabulary
+from clvq_lens.training.document import checked_text
+from clvq_lens.training.tokens import TokenBatch
 
-TokenLabels = Sequence[Sequence[str]]
-"""For each document, the label of every real token: special tokens and padding left out."""
+TokenLabels = Iterable[Iterable[str]]
+"""For each text, the label of every real token: special tokens and padding left out. An empty text
+has an empty list."""
 Span = tuple[int, int, str]
 """First character, the one after the last, and a label."""
 
 
 class DocumentLabels:
-    """The labels of some documents, looked up by running number.
+    """The labels of some documents, looked up by their number.
 
     Args:
         labels: For each document, one label for every real token.
+
+    Raises:
+        DataError: If they are no lists of strings.
     """
 
     def __init__(self, labels: TokenLabels) -> None:
-        self._labels = labels
+        self._labels = listed(labels)
+        self._used = bytearray(len(self._labels))
 
     def of(self, document: int, n_tokens: int) -> Sequence[str]:
         """The labels of a document.
 
+        Args:
+            document: Its number: the index of its text.
+            n_tokens: Its real tokens.
+
         Raises:
-            DataError: If there is not one for each of its real tokens.
+            DataError: If there is not one label for each of them.
         """
         names = self._labels[document] if document < len(self._labels) else ()
         if len(names) != n_tokens:
@@ -34,19 +47,70 @@ class DocumentLabels:
                 f"Document {document} has {n_tokens} real tokens and {len(names)} labels. Pass one "
                 f"label for each token, special tokens left out."
             )
+        if names:
+            self._used[document] = True
         return names
 
-    def check_number(self, n_documents: int) -> None:
-        """Raises `DataError` unless all labels were used."""
-        if len(self._labels) != n_documents:
+    def of_row(self, batch: TokenBatch, row: int) -> Sequence[str]:
+        """The labels of the real tokens of a sequence, which may be a piece of its document.
+
+        Args:
+            batch: With the sequence.
+            row: Of the sequence.
+
+        Raises:
+            DataError: If there is not one label for each real token of the document.
+        """
+        part, n_here = batch.part(row), int(batch.mask[row].sum())
+        names = self.of(batch.documents[row], part.n_real)
+        return names[part.n_before : part.n_before + n_here]
+
+    def check_all_used(self) -> None:
+        """Raises `DataError` if there are labels of documents that were not read."""
+        for document, names in enumerate(self._labels):
+            if names and not self._used[document]:
+                raise DataError(
+                    f"There are labels for {len(self._labels)} documents, but the data have no "
+                    f"document {document}, or it is empty. Pass one list of labels for each text, "
+                    f"and an empty one for an empty text."
+                )
+
+
+def listed(labels: TokenLabels) -> list[list[str]]:
+    """Labels as lists, so that they can be read several times.
+
+    Args:
+        labels: For each document, one label for every real token.
+
+    Raises:
+        DataError: If they are no lists of strings.
+    """
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        raise DataError(
+            f"The labels are {type(labels).__name__}. Pass a list of strings for each text."
+        )
+    return [_checked(names, number) for number, names in enumerate(labels)]
+
+
+def _checked(names: Iterable[str], document: int) -> list[str]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        what = "a string" if isinstance(names, str) else f"{type(names).__name__}"
+        raise DataError(
+            f"The labels of document {document} are {what}. Pass a list of strings, one for each "
+            f"real token."
+        )
+    names = list(names)
+    for index, name in enumerate(names):
+        if not isinstance(name, str):
             raise DataError(
-                f"There are labels for {len(self._labels)} documents, but the data have "
-                f"{n_documents}. Pass one list of labels for each document that is not empty."
+                f"Label {index} of document {document} is {name!r}, expected a string. Write "
+                f"labels as strings, and leave no token without one."
             )
+    return names
 
 
 def token_labels(
-    model: Any, texts: Sequence[str], spans: Sequence[Iterable[Span]], *, outside: str = "none"
+    model: Any, texts: Iterable[str], spans: Iterable[Iterable[Span]], *, outside: str = "none"
 ) -> list[list[str]]:
     """The labels of words as labels of tokens, whatever the tokenizer makes of the words.
 
@@ -61,22 +125,65 @@ def token_labels(
         with.
 
     Raises:
-        DataError: If there are not as many lists of spans as texts, or the tokenizer does not tell
-            where its tokens stand.
+        DataError: If there are not as many lists of spans as texts, one of them is no list of
+            spans, or the tokenizer does not tell where its tokens stand.
 
     Example:
         >>> token_labels(model, ["A cat."], [[(0, 1, "DET"), (2, 5, "NOUN")]])  # doctest: +SKIP
         [['DET', 'NOUN', 'none']]
     """
+    texts, spans = _texts(texts), list(spans)
     if len(spans) != len(texts):
         raise DataError(
             f"There are {len(texts)} texts and {len(spans)} lists of spans. Pass one list a text."
         )
+    labelled = [_checked_spans(spans_of_text, number) for number, spans_of_text in enumerate(spans)]
     offsets = Vocabulary(model).offsets(texts)
     return [
-        [_label_at(start, end, labelled, outside) for start, end in tokens]
-        for tokens, labelled in zip(offsets, map(list, spans), strict=True)
+        _labels_at(tokens, spans_of_text, outside)
+        for tokens, spans_of_text in zip(offsets, labelled, strict=True)
     ]
+
+
+def _texts(texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise DataError("The texts are one string. Pass a list: token_labels(model, [text], ...).")
+    texts = list(texts)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"Text {number} is {type(text).__name__}, expected a string.")
+        checked_text(text, f"Text {number}")
+    return texts
+
+
+def _checked_spans(spans: Any, number: int) -> list[Span]:
+    if isinstance(spans, str) or not isinstance(spans, Iterable):
+        raise DataError(f"The spans of text {number} are {spans!r}. Pass a list of them.")
+    spans = list(spans)
+    for span in spans:
+        is_span = isinstance(span, tuple | list) and len(span) == 3
+        if not is_span or not all(isinstance(end, int | np.integer) for end in span[:2]):
+            raise DataError(
+                f"A span of text {number} is {span!r}. Pass (start, end, label), in characters."
+            )
+        if not isinstance(span[2], str):
+            raise DataError(
+                f"The label of a span of text {number} is {span[2]!r}. Write labels as strings."
+            )
+    return spans
+
+
+def _labels_at(tokens: list[tuple[int, int]], spans: list[Span], outside: str) -> list[str]:
+    """The label of each token of a text, in one walk along tokens and spans."""
+    waiting = sorted(spans, key=lambda span: span[0])[::-1]  # the next one last
+    near: list[Span] = []  # spans that the current token, or a later one, may touch
+    labels = []
+    for start, end in tokens:
+        while waiting and waiting[-1][0] < end:
+            near.append(waiting.pop())
+        near = [span for span in near if span[1] > start]
+        labels.append(_label_at(start, end, near, outside))
+    return labels
 
 
 def _label_at(start: int, end: int, spans: list[Span], outside: str) -> str:

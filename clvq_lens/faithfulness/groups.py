@@ -31,5 +31,5 @@ def batches_of(
 ) -> Iterator[tuple[Int[np.ndarray, " b"], TokenBatch]]:
     """The texts of a group as batches, with the number of each text."""
     documents = open_documents([texts[row] for row in group.rows])
-    for batch in token_batches(host, documents, long_texts=long_texts):
+    for batch in token_batches(host, documents, long_texts=long_texts, splittable=False):
         yield group.rows[list(batch.documents)], batch

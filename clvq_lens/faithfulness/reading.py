@@ -151,7 +151,8 @@ def read_vectors(
     """
     points = source, host.resolve(host.n_layers - 1)
     rows: list[tuple[np.ndarray, ...]] = [()] * len(texts)
-    for batch in token_batches(host, open_documents(list(texts)), long_texts=long_texts):
+    documents = open_documents(list(texts))
+    for batch in token_batches(host, documents, long_texts=long_texts, splittable=False):
         attended = batch.attended.to(host.device)
         values = host.activations(batch.tokens.to(host.device), attended, points)
         check_finite(values[source][attended.to(values[source].device)], source)

@@ -128,7 +128,7 @@ def causal_flow(
     *,
     to: Replacement = "nearest",
     n_controls: int = 5,
-    long_texts: LongTexts = "error",
+    long_texts: LongTexts = "split",
     progress: bool = True,
 ) -> CausalFlow:
     """How ablating each code of one quantizer changes the codes of the next, in the model.

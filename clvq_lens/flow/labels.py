@@ -54,7 +54,7 @@ class StageLabels:
             DataError: If there are labels for more documents than there were.
         """
         if complete:
-            self._labels.check_number()
+            self._labels.check_all_used()
         for index, (name, tally) in enumerate(self._tallies.items()):
             (tokens, nodes, labels), counts = tally.entries()
             ambiguous = _labels_of_each(tokens, labels) > 1

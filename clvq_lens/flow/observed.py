@@ -212,7 +212,7 @@ def concept_flow(
     *,
     ends: bool | None = None,
     labels: TokenLabels | None = None,
-    long_texts: LongTexts = "error",
+    long_texts: LongTexts = "split",
     seed: int = 0,
     progress: bool = True,
 ) -> ConceptFlow:

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,35 @@ from torch import Tensor
 from clvq_lens.errors import DataError
 from clvq_lens.host.protocol.base import HostProtocol
 from clvq_lens.host.protocol.choice import protocol_of
+
+
+@dataclass(frozen=True)
+class PaddingRule:
+    """How to tell padding from text in a row of tokens.
+
+    Attributes:
+        token: That pads; None: there is no such token.
+        n_begin: How many of it texts of the model begin with: 1 where it also is their BOS.
+        n_end: How many of it they end with.
+    """
+
+    token: int | None
+    n_begin: int = 0
+    n_end: int = 0
+
+    def text_in(self, tokens: Int[Tensor, " pos"]) -> tuple[int, int]:
+        """Where the text begins and ends in a row that may be padded left or right.
+
+        Of a run of tokens that pad, the innermost are those of the text, as TransformerLens has it.
+        """
+        n = len(tokens)
+        if self.token is None:
+            return 0, n
+        others = (tokens != self.token).nonzero().flatten()
+        if len(others) == 0:
+            return 0, 0
+        first, last = int(others[0]), int(others[-1])
+        return max(0, first - self.n_begin), min(n, last + 1 + self.n_end)
 
 
 class Vocabulary:
@@ -108,8 +138,42 @@ class Vocabulary:
     def padding(self) -> int:
         """An id to fill up shorter sequences with."""
         tokenizer = self._tokenizer
-        pad = None if tokenizer is None else tokenizer.pad_token_id
-        return 0 if pad is None else pad
+        if tokenizer is not None:
+            for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id):
+                if token is not None:
+                    return token
+        return 0
+
+    @property
+    def padding_rule(self) -> "PaddingRule":
+        """How to tell padding from text in rows of tokens; without a tokenizer nothing is padding.
+
+        The token that pads may also begin or end texts, as the only special token of GPT-2 does.
+        """
+        padding = self.padding
+        if self._tokenizer is None or padding not in self.special.tolist():
+            return PaddingRule(None)
+        empty = self.tokenize([""])[0].tolist()
+        begins = bool(self.cfg.default_prepend_bos) and empty[:1] == [padding]
+        ends = empty[int(begins) :][-1:] == [padding]
+        return PaddingRule(padding, int(begins), int(ends))
+
+    def check_ids(self, tokens: Int[Tensor, " n"], where: str) -> None:
+        """Raises `DataError` for ids that the model has no embedding of.
+
+        Args:
+            tokens: Ids.
+            where: What holds them, for the message.
+        """
+        n = self.cfg.d_vocab
+        wrong = tokens[(tokens < 0) | (tokens >= n)]
+        if len(wrong):
+            raise DataError(
+                f"{where} hold{'' if where.endswith('data') else 's'} the token id "
+                f"{int(wrong[0])}, but the model has ids 0 to {n - 1}. Check the tokenizer; where "
+                f"the id marks padding, pass a mask: "
+                f"{{'input_ids': tokens, 'attention_mask': mask}}."
+            )
 
     def strings(self, tokens: Int[Tensor, " pos"]) -> list[str]:
         """The text of each token of a sequence; together they make up its text.

@@ -28,7 +28,7 @@ from clvq_lens.interventions.readout import Readout, class_logits, last_real
 from clvq_lens.plots.salience import plot_salience
 from clvq_lens.training.activations import check_finite
 from clvq_lens.training.documents import Data, Documents, open_documents
-from clvq_lens.training.tokens import TokenBatch, token_batches
+from clvq_lens.training.tokens import TokenBatch, check_long_texts, token_batches
 
 Quantity = Literal["logit", "probability"]
 Start = Literal["mean", "zero"] | Float[Tensor, " d"]
@@ -183,8 +183,9 @@ def salience(
     if isinstance(start, str) and start not in ("mean", "zero"):
         raise ConfigError(f"No path starts at {start!r}. Pass 'mean', 'zero' or one vector.")
     check_count("n_steps", n_steps)
+    check_long_texts(long_texts, splittable=False)
     host, documents = Host(model), open_documents(texts)
-    n_texts = sum(1 for _ in documents)
+    n_texts = _number_of(documents)
     runs = _Runs(host, host.resolve(layer), documents, long_texts)
     classes = _checked(target, n_texts)
     origin = runs.start(start)
@@ -222,7 +223,9 @@ class _Runs:
     long_texts: Cut
 
     def batches(self) -> Iterator[TokenBatch]:
-        return token_batches(self.host, self.documents, long_texts=self.long_texts)
+        return token_batches(
+            self.host, self.documents, long_texts=self.long_texts, splittable=False
+        )
 
     def activations(self, batch: TokenBatch) -> Float[Tensor, "b pos d"]:
         tokens, attended = batch.tokens.to(self.host.device), batch.attended.to(self.host.device)
@@ -331,6 +334,18 @@ class _Paths:
             return torch.autograd.grad(self._measure(at).sum(), at)[0]
 
 
+def _number_of(documents: Documents) -> int:
+    """How many texts there are, none of them empty: rows and targets are those of the data."""
+    n_texts = 0
+    for document in documents:
+        if document.number != n_texts:
+            raise EmptyCorpusError(
+                f"{document.corpus.name_of(n_texts)} is empty. Leave it out, with its target."
+            )
+        n_texts += 1
+    return n_texts
+
+
 def _checked(target: Any, n_texts: int) -> Int[Tensor, " b"] | None:
     if isinstance(target, str):
         if target != "predicted":
@@ -345,7 +360,7 @@ def _checked(target: Any, n_texts: int) -> Int[Tensor, " b"] | None:
     if len(classes) != n_texts:
         raise LengthMismatchError(
             f"There are {len(classes)} target classes for {n_texts} texts. Pass one for each text; "
-            f"empty texts do not count."
+            f"leave empty texts out."
         )
     if classes.is_floating_point() or int(classes.min()) < 0:
         raise ConfigError(

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from torch import Tensor
-
 from clvq_lens.concepts.encoding import Encoding, encode
 from clvq_lens.concepts.survey import concept_table
 from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.config import FitConfig, LongTexts
 from clvq_lens.errors import ConfigError
 from clvq_lens.evaluation.evaluate import evaluate
-from clvq_lens.evaluation.labels import TokenLabels
+from clvq_lens.evaluation.labels import TokenLabels, listed
 from clvq_lens.evaluation.report import Report
 from clvq_lens.flow.chain import fitted_chain
 from clvq_lens.flow.observed import ConceptFlow, concept_flow
@@ -76,7 +74,7 @@ def gather(
     n_texts: int = 100,
     history: History | None = None,
     fit: FitConfig | None = None,
-    long_texts: LongTexts = "error",
+    long_texts: LongTexts = "split",
     concepts: ConceptTable | None = None,
     report: Report | None = None,
     progress: bool = True,
@@ -99,19 +97,20 @@ def gather(
     """
     if n_texts < 1:
         raise ConfigError(f"n_texts is {n_texts!r}; pass a whole number above 0.")
-    if not isinstance(data, Tensor):
-        data = open_documents(data)  # an iterator is copied, so that it can be read several times
+    # Both are read several times, and may be iterators.
+    documents = open_documents(data)
+    labels = None if labels is None else listed(labels)
     host, lens = Host(model), lenses_of(model)[name]
     place = (host, lens.quantizer, lens.source)
     options: dict[str, Any] = {"long_texts": long_texts, "progress": progress}
     if concepts is None:
-        concepts = concept_table(*place, data, n_examples=n_examples, labels=labels, **options)
+        concepts = concept_table(*place, documents, n_examples=n_examples, labels=labels, **options)
         _go_on(concepts.complete)
     if report is None:
-        report = evaluate(*place, lens.target, data, labels=labels, **options)
-    flow = concept_flow(model, data, labels=labels, **options)
+        report = evaluate(*place, lens.target, documents, labels=labels, **options)
+    flow = concept_flow(model, documents, labels=labels, **options)
     _go_on(flow.complete)
-    first = data[:n_texts] if isinstance(data, Tensor) else list(islice(data, n_texts))
+    first = list(islice(documents, n_texts))
     return Contents(
         name=name,
         quantizer=lens.quantizer,

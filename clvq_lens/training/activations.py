@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import NonFiniteError
 from clvq_lens.host.host import Host
-from clvq_lens.training.documents import Document
+from clvq_lens.training.document import Document
 from clvq_lens.training.order import DocumentOrder
 from clvq_lens.training.tokens import TokenBatch, token_batches
 

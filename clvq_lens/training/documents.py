@@ -2,27 +2,37 @@
 
 import hashlib
 import itertools
-import json
-import shutil
-import tempfile
-import weakref
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from clvq_lens.errors import DataError, EmptyCorpusError
+from clvq_lens.training.document import (
+    Corpus,
+    Document,
+    attended_range,
+    document_of,
+    integer_rows,
+)
+from clvq_lens.training.text_files import SUFFIXES, Spool, TextFile
 
-Document = str | Int[Tensor, " _"]
 Data = str | Path | Tensor | Iterable[Any]
-"""A text, texts, a .txt or .jsonl path, tokens [row, pos], or a Hugging Face dataset."""
+"""A text, texts, a .txt or .jsonl path, or a Hugging Face dataset; tokens [row, pos], padded left
+or right; or what a tokenizer returns: a mapping with input_ids and attention_mask. Without a mask,
+padding is recognised by the model's padding token."""
 
-_SUFFIXES = (".txt", ".jsonl")
 _SPLIT_LOOK_AHEAD = 2_000  # documents from which the held-out threshold is taken
+_OTHER_SUFFIXES = (
+    *(".csv", ".tsv", ".json", ".ndjson", ".parquet", ".arrow", ".feather", ".xlsx", ".html"),
+    *(".xml", ".md", ".pdf", ".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".pt", ".npy", ".pkl"),
+)
 
 
 @runtime_checkable
@@ -38,10 +48,11 @@ def open_documents(data: Data) -> Documents:
     """Makes documents of the forms that data may have.
 
     Args:
-        data: A list of texts, a tensor of tokens [row, pos], a path to a .txt file (a document per
-            line) or a .jsonl file (a string or an object with "text" per line), a Hugging Face
-            dataset with a text column, or any other iterable of texts. One that can be iterated
-            over only once is first copied to a temporary file.
+        data: A list of texts, a path to a .txt file (a document per line) or a .jsonl file (a
+            string or an object with "text" per line), a Hugging Face dataset with a text column,
+            or any other iterable of texts. One that can be iterated over only once is copied to
+            a temporary file, as far as it is read. Or tokens: a tensor [row, pos], rows of token
+            ids, or a mapping with input_ids and attention_mask.
 
     Raises:
         DataError: If data has none of these forms.
@@ -54,128 +65,193 @@ def open_documents(data: Data) -> Documents:
 
 
 def _open(data: Data) -> Documents:
-    if isinstance(data, Path) or (isinstance(data, str) and data.endswith(_SUFFIXES)):
-        return _File(Path(data))
+    if isinstance(data, TextFile | Spool | TokenRows | Items):
+        return data
+    if isinstance(data, Path):
+        return TextFile(data)
     if isinstance(data, str):
-        return _Texts([data])
+        return TextFile(Path(data)) if _is_path(data) else Items([data])
+    if isinstance(data, np.ndarray):
+        data = _array(data)
     if isinstance(data, Tensor):
-        return _token_rows(data)
+        return TokenRows(data)
+    if isinstance(data, Mapping) and "input_ids" in data:
+        return _tokenized(data)
+    items, column = _iterable(data), None
+    if getattr(items, "column_names", None) is not None:  # a streamed dataset may not know them
+        column = _text_column(items)
+    return Spool(items, column) if iter(items) is items else Items(items, column)
+
+
+def _iterable(data: Any) -> Iterable[Any]:
+    """The data themselves.
+
+    Raises:
+        DataError: If they cannot be iterated over, or would give something else than documents.
+    """
     if isinstance(data, Mapping):
         raise DataError(
             f"The data are a mapping with the keys {sorted(map(str, data))}. "
             f"Pass one of its parts, such as data['train']."
         )
-    if getattr(data, "column_names", None) is not None:  # a streamed dataset may not know them
-        return _Texts(data, column=_text_column(data))
     if isinstance(data, pd.DataFrame):  # iterating over one gives the names of its columns
         raise DataError(
             f"The data are a table with the columns {list(map(str, data.columns))}. "
             f"Pass one of them, such as data['text']."
         )
+    if isinstance(data, set | frozenset):
+        raise DataError(
+            "The data are a set, whose order differs from one run of Python to the next. "
+            "Pass a list, such as sorted(texts)."
+        )
+    if isinstance(data, bytes | bytearray):
+        raise DataError("The data are bytes. Decode them: data.decode('utf-8').")
     if not isinstance(data, Iterable):
         raise DataError(
             f"Cannot read texts from {type(data).__name__}. Pass a list of strings, a tensor of "
             f"tokens, a path to a .txt or .jsonl file, or a dataset."
         )
-    if iter(data) is data:
-        return _Spooled(_Texts(data))
-    return _Texts(data)
+    return data
 
 
-def _token_rows(tokens: Tensor) -> Documents:
-    if tokens.ndim == 1:
-        tokens = tokens.unsqueeze(0)
-    if tokens.ndim != 2 or tokens.dtype.is_floating_point or tokens.dtype == torch.bool:
+def _is_path(text: str) -> bool:
+    """Whether a string names a file that can be read.
+
+    Raises:
+        DataError: If it names something else, so that it is hardly meant as a text.
+    """
+    if "\n" in text or not any(character.isalnum() for character in text):
+        return False
+    suffix = Path(text).suffix.lower()
+    if suffix in SUFFIXES:
+        return True
+    if suffix in _OTHER_SUFFIXES:
         raise DataError(
-            f"The tokens are {tokens.dtype} of shape {list(tokens.shape)}; expected integers of "
-            f"shape [row, position]."
+            f"{text!r} looks like the path of a {suffix} file. Pass the path of a .txt or .jsonl "
+            f"file, or the texts of this one as a list; if it is a text, pass [{text!r}]."
         )
-    return list(tokens.cpu().long()) if tokens.numel() else []
+    if os.path.exists(text):  # noqa: PTH110  # a path too long for the system does not exist
+        raise DataError(
+            f"{text!r} is the name of a file or folder. Pass the path of a .txt or .jsonl file; "
+            f"if it is a text, pass [{text!r}]."
+        )
+    return False
+
+
+def _array(data: np.ndarray) -> Any:
+    """Texts as a list, token ids as a tensor."""
+    if data.dtype.kind in "iu":
+        return torch.from_numpy(data.astype(np.int64))
+    if data.ndim != 1:
+        raise DataError(
+            f"The data are an array of {data.dtype} and shape {list(data.shape)}. Pass an array of "
+            f"strings with one axis, or token ids of shape [row, position]."
+        )
+    return data.tolist()
 
 
 def _text_column(dataset: Any) -> str:
     names = list(dataset.column_names)
-    if "text" in names:
-        return "text"
     if len(names) == 1:
         return names[0]
+    for name in ("text", "input_ids"):
+        if name in names:
+            return name
     raise DataError(
         f"The dataset has the columns {names}, none of them named 'text'. "
         f"Choose one: dataset.select_columns('...')."
     )
 
 
-class _Texts:
-    """An iterable of texts, or of rows with a text column; empty texts are passed over."""
+def _tokenized(data: Mapping[str, Any]) -> Documents:
+    """The rows of what a Hugging Face tokenizer returns."""
+    types = data.get("token_type_ids")
+    if types is not None and any(np.any(np.asarray(row)) for row in types):
+        raise DataError(
+            "The token_type_ids mark second sentences, which the model is not told of here. "
+            "Pass single texts."
+        )
+    ids, mask = data["input_ids"], data.get("attention_mask")
+    if isinstance(ids, str) or not isinstance(ids, Tensor | np.ndarray | list | tuple):
+        raise DataError(
+            f"The input_ids are {type(ids).__name__}. Pass a tensor or lists of token ids, as a "
+            f"tokenizer returns them."
+        )
+    if mask is not None and len(mask) != len(ids):
+        raise DataError(
+            f"There are {len(ids)} rows of input_ids and {len(mask)} of attention_mask. Pass a "
+            f"mask of the same shape."
+        )
+    if isinstance(ids, Tensor | np.ndarray):
+        return TokenRows(torch.as_tensor(ids), None if mask is None else torch.as_tensor(mask))
+    if len(ids) and isinstance(ids[0], int):  # of one text
+        ids, mask = [ids], None if mask is None else [mask]
+    rows = [{"input_ids": row} for row in ids]
+    if mask is not None:
+        rows = [{**row, "attention_mask": m} for row, m in zip(rows, mask, strict=True)]
+    return Items(rows)
 
-    def __init__(self, texts: Iterable[Any], *, column: str | None = None) -> None:
-        self._texts, self._column = texts, column
+
+class Items:
+    """An iterable of texts, rows of tokens, or mappings with one of them; empty ones are skipped.
+
+    Args:
+        items: Read anew each time.
+        column: Where in a mapping the text stands; None: see `document_of`.
+    """
+
+    def __init__(self, items: Iterable[Any], column: str | None = None) -> None:
+        self._items, self._column = items, column
+        self._corpus = Corpus()
 
     def __iter__(self) -> Iterator[Document]:
-        for index, item in enumerate(self._texts):
-            text = self._text_of(item, index) if isinstance(item, Mapping) else item
-            if not isinstance(text, str):
-                raise DataError(
-                    f"Document {index} is {type(text).__name__}, expected a string. "
-                    f"Pass texts, or tokens as one integer tensor."
-                )
-            if text.strip():
-                yield text
+        for number, item in enumerate(self._items):
+            document = document_of(item, number, self._corpus, self._column)
+            if not document.is_empty:
+                yield document
 
-    def _text_of(self, row: Mapping[str, Any], index: int) -> Any:
-        column = self._column or "text"
-        if column not in row:
+
+class TokenRows:
+    """The rows of a tensor of tokens.
+
+    Args:
+        tokens: Integers [row, pos], or [pos].
+        mask: 1 on tokens and 0 on padding before and after them; None: the model's padding token
+            tells.
+
+    Raises:
+        DataError: If they are no such tensors, or the mask has a hole.
+    """
+
+    def __init__(self, tokens: Tensor, mask: Tensor | None = None) -> None:
+        self.tokens = integer_rows(tokens)
+        self._corpus = Corpus()
+        self._ranges: list[tuple[int, int]] | None = None
+        if mask is None:
+            return
+        mask = integer_rows(mask.long() if mask.dtype == torch.bool else mask, "masks")
+        if mask.shape != self.tokens.shape:
             raise DataError(
-                f"Document {index} has the fields {list(row)}, none of them named {column!r}. "
-                f"Pass rows with a text, or the texts themselves."
+                f"The mask has shape {list(mask.shape)} and the tokens {list(self.tokens.shape)}. "
+                f"Pass a mask of the same shape."
             )
-        return row[column]
-
-
-class _File:
-    """A .txt file with a document per line, or a .jsonl file; read line by line."""
-
-    def __init__(self, path: Path) -> None:
-        if path.suffix not in _SUFFIXES:
-            raise DataError(f"{path} is neither .txt nor .jsonl. Convert it to one of them.")
-        if not path.is_file():
-            raise DataError(f"There is no file {path}. Check the path.")
-        self._path = path
+        rows = enumerate(zip(mask, self.tokens, strict=True))
+        self._ranges = [attended_range(m, row, self._corpus.name_of(n)) for n, (m, row) in rows]
 
     def __iter__(self) -> Iterator[Document]:
-        with self._path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                is_text = self._path.suffix == ".txt"
-                text = line.rstrip("\n") if is_text else self._parse(line, number)
-                if text.strip():
-                    yield text
+        for number, row in enumerate(self.tokens if self.tokens.numel() else []):
+            if self._ranges is None:
+                yield Document(row, number, corpus=self._corpus)
+            else:
+                start, stop = self._ranges[number]
+                yield Document(row[start:stop], number, start, False, self._corpus)
 
-    def _parse(self, line: str, number: int) -> str:
-        if not line.strip():
-            return ""
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{self._path}, line {number}: {error}. Mend that line.") from error
-        text = row.get("text") if isinstance(row, dict) else row
-        if not isinstance(text, str):
-            raise DataError(
-                f"{self._path}, line {number}: expected a string or an object with a 'text' "
-                f"string. Mend that line."
-            )
-        return text
-
-
-class _Spooled(_File):
-    """Texts copied to a temporary file, which is deleted with this object."""
-
-    def __init__(self, texts: Iterable[Document]) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="clvq-lens-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        path = folder / "texts.jsonl"
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(text) + "\n" for text in texts)
-        super().__init__(path)
+    @property
+    def ids(self) -> Int[Tensor, " n"]:
+        """All token ids but those on padding that a mask tells of."""
+        if self._ranges is None:
+            return self.tokens.flatten()
+        return torch.cat([document.content for document in self] or [self.tokens.flatten()])  # pyright: ignore
 
 
 # ---- held-out part -------------------------------------------------------------------------------
@@ -209,8 +285,4 @@ class Split:
 
 
 def _hash(document: Document) -> int:
-    if isinstance(document, Tensor):
-        content = document.numpy().tobytes()
-    else:
-        content = " ".join(document.split()).encode()
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(document.as_bytes(), digest_size=8).digest(), "big")

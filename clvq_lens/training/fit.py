@@ -23,7 +23,7 @@ from clvq_lens.training.history import History, Record
 from clvq_lens.training.interrupt import add_each, deferred_interrupt
 from clvq_lens.training.objective import Objective, Step
 from clvq_lens.training.order import DocumentOrder
-from clvq_lens.training.tokens import TokenBatch, token_batches
+from clvq_lens.training.tokens import TokenBatch, check_ids, token_batches
 from clvq_lens.training.validation import Best, HeldOut, Window, clone_state
 
 _HELD_OUT_TOKENS = 2**15  # enough for an FVU to the third digit, and little to keep in memory
@@ -92,7 +92,9 @@ class Fit:
         self.quantizer, self.config, self.progress = quantizer, config, progress
         self.host = host
         self.generator = torch.Generator(quantizer.device).manual_seed(config.seed)
-        split = Split(open_documents(data), config.held_out_fraction)
+        documents = open_documents(data)
+        check_ids(host, documents)
+        split = Split(documents, config.held_out_fraction)
         # An endless corpus is represented by its beginning, many times as much as is needed.
         self.n_sampled = 2 * _INIT_TOKENS_PER_CODE * quantizer.config.n_codes
         most_read = _READ_PER_TOKEN * max(config.n_tokens or MOST_TOKENS, self.n_sampled)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor
 
-from clvq_lens.training.documents import Document
+from clvq_lens.training.document import Document
 
 _MOST_HELD = 2**24  # characters of the documents in memory
 _PER_DOCUMENT = 64  # characters that a document takes besides its own
@@ -84,7 +84,7 @@ class DocumentOrder:
 
 
 def _size(document: Document) -> int:
-    per_part = _PER_TOKEN if isinstance(document, Tensor) else 1
+    per_part = _PER_TOKEN if isinstance(document.content, Tensor) else 1
     return _PER_DOCUMENT + per_part * len(document)
 
 

@@ -1,20 +1,43 @@
 """Batches of tokens: documents of similar length side by side, padded on the right."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from clvq_lens.config import LongTexts
-from clvq_lens.errors import TextTooLongError
+from clvq_lens.errors import ConfigError, EmptyCorpusError, TextTooLongError
 from clvq_lens.host.host import Host
-from clvq_lens.training.documents import Data, Document, open_documents
+from clvq_lens.training.document import Corpus, Document, document_of
+from clvq_lens.training.documents import Data, TokenRows, open_documents
 
 _WINDOW = 256  # documents read ahead and sorted by length
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Part:
+    """How much of its document a sequence is.
+
+    Attributes:
+        piece: Running number among the pieces of a long text; 0 for the first and for a whole one.
+        start: Where its first token stands in the row of tokens that the user passed, or in what
+            the tokenizer makes of the text.
+        n_before: Real tokens of the document in earlier pieces.
+        n_real: Real tokens in all its pieces together.
+        is_whole: Whether it is the whole document.
+    """
+
+    piece: int
+    start: int
+    n_before: int
+    n_real: int
+    is_whole: bool
 
 
 @dataclass(frozen=True)
@@ -25,103 +48,226 @@ class TokenBatch:
         tokens: Padded on the right.
         attended: True where a sequence has a token, False on padding.
         mask: True on real tokens: neither padding nor special.
-        documents: Running number of the document of each sequence.
+        documents: Number of the document of each sequence: its index in the data as the user has
+            them, or of its line in a file.
+        parts: How much of its document each sequence is; None: all of them are whole.
     """
 
     tokens: Int[Tensor, "b pos"]
     attended: Bool[Tensor, "b pos"]
     mask: Bool[Tensor, "b pos"]
     documents: tuple[int, ...]
+    parts: tuple[Part, ...] | None = None
+
+    def part(self, row: int) -> Part:
+        """How much of its document a sequence is."""
+        if self.parts is None:
+            return Part(0, 0, 0, int(self.mask[row].sum()), is_whole=True)
+        return self.parts[row]
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    ids: Int[Tensor, " n"]
+    document: int
+    part: Part
 
 
 def token_batches(
     host: Host,
-    documents: Iterable[Document],
+    documents: Iterable[Document | str | Tensor],
     *,
     long_texts: LongTexts,
+    splittable: bool = True,
     generator: torch.Generator | None = None,
 ) -> Iterator[TokenBatch]:
     """Tokenizes documents and puts those of similar length side by side.
 
     The order is that of the data but for a window of 256 documents, which is sorted by length. A
-    batch has about as many positions, padding included, as the model runs fast on.
+    batch has about as many positions, padding included, as the model runs fast on. Padding in rows
+    of tokens is taken off first.
 
     Args:
         host: The model, for its tokenizer, special tokens and context.
-        documents: Texts or token rows.
+        documents: Documents; bare texts and rows are numbered as they come.
         long_texts: What to do with a text beyond the context.
+        splittable: Whether pieces of a text are of use, so that errors may suggest to split it.
         generator: Decides the order of the batches of a window; None: the shortest come first.
             Whoever may stop before the end needs one, or sees too many short documents.
 
     Raises:
         TextTooLongError: If a text is too long and ``long_texts`` is "error".
+        DataError: If a token id is not in the model's vocabulary.
     """
-    special = host.vocabulary.special
-    numbered = enumerate(documents)
-    while window := list(islice(numbered, _WINDOW)):
-        sequences = [
-            (number, piece)
-            for (number, _), ids in zip(
-                window, _token_ids(host, [d for _, d in window]), strict=True
-            )
-            for piece in _fit_context(ids, host.n_context, long_texts, number, special)
-        ]
-        sequences.sort(key=lambda sequence: len(sequence[1]))
-        groups = list(_groups(sequences, host.positions_per_pass))
-        for number in _order(len(groups), generator):
-            yield _batch(groups[number], host.vocabulary.padding, special)
+    check_long_texts(long_texts, splittable=splittable)
+    check_ids(host, documents)
+    remedy = "Pass long_texts='split' or 'truncate', or cut the text."
+    if not splittable:
+        remedy = "Pass long_texts='truncate', or cut the text."
+    context = _Context(host, long_texts, remedy)
+    numbered = _numbered(documents)
+    try:
+        while window := list(islice(numbered, _WINDOW)):
+            sequences: list[_Sequence] = []
+            for document in context.tokenized(window):
+                sequences += context.fit(document)
+            sequences.sort(key=lambda sequence: len(sequence.ids))
+            groups = list(_groups(sequences, host.positions_per_pass))
+            for index in _order(len(groups), generator):
+                yield context.batch(groups[index])
+    finally:  # also when nobody wants the rest
+        context.say_what_was_cut()
 
 
 def one_batch(host: Host, data: Data) -> TokenBatch:
     """A few texts or token rows as one batch, in the order given.
 
+    Padding in rows of tokens is taken off, so positions count from the first token of a text.
+
     Raises:
         TextTooLongError: If one is longer than the model's context.
+        EmptyCorpusError: If one is empty.
+        DataError: If a token id is not in the model's vocabulary.
     """
-    special = host.vocabulary.special
-    rows = enumerate(_token_ids(host, list(open_documents(data))))
-    sequences = [
-        (number, piece)
-        for number, ids in rows
-        for piece in _fit_context(ids, host.n_context, "error", number, special)
-    ]
-    return _batch(sequences, host.vocabulary.padding, special)
+    documents = open_documents(data)
+    check_ids(host, documents)
+    context = _Context(host, "error", "Cut it: each text is read in one pass here.")
+    sequences: list[_Sequence] = []
+    for document in context.tokenized(list(documents)):
+        if document.number != len(sequences):
+            raise EmptyCorpusError(
+                f"{document.corpus.name_of(len(sequences))} is empty. Leave it out, so that rows "
+                f"of the result are those of the data."
+            )
+        sequences += context.fit(document)
+    return context.batch(sequences)
 
 
-def _token_ids(host: Host, documents: list[Document]) -> list[Int[Tensor, " _"]]:
-    texts = [document for document in documents if isinstance(document, str)]
-    tokenized = iter(host.vocabulary.tokenize(texts) if texts else [])
-    return [next(tokenized) if isinstance(doc, str) else doc for doc in documents]
+def check_long_texts(long_texts: str, *, splittable: bool = True) -> None:
+    """Raises `ConfigError` for an unknown way to treat long texts, or one of no use here."""
+    if long_texts not in get_args(LongTexts):
+        raise ConfigError(f"long_texts is {long_texts!r}; pass 'split', 'truncate' or 'error'.")
+    if long_texts == "split" and not splittable:
+        raise ConfigError(
+            "long_texts is 'split', but here a text counts as a whole. Pass 'truncate' or 'error'."
+        )
 
 
-def _fit_context(
-    ids: Tensor, n_context: int, long_texts: LongTexts, number: int, special: Tensor
-) -> list[Tensor]:
-    if len(ids) <= n_context:
-        return [ids]
-    if long_texts == "truncate":
-        return [ids[:n_context]]
-    if long_texts == "split":  # every piece begins as the text did, with BOS or without
-        start = ids[:1] if torch.isin(ids[0], special) else ids[:0]
-        pieces = ids[len(start) :].split(n_context - len(start))
-        return [torch.cat([start, piece]) for piece in pieces]
-    raise TextTooLongError(
-        f"Document {number} has {len(ids)} tokens, but the model's context is {n_context}. "
-        f"Pass long_texts='split' or 'truncate', or cut the text."
-    )
+def check_ids(host: Host, documents: Iterable[Document | str | Tensor]) -> None:
+    """Raises `DataError` for token ids that the model has not, where all are in memory."""
+    if isinstance(documents, TokenRows):
+        host.vocabulary.check_ids(documents.ids, "The data")
 
 
-def _groups(
-    sequences: list[tuple[int, Tensor]], n_positions: int
-) -> Iterator[list[tuple[int, Tensor]]]:
-    group: list[tuple[int, Tensor]] = []
-    for number, ids in sequences:  # sorted: the last one of a group is its longest
-        if group and (len(group) + 1) * len(ids) > n_positions:
-            yield group
-            group = []
-        group.append((number, ids))
-    if group:
-        yield group
+def _numbered(documents: Iterable[Document | str | Tensor]) -> Iterator[Document]:
+    corpus = Corpus()
+    for number, item in enumerate(documents):
+        yield document_of(item, number, corpus)
+
+
+class _Context:
+    """Makes sequences that fit the model's context, and batches of them.
+
+    Args:
+        host: The model.
+        long_texts: What to do with a text beyond the context.
+        remedy: What an error suggests.
+    """
+
+    def __init__(self, host: Host, long_texts: LongTexts, remedy: str) -> None:
+        self._vocabulary, self._size = host.vocabulary, host.n_context
+        self._special, self._padding = self._vocabulary.special, self._vocabulary.padding
+        self._padding_rule = self._vocabulary.padding_rule
+        self._causal, self._long_texts, self._remedy = host.causal, long_texts, remedy
+        self._n_read, self._n_cut = 0, 0
+        self._corpus: Corpus | None = None
+
+    def tokenized(self, documents: list[Document]) -> Iterator[Document]:
+        """Documents as rows of tokens without padding."""
+        texts = [document.content for document in documents if isinstance(document.content, str)]
+        rows = iter(self._vocabulary.tokenize(texts) if texts else [])
+        for document in documents:
+            start, ids = document.start, document.content
+            if isinstance(ids, str):
+                ids = next(rows)
+            elif document.is_padded:
+                begin, end = self._padding_rule.text_in(ids)
+                start, ids = start + begin, ids[begin:end]
+            self._vocabulary.check_ids(ids, document.name)
+            yield Document(ids, document.number, start, is_padded=False, corpus=document.corpus)
+
+    def fit(self, document: Document) -> list[_Sequence]:
+        """A document, or the pieces of a long one.
+
+        Raises:
+            TextTooLongError: If it is too long and long texts are an error.
+        """
+        ids = document.content
+        assert isinstance(ids, Tensor)
+        self._n_read += 1
+        if len(ids) <= self._size:
+            n_real = len(ids) - int(torch.isin(ids, self._special).sum())
+            part = Part(0, document.start, 0, n_real, is_whole=True)
+            return [_Sequence(ids, document.number, part)]
+        if self._long_texts == "error":
+            raise TextTooLongError(
+                f"{document.name} has {len(ids)} tokens, but the model's context is {self._size}. "
+                f"{self._remedy}"
+            )
+        self._n_cut, self._corpus = self._n_cut + 1, document.corpus
+        return self._pieces(ids, document)
+
+    def _pieces(self, ids: Tensor, document: Document) -> list[_Sequence]:
+        """Every piece begins as the text did, with BOS or without, and in an encoder ends as it."""
+        is_special = torch.isin(ids, self._special)
+        first = int(is_special[0])
+        last = len(ids) - int(is_special[-1] and not self._causal)
+        size = self._size - first - (len(ids) - last)
+        if size < 1:  # a context with no room for anything but them
+            first, last, size = 0, len(ids), self._size
+        if self._long_texts == "truncate":
+            n_last = len(ids) - last
+            ids = torch.cat([ids[: first + size], ids[last:]])
+            is_special = torch.cat([is_special[: first + size], is_special[last:]])
+            last = len(ids) - n_last
+        n_real, n_before = int((~is_special).sum()), 0
+        pieces: list[_Sequence] = []
+        for begin in range(first, last, size):
+            end = min(begin + size, last)
+            # The places of its own tokens are those in the whole.
+            part = Part(len(pieces), document.start + begin - first, n_before, n_real, False)
+            piece = torch.cat([ids[:first], ids[begin:end], ids[last:]])
+            pieces.append(_Sequence(piece, document.number, part))
+            n_before += int((~is_special[begin:end]).sum())
+        return pieces
+
+    def batch(self, group: list[_Sequence]) -> TokenBatch:
+        """Some sequences side by side."""
+        lengths = torch.tensor([len(sequence.ids) for sequence in group]).unsqueeze(1)
+        width = max(1, int(lengths.max()))
+        tokens = torch.full((len(group), width), self._padding)
+        for row, sequence in enumerate(group):
+            tokens[row, : len(sequence.ids)] = sequence.ids
+        places = torch.arange(width)
+        # A text without any token attends to one of padding: a row that sees nothing would be NaN.
+        attended = places < lengths.clamp_min(1)
+        mask = (places < lengths) & ~torch.isin(tokens, self._special)
+        documents = tuple(sequence.document for sequence in group)
+        return TokenBatch(tokens, attended, mask, documents, tuple(each.part for each in group))
+
+    def say_what_was_cut(self) -> None:
+        """Says once for all reading of the same data how many texts were too long."""
+        if self._corpus is None or self._corpus.long_texts_were_said:
+            return
+        self._corpus.long_texts_were_said = True
+        done = "split into pieces, each read by itself"
+        if self._long_texts == "truncate":
+            done = "cut off there"
+        _LOGGER.warning(
+            "Longer than the model's context of %d tokens: %d of %d texts. They were %s "
+            "(long_texts=%r).",
+            *(self._size, self._n_cut, self._n_read, done, self._long_texts),
+        )
 
 
 def _order(n: int, generator: torch.Generator | None) -> list[int]:
@@ -130,9 +276,12 @@ def _order(n: int, generator: torch.Generator | None) -> list[int]:
     return torch.randperm(n, generator=generator, device=generator.device).tolist()
 
 
-def _batch(group: list[tuple[int, Tensor]], padding: int, special: Tensor) -> TokenBatch:
-    tokens = pad_sequence([ids for _, ids in group], batch_first=True, padding_value=padding)
-    lengths = torch.tensor([len(ids) for _, ids in group])
-    attended = torch.arange(tokens.shape[1]) < lengths.unsqueeze(1)
-    mask = attended & ~torch.isin(tokens, special)
-    return TokenBatch(tokens, attended, mask, tuple(number for number, _ in group))
+def _groups(sequences: list[_Sequence], n_positions: int) -> Iterator[list[_Sequence]]:
+    group: list[_Sequence] = []
+    for sequence in sequences:  # sorted: the last one of a group is its longest
+        if group and (len(group) + 1) * len(sequence.ids) > n_positions:
+            yield group
+            group = []
+        group.append(sequence)
+    if group:
+        yield group

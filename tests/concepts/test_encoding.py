@@ -110,7 +110,7 @@ def test_encoding_changes_nothing(fitted, tokens):
 
 def test_refusals(model, fitted, tokens):
     with pytest.raises(TextTooLongError, match="49 tokens"):
-        fitted.encode(torch.zeros(49, dtype=torch.long))
+        fitted.encode(torch.zeros(49, dtype=torch.long), long_texts="error")
     with pytest.raises(EmptyCorpusError, match="no text at all"):
         fitted.encode([])
     with pytest.raises(DataError, match="no tokenizer"):

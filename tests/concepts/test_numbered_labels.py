@@ -18,14 +18,14 @@ def test_labels_come_row_by_row_whatever_the_order_of_documents():
     found = labels.of(batch((1,), [[False, True]]))
     assert [labels.names[number] for number in found] == ["c"]
     assert labels.names == ["b", "a", "c"]  # numbered as they came
-    labels.check_number()
+    labels.check_all_used()
 
 
 def test_labels_of_documents_that_did_not_come_are_refused():
     labels = NumberedLabels([["a"], ["b"]])
     labels.of(batch((0,), [[True]]))
-    with pytest.raises(DataError, match="labels for 2 documents, but the data have 1"):
-        labels.check_number()
+    with pytest.raises(DataError, match="labels for 2 documents, but the data have no document 1"):
+        labels.check_all_used()
 
 
 def test_a_document_needs_one_label_for_each_real_token():

@@ -323,7 +323,7 @@ def test_labels_are_counted_by_code_and_compared_with_shuffled_ones(toy):
         assert "top_label" in table.frame()
         with pytest.raises(DataError, match=r"Document \d+ has \d+ real tokens and 0 labels"):
             concepts(lens, texts, labels=[[]])
-        with pytest.raises(DataError, match="labels for 61 documents, but the data have 60"):
+        with pytest.raises(DataError, match="61 documents, but the data have no document 60"):
             concepts(lens, texts, labels=[*labels, ["x"]])
     finally:
         lens.remove()

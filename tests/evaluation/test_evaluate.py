@@ -229,10 +229,10 @@ def test_the_same_seed_gives_the_same_report(fitted):
 
 def test_a_text_in_pieces_is_one_document(fitted):
     long = torch.randint(0, 40, (3, 120), generator=torch.Generator().manual_seed(7))
-    report = evaluate(fitted, long, long_texts="split")
+    report = evaluate(fitted, long)
     assert (report.n_documents, report.n_tokens) == (3, 360)
     with pytest.raises(TextTooLongError, match="120 tokens"):
-        evaluate(fitted, long)
+        evaluate(fitted, long, long_texts="error")
 
 
 def test_evaluating_changes_nothing(fitted):
@@ -303,7 +303,7 @@ def test_labels_for_too_few_documents_are_refused(fitted):
 
 
 def test_labels_for_too_many_documents_are_refused(fitted):
-    with pytest.raises(DataError, match="22 documents, but the data have 20"):
+    with pytest.raises(DataError, match="22 documents, but the data have no document 20"):
         evaluate(fitted, labels=labels_of(DATA) + labels_of(DATA[:2]))
 
 

@@ -9,18 +9,45 @@ from clvq_lens.host.vocabulary import Vocabulary
 def test_labels_are_those_of_the_document():
     labels = DocumentLabels([["a"], ["b", "c"]])
     assert labels.of(1, 2) == ["b", "c"]
-    labels.check_number(2)
+    with pytest.raises(DataError, match="labels for 2 documents, but the data have no document 0"):
+        labels.check_all_used()
+    labels.of(0, 1)
+    labels.check_all_used()
+
+
+def test_the_labels_of_an_empty_text_are_an_empty_list():
+    labels = DocumentLabels([[], ["a"], []])
+    assert labels.of(1, 1) == ["a"]
+    labels.check_all_used()
+
+
+def test_labels_may_come_from_generators():
+    labels = DocumentLabels((label for label in names) for names in (["a"], ["b", "c"]))
+    assert labels.of(1, 2) == ["b", "c"]
+    assert labels.of(0, 1) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([["a"], ["b", None]], "Label 1 of document 1 is None, expected a string"),
+        ([["a", float("nan")]], "Label 1 of document 0 is nan, expected a string"),
+        ([["a", 3]], "Label 1 of document 0 is 3, expected a string"),
+        ([["a"], None], "labels of document 1 are NoneType"),
+        (["NOUN"], "labels of document 0 are a string"),
+        ("NOUN", "labels are str"),
+        (None, "labels are NoneType"),
+    ],
+)
+def test_labels_that_are_no_strings_are_refused_at_once(unchecked_types, labels, message: str):
+    with pytest.raises(DataError, match=message):
+        DocumentLabels(labels)
 
 
 @pytest.mark.parametrize(("document", "n_tokens"), [(0, 2), (1, 1), (2, 1)])
 def test_as_many_labels_as_real_tokens_are_needed(document: int, n_tokens: int):
     with pytest.raises(DataError, match=f"Document {document} has {n_tokens} real tokens"):
         DocumentLabels([["a"], ["b", "c"]]).of(document, n_tokens)
-
-
-def test_labels_of_documents_that_do_not_exist_are_refused():
-    with pytest.raises(DataError, match="labels for 2 documents, but the data have 1"):
-        DocumentLabels([["a"], ["b"]]).check_number(1)
 
 
 def spans_of(words: list[tuple[str, str]]) -> tuple[str, list[tuple[int, int, str]]]:
@@ -81,3 +108,46 @@ def test_as_many_lists_of_spans_as_texts_are_needed(toy):
 def test_a_model_without_a_fast_tokenizer_is_refused(model):
     with pytest.raises(DataError, match="use_fast=True"):
         cl.token_labels(model, ["we"], [[]])
+
+
+def test_spans_may_come_from_generators(toy):
+    spans = (iter([(3, 6, "VERB")]) for _ in range(1))
+    texts = (text for text in ["we met two men"])
+    assert cl.token_labels(toy.model, texts, spans) == [["none", "VERB", "none", "none"]]
+
+
+@pytest.mark.parametrize(
+    ("texts", "spans", "message"),
+    [
+        (["we"], [[(0, 2, None)]], "label of a span of text 0 is None"),
+        (["we"], [[(0, 2, float("nan"))]], "label of a span of text 0 is nan"),
+        (["we"], [[(0, "2", "a")]], r"A span of text 0 is \(0, '2', 'a'\)"),
+        (["we"], [[(0, 2)]], r"A span of text 0 is \(0, 2\)"),
+        (["we"], [None], "spans of text 0 are None"),
+        (["we", None], [[], []], "Text 1 is NoneType"),
+        (["we \ud800"], [[]], "Text 0 has half a character"),
+        ("we", [[], []], "texts are one string"),
+    ],
+)
+def test_texts_and_spans_that_are_none_are_refused(
+    toy, unchecked_types, texts, spans, message: str
+):
+    with pytest.raises(DataError, match=message):
+        cl.token_labels(toy.model, texts, spans)
+
+
+def test_labels_of_one_long_text_take_time_linear_in_its_length(toy, monkeypatch):
+    from clvq_lens.evaluation import labels as module
+
+    n_looked_at, one = 0, module._label_at
+
+    def counted(start: int, end: int, spans: list, outside: str) -> str:
+        nonlocal n_looked_at
+        n_looked_at += len(spans)
+        return one(start, end, spans, outside)
+
+    monkeypatch.setattr(module, "_label_at", counted)
+    words = ["we", "met", "two", "men"] * 500
+    text, spans = spans_of([(word, word) for word in words])
+    assert cl.token_labels(toy.model, [text], [spans[::-1]]) == [words]  # in any order
+    assert n_looked_at <= 2 * len(words)

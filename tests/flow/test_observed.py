@@ -324,7 +324,7 @@ def test_labels_must_be_given_and_match(chain, flow):
         flow.agreement()
     with pytest.raises(DataError, match="Document 0 has 16 real tokens and 1 labels"):
         cl.concept_flow(chain, DATA, labels=[["a"]] * 8, progress=False)
-    with pytest.raises(DataError, match="labels for 9 documents, but the data have 8"):
+    with pytest.raises(DataError, match="labels for 9 documents, but the data have no document 8"):
         cl.concept_flow(chain, DATA, labels=[["a"] * 16] * 9, progress=False)
 
 

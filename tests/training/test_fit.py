@@ -51,7 +51,8 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def halves(data: Tensor = DATA, fraction: float = 0.1) -> tuple[Tensor, Tensor]:
     """Training and held-out rows."""
     split = Split(open_documents(data), fraction)
-    return torch.stack(list(split.training())), torch.stack(list(split.held_out()))  # type: ignore
+    training = [document.content for document in split.training()]
+    return torch.stack(training), torch.stack([doc.content for doc in split.held_out()])  # type: ignore
 
 
 def hook_counts(model: HookedTransformer) -> dict[str, tuple[int, ...]]:
@@ -387,12 +388,12 @@ def test_empty_data_are_refused(data: Any):
         fit(new_lens(), data)
 
 
-def test_a_text_that_is_too_long_is_refused_unless_told_what_to_do():
+def test_a_text_that_is_too_long_is_split_unless_told_what_to_do():
     long = torch.randint(0, 40, (4, 200), generator=torch.Generator().manual_seed(0))
     lens = new_lens()
     with pytest.raises(TextTooLongError, match="200 tokens"):
-        fit(lens, long)
-    fit(lens, long, long_texts="split", held_out_fraction=0.0)
+        fit(lens, long, long_texts="error")
+    fit(lens, long, held_out_fraction=0.0)
     assert int(lens.quantizer.usage.sum()) == 800
     fit(lens, long, long_texts="truncate", held_out_fraction=0.0)
     assert int(lens.quantizer.usage.sum()) == 4 * 48

@@ -8,13 +8,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformer_lens import HookedTransformer
 
-from clvq_lens.errors import DataError, TextTooLongError
+from clvq_lens.errors import ConfigError, DataError, EmptyCorpusError, TextTooLongError
 from clvq_lens.host.host import Host
-from clvq_lens.training.documents import Document
-from clvq_lens.training.tokens import TokenBatch, token_batches
+from clvq_lens.training.document import Document
+from clvq_lens.training.documents import open_documents
+from clvq_lens.training.tokens import TokenBatch, one_batch, token_batches
 from tests.conftest import random_model
+from tests.hosts import ALL_KINDS, text_of, words
 
 HOST = Host(random_model())  # context 48, no tokenizer
+# With tokenizers that know w5 to w39, in a context of 48, too.
+GPT2, BERT = (
+    Host(next(kind for kind in ALL_KINDS if kind.name == name).model())
+    for name in ("bridge-gpt2", "bridge-bert")
+)
 
 
 def rows(lengths: Iterable[int]) -> list[Tensor]:
@@ -23,7 +30,7 @@ def rows(lengths: Iterable[int]) -> list[Tensor]:
 
 
 def batches(
-    documents: Iterable[Document], host: Host = HOST, long_texts="error"
+    documents: Iterable[Document | str | Tensor], host: Host = HOST, long_texts="error"
 ) -> list[TokenBatch]:
     return list(token_batches(host, documents, long_texts=long_texts))
 
@@ -167,6 +174,113 @@ def test_each_piece_of_a_split_text_begins_with_bos(stories_model, length: int):
     pieces.sort(key=len, reverse=True)
     assert all(ids[0] == bos and len(ids) <= n_context for ids in pieces)
     assert list(chain(*(ids[1:] for ids in pieces))) == words.tolist()
+
+
+def test_a_text_beyond_the_context_has_the_index_that_the_user_counts():
+    texts = [text_of(words(3)), "", " \n", text_of(words(60))]
+    for data in (texts, iter(texts)):
+        with pytest.raises(TextTooLongError, match="Document 3 has 61 tokens"):
+            batches(open_documents(data), GPT2)
+
+
+def test_a_text_of_a_file_beyond_the_context_is_refused_by_its_line(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text(f'"w7"\n\n"{text_of(words(60))}"\n')
+    with pytest.raises(TextTooLongError, match=r"texts\.jsonl, line 3 has 61 tokens"):
+        batches(open_documents(path), GPT2)
+
+
+def test_the_remedies_for_a_long_text_are_those_of_the_verb():
+    long = [text_of(words(60))]
+    with pytest.raises(TextTooLongError, match=r"long_texts='split' or 'truncate'"):
+        batches(long, GPT2)
+    with pytest.raises(TextTooLongError, match=r"Pass long_texts='truncate', or cut the text"):
+        list(token_batches(GPT2, long, long_texts="error", splittable=False))
+    with pytest.raises(TextTooLongError, match="Cut it: each text is read in one pass here"):
+        one_batch(GPT2, long)
+    with pytest.raises(ConfigError, match="here a text counts as a whole"):
+        list(token_batches(GPT2, long, long_texts="split", splittable=False))
+
+
+def test_an_unknown_way_to_treat_long_texts_is_refused(unchecked_types):
+    with pytest.raises(ConfigError, match="long_texts is 'cut'; pass 'split', 'truncate'"):
+        batches(["w7"], GPT2, long_texts="cut")
+
+
+def test_every_piece_for_an_encoder_begins_with_cls_and_ends_with_sep():
+    tokens = BERT.vocabulary.tokenize([text_of(words(100))])[0]
+    cls, sep = int(tokens[0]), int(tokens[-1])
+    pieces = [ids for _, ids in sequences(batches([text_of(words(100))], BERT, "split"))]
+    assert sorted(map(len, pieces)) == [10, 48, 48]
+    assert all(ids[0] == cls and ids[-1] == sep for ids in pieces)
+    pieces.sort(key=len, reverse=True)
+    assert list(chain(*(ids[1:-1] for ids in pieces))) == tokens[1:-1].tolist()
+    ((_, kept),) = sequences(batches([text_of(words(100))], BERT, "truncate"))
+    assert kept == [*tokens[:47].tolist(), sep]
+
+
+@pytest.mark.parametrize("host_name", ["gpt2", "bert"])
+def test_pieces_know_their_place_in_the_document(host_name: str):
+    host = {"gpt2": GPT2, "bert": BERT}[host_name]
+    text = f"{text_of(words(70))} {host.model.tokenizer.sep_token or '<|end|>'} w9 w8"
+    whole = host.vocabulary.tokenize([text])[0]
+    real = ~torch.isin(whole, host.vocabulary.special)
+    n_seen = 0
+    found = batches([text], host, "split")
+    pieces = [(batch, row) for batch in found for row in range(len(batch.documents))]
+    for number, (batch, row) in enumerate(sorted(pieces, key=lambda p: p[0].part(p[1]).piece)):
+        part, mask = batch.part(row), batch.mask[row]
+        assert (part.piece, part.n_before, part.n_real) == (number, n_seen, int(real.sum()))
+        assert not part.is_whole
+        places = mask.nonzero().flatten()
+        assert torch.equal(batch.tokens[row][places], whole[part.start + places])
+        n_seen += len(places)
+    assert n_seen == int(real.sum())
+
+
+def test_how_many_texts_were_split_is_said_once_for_all_reading(caplog):
+    texts = [text_of(words(n)) for n in (60, 3, 4, 70, 5)]
+    documents = open_documents(texts)
+    for _ in range(2):
+        batches(documents, GPT2, "split")
+    assert [record.getMessage() for record in caplog.records] == [
+        "Longer than the model's context of 48 tokens: 2 of 5 texts. They were split into pieces, "
+        "each read by itself (long_texts='split')."
+    ]
+    caplog.clear()
+    batches(open_documents(texts), GPT2, "truncate")
+    batches(open_documents(texts[1:3]), GPT2, "split")
+    assert [record.getMessage() for record in caplog.records] == [
+        "Longer than the model's context of 48 tokens: 2 of 5 texts. They were cut off there "
+        "(long_texts='truncate')."
+    ]
+
+
+def test_what_was_split_is_said_also_where_reading_stops_early(caplog):
+    reading = token_batches(GPT2, [text_of(words(60))] * 300, long_texts="split")
+    next(reading)
+    reading.close()
+    assert "256 of 256 texts" in caplog.text
+
+
+# ---- token ids that the model has not ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [-1, -100, 40, 2**40])
+def test_token_ids_outside_the_vocabulary_are_refused(wrong: int):
+    tokens = torch.full((300, 4), 7)
+    tokens[-1, 2] = wrong
+    with pytest.raises(DataError, match=f"data hold the token id {wrong}, .* ids 0 to 39.*mask"):
+        next(token_batches(HOST, open_documents(tokens), long_texts="split"))  # before any is run
+    with pytest.raises(DataError, match=f"Document 299 holds the token id {wrong}"):
+        batches(list(tokens))
+    with pytest.raises(DataError, match=f"token id {wrong}"):
+        one_batch(HOST, tokens)
+
+
+def test_one_batch_refuses_an_empty_text_that_would_shift_the_rows():
+    with pytest.raises(EmptyCorpusError, match=r"Document 1 is empty\. Leave it out"):
+        one_batch(GPT2, ["w7", "", "w8"])
 
 
 # ---- the host's tokenizer ------------------------------------------------------------------------

@@ -1,0 +1,207 @@
+"""One document: a text or a row of tokens, and where the user has it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from clvq_lens.errors import DataError
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+class Corpus:
+    """What documents come from: how messages name one of them, and what was said about them.
+
+    Args:
+        path: The file whose lines they are; None: they are in memory.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.long_texts_were_said = False  # so that a verb that reads its data twice says it once
+
+    def name_of(self, number: int) -> str:
+        """What messages call a document: its index from 0, or its line in a file from 1."""
+        return f"Document {number}" if self.path is None else f"{self.path}, line {number + 1}"
+
+
+@dataclass(frozen=True, eq=False)  # tensors cannot be compared by ==
+class Document:
+    """A text, or a row of tokens.
+
+    Attributes:
+        content: The text, or the token ids.
+        number: Its index in the data as the user has them, empty texts counted.
+        start: Where in the user's row the tokens begin, if padding before them was taken off.
+        is_padded: Whether the tokens may begin or end with padding, because no mask came with them.
+        corpus: What it comes from.
+    """
+
+    content: str | Int[Tensor, " _"]
+    number: int
+    start: int = 0
+    is_padded: bool = True
+    corpus: Corpus = field(default_factory=Corpus, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.corpus.name_of(self.number)
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no token, or nothing but white space."""
+        return not (self.content.strip() if isinstance(self.content, str) else len(self.content))
+
+    def as_bytes(self) -> bytes:
+        """The content, the same for texts that differ in white space alone."""
+        if isinstance(self.content, str):
+            return " ".join(self.content.split()).encode()
+        return self.content.numpy().tobytes()
+
+
+def document_of(item: Any, number: int, corpus: Corpus, column: str | None = None) -> Document:
+    """A document from one item of the user's data.
+
+    Args:
+        item: A text, a row of token ids, a mapping that holds one of them, or a document.
+        number: Of the item.
+        corpus: What the item comes from.
+        column: Where in a mapping the text stands; None: "text", or else "input_ids".
+
+    Raises:
+        DataError: If the item has none of these forms, or the text cannot be encoded.
+    """
+    if isinstance(item, Document):
+        return item
+    name = corpus.name_of(number)
+    mask = None
+    if isinstance(item, Mapping):
+        column = _column_of(item, column, name)
+        mask = item.get("attention_mask") if column == "input_ids" else None
+        item = item[column]
+    if isinstance(item, str):
+        return Document(checked_text(item, name), number, corpus=corpus)
+    row = _row(item, name)
+    if mask is None:
+        return Document(row, number, corpus=corpus)
+    start, stop = attended_range(_row(mask, f"the mask of {name}", is_mask=True), row, name)
+    return Document(row[start:stop], number, start, is_padded=False, corpus=corpus)
+
+
+def _column_of(row: Mapping[str, Any], column: str | None, name: str) -> str:
+    wanted = ["text", "input_ids"] if column is None else [column]
+    for candidate in wanted:
+        if candidate in row:
+            return candidate
+    raise DataError(
+        f"{name} has the fields {list(row)}, none of them named {wanted[0]!r}. "
+        f"Pass rows with a text, or the texts themselves."
+    )
+
+
+def checked_text(text: str, name: str) -> str:
+    """The text itself.
+
+    Raises:
+        DataError: If it has a half of a surrogate pair, which no tokenizer can read.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{name} has half a character (the lone surrogate {text[error.start]!a}) at index "
+            f"{error.start}, which no tokenizer can read. Replace such halves: "
+            f"text.encode('utf-8', 'replace').decode()."
+        ) from error
+    return text
+
+
+def _row(item: Any, name: str, *, is_mask: bool = False) -> Int[Tensor, " n"]:
+    """A row of integers from a tensor, an array or a list."""
+    if isinstance(item, bytes | bytearray):
+        raise DataError(
+            f"{name} is {type(item).__name__}, expected a string. Decode it: text.decode('utf-8')."
+        )
+    row = item
+    if isinstance(item, np.ndarray) and item.dtype.kind in "iub":
+        row = torch.from_numpy(item.astype(bool if item.dtype.kind == "b" else np.int64))
+    elif isinstance(item, Sequence) and all(isinstance(n, int | np.integer) for n in item):
+        is_boolean = any(isinstance(n, bool) for n in item)
+        try:
+            row = torch.tensor(list(item), dtype=torch.bool if is_boolean else torch.long)
+        except (OverflowError, ValueError, RuntimeError) as error:
+            raise DataError(f"{name} has a token id beyond 64 bits. Check the ids.") from error
+    if (
+        isinstance(row, Tensor)
+        and row.ndim == 1
+        and (row.dtype in _INTEGERS or (is_mask and row.dtype == torch.bool))
+    ):
+        return row.detach().cpu().long()
+    raise DataError(
+        f"{name} is {_described(item)}, expected a string. "
+        f"Pass texts, or tokens as one integer tensor."
+    )
+
+
+def _described(item: Any) -> str:
+    if isinstance(item, Tensor | np.ndarray):
+        return f"{type(item).__name__} of {item.dtype} and shape {list(item.shape)}"
+    if isinstance(item, float) and item != item:
+        return "NaN"
+    return type(item).__name__
+
+
+def attended_range(mask: Int[Tensor, " _"], row: Int[Tensor, " _"], name: str) -> tuple[int, int]:
+    """Where the attended tokens of a row begin and end.
+
+    Args:
+        mask: 1 where there is a token, 0 on padding.
+        row: The tokens.
+        name: Of the document, for messages.
+
+    Raises:
+        DataError: If mask and row differ in length, it is no mask, or it has a hole.
+    """
+    if len(mask) != len(row):
+        raise DataError(
+            f"{name} has {len(row)} tokens and a mask of {len(mask)}. Pass a mask of that shape."
+        )
+    if not torch.isin(mask, torch.tensor([0, 1])).all():
+        raise DataError(f"The mask of {name} has values other than 0 and 1. Pass 1 on tokens.")
+    places = mask.nonzero().flatten()
+    if len(places) == 0:
+        return 0, 0
+    start, stop = int(places[0]), int(places[-1]) + 1
+    if stop - start != len(places):
+        hole = start + int(mask[start:stop].argmin())
+        raise DataError(
+            f"The mask of {name} is 0 at position {hole}, between tokens. Padding stands before or "
+            f"after a text; leave out the tokens that the model is not to see."
+        )
+    return start, stop
+
+
+def integer_rows(tokens: Tensor, what: str = "tokens") -> Int[Tensor, "row pos"]:
+    """Rows of whole numbers on the CPU; a vector is one row.
+
+    Raises:
+        DataError: If they are no such rows.
+    """
+    if tokens.ndim == 1:
+        tokens = tokens.unsqueeze(0)
+    if tokens.ndim != 2 or tokens.dtype not in _INTEGERS:
+        raise DataError(
+            f"The {what} are {tokens.dtype} of shape {list(tokens.shape)}; expected integers of "
+            f"shape [row, position]."
+        )
+    return tokens.detach().cpu().long()
