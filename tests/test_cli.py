@@ -127,3 +127,28 @@ def test_an_error_is_one_line_with_the_remedy_and_status_one(tmp_path, capsys):
 def test_a_model_is_loaded_by_its_name_on_the_device_that_was_asked_for(monkeypatch):
     monkeypatch.setattr(workflow, "load_pretrained", lambda name, device: f"{name} on {device}")
     assert workflow.load_model("gpt2", "cpu") == "gpt2 on cpu"
+
+
+def test_numbers_on_training_texts_are_not_called_held_out(tmp_path):
+    """A single document, or no held-out part, leaves nothing else to evaluate on."""
+    from clvq_lens.config import FitConfig
+    from clvq_lens.training.run import Run
+
+    path = tmp_path / "one.txt"
+    path.write_text("the same story\n" * 3)
+
+    def held_out_of(data, fit):
+        run = Run(model="toy", data=str(data), held_out=None, toy_texts=None, fit=fit)
+        return workflow.held_out_of(run)
+
+    assert not held_out_of(path, FitConfig()).kept_aside
+    (tmp_path / "two.txt").write_text("one story\nand another\n")
+    assert held_out_of(tmp_path / "two.txt", FitConfig()).kept_aside
+    assert not held_out_of(tmp_path / "two.txt", FitConfig(held_out_fraction=0.0)).kept_aside
+
+    titles = [
+        workflow._title("1-3", 9, workflow.HeldOut(data=path, kept_aside=aside))
+        for aside in (True, False)
+    ]
+    assert titles[0] == "1-3, 9 held-out tokens"
+    assert "9 TRAINING tokens: nothing was held out" in titles[1]

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from clvq_lens.config import check_count, check_seed
+
 _LEVEL = 0.95
 
 
@@ -18,9 +20,14 @@ class BootstrapSums:
     Args:
         n_replicates: Resampled data sets.
         seed: Of the counts.
+
+    Raises:
+        ConfigError: If one of them has an impossible value.
     """
 
     def __init__(self, *, n_replicates: int, seed: int) -> None:
+        check_count("n_replicates", n_replicates)
+        check_seed(seed)
         self._n_replicates, self._seed = n_replicates, seed
         self._sums: dict[str, np.ndarray] = {}
 
