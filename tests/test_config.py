@@ -184,12 +184,12 @@ def test_an_infinite_number_is_refused(config: type, name: str):
 
 
 def test_a_count_beyond_all_memory_is_refused():
-    with pytest.raises(ConfigError, match="^batch_tokens is "):
+    with pytest.raises(ConfigError, match=r"^batch_tokens is "):
         FitConfig(batch_tokens=2**70)
 
 
 def test_keeping_outliers_is_yes_or_no():
-    with pytest.raises(ConfigError, match="^keep_outliers is 'yes'; pass True or False"):
+    with pytest.raises(ConfigError, match=r"^keep_outliers is 'yes'; pass True or False"):
         FitConfig(keep_outliers="yes")
 
 
