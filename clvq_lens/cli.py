@@ -111,9 +111,7 @@ def fit(
     kl_weight: Annotated[float, typer.Option(help="Weight of KL(clean || spliced).")] = 0.0,
     long_texts: Annotated[
         str | None,
-        typer.Option(
-            help="Texts beyond the context: split (the default), truncate or error."
-        ),
+        typer.Option(help="Texts beyond the context: split (the default), truncate or error."),
     ] = None,
     device: Device = None,
     dtype: Annotated[

@@ -266,7 +266,8 @@ def write_results(
     if not concepts.complete:
         raise KeyboardInterrupt  # the rest would take as long again
     write_table(out / "concepts.csv", concepts.frame())
-    print_table(console, _title(lens.name, report, held_out), _with_intervals(report.frame()))
+    title = _title(lens.name, report.n_tokens, held_out)
+    print_table(console, title, _with_intervals(report.frame()))
     if report.recovery is not None:
         recovery = report.recovery.frame()
         write_table(out / "recovery.csv", recovery)
@@ -290,12 +291,12 @@ def write_results(
     return report
 
 
-def _title(name: str, report: Report, held_out: HeldOut) -> str:
+def _title(name: str, n_tokens: int, held_out: HeldOut) -> str:
     """Says what the numbers of a report are measured on."""
     if held_out.kept_aside:
-        return f"{name}, {report.n_tokens:,} held-out tokens"
+        return f"{name}, {n_tokens:,} held-out tokens"
     return (
-        f"{name}, {report.n_tokens:,} TRAINING tokens: nothing was held out, so these numbers "
+        f"{name}, {n_tokens:,} TRAINING tokens: nothing was held out, so these numbers "
         f"flatter. Pass more documents, or others with --held-out."
     )
 

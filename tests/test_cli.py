@@ -387,3 +387,31 @@ def test_ctrl_c_while_fitting_saves_what_was_learned(run, tmp_path):
     assert "Traceback" not in rest
     assert "Interrupted while fitting. What was learned by then is saved in" in rest
     assert cl.load(tmp_path / "run").fitted
+
+
+# ---- what the numbers are called -----------------------------------------------------------------
+
+
+def test_numbers_on_training_texts_are_not_called_held_out(tmp_path):
+    """A single document, or no held-out part, leaves nothing else to evaluate on."""
+    from clvq_lens.config import FitConfig
+    from clvq_lens.training.run import Run
+
+    path = tmp_path / "one.txt"
+    path.write_text("the same story\n" * 3)
+
+    def held_out_of(data, fit):
+        run = Run(model="toy", data=str(data), held_out=None, toy_texts=None, fit=fit)
+        return workflow.held_out_of(run)
+
+    assert not held_out_of(path, FitConfig()).kept_aside
+    (tmp_path / "two.txt").write_text("one story\nand another\n")
+    assert held_out_of(tmp_path / "two.txt", FitConfig()).kept_aside
+    assert not held_out_of(tmp_path / "two.txt", FitConfig(held_out_fraction=0.0)).kept_aside
+
+    titles = [
+        workflow._title("1-3", 9, workflow.HeldOut(data=path, kept_aside=aside))
+        for aside in (True, False)
+    ]
+    assert titles[0] == "1-3, 9 held-out tokens"
+    assert "9 TRAINING tokens: nothing was held out" in titles[1]

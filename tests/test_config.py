@@ -167,6 +167,32 @@ def test_encoder_memory_needs_the_transformer(decoder: str):
         CLVQConfig(decoder=decoder, decoder_memory="encoder")
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**70])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int):
+    with pytest.raises(ConfigError, match=rf"^seed is {seed}; pass a whole number from 0 to"):
+        FitConfig(seed=seed)
+    assert FitConfig(seed=2**63 - 1).seed == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [(FitConfig, "learning_rate"), (FitConfig, "kl_weight"), (CLVQConfig, "temperature")],
+)
+def test_an_infinite_number_is_refused(config: type, name: str):
+    with pytest.raises(ConfigError, match=rf"^{name} is inf; pass a"):
+        config(**{name: math.inf})
+
+
+def test_a_count_beyond_all_memory_is_refused():
+    with pytest.raises(ConfigError, match=r"^batch_tokens is "):
+        FitConfig(batch_tokens=2**70)
+
+
+def test_keeping_outliers_is_yes_or_no():
+    with pytest.raises(ConfigError, match=r"^keep_outliers is 'yes'; pass True or False"):
+        FitConfig(keep_outliers="yes")
+
+
 def test_nothing_to_learn_is_refused():
     with pytest.raises(ConfigError, match="recon_weight and kl_weight are both 0"):
         FitConfig(recon_weight=0, kl_weight=0)

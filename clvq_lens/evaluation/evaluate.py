@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.config import LongTexts, check_count, check_seed
+from clvq_lens.config import LongTexts
 from clvq_lens.errors import EmptyCorpusError
 from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate
 from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
@@ -65,8 +65,6 @@ def evaluate(
         DataError: If labels do not match the tokens.
         NonFiniteError: If activations hold NaN or infinity.
     """
-    check_count("n_replicates", n_replicates)
-    check_seed(seed)
     quantizer.eval()
     run = Evaluation(host, quantizer, source, target, labels, n_replicates, seed)
     batches = token_batches(host, open_documents(data), long_texts=long_texts)

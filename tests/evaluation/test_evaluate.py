@@ -7,6 +7,7 @@ from torch import Tensor
 
 import clvq_lens as cl
 from clvq_lens.errors import (
+    ConfigError,
     DataError,
     DetachedError,
     EmptyCorpusError,
@@ -308,6 +309,33 @@ def test_labels_for_too_many_documents_are_refused(fitted):
 
 
 # ---- refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_replicates", -1), ("seed", 2**70), ("seed", -3)])
+def test_impossible_options_are_refused_before_the_model_runs(fitted, name: str, value: int):
+    fitted.model.blocks[0].register_forward_pre_hook(lambda *_: pytest.fail("the model runs"))
+    with pytest.raises(ConfigError, match=f"{name} is {value}; pass a whole number"):
+        evaluate(fitted, **{name: value})
+
+
+def test_recovery_is_measured_on_a_fair_draw_of_tokens(fitted, monkeypatch):
+    """Short documents come first in a window, and only some tokens are kept."""
+    from clvq_lens.evaluation import evaluate as module
+
+    monkeypatch.setattr(module, "_RECOVERY_TOKENS", 60)
+    monkeypatch.setattr(type(fitted.host), "positions_per_pass", 14)  # a document at a time
+    labels = [[f"document {row}" for _ in range(14)] for row in range(20)]
+    drawn: list[list[str]] = []
+    original = module.concept_recovery
+
+    def concept_recovery(codes: Any, source: Any, tokens: Any, names: list[str], **options: Any):
+        drawn.append(names)
+        return original(codes, source, tokens, names, **options)
+
+    monkeypatch.setattr(module, "concept_recovery", concept_recovery)
+    evaluate(fitted, labels=labels)
+    assert len(drawn[0]) == 60
+    assert len(set(drawn[0])) > 15  # the first sixty would be of five
 
 
 def test_an_unfitted_quantizer_is_refused(model):

@@ -241,6 +241,7 @@ def test_a_decoder_starts_at_a_linear_map(options: dict[str, Any]):
 def test_every_weight_of_a_decoder_matters(options: dict[str, Any]):
     quantizer = lively(options)
     quantized, encoded = inputs(quantizer)
+    quantizer.requires_grad_(True)
     quantizer.decode(quantized, encoded=encoded).square().sum().backward()
     for name, parameter in quantizer.decoder.named_parameters():
         assert parameter.grad is not None, name

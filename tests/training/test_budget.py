@@ -53,9 +53,9 @@ def test_baselines_and_further_fits_have_the_budget_of_the_lens(monkeypatch):
 def test_after_a_fit_nothing_requires_gradients_and_none_stay_allocated():
     model = random_model().requires_grad_(False)
     lens = new_lens(model, decoder="transformer")
-    for _ in range(2):  # a second fit learns, too
+    for seed in range(2):  # a second fit learns, too
         before = lens.quantizer.encoder.linear.weight.clone()
-        lens.fit(DATA, n_tokens=2_000, kl_weight=0.5, **OPTIONS)
+        lens.fit(DATA, n_tokens=2_000, kl_weight=0.5, seed=seed, **OPTIONS)
         assert not torch.equal(before, lens.quantizer.encoder.linear.weight)
         assert not any(p.requires_grad for p in lens.quantizer.parameters())
         assert all(p.grad is None for p in lens.quantizer.parameters())
@@ -104,10 +104,10 @@ def test_no_device_is_seeded_but_that_of_the_quantizer(monkeypatch):
     def refuse(*_: Any) -> None:
         raise AssertionError("this seeds every device")
 
+    lens = new_lens(decoder="transformer", decoder_dropout=0.2)  # TransformerLens seeds them all
     monkeypatch.setattr(torch, "manual_seed", refuse)
     monkeypatch.setattr(torch.random, "manual_seed", refuse)
     monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
-    lens = new_lens(decoder="transformer", decoder_dropout=0.2)
     lens.fit(DATA, n_tokens=1_000, **OPTIONS)
     assert lens.quantizer.fitted
 

@@ -40,7 +40,7 @@ def objective(
     **options: object,
 ) -> Objective:
     config = CLVQConfig(**{"n_codes": 8, "top_k": 3, **(quantizer or {})})
-    made = CrossLayerQuantizer(config, 16, 16, causal=causal)
+    made = CrossLayerQuantizer(config, 16, 16, causal=causal).requires_grad_(True)
     real = batch.mask
     made.initialize_(batch.source[real], batch.target[real], generator=seeded())
     for parameter in made.decoder.parameters():  # at the start the blocks have no say
