@@ -24,8 +24,8 @@ from .evaluation.report import Report as Report
 from .faithfulness.result import Faithfulness as Faithfulness
 from .flow.causal import CausalFlow as CausalFlow
 from .flow.causal import causal_flow as causal_flow
-from .flow.observed import ConceptFlow as ConceptFlow
 from .flow.observed import concept_flow as concept_flow
+from .flow.result import ConceptFlow as ConceptFlow
 from .flow.sentence import SentenceFlow as SentenceFlow
 from .flow.sentence import sentence_flow as sentence_flow
 from .host.loading import from_hf as from_hf

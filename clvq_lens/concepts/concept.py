@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
+from clvq_lens.plots.text import spelled
+
 _SHOWN = 5  # examples and tokens of a kind in a notebook
 
 
@@ -135,7 +137,7 @@ class Concept:
     @property
     def label(self) -> str:
         """Its name, or else its three commonest tokens."""
-        return self.name or " ".join(token.text for token in self.tokens[:3])
+        return self.name or " ".join(spelled(token.text) for token in self.tokens[:3])
 
     def named(self, name: str) -> "Concept":
         """The same with a name."""

@@ -13,6 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import PositionError
 from clvq_lens.host.host import Host
+from clvq_lens.plots.colours import code_colours
+from clvq_lens.plots.running_text import WIDTH
 from clvq_lens.plots.strip import plot_token_strip
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.activations import check_finite
@@ -30,7 +32,10 @@ class Encoding:
         mask: True on tokens that count: neither padding nor special, and no outliers, whose
             activation at the source is too long (see `clvq_lens.FitConfig`).
         documents: Running number of the document of each row.
-        strings: The text of each token, row by row, without padding.
+        strings: What stands at each token, row by row, without padding; of a character that is
+            spread over several tokens, which part of it.
+        texts: The text of each row, without special tokens.
+        colours: Of each code, the same as in every other figure.
     """
 
     codes: Int[Tensor, "row pos"]
@@ -38,6 +43,8 @@ class Encoding:
     mask: Bool[Tensor, "row pos"]
     documents: tuple[int, ...]
     strings: tuple[tuple[str, ...], ...]
+    texts: tuple[str, ...]
+    colours: tuple[str, ...]
 
     @property
     def real(self) -> Bool[Tensor, "row pos"]:
@@ -56,12 +63,15 @@ class Encoding:
             }
         )
 
-    def plot(self, row: int = 0, labels: Mapping[int, str] | None = None) -> go.Figure:
+    def plot(
+        self, row: int = 0, labels: Mapping[int, str] | None = None, *, width: int = WIDTH
+    ) -> go.Figure:
         """The tokens of one row as running text, coloured by concept.
 
         Args:
             row: Which one; negative numbers count from the end.
             labels: What codes mean, such as ``lens.concepts(texts).labels()``.
+            width: Characters in a line: about 40 for a narrow page.
 
         Raises:
             PositionError: If there is no such row.
@@ -72,7 +82,8 @@ class Encoding:
                 f"Choose 0 to {len(self.strings) - 1}."
             )
         strings = self.strings[row]
-        return plot_token_strip(strings, self.codes[row, : len(strings)].tolist(), labels)
+        codes = self.codes[row, : len(strings)].tolist()
+        return plot_token_strip(strings, codes, labels, colours=self.colours, width=width)
 
 
 def encode(
@@ -102,8 +113,18 @@ def encode(
         tokens=pad_sequence(list(tokens), batch_first=True),
         mask=pad_sequence(list(masks), batch_first=True),
         documents=documents,
-        strings=tuple(tuple(host.vocabulary.strings(row)) for row in tokens),
+        strings=tuple(tuple(host.vocabulary.displayed(row)) for row in tokens),
+        texts=tuple(
+            "".join(host.vocabulary.strings(row[real]))
+            for row, real in zip(tokens, masks, strict=True)
+        ),
+        colours=colours_of(quantizer),
     )
+
+
+def colours_of(quantizer: CrossLayerQuantizer) -> tuple[str, ...]:
+    """The colour of each code of a quantizer, for every figure that shows them."""
+    return code_colours(quantizer.codebook.vectors.detach().float().cpu().numpy())
 
 
 @torch.no_grad()

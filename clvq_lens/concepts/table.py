@@ -12,6 +12,7 @@ from clvq_lens.concepts.concept import Concept, Example
 from clvq_lens.errors import CodeRangeError
 from clvq_lens.evaluation.agreement import Agreement
 from clvq_lens.plots.concepts import plot_usage
+from clvq_lens.plots.text import spelled
 
 _IN_FRAME = 5  # tokens named in a cell
 _IN_NAME = 3  # tokens that make a name
@@ -131,4 +132,4 @@ def _row(concept: Concept) -> dict[str, object]:
 def distinctive_tokens(concept: Concept) -> str:
     """A name for a concept: its tokens of the highest lift, or else the commonest ones."""
     tokens = concept.distinctive or concept.tokens
-    return " ".join(token.text.strip() or token.text for token in tokens[:_IN_NAME])
+    return " ".join(spelled(token.text) for token in tokens[:_IN_NAME])

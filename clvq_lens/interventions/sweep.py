@@ -1,5 +1,6 @@
 """Sweeps: the effect of ablating each code, and of patching each position from another run."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,10 +17,13 @@ from clvq_lens.interventions.edits import Ablate, Edit, Patch, Replacement, code
 from clvq_lens.interventions.metrics import LogitsFunction, Metric, bind, columns_of, name_of
 from clvq_lens.interventions.runs import Counterfactuals, fitted
 from clvq_lens.plots.interventions import plot_ablations, plot_ablations_by_position, plot_patching
+from clvq_lens.plots.text import spelled
 from clvq_lens.training.documents import Data
 from clvq_lens.training.tokens import TokenBatch, one_batch
 
 Labels = Mapping[int, str] | None
+_N_TOKENS = 3  # different tokens that are named of each code
+_N_AROUND = 4  # tokens of the context on each side of one
 _N_MATCHED = 5  # other codes of about the same usage that an ablated code is compared with
 
 
@@ -37,6 +41,8 @@ class AblationSweep:
         controls: Mean effect of the five other codes nearest in number of tokens; by position, the
             effect of a random code there, drawn by the shares in training.
         strings: What stands at each position of the texts.
+        tokens: What each ablated code stands at in the texts, the commonest tokens.
+        contexts: The first place where it stands, with a few tokens on each side.
     """
 
     metric: str
@@ -47,9 +53,14 @@ class AblationSweep:
     values: tuple[float, ...]
     controls: tuple[float, ...]
     strings: tuple[str, ...]
+    tokens: tuple[str, ...]
+    contexts: tuple[str, ...]
 
     def frame(self, labels: Labels = None) -> pd.DataFrame:
         """One row for each experiment, the largest effect first.
+
+        ``tokens`` are the commonest tokens of the code in the texts, and ``context`` is the first
+        place where it stands.
 
         Args:
             labels: What codes mean, such as ``lens.concepts(texts).labels()``.
@@ -60,6 +71,8 @@ class AblationSweep:
             frame.insert(1, "position", self.positions)
             frame.insert(2, "token", [self.strings[position] for position in self.positions])
         frame["control"] = self.controls
+        frame["tokens"] = self.tokens
+        frame["context"] = self.contexts
         if labels is not None:
             frame.insert(1, "label", [labels.get(code, "") for code in self.codes])
         order = np.argsort(-np.abs(frame["effect"].to_numpy()), kind="stable")
@@ -140,6 +153,7 @@ def ablation_sweep(
         positions = None
         values = measured((Ablate(code, to) for code in chosen), "ablate")
         controls = _matched(usage, chosen, values, unedited)
+    where = [_where(runs, code) for code in chosen]
     return AblationSweep(
         metric=name_of(metric),
         unedited=unedited,
@@ -149,7 +163,28 @@ def ablation_sweep(
         values=tuple(values),
         controls=tuple(controls),
         strings=token_labels(runs.batch, runs.host),
+        tokens=tuple(tokens for tokens, _ in where),
+        contexts=tuple(context for _, context in where),
     )
+
+
+def _where(runs: Counterfactuals, code: int) -> tuple[str, str]:
+    """The commonest tokens of a code in the texts, and the first of them in its context."""
+    vocabulary, batch = runs.host.vocabulary, runs.batch
+    places = ((runs.codes == code) & batch.mask).nonzero().tolist()
+    if not places:
+        return "", ""
+    counts = Counter(int(batch.tokens[row, position]) for row, position in places)
+    commonest = [token for token, _ in counts.most_common(_N_TOKENS)]
+    names = [spelled(name) for name in vocabulary.names(torch.tensor(commonest))]
+    row, position = places[0]
+    real = batch.mask[row, max(0, position - _N_AROUND) : position + _N_AROUND + 1]
+    tokens = batch.tokens[row, max(0, position - _N_AROUND) : position + _N_AROUND + 1]
+    before = int(real[: min(position, _N_AROUND)].sum())
+    strings = vocabulary.displayed(tokens[real])
+    space = " " if strings[before].startswith(" ") else ""
+    strings[before] = f"{space}[{strings[before].removeprefix(' ')}]"
+    return " ".join(names), "".join(strings)
 
 
 def _positions_of(runs: Counterfactuals, code: int) -> list[int]:
@@ -337,7 +372,7 @@ def _random_codes(runs: Counterfactuals, seed: int) -> Tensor:
 def token_labels(batch: TokenBatch, host: Host) -> tuple[str, ...]:
     """What stands at each position: the token if all texts agree, else an ellipsis."""
     rows = [
-        host.vocabulary.strings(tokens[attended])
+        host.vocabulary.displayed(tokens[attended])
         for tokens, attended in zip(batch.tokens, batch.attended, strict=True)
     ]
     labels = []

@@ -2,9 +2,9 @@
 
 const FIGURE_OPTIONS = { responsive: true, displayModeBar: false };
 
-const figure = (name, description, onclick) => {
+const figure = (name, description, onclick, kind = name) => {
   if (!DATA.figures[name]) return null;
-  const node = el("div", { class: `figure ${name}`, role: "img", "aria-label": description });
+  const node = el("div", { class: `figure ${kind}`, role: "img", "aria-label": description });
   node.figure = { name, onclick };
   return el("div", { class: "figure-frame" }, node);
 };
