@@ -57,7 +57,10 @@ class ConceptTable:
         return f"ConceptTable({n_used} of {len(self)} codes in use, {read})"
 
     def frame(self) -> pd.DataFrame:
-        """One row for each code, the most used first."""
+        """One row for each code, the most used first.
+
+        ``promotes`` is empty for a code of fewer than ten tokens: the mean of so few says little.
+        """
         rows = [_row(concept) for concept in self]
         frame = pd.DataFrame(rows)
         if self.agreement is None:
@@ -110,7 +113,7 @@ class ConceptTable:
 
 
 def _row(concept: Concept) -> dict[str, object]:
-    at_target = concept.at_target
+    at_target = concept.read_out
     label = next(iter(concept.labels), None)
     example = next(iter((*concept.typical, *concept.random)), "")
     return {

@@ -10,8 +10,7 @@ from jaxtyping import Int
 from clvq_lens.host.vocabulary import Vocabulary
 
 CLASSES = (
-    "words", "capitalised words", "word pieces", "numbers", "punctuation", "white space",
-    "parts of characters",
+    "words", "capitalised", "word pieces", "numbers", "punctuation", "white space", "bytes",
 )  # fmt: skip
 _UNKNOWN = -1
 _N_SAMPLED = 2_000  # tokens by which one sees whether a vocabulary has spaces before words
@@ -90,12 +89,12 @@ def _class_of(name: str, spaced: bool) -> str:
     if not word:
         return "white space"
     if word.startswith("\u27e8") and word.endswith("\u27e9"):
-        return "parts of characters"
+        return "bytes"
     if word.startswith("##"):
         return "word pieces"
     kinds = {unicodedata.category(character)[0] for character in word}
     if "L" not in kinds:
         return "numbers" if "N" in kinds else "punctuation"
     if word[0].isupper():
-        return "capitalised words"
+        return "capitalised"
     return "words" if name[0].isspace() or not spaced else "word pieces"

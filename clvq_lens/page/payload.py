@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clvq_lens.concepts.concept import Concept, Counted, Example, Unembedded
+from clvq_lens.concepts.concept import READ_OUT_FROM, Concept, Counted, Example, Unembedded
 from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.evaluation.report import Report
 from clvq_lens.page.contents import Contents, Layer, ModelFacts
@@ -23,7 +23,6 @@ _PACKAGES = ("clvq-lens", "torch", "transformer-lens", "transformers", "plotly")
 _N_LABEL = 3  # commonest tokens that stand for a code of another quantizer
 _N_FLOW_ROWS = 20
 _N_NEIGHBOURS = 12  # nodes of the stage before or after that are named of each code
-_READ_OUT_FROM = 10  # tokens; the mean of fewer says more about their contexts than about a code
 
 Names = dict[str, dict[int, str]]
 """What the codes of each quantizer mean, by its name."""
@@ -52,7 +51,7 @@ def payload(contents: Contents) -> dict[str, Any]:
         "token_entropy": _number(table.token_entropy),
         "position_entropy": _number(table.position_entropy),
         "colours": list(contents.flow.colours[contents.name]),
-        "read_out_from": _READ_OUT_FROM,
+        "read_out_from": READ_OUT_FROM,
         "tiles": _tiles(contents.report),
         "codes": [_code(concept) for concept in table],
         "layers": [_layer(layer, contents, names) for layer in contents.layers],
@@ -111,7 +110,7 @@ def _code(concept: Concept) -> dict[str, Any]:
         "typical": _examples(concept.typical),
         "borderline": _examples(concept.borderline),
         "random": _examples(concept.random),
-        "at_target": _unembedded(concept.at_target) if concept.usage >= _READ_OUT_FROM else None,
+        "at_target": _unembedded(concept.read_out),
         "direct": _unembedded(concept.direct),
         "nearest": [[near.code, _number(near.distance)] for near in concept.nearest],
     }

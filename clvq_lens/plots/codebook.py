@@ -19,7 +19,7 @@ Method = Literal["pca", "tsne"]
 _LARGEST_PX = 40  # diameter of the most used code
 _NAME_WIDTH = 20
 # Names are kept from overlapping on a map of this size, the smallest that we draw on.
-_MAP_PX = np.array([600.0, 460.0])
+_MAP_PX = np.array([600.0, 430.0])
 _BORDER_PX = 24  # of the map around the outermost codes
 _CHARACTER_PX = np.array([6.4, 14.0])
 _SIDES = {
@@ -103,10 +103,10 @@ def _projected(vectors: Float[np.ndarray, "k d"], method: str, seed: int) -> _Ma
         return _Map(np.asarray(tsne.fit_transform(vectors), dtype=float), axes)
     found = principal_components(vectors)
     first, second = (
-        f"principal component {i} ({share:.1%} of the variance of code vectors)"
+        f"principal component {i} ({share:.1%} of variance)"
         for i, share in enumerate(found.shares[:2], start=1)
     )
-    return _Map(found.points[:, :2], (first, second.replace(" of code vectors", "")))
+    return _Map(found.points[:, :2], (first, second))
 
 
 def _draw_unused(

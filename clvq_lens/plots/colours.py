@@ -8,7 +8,7 @@ from jaxtyping import Float
 from clvq_lens.plots.projection import principal_components
 
 NO_CODE = "#8a8f98"  # padding, special tokens, and what is not shown
-# Lightness in OKLab. From 0.44 to 0.74 a colour has a contrast of 2.2 or more on white and on
+# Lightness in OKLab. From 0.44 to 0.74 a colour has a contrast of 2.1 or more on white and on
 # #111, and whatever is drawn in it also carries its number or its text.
 _DARKEST, _LIGHTEST = 0.44, 0.74
 _STRONGEST = 0.17  # chroma in OKLab, where a screen can show it

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from clvq_lens.plots.inputs import HasFrame, as_frame
 from clvq_lens.plots.sankey import OTHER, Column, Flow, Groups, middles, node_colours, thinned
-from clvq_lens.plots.text import plain, shortened, visible
+from clvq_lens.plots.text import plain, shortened, spelled, visible
 from clvq_lens.plots.theme import COLOURS, TEXT, themed
 
 _FLOW_HEIGHT = 420  # pixels that all tokens take
@@ -83,7 +83,10 @@ def plot_flow(
     """
     thin = thinned(as_frame(flow), n_nodes, groups)
     width = _lane_width(len(thin.columns))
-    names = [_node_names(column, (labels or {}).get(column.name, {})) for column in thin.columns]
+    names = [
+        _node_names(column, (labels or {}).get(column.name, {}), n_nodes > 0)
+        for column in thin.columns
+    ]
     places = np.linspace(0.0, 1.0, len(thin.columns))
     gaps = _GAP * (max(len(column.nodes) for column in thin.columns) - 1)
     height = gaps + max(_FLOW_HEIGHT, gaps)  # plotly narrows gaps of more than two thirds
@@ -108,18 +111,17 @@ def _lane_width(n_stages: int) -> int:
     return max(72, min(160, 620 // n_stages - 20))
 
 
-def _node_names(column: Column, labels: Mapping[int, str]) -> list[str]:
-    """What stands on each node, not yet cut or escaped."""
+def _node_names(column: Column, labels: Mapping[int, str], are_rest: bool) -> list[str]:
+    """What stands on each node, not yet cut or escaped; ``are_rest``: groups hold what is left."""
     names = []
     for node in column.nodes:
-        if node < 0:
-            what = "other" if node == OTHER else column.texts[node]
-            if node != OTHER and any(each >= 0 for each in column.nodes):
-                what = f"other {what}"
-            n_members = len(column.members[node])
-            names.append(f"{what} ({n_members:,} {'tokens' if column.is_token else 'codes'})")
+        if node == OTHER:
+            names.append("other")
+        elif node < 0:
+            names.append(f"other {column.texts[node]}" if are_rest else column.texts[node])
         elif column.is_token:
-            names.append(column.texts[node])
+            text = column.texts[node]
+            names.append(" " * (text.startswith(" ") and text != " ") + spelled(text))
         else:
             label = labels.get(node, "")
             names.append(f"{node} {label if label.strip() else visible(label)}".strip())
@@ -127,13 +129,10 @@ def _node_names(column: Column, labels: Mapping[int, str]) -> list[str]:
 
 
 def _shown(column: Column, node: int, name: str, width: int | None = None) -> str:
-    if node < 0:
-        if width is None or len(name) <= width:
-            return plain(name)
-        what, _, n_members = name.rpartition(" (")
-        return f"{plain(shortened(what, width))}<br>({n_members}"
-    name = name if width is None else shortened(name, width)
-    return visible(name) if column.is_token else plain(name)
+    """A name as it is shown: that of a group with the number of its members."""
+    count = f" ({len(column.members[node]):,})" if node < 0 else ""
+    name = name if width is None else shortened(name, max(1, width - len(count)))
+    return (visible(name) if column.is_token and not count else plain(name)) + count
 
 
 def _sankey(
@@ -226,7 +225,8 @@ def _write_labels(
     width: int,
 ) -> None:
     """The name of the stage above its column, and that of each node on it."""
-    what = "distinct tokens" if column.is_token else "codes"
+    what = "distinct token" if column.is_token else "code"
+    what += "" if column.n_nodes == 1 else "s"
     title = shortened(column.name, int(width / _CHARACTER))
     common: dict[str, Any] = {"x": place, "xref": "paper", "yref": "paper", "showarrow": False}
     figure.add_annotation(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from clvq_lens.plots.inputs import HasFrame, as_frame
-from clvq_lens.plots.text import code_name, plain, visible
+from clvq_lens.plots.text import code_name, plain, shortened, visible
 from clvq_lens.plots.theme import COLOURS, themed
 
 # Nothing at zero is nearly nothing to see, on a light page and on a dark one.

@@ -64,7 +64,7 @@ def shown(token: str, width: int) -> str:
 def longest_line(placed: Sequence[Placed], width: int) -> int:
     """Characters across a figure of a text: a whole line, or less where no line is full."""
     ends = [place.start + place.width for place in placed]
-    return min(width, max([_SHORTEST_LINE, *ends]))
+    return max([min(width, _SHORTEST_LINE), *ends])
 
 
 def _word(tokens: Sequence[str], columns: Sequence[int], index: int, width: int) -> int:

@@ -1,5 +1,6 @@
 """The concepts of one text, token by token and quantizer by quantizer."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ _BETWEEN_LINES = 16
 _LEAST = 6  # characters that a token takes, so that a code and a word of its name fit
 _FONT_PX = 14
 _NAME_WIDTH = 12  # characters of a quantizer's name beside its lane
+_LEGEND_WIDTH = 40  # characters
 _RAISES, _LOWERS = COLOURS[4], COLOURS[0]
 
 
@@ -77,9 +79,9 @@ def plot_sentence(
         ticks="",
         fixedrange=True,
     )
-    legend = 46 if has_effects else 0
+    legend = 64 if has_effects else 0
     figure = themed(figure, title="Concepts of one text", height=72 + height + legend)
-    figure.update_xaxes(showgrid=False, zeroline=False).update_yaxes(showgrid=False, zeroline=False)
+    figure.update_yaxes(showgrid=False, zeroline=False, showline=False)
     return figure.update_layout(
         barmode="overlay",
         margin={"l": 40, "r": 16, "t": 52, "b": 20 + legend},
@@ -179,7 +181,7 @@ def _draw_effects(
         if places:
             _bars(
                 figure, places, middles, width=heights, marker={"color": colour},
-                name=f"ablated here: {plain(metric)} {'rises' if sign > 0 else 'falls'}",
+                name=_wrapped(f"{'raised' if sign > 0 else 'lowered'} by ablating it: {metric}"),
                 showlegend=True, hoverinfo="skip",
             )  # fmt: skip
     x: list[float | None] = []
@@ -192,8 +194,13 @@ def _draw_effects(
                 y += [level, level, None]
     figure.add_scatter(
         x=x, y=y, mode="lines", line={"color": TEXT, "width": 1.5}, hoverinfo="skip",
-        name=f"a random code here (full height: {largest:.3g})",
+        name=_wrapped(f"by a random code there (full height {largest:.3g})"),
     )  # fmt: skip
+
+
+def _wrapped(text: str) -> str:
+    """A line of the legend, which does not wrap by itself on a narrow page."""
+    return "<br>".join(plain(line) for line in textwrap.wrap(text, _LEGEND_WIDTH))
 
 
 def _text(colour: str | Sequence[str]) -> dict[str, object]:

@@ -15,7 +15,6 @@ from clvq_lens.plots.theme import TEXT, ink, themed
 _LINE_PX = 46
 _FONT_PX = 16  # of tokens where there is room; plotly makes text smaller to fit its bar
 _NUMBER = "<span style='font-size:68%'>"
-_DIGITS = 0.7  # width of a digit of a number, in characters of a token
 _LEGEND_PX = 20  # height of one line of the legend
 _LEGEND_WIDTH_PX = 640  # of a narrow page
 _N_NAMED = 16  # concepts in the legend
@@ -58,7 +57,7 @@ def plot_token_strip(
         )
     labels = labels or {}
     n_digits = len(str(max([0, *codes])))
-    placed = lay_out(tokens, width, least=min(width, round(_DIGITS * n_digits) + 1))
+    placed = lay_out(tokens, width, least=min(width, n_digits + 1))  # room for the number
     n_lines = placed[-1].line + 1 if placed else 1
     counts = Counter(int(code) for code in codes)
     by_count = [code for code, _ in counts.most_common() if code >= 0]
