@@ -12,6 +12,7 @@ NO_CODE = "#8a8f98"  # padding, special tokens, and what is not shown
 # #111, and whatever is drawn in it also carries its number or its text.
 _DARKEST, _LIGHTEST = 0.44, 0.74
 _STRONGEST = 0.17  # chroma in OKLab, where a screen can show it
+_N_HALVINGS = 20  # in the search for the strongest colour of a hue
 _GOLDEN_TURN = (3 - 5**0.5) / 2  # of a circle; however many steps, no two end near each other
 _N_LEVELS = 3  # of lightness, where there is no codebook
 
@@ -56,15 +57,15 @@ def code_colours(vectors: Float[np.ndarray, "k d"]) -> tuple[str, ...]:
     around = np.argsort(np.arctan2(points[:, 1], points[:, 0]), kind="stable")
     n_levels = min(n_codes, 1 + round(n_codes ** (1 / 3)))
     n_hues = -(-n_codes // max(1, n_levels))
-    colours = [NO_CODE] * n_codes
+    turns, lightness = np.zeros(n_codes), np.zeros(n_codes)
     for hue in range(n_hues):
         codes = around[hue * n_codes // n_hues : (hue + 1) * n_codes // n_hues]
         codes = codes[np.argsort(points[codes, 2], kind="stable")]
-        for level, code in enumerate(codes.tolist()):
-            # Every other hue lies between the levels of its neighbours.
-            lightness = (level + (hue % 2) / 2) / max(1.0, n_levels - 0.5)
-            colours[code] = _colour(hue / n_hues, lightness)
-    return tuple(colours)
+        turns[codes] = hue / n_hues
+        # Every other hue lies between the levels of its neighbours.
+        levels = np.arange(len(codes)) + (hue % 2) / 2
+        lightness[codes] = levels / max(1.0, n_levels - 0.5)
+    return tuple(_colours(turns, lightness))
 
 
 def colour_of(code: int, colours: Sequence[str] | None) -> str:
@@ -82,35 +83,46 @@ def colour_of(code: int, colours: Sequence[str] | None) -> str:
     return _colour(code * _GOLDEN_TURN % 1, code % _N_LEVELS / (_N_LEVELS - 1))
 
 
-def _colour(turn: float, lightness: float) -> str:
-    """A colour of a hue, as strong as a screen can show it.
+def colour_of_group(number: int) -> str:
+    """The colour of a group of nodes, light enough to be seen through on a dark page.
 
     Args:
-        turn: Around the circle of hues, 0 to 1.
+        number: Of the group, from 0.
+    """
+    return _colour(number * _GOLDEN_TURN % 1, 1.0)
+
+
+def _colour(turn: float, lightness: float) -> str:
+    return _colours(np.array([turn]), np.array([lightness]))[0]
+
+
+def _colours(turns: Float[np.ndarray, " n"], lightness: Float[np.ndarray, " n"]) -> list[str]:
+    """Colours of some hues, as strong as a screen can show them.
+
+    Args:
+        turns: Around the circle of hues, 0 to 1.
         lightness: From 0, the darkest that we use, to 1, the lightest.
     """
-    level = _DARKEST + (_LIGHTEST - _DARKEST) * lightness
-    angle = 2 * np.pi * turn
-    low, high = 0.0, _STRONGEST
-    if not _is_shown(_linear_rgb(level, angle, high)):
-        for _ in range(20):
-            middle = (low + high) / 2
-            if _is_shown(_linear_rgb(level, angle, middle)):
-                low = middle
-            else:
-                high = middle
-        high = low
-    linear = np.clip(_linear_rgb(level, angle, high), 0, 1)
+    levels = _DARKEST + (_LIGHTEST - _DARKEST) * lightness
+    weakest, strongest = np.zeros(len(turns)), np.full(len(turns), _STRONGEST)
+    chroma = strongest
+    for _ in range(_N_HALVINGS):
+        rgb = _linear_rgb(levels, turns, chroma)
+        is_shown = ((rgb >= 0) & (rgb <= 1)).all(1)
+        weakest = np.where(is_shown, chroma, weakest)
+        strongest = np.where(is_shown, strongest, chroma)
+        chroma = (weakest + strongest) / 2
+    linear = np.clip(_linear_rgb(levels, turns, weakest), 0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    red, green, blue = (round(255 * channel) for channel in encoded.tolist())
-    return f"#{red:02x}{green:02x}{blue:02x}"
+    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in np.rint(255 * encoded).astype(int).tolist()]
 
 
-def _linear_rgb(lightness: float, angle: float, chroma: float) -> Float[np.ndarray, " 3"]:
+def _linear_rgb(
+    lightness: Float[np.ndarray, " n"],
+    turns: Float[np.ndarray, " n"],
+    chroma: Float[np.ndarray, " n"],
+) -> Float[np.ndarray, "n 3"]:
     """From OKLab (Björn Ottosson 2020), in which distances are about what one sees."""
-    oklab = np.array([lightness, chroma * np.cos(angle), chroma * np.sin(angle)])
-    return _RGB_FROM_CONES @ (_CONES_FROM_OKLAB @ oklab) ** 3
-
-
-def _is_shown(rgb: Float[np.ndarray, " 3"]) -> bool:
-    return bool(((rgb >= 0) & (rgb <= 1)).all())
+    angles = 2 * np.pi * turns
+    oklab = np.stack([lightness, chroma * np.cos(angles), chroma * np.sin(angles)], axis=1)
+    return (oklab @ _CONES_FROM_OKLAB.T) ** 3 @ _RGB_FROM_CONES.T

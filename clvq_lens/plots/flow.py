@@ -102,7 +102,6 @@ def plot_flow(
         height=height + _ABOVE + _BELOW,
     )
     side = width // 2 + 12
-    figure.update_layout(title={"xref": "container", "pad": {"l": 12}})
     return figure.update_layout(margin={"l": side, "r": side, "t": _ABOVE, "b": _BELOW})
 
 

@@ -21,7 +21,7 @@ _DIVERGING = (
     (0.502, "rgba(214,69,80,0.12)"),
     (1, "#d64550"),
 )
-_LABEL_WIDTH = 32
+_LABEL_WIDTH = 26
 
 
 def plot_ablations(sweep: pd.DataFrame | HasFrame, *, metric: str, n_codes: int = 30) -> go.Figure:
@@ -56,7 +56,7 @@ def plot_ablations(sweep: pd.DataFrame | HasFrame, *, metric: str, n_codes: int 
         hovertemplate="control %{x:.4g}<extra></extra>",
     )
     figure.update_yaxes(range=[len(rows) - 0.4, -0.6], title_text="ablated code")
-    figure.update_xaxes(title_text=f"change of {plain(metric)}")
+    figure.update_xaxes(title_text=_wrapped(f"change of {metric}", 36))
     row = 38 if "context" in rows else 22  # pixels of a name in two lines, or in one
     return themed(figure, title="Effect of ablating each code", height=170 + row * len(rows))
 

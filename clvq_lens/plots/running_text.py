@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from clvq_lens.errors import ConfigError
 from clvq_lens.plots.text import shortened, visible
 
-CHARACTER_PX = 8.2  # width of a character of FONT at 13 pixels
 WIDTH = 72  # characters of a line, of a size that one can read on most pages
 _SHORTEST_LINE = 44  # characters; a text of a few words is not spread over the whole page
 FONT = "DejaVu Sans Mono, Menlo, Consolas, monospace"

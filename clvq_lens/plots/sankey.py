@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from clvq_lens.plots.colours import NO_CODE, colour_of
+from clvq_lens.plots.colours import NO_CODE, colour_of, colour_of_group
 
 OTHER = -1  # stands for all nodes of a stage that are not shown and belong to no group
 _FIRST_GROUP = -2  # the groups of a flow have the numbers from here downwards
@@ -308,7 +308,7 @@ def node_colours(flow: Flow, colours: Mapping[str, Sequence[str] | None]) -> lis
         own = {}
         for node in column.nodes:
             if node <= _FIRST_GROUP:
-                own[node] = colour_of(_FIRST_GROUP - node, None)
+                own[node] = colour_of_group(_FIRST_GROUP - node)
             elif node == OTHER or column.is_token:
                 own[node] = NO_CODE
             else:

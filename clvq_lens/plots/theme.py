@@ -31,8 +31,9 @@ def themed(figure: go.Figure, *, title: str, height: int = 420) -> go.Figure:
     """Gives a figure our fonts, colours and margins, on a transparent background."""
     figure.update_layout(
         title={
-            **{"text": title, "font": {"size": 17}, "x": 0, "xref": "paper"},
-            **{"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 14}},
+            # From the edge of the figure: names beside an axis may take half of a narrow page.
+            **{"text": title, "font": {"size": 17}, "x": 0, "xref": "container"},
+            **{"y": 1, "yref": "container", "yanchor": "top", "pad": {"l": 16, "t": 14}},
         },
         font={"family": "Inter, Helvetica, Arial, sans-serif", "size": 13, "color": TEXT},
         colorway=COLOURS,

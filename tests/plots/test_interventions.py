@@ -65,7 +65,7 @@ def test_only_so_many_codes_are_shown():
 
 def test_a_long_label_is_cut_so_that_bars_keep_their_room():
     figure = plot_ablations(sweep().frame({17: "x" * 90}), metric="loss")
-    assert trace(figure, "this").y[0].split("<br>")[0] == "17 " + "x" * 31 + "\u2026"
+    assert trace(figure, "this").y[0].split("<br>")[0] == "17 " + "x" * 25 + "\u2026"
 
 
 def test_effects_by_position_stand_under_their_token():
