@@ -34,7 +34,7 @@ class Encoding:
         documents: Running number of the document of each row.
         strings: What stands at each token, row by row, without padding; of a character that is
             spread over several tokens, which part of it.
-        texts: The text of each row, without special tokens.
+        texts: The text of each row, without special tokens, but with outliers.
         colours: Of each code, the same as in every other figure.
     """
 
@@ -115,8 +115,8 @@ def encode(
         documents=documents,
         strings=tuple(tuple(host.vocabulary.displayed(row)) for row in tokens),
         texts=tuple(
-            "".join(host.vocabulary.strings(row[real]))
-            for row, real in zip(tokens, masks, strict=True)
+            "".join(host.vocabulary.strings(row[found >= 0]))
+            for row, found in zip(tokens, codes, strict=True)
         ),
         colours=colours_of(quantizer),
     )
