@@ -10,7 +10,7 @@ from benchmarks.bench_attach import gpt2_small_shaped
 from benchmarks.timing import Row, device, interleaved, rows
 from clvq_lens.add import add_clvq
 from clvq_lens.interventions.metrics import logit_diff
-from clvq_lens.interventions.sweep import concept_patching
+from clvq_lens.interventions.patching import concept_patching
 
 POSITIONS, SOURCE, TARGET, N_CODES = 64, 4, 8, 400
 

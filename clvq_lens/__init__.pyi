@@ -24,8 +24,8 @@ from .evaluation.report import Report as Report
 from .faithfulness.result import Faithfulness as Faithfulness
 from .flow.causal import CausalFlow as CausalFlow
 from .flow.causal import causal_flow as causal_flow
-from .flow.observed import ConceptFlow as ConceptFlow
 from .flow.observed import concept_flow as concept_flow
+from .flow.result import ConceptFlow as ConceptFlow
 from .flow.sentence import SentenceFlow as SentenceFlow
 from .flow.sentence import sentence_flow as sentence_flow
 from .host.loading import from_hf as from_hf
@@ -42,15 +42,15 @@ from .interventions.metrics import kl as kl
 from .interventions.metrics import logit_diff as logit_diff
 from .interventions.metrics import loss as loss
 from .interventions.metrics import probability as probability
+from .interventions.patching import ConceptPatching as ConceptPatching
+from .interventions.patching import concept_patching as concept_patching
 from .interventions.readout import Readout as Readout
 from .interventions.readout import answers as answers
 from .interventions.readout import head as head
 from .interventions.salience import Salience as Salience
 from .interventions.salience import salience as salience
 from .interventions.sweep import AblationSweep as AblationSweep
-from .interventions.sweep import ConceptPatching as ConceptPatching
 from .interventions.sweep import ablation_sweep as ablation_sweep
-from .interventions.sweep import concept_patching as concept_patching
 from .lens import Lens as Lens
 from .quantizer.cross_layer import CrossLayerQuantizer as CrossLayerQuantizer
 from .training.history import History as History

@@ -5,7 +5,10 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
+from clvq_lens.plots.text import spelled
+
 _SHOWN = 5  # examples and tokens of a kind in a notebook
+READ_OUT_FROM = 10  # tokens; the mean of fewer says more about their contexts than about the code
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,12 @@ class Concept:
     @property
     def label(self) -> str:
         """Its name, or else its three commonest tokens."""
-        return self.name or " ".join(token.text for token in self.tokens[:3])
+        return self.name or " ".join(spelled(token.text) for token in self.tokens[:3])
+
+    @property
+    def read_out(self) -> Unembedded | None:
+        """`at_target`, or None where fewer than ten tokens stand behind it."""
+        return self.at_target if self.usage >= READ_OUT_FROM else None
 
     def named(self, name: str) -> "Concept":
         """The same with a name."""
@@ -152,7 +160,7 @@ class Concept:
             _listed("commonest", [f"{_shown(t.text)} {t.count:,}" for t in self.tokens]),
             _listed("by lift", [f"{_shown(t.text)} \u00d7{t.lift:.3g}" for t in self.distinctive]),
             _listed("labels", [f"{t.text} {t.share:.0%}" for t in self.labels]),
-            *_unembedded_lines("at the target", self.at_target),
+            *_unembedded_lines(f"at the target, mean of {self.usage:,} tokens", self.read_out),
             *_unembedded_lines("directly", self.direct),
             _listed("nearest codes", [str(near.code) for near in self.nearest]),
             _contexts("typical", self.typical),

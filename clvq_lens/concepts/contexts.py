@@ -141,13 +141,17 @@ def _example(
 ) -> Example:
     beyond = window < 0
     n_left = int((~beyond[:_LEFT]).sum())
-    strings = vocabulary.strings(torch.from_numpy(window[~beyond]))
-    first = max(0, n_left - _SIDE)
+    tokens = torch.from_numpy(window[~beyond])
+    strings = vocabulary.strings(tokens)
+    token = vocabulary.displayed(tokens)[n_left]
+    first, last = max(0, n_left - _SIDE), n_left
+    if token and not strings[n_left]:  # a later part of a character, which is shown as the token
+        last = max(index for index in range(n_left) if strings[index])
     return Example(
         document=place[0],
         position=place[1],
-        before="".join(strings[first:n_left]),
-        token=strings[n_left],
+        before="".join(strings[first:last]),
+        token=token,
         after="".join(strings[n_left + 1 :]),
         distance=fit[0],
         margin=fit[1],

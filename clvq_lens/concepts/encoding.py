@@ -13,6 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import PositionError
 from clvq_lens.host.host import Host
+from clvq_lens.plots.colours import code_colours
+from clvq_lens.plots.running_text import WIDTH
 from clvq_lens.plots.strip import plot_token_strip
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.activations import check_finite
@@ -34,8 +36,10 @@ class Encoding:
             activation at the source is too long (see `clvq_lens.FitConfig`).
         documents: Number of the document of each row: its index in the data, or of its line in a
             file. The pieces of a long text share one.
-        strings: The text of each token, row by row, without padding on the right; padding on the
-            left is empty.
+        strings: What stands at each token, row by row, without padding on the right; padding on the
+            left is empty. Of a character that is spread over several tokens, which part of it.
+        texts: The text of each row, without special tokens, but with outliers.
+        colours: Of each code, the same as in every other figure.
     """
 
     codes: Int[Tensor, "row pos"]
@@ -43,6 +47,8 @@ class Encoding:
     mask: Bool[Tensor, "row pos"]
     documents: tuple[int, ...]
     strings: tuple[tuple[str, ...], ...]
+    texts: tuple[str, ...]
+    colours: tuple[str, ...]
 
     @property
     def real(self) -> Bool[Tensor, "row pos"]:
@@ -61,12 +67,15 @@ class Encoding:
             }
         )
 
-    def plot(self, row: int = 0, labels: Mapping[int, str] | None = None) -> go.Figure:
+    def plot(
+        self, row: int = 0, labels: Mapping[int, str] | None = None, *, width: int = WIDTH
+    ) -> go.Figure:
         """The tokens of one row as running text, coloured by concept.
 
         Args:
             row: Which one; negative numbers count from the end.
             labels: What codes mean, such as ``lens.concepts(texts).labels()``.
+            width: Characters in a line: about 40 for a narrow page.
 
         Raises:
             PositionError: If there is no such row.
@@ -78,7 +87,8 @@ class Encoding:
             )
         strings, codes = self.strings[row], self.codes[row].tolist()
         shown = [(string, code) for string, code in zip(strings, codes, strict=False) if string]
-        return plot_token_strip([string for string, _ in shown], [c for _, c in shown], labels)
+        strings, codes = [string for string, _ in shown], [code for _, code in shown]
+        return plot_token_strip(strings, codes, labels, colours=self.colours, width=width)
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ def encode(
             sequences.append(_Sequence(document, batch.part(row), *parts))
     sequences.sort(key=lambda sequence: (sequence.document, sequence.part.piece))
     if isinstance(documents, TokenRows) and all(each.part.is_whole for each in sequences):
-        return _in_rows_of(documents.tokens, sequences, host)
+        return _in_rows_of(documents.tokens, sequences, host, quantizer)
     tokens, masks = [each.tokens for each in sequences], [each.mask for each in sequences]
     codes = [each.codes for each in sequences]
     padding = host.vocabulary.padding
@@ -123,11 +133,15 @@ def encode(
         tokens=pad_sequence(tokens, batch_first=True, padding_value=padding),
         mask=pad_sequence(masks, batch_first=True),
         documents=tuple(sequence.document for sequence in sequences),
-        strings=tuple(tuple(host.vocabulary.strings(row)) for row in tokens),
+        strings=tuple(tuple(host.vocabulary.displayed(row)) for row in tokens),
+        texts=_texts_of(sequences, host),
+        colours=colours_of(quantizer),
     )
 
 
-def _in_rows_of(tokens: Tensor, sequences: list[_Sequence], host: Host) -> Encoding:
+def _in_rows_of(
+    tokens: Tensor, sequences: list[_Sequence], host: Host, quantizer: CrossLayerQuantizer
+) -> Encoding:
     """The codes where the user has the tokens, so that they line up."""
     codes, mask = torch.full_like(tokens, -1), torch.zeros_like(tokens, dtype=torch.bool)
     strings: list[tuple[str, ...]] = []
@@ -135,9 +149,27 @@ def _in_rows_of(tokens: Tensor, sequences: list[_Sequence], host: Host) -> Encod
         start = sequence.part.start
         places = slice(start, start + len(sequence.tokens))
         codes[row, places], mask[row, places] = sequence.codes, sequence.mask
-        strings.append(("",) * start + tuple(host.vocabulary.strings(sequence.tokens)))
-    documents = tuple(range(len(tokens)))
-    return Encoding(codes, tokens.clone(), mask, documents, tuple(strings))
+        strings.append(("",) * start + tuple(host.vocabulary.displayed(sequence.tokens)))
+    return Encoding(
+        codes=codes,
+        tokens=tokens.clone(),
+        mask=mask,
+        documents=tuple(range(len(tokens))),
+        strings=tuple(strings),
+        texts=_texts_of(sequences, host),
+        colours=colours_of(quantizer),
+    )
+
+
+def _texts_of(sequences: list[_Sequence], host: Host) -> tuple[str, ...]:
+    """The text of each sequence, without special tokens."""
+    strings = host.vocabulary.strings
+    return tuple("".join(strings(each.tokens[each.codes >= 0])) for each in sequences)
+
+
+def colours_of(quantizer: CrossLayerQuantizer) -> tuple[str, ...]:
+    """The colour of each code of a quantizer, for every figure that shows them."""
+    return code_colours(quantizer.codebook.vectors.detach().float().cpu().numpy())
 
 
 @torch.no_grad()

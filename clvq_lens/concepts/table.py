@@ -12,6 +12,7 @@ from clvq_lens.concepts.concept import Concept, Example
 from clvq_lens.errors import CodeRangeError
 from clvq_lens.evaluation.agreement import Agreement
 from clvq_lens.plots.concepts import plot_usage
+from clvq_lens.plots.text import spelled
 
 _IN_FRAME = 5  # tokens named in a cell
 _IN_NAME = 3  # tokens that make a name
@@ -56,7 +57,10 @@ class ConceptTable:
         return f"ConceptTable({n_used} of {len(self)} codes in use, {read})"
 
     def frame(self) -> pd.DataFrame:
-        """One row for each code, the most used first."""
+        """One row for each code, the most used first.
+
+        ``promotes`` is empty for a code of fewer than ten tokens: the mean of so few says little.
+        """
         rows = [_row(concept) for concept in self]
         frame = pd.DataFrame(rows)
         if self.agreement is None:
@@ -109,7 +113,7 @@ class ConceptTable:
 
 
 def _row(concept: Concept) -> dict[str, object]:
-    at_target = concept.at_target
+    at_target = concept.read_out
     label = next(iter(concept.labels), None)
     example = next(iter((*concept.typical, *concept.random)), "")
     return {
@@ -131,4 +135,4 @@ def _row(concept: Concept) -> dict[str, object]:
 def distinctive_tokens(concept: Concept) -> str:
     """A name for a concept: its tokens of the highest lift, or else the commonest ones."""
     tokens = concept.distinctive or concept.tokens
-    return " ".join(token.text.strip() or token.text for token in tokens[:_IN_NAME])
+    return " ".join(spelled(token.text) for token in tokens[:_IN_NAME])

@@ -66,6 +66,21 @@ class StageLabels:
                     if found is not None:
                         yield stage, chosen is ambiguous, found
 
+    def groups(self) -> dict[str, dict[int, str]]:
+        """The commonest label of each node, by stage; of equally common ones the last."""
+        names = self._labels.names
+        found: dict[str, dict[int, str]] = {}
+        for name, tally in self._tallies.items():
+            (tokens, nodes, labels), counts = tally.entries()
+            stages = {name: nodes} if found else {"token": tokens, name: nodes}
+            for stage, here in stages.items():
+                pairs, numbers = np.unique(np.stack([here, labels]), axis=1, return_inverse=True)
+                sums = np.bincount(numbers.ravel(), counts)
+                order = np.argsort(sums, kind="stable")  # a later entry overwrites an earlier one
+                columns = (pairs[0][order].tolist(), pairs[1][order].tolist())
+                found[stage] = {node: names[label] for node, label in zip(*columns, strict=True)}
+        return found
+
 
 def _labels_of_each(
     tokens: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"]

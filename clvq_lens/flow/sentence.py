@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clvq_lens.concepts.encoding import batch_codes
+from clvq_lens.concepts.encoding import batch_codes, colours_of
 from clvq_lens.config import check_seed
 from clvq_lens.errors import DataError
 from clvq_lens.flow.chain import require_chain
@@ -19,6 +19,7 @@ from clvq_lens.host.attach import lenses_of
 from clvq_lens.interventions.metrics import LogitsFunction, Metric, name_of
 from clvq_lens.interventions.runs import require_real
 from clvq_lens.interventions.sweep import AblationSweep, ablation_sweep, token_labels
+from clvq_lens.plots.running_text import WIDTH
 from clvq_lens.plots.sentence import plot_sentence
 from clvq_lens.training.tokens import one_batch
 
@@ -35,6 +36,7 @@ class SentenceFlow:
         effects: What ablating that code at that position changes the metric by; NaN for special
             tokens.
         controls: What a random code at that position changes it by.
+        colours: Of the codes of each quantizer, the same as in every other figure.
     """
 
     quantizers: tuple[str, ...]
@@ -43,6 +45,7 @@ class SentenceFlow:
     metric: str | None = None
     effects: Float[np.ndarray, "quantizer pos"] | None = None
     controls: Float[np.ndarray, "quantizer pos"] | None = None
+    colours: tuple[tuple[str, ...], ...] = ()
 
     def frame(self, labels: Mapping[str, CodeNames] | CodeNames | None = None) -> pd.DataFrame:
         """One row for each quantizer and token; the code is -1 for special tokens.
@@ -68,14 +71,22 @@ class SentenceFlow:
             frame["label"] = [names.get(quantizer, {}).get(code, "") for quantizer, code in pairs]
         return frame
 
-    def plot(self, labels: Mapping[str, CodeNames] | CodeNames | None = None) -> go.Figure:
-        """Tokens across and quantizers up, each cell its concept, effects on hover.
+    def plot(
+        self,
+        labels: Mapping[str, CodeNames] | CodeNames | None = None,
+        *,
+        width: int = WIDTH,
+    ) -> go.Figure:
+        """The text, and below each token its concept at every quantizer, with effects as bars.
 
         Args:
             labels: Names of codes, for each quantizer by its name: ``{"0-1": {17: "animals"}}``.
                 With a single quantizer, also its names alone.
+            width: Characters in a line: about 40 for a narrow page.
         """
-        return plot_sentence(self.frame(labels or {}), metric=self.metric or "")
+        colours = dict(zip(self.quantizers, self.colours, strict=False))
+        metric = self.metric or ""
+        return plot_sentence(self.frame(labels or {}), metric=metric, colours=colours, width=width)
 
 
 def sentence_flow(
@@ -141,6 +152,7 @@ def sentence_flow(
         metric=None if metric is None else name_of(metric),
         effects=effects,
         controls=controls,
+        colours=tuple(colours_of(attachment.quantizer) for attachment in chain),
     )
 
 

@@ -1,8 +1,10 @@
 """Texts to tokens and back, as the model is used to them."""
 
 import operator
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,6 +14,9 @@ from torch import Tensor
 from clvq_lens.errors import DataError
 from clvq_lens.host.protocol.base import HostProtocol
 from clvq_lens.host.protocol.choice import protocol_of
+
+_BROKEN = "\ufffd"  # what a decoder writes for bytes that are no character by themselves
+_MOST_PARTS = 8  # tokens that spell one character, or two of which one token holds parts
 
 
 @dataclass(frozen=True)
@@ -179,13 +184,57 @@ class Vocabulary:
         """The text of each token of a sequence; together they make up its text.
 
         Decoding one token at a time loses the spaces that some tokenizers put between them, so
-        each string is looked up in the decoding of the whole. Ids where there is no tokenizer.
+        each string is looked up in the decoding of the whole. Where several tokens spell one
+        character, the first has all of it and the others nothing. Ids where there is no tokenizer.
         """
+        return [string for string, _, _ in self._spelled(tokens)]
+
+    def displayed(self, tokens: Int[Tensor, " pos"]) -> list[str]:
+        """What to show for each token of a sequence.
+
+        As `strings`, but where several tokens spell one character, each shows the character and
+        which part of it the token is, as in "\u6f22\u27e82/3\u27e9".
+        """
+        shown = []
+        whole = ""
+        for string, part, n_parts in self._spelled(tokens):
+            whole = string if part == 1 else whole
+            space = " " if part == 1 and whole.startswith(" ") else ""
+            mark = f"\u27e8{part}/{n_parts}\u27e9"
+            shown.append(string if n_parts == 1 else f"{space}{whole.strip(' ')}{mark}")
+        return shown
+
+    def names(self, tokens: Int[Tensor, " n"]) -> list[str]:
+        """What to call each of some unrelated tokens, with the space that belongs to it.
+
+        A part of a character is called by its bytes, as in "\u27e8E6 BC\u27e9".
+        """
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            return [str(token) for token in tokens.tolist()]
+        strings = self._decoded(tokens.tolist())
+        pieces = tokenizer.convert_ids_to_tokens(tokens.tolist())
+        names = []
+        for string, piece in zip(strings, pieces, strict=True):
+            if _BROKEN in string:
+                string = _bytes_name(piece) or string
+            elif piece.startswith("\u2581") and not string.startswith(" "):
+                string = f" {string}"
+            names.append(string)
+        return names
+
+    def _spelled(self, tokens: Int[Tensor, " pos"]) -> list[tuple[str, int, int]]:
+        """The text of each token, and which part it is of how many that spell one character."""
+        ids = tokens.tolist()
         if self._tokenizer is None:
-            return [f" {token}" for token in tokens.tolist()]
-        whole = self._tokenizer.decode(tokens.tolist(), clean_up_tokenization_spaces=False)
-        strings, cursor = [], 0
-        for string in self._decoded(tokens.tolist()):
+            return [(f" {token}", 1, 1) for token in ids]
+        whole = self._decode(ids)
+        alone = self._decoded(ids)
+        spelled: list[tuple[str, int, int]] = []
+        cursor = 0
+        while len(spelled) < len(ids):
+            here = len(spelled)
+            string, n_parts = self._character(ids, alone, here)
             spaced = f" {string}"
             if not whole.startswith(string, cursor) and whole.startswith(spaced, cursor):
                 string = spaced
@@ -193,26 +242,26 @@ class Vocabulary:
                 string = string[2:]  # within a word, as WordPiece writes it
             if whole.startswith(string, cursor):
                 cursor += len(string)
-            strings.append(string)
-        return strings
+            spelled.append((string, 1, n_parts))
+            spelled += [("", part, n_parts) for part in range(2, n_parts + 1)]
+        return spelled
 
-    def names(self, tokens: Int[Tensor, " n"]) -> list[str]:
-        """What to call each of some unrelated tokens, with the space that belongs to it."""
-        tokenizer = self._tokenizer
-        if tokenizer is None:
-            return [str(token) for token in tokens.tolist()]
-        strings = self._decoded(tokens.tolist())
-        raw = tokenizer.convert_ids_to_tokens(tokens.tolist())
-        return [
-            f" {string}" if piece.startswith("\u2581") and not string.startswith(" ") else string
-            for string, piece in zip(strings, raw, strict=True)
-        ]
+    def _character(self, ids: list[int], alone: list[str], first: int) -> tuple[str, int]:
+        """The text that begins with a token, and how many tokens it takes to spell it."""
+        if _BROKEN in alone[first]:
+            for n_parts in range(2, min(_MOST_PARTS, len(ids) - first) + 1):
+                together = self._decode(ids[first : first + n_parts])
+                if _BROKEN not in together:
+                    return together, n_parts
+        return alone[first], 1  # also where the text itself holds the replacement character
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
     def _decoded(self, ids: list[int]) -> list[str]:
         """The text of each token by itself."""
-        decode = self._tokenizer.decode
         for token in set(ids) - self._strings.keys():
-            self._strings[token] = decode([token], clean_up_tokenization_spaces=False)
+            self._strings[token] = self._decode([token])
         return [self._strings[token] for token in ids]
 
     def output_of(self, token: str | int) -> int:
@@ -274,3 +323,25 @@ def _whole(number: Any) -> int | None:
         return None if isinstance(number, bool) else operator.index(number)
     except (TypeError, RuntimeError, ValueError):
         return None
+
+
+def _bytes_name(piece: str) -> str:
+    """The bytes of a piece of a byte-level vocabulary, in hexadecimal; "" of another one."""
+    by_fallback = re.fullmatch(r"<0x([0-9A-F]{2})>", piece)
+    if by_fallback:
+        return f"\u27e8{by_fallback[1]}\u27e9"
+    numbers = _byte_alphabet()
+    if not all(character in numbers for character in piece):
+        return ""
+    codes = bytes(numbers[character] for character in piece)
+    spaces = len(codes) - len(codes.lstrip(b" "))
+    return " " * spaces + f"\u27e8{codes[spaces:].hex(' ').upper()}\u27e9"
+
+
+@cache
+def _byte_alphabet() -> dict[str, int]:
+    """The byte for which each character stands in a byte-level vocabulary, as GPT-2 began it."""
+    written = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in written]
+    alphabet = {chr(byte): byte for byte in written}
+    return alphabet | {chr(256 + index): byte for index, byte in enumerate(others)}

@@ -368,7 +368,7 @@ def _positions(
     unedited = float(metric(runs.outcome))
     batch = runs.batch
     texts = zip(batch.tokens, batch.attended, strict=True)
-    strings = [runs.host.vocabulary.strings(tokens[attended]) for tokens, attended in texts]
+    strings = [runs.host.vocabulary.displayed(tokens[attended]) for tokens, attended in texts]
     return pd.DataFrame(
         {
             "text": rows,

@@ -73,3 +73,9 @@ def membership(codes: Sequence[int], quantizer: CrossLayerQuantizer) -> Bool[Ten
     members = torch.zeros(quantizer.config.n_codes, dtype=torch.bool, device=quantizer.device)
     members[list(codes)] = True
     return members
+
+
+def one_code(codes: Sequence[Sequence[int]]) -> list[int]:
+    """The code at each position; -1 where texts differ, or none counts."""
+    columns = zip(*codes, strict=True)
+    return [column[0] if len(set(column)) == 1 else -1 for column in columns]

@@ -197,3 +197,12 @@ def fitted(lens: Attached) -> Attachment:
     """
     lens.attachment.require_ready()
     return lens.attachment
+
+
+def random_codes(runs: Counterfactuals, seed: int) -> Tensor:
+    """A code for each position, drawn by the shares of the codes in training."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = runs.batch.tokens.shape
+    shares = runs.quantizer.shares.cpu()
+    drawn = torch.multinomial(shares, shape.numel(), replacement=True, generator=generator)
+    return drawn.view(shape)

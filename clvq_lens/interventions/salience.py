@@ -310,7 +310,7 @@ class _Paths:
             attended = batch.attended[row]
             yield _Part(
                 text=text,
-                tokens=tuple(vocabulary.strings(batch.tokens[row][attended])),
+                tokens=tuple(vocabulary.displayed(batch.tokens[row][attended])),
                 scores=scores[row][attended],
                 real=batch.mask[row][attended],
                 predicted=int(self.predicted[row]),

@@ -14,7 +14,8 @@ from clvq_lens.evaluation.evaluate import evaluate
 from clvq_lens.evaluation.labels import TokenLabels, listed
 from clvq_lens.evaluation.report import Report
 from clvq_lens.flow.chain import fitted_chain
-from clvq_lens.flow.observed import ConceptFlow, concept_flow
+from clvq_lens.flow.observed import concept_flow
+from clvq_lens.flow.result import ConceptFlow
 from clvq_lens.host.attach import lenses_of
 from clvq_lens.host.host import Host
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
@@ -40,10 +41,32 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """Which model a page is about.
+
+    Attributes:
+        name: As it calls itself, such as its name on the Hub, or the folder that it came from.
+        kind: Its architecture.
+        n_parameters: Of the model without its quantizers.
+        n_layers: Number of blocks.
+        d_model: Width of the residual stream.
+        d_vocab: Size of the vocabulary.
+    """
+
+    name: str
+    kind: str
+    n_parameters: int
+    n_layers: int
+    d_model: int
+    d_vocab: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contents:
     """Everything that a page shows.
 
     Attributes:
+        model: The one that the quantizer is on.
         name: Of the quantizer that the page is about.
         quantizer: Itself.
         concepts: What its codes mean.
@@ -54,6 +77,7 @@ class Contents:
         fit: The options of the fit, if they are known.
     """
 
+    model: ModelFacts
     name: str
     quantizer: CrossLayerQuantizer
     concepts: ConceptTable
@@ -112,6 +136,7 @@ def gather(
     _go_on(flow.complete)
     first = list(islice(documents, n_texts))
     return Contents(
+        model=_facts(host),
         name=name,
         quantizer=lens.quantizer,
         concepts=concepts,
@@ -120,6 +145,20 @@ def gather(
         layers=tuple(_layers(host, first, long_texts)),
         history=history,
         fit=fit,
+    )
+
+
+def _facts(host: Host) -> ModelFacts:
+    """What the model says of itself; hosts differ in where they keep their architecture."""
+    cfg = host.cfg
+    kind = getattr(cfg, "original_architecture", None) or getattr(cfg, "architecture", None)
+    return ModelFacts(
+        name=str(cfg.model_name),
+        kind=str(kind or type(host.model).__name__),
+        n_parameters=sum(parameter.numel() for parameter in host.model.parameters()),
+        n_layers=cfg.n_layers,
+        d_model=cfg.d_model,
+        d_vocab=cfg.d_vocab,
     )
 
 

@@ -1,26 +1,28 @@
 """The contents of a page as plain data: what JSON can hold, and nothing else."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from clvq_lens.concepts.concept import Concept, Counted, Example, Unembedded
+from clvq_lens.concepts.concept import READ_OUT_FROM, Concept, Counted, Example, Unembedded
 from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.evaluation.report import Report
-from clvq_lens.flow.observed import ConceptFlow
-from clvq_lens.page.contents import Contents, Layer
-from clvq_lens.page.figures import figures
-from clvq_lens.plots.theme import CONCEPT_COLOURS
+from clvq_lens.page.contents import Contents, Layer, ModelFacts
+from clvq_lens.page.figures import figures, flow_choices
+from clvq_lens.plots.text import spelled
 
 _DIGITS = 5  # of a number on the page
 _PACKAGES = ("clvq-lens", "torch", "transformer-lens", "transformers", "plotly")
 _N_LABEL = 3  # commonest tokens that stand for a code of another quantizer
 _N_FLOW_ROWS = 20
+_N_NEIGHBOURS = 12  # nodes of the stage before or after that are named of each code
 
 Names = dict[str, dict[int, str]]
 """What the codes of each quantizer mean, by its name."""
@@ -30,7 +32,7 @@ def payload(contents: Contents) -> dict[str, Any]:
     """Everything that the scripts of the page draw from; the same contents give the same data."""
     quantizer = contents.quantizer
     origin = quantizer.origin
-    model = origin.model_name if origin else "a model"
+    model = f"{_kind(contents.model)} \u00b7 {_size(contents.model.n_parameters)}"
     source, target = (origin.source, origin.target) if origin else ("", "")
     table = contents.concepts
     names = {
@@ -38,8 +40,9 @@ def payload(contents: Contents) -> dict[str, Any]:
         for layer in contents.layers
     }
     return {
-        "title": f"{model}: concepts from {source} to {target}",
+        "title": f"{contents.model.name}: concepts from {source} to {target}",
         "model": model,
+        "about_model": _about(contents.model),
         "name": contents.name,
         "source": source,
         "target": target,
@@ -47,16 +50,38 @@ def payload(contents: Contents) -> dict[str, Any]:
         "n_tokens": table.n_tokens,
         "token_entropy": _number(table.token_entropy),
         "position_entropy": _number(table.position_entropy),
-        "colours": list(CONCEPT_COLOURS),
+        "colours": list(contents.flow.colours[contents.name]),
+        "read_out_from": READ_OUT_FROM,
         "tiles": _tiles(contents.report),
         "codes": [_code(concept) for concept in table],
-        "layers": [_layer(layer, contents.name, names) for layer in contents.layers],
+        "layers": [_layer(layer, contents, names) for layer in contents.layers],
         "texts": _texts(contents.layers),
         "figures": figures(contents, names),
-        "flow": _flow(contents.flow, names),
+        "flow": _flow(contents, names),
         "evaluation": _evaluation(contents),
         "settings": _settings(contents),
     }
+
+
+def _kind(model: ModelFacts) -> str:
+    """The architecture without what all language models are."""
+    return re.sub(r"(ForCausalLM|ForMaskedLM|LMHeadModel)$", "", model.kind) or model.kind
+
+
+def _size(n_parameters: int) -> str:
+    """A number of parameters as people say it: 260K, 135M, 6.9B."""
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if n_parameters >= unit:
+            n = n_parameters / unit
+            return f"{n:.1f}{name}" if n < 10 else f"{n:.0f}{name}"
+    return str(n_parameters)
+
+
+def _about(model: ModelFacts) -> str:
+    return (
+        f"{model.kind} from {model.name}: {model.n_parameters:,} parameters, {model.n_layers} "
+        f"blocks of width {model.d_model:,}, {model.d_vocab:,} tokens in the vocabulary"
+    )
 
 
 def _number(value: Any) -> Any:
@@ -74,6 +99,7 @@ def _code(concept: Concept) -> dict[str, Any]:
     return {
         "code": concept.code,
         "name": concept.name,
+        "label": concept.label,
         "usage": concept.usage,
         "share": _number(concept.share),
         "token_entropy": _number(concept.token_entropy),
@@ -84,7 +110,7 @@ def _code(concept: Concept) -> dict[str, Any]:
         "typical": _examples(concept.typical),
         "borderline": _examples(concept.borderline),
         "random": _examples(concept.random),
-        "at_target": _unembedded(concept.at_target),
+        "at_target": _unembedded(concept.read_out),
         "direct": _unembedded(concept.direct),
         "nearest": [[near.code, _number(near.distance)] for near in concept.nearest],
     }
@@ -113,10 +139,11 @@ def _unembedded(vector: Unembedded | None) -> dict[str, Any] | None:
 # ---- texts ---------------------------------------------------------------------------------------
 
 
-def _layer(layer: Layer, name: str, names: Names) -> dict[str, Any]:
-    own = layer.name == name  # its codes are named with their concepts
+def _layer(layer: Layer, contents: Contents, names: Names) -> dict[str, Any]:
+    own = layer.name == contents.name  # its codes are named with their concepts
     labels = {} if own else {str(code): label for code, label in names[layer.name].items()}
-    return {"name": layer.name, "own": own, "labels": labels}
+    colours = [] if own else list(contents.flow.colours[layer.name])
+    return {"name": layer.name, "own": own, "labels": labels, "colours": colours}
 
 
 def commonest_tokens(layer: Layer) -> dict[int, str]:
@@ -127,7 +154,7 @@ def commonest_tokens(layer: Layer) -> dict[int, str]:
             if code >= 0:
                 counts.setdefault(code, Counter())[string] += 1
     return {
-        code: " ".join(token.strip() or token for token, _ in tokens.most_common(_N_LABEL))
+        code: " ".join(spelled(token) for token, _ in tokens.most_common(_N_LABEL))
         for code, tokens in sorted(counts.items())
     }
 
@@ -140,14 +167,15 @@ def _texts(layers: Sequence[Layer]) -> list[dict[str, Any]]:
         tokens = list(first.strings[row])
         codes = [layer.encoding.codes[row, : len(tokens)].tolist() for layer in layers]
         text = texts.setdefault(document, {"document": document, "pieces": []})
-        text["pieces"].append({"tokens": tokens, "codes": codes})
+        text["pieces"].append({"tokens": tokens, "codes": codes, "text": first.texts[row].strip()})
     return list(texts.values())
 
 
 # ---- flow and numbers ----------------------------------------------------------------------------
 
 
-def _flow(flow: ConceptFlow, names: Names) -> dict[str, Any]:
+def _flow(contents: Contents, names: Names) -> dict[str, Any]:
+    flow = contents.flow
     events = flow.events(names).head(_N_FLOW_ROWS)
     if not events.empty:
         for codes, label in (("codes", "label"), ("next_codes", "next_label")):
@@ -159,12 +187,50 @@ def _flow(flow: ConceptFlow, names: Names) -> dict[str, Any]:
             own = names.get(stage.name, {})
             paths[stage.name] = [[code, own.get(code, "")] for code in paths[stage.name].tolist()]
     ids = [f"{stage.name}_id" for stage in flow.stages if stage.kind != "codes"]
+    exact = ["at_most"] if flow.path_error == 0 else []  # then it repeats the count
     return {
+        "choices": [[choice.figure, choice.title] for choice in flow_choices(contents)],
+        "neighbours": _neighbours(contents, names),
         "summary": _table(flow.summary().dropna(axis="columns", how="all")),
         "events": _table(events.drop(columns=["label", "next_label"])),
-        "paths": _table(paths.drop(columns=[*ids, "at_most"])),
+        "paths": _table(paths.drop(columns=[*ids, *exact])),
         "agreement": None if flow.agreements is None else _table(flow.agreement()),
     }
+
+
+def _neighbours(contents: Contents, names: Names) -> list[dict[str, Any]]:
+    """What comes before the page's quantizer and after it: for each code the commonest nodes.
+
+    Tokens at the beginning are left out: the page lists them as tokens of the code.
+    """
+    found = []
+    for step in contents.flow.steps:
+        for here, there, own, other in (
+            (step.source, step.target, step.codes, step.next_codes),
+            (step.target, step.source, step.next_codes, step.codes),
+        ):
+            if here.name != contents.name or there.kind == "token":
+                continue
+            rows: dict[str, list[list[Any]]] = {}
+            for index in np.argsort(-step.counts, kind="stable").tolist():
+                code = str(own[index])
+                if len(rows.setdefault(code, [])) < _N_NEIGHBOURS:
+                    rows[code].append([int(other[index]), int(step.counts[index])])
+            shown = {node for nodes in rows.values() for node, _ in nodes}
+            labels = names.get(there.name, {})
+            if there.kind != "codes":
+                nodes = np.array(sorted(shown), dtype=np.int64)
+                labels = dict(zip(nodes.tolist(), there.texts_of(nodes), strict=True))
+            found.append(
+                {
+                    "stage": there.name,
+                    "comes": "after" if here is step.source else "before",
+                    "are_codes": there.kind == "codes",
+                    "labels": {str(node): labels.get(node, "") for node in sorted(shown)},
+                    "codes": rows,
+                }
+            )
+    return found
 
 
 def _evaluation(contents: Contents) -> dict[str, Any]:

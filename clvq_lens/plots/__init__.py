@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from clvq_lens.plots.alignment import plot_alignment as plot_alignment
     from clvq_lens.plots.codebook import plot_codebook as plot_codebook
     from clvq_lens.plots.collapse import plot_collapse as plot_collapse
+    from clvq_lens.plots.colours import code_colours as code_colours
     from clvq_lens.plots.comparison import plot_comparison as plot_comparison
     from clvq_lens.plots.concepts import plot_concepts as plot_concepts
     from clvq_lens.plots.concepts import plot_usage as plot_usage
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from clvq_lens.plots.settings import plot_settings as plot_settings
     from clvq_lens.plots.stability import plot_stability as plot_stability
     from clvq_lens.plots.strip import plot_token_strip as plot_token_strip
-    from clvq_lens.plots.theme import code_colours as code_colours
     from clvq_lens.plots.training import plot_history as plot_history
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -42,6 +42,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "alignment": ["plot_alignment"],
         "codebook": ["plot_codebook"],
         "collapse": ["plot_collapse"],
+        "colours": ["code_colours"],
         "comparison": ["plot_comparison"],
         "concepts": ["plot_concepts", "plot_usage"],
         "detection": ["plot_detection"],
@@ -61,7 +62,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "stability": ["plot_stability"],
         "settings": ["plot_settings"],
         "strip": ["plot_token_strip"],
-        "theme": ["code_colours"],
         "training": ["plot_history"],
     },
 )

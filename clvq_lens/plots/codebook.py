@@ -1,5 +1,6 @@
 """The codebook as a map: code vectors in two dimensions, with usage as size."""
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -8,19 +9,19 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Int
 
 from clvq_lens.errors import ConfigError, ShapeError
+from clvq_lens.plots.colours import code_colours
+from clvq_lens.plots.projection import principal_components
 from clvq_lens.plots.text import code_name
 from clvq_lens.plots.theme import COLOURS, themed
 
 Method = Literal["pca", "tsne"]
 
 _LARGEST_PX = 40  # diameter of the most used code
-_N_NAMED = 14
-_N_TRIED = 60  # in the thick of the map there is no room for a name
 _NAME_WIDTH = 20
 # Names are kept from overlapping on a map of this size, the smallest that we draw on.
-_MAP_PX = np.array([600.0, 420.0])
+_MAP_PX = np.array([600.0, 430.0])
 _BORDER_PX = 24  # of the map around the outermost codes
-_CHARACTER_PX = np.array([7.0, 16.0])
+_CHARACTER_PX = np.array([6.4, 14.0])
 _SIDES = {
     "top center": (0.0, 1.0),
     "bottom center": (0.0, -1.0),
@@ -47,12 +48,12 @@ def plot_codebook(
     Args:
         vectors: The code vectors.
         usage: Tokens in each code.
-        labels: What codes mean, such as ``lens.concepts(texts).labels()``; the most used codes
-            are named on the map as far as there is room.
+        labels: What codes mean, such as ``lens.concepts(texts).labels()``. The most used codes
+            are named on the map; where there is no room for a name, the number stands alone.
         method: "pca", a linear projection whose axes say how much of the variance they show, or
             "tsne" (van der Maaten and Hinton 2008), which keeps neighbours together, but distances
             between groups mean little.
-        seed: Of t-SNE.
+        seed: Random seed for t-SNE.
 
     Raises:
         ShapeError: If there are not as many usages as code vectors.
@@ -68,6 +69,7 @@ def plot_codebook(
             f"in tokens, for each code vector."
         )
     points, axes = _projected(vectors, method, seed)
+    colours = code_colours(vectors)
     used = usage > 0
     names = [code_name(code, (labels or {}).get(code, "")) for code in range(len(usage))]
     hovers = [
@@ -76,7 +78,7 @@ def plot_codebook(
     ]
     figure = go.Figure()
     _draw_unused(figure, points, ~used, hovers)
-    _draw_used(figure, points, usage, hovers, labels or {})
+    _draw_used(figure, points, usage, hovers, labels or {}, colours)
     figure.update_xaxes(title_text=axes[0], zeroline=False)
     figure.update_yaxes(title_text=axes[1], zeroline=False)
     figure = themed(figure, title=f"Map of the codebook: {len(usage):,} codes", height=600)
@@ -99,17 +101,12 @@ def _projected(vectors: Float[np.ndarray, "k d"], method: str, seed: int) -> _Ma
         )
         axes = ("t-SNE 1 (only neighbourhoods mean something)", "t-SNE 2")
         return _Map(np.asarray(tsne.fit_transform(vectors), dtype=float), axes)
-    from sklearn.decomposition import PCA
-
-    pca = PCA(min(2, n, width), random_state=seed)
-    points, shares = pca.fit_transform(vectors), pca.explained_variance_ratio_
-    if points.shape[1] < 2:
-        points, shares = np.pad(points, ((0, 0), (0, 1))), np.append(shares, 0)
+    found = principal_components(vectors)
     first, second = (
-        f"principal component {i} ({share:.1%} of the variance of code vectors)"
-        for i, share in enumerate(shares, start=1)
+        f"principal component {i} ({share:.1%} of variance)"
+        for i, share in enumerate(found.shares[:2], start=1)
     )
-    return _Map(points, (first, second.replace(" of code vectors", "")))
+    return _Map(found.points[:, :2], (first, second))
 
 
 def _draw_unused(
@@ -137,14 +134,17 @@ def _draw_used(
     usage: Int[np.ndarray, " k"],
     hovers: Sequence[str],
     labels: Mapping[int, str],
+    colours: Sequence[str],
 ) -> None:
     order = np.argsort(-usage, kind="stable")  # the largest first, so that they cover none
     order = order[usage[order] > 0]
     if not len(order):
         return
-    names = [code_name(int(code), labels.get(int(code), ""), width=_NAME_WIDTH) for code in order]
+    codes = order.tolist()
+    own = [colours[code] for code in codes]
+    names = [code_name(code, labels.get(code, ""), width=_NAME_WIDTH) for code in codes]
     diameters = _LARGEST_PX * np.sqrt(usage[order] / usage.max())
-    sides = _sides_of_names(points[order], names, diameters)
+    shown = _names_with_room(points[order], names, diameters)
     figure.add_scatter(
         x=points[order, 0],
         y=points[order, 1],
@@ -155,40 +155,46 @@ def _draw_used(
             "size": usage[order],
             "sizemode": "area",
             "sizeref": 2 * usage.max() / _LARGEST_PX**2,
-            "color": COLOURS[0],
-            "opacity": 0.5,
-            "line": {"width": 1, "color": COLOURS[0]},
+            "color": own,
+            "opacity": 0.7,
+            "line": {"width": 1, "color": own},
         },
-        text=[name if place in sides else "" for place, name in enumerate(names)],
-        textposition=[sides.get(place, "top center") for place in range(len(order))],
-        textfont={"size": 12},
+        text=[name for name, _ in shown],
+        textposition=[side for _, side in shown],
+        textfont={"size": 11},
         hovertext=[hovers[code] for code in order],
         hovertemplate="%{hovertext}<extra></extra>",
         cliponaxis=False,
     )
 
 
-def _sides_of_names(
+def _names_with_room(
     points: Float[np.ndarray, "n 2"], names: Sequence[str], diameters: Float[np.ndarray, " n"]
-) -> dict[int, str]:
-    """Where names of the first codes may stand without covering another; none where they cannot."""
+) -> list[tuple[str, str]]:
+    """For each code its name, its number, or nothing, so that no text covers another; and a side.
+
+    The first codes choose first, so that much used ones have their names.
+    """
     low, span = points.min(0), np.ptp(points, axis=0)
-    at = (points - low) / np.where(span > 0, span, 1) * _MAP_PX
-    taken = [
-        (centre, np.full(2, 0.35 * width)) for centre, width in zip(at, diameters, strict=True)
-    ]
-    sides: dict[int, str] = {}
-    for place in range(min(_N_TRIED, len(names))):
-        half = np.array([len(names[place]), 1]) * _CHARACTER_PX / 2
-        for side, direction in _SIDES.items():
-            middle = at[place] + np.array(direction) * (half + diameters[place] / 2)
-            inside = (middle - half >= -_BORDER_PX).all() and (
-                middle + half <= _MAP_PX + _BORDER_PX
-            ).all()
-            if inside and all((np.abs(middle - other) >= half + its).any() for other, its in taken):
-                taken.append((middle, half))
-                sides[place] = side
+    centres = (points - low) / np.where(span > 0, span, 1) * _MAP_PX
+    taken_middles = np.array(centres)
+    taken_halves = np.repeat(0.35 * diameters[:, None], 2, axis=1)
+    shown: list[tuple[str, str]] = []
+    for place, name in enumerate(names):
+        found = ("", "top center")
+        number = name.split(" ")[0]
+        for text in dict.fromkeys((name, number)):
+            half = np.array([len(html.unescape(text)), 1]) * _CHARACTER_PX / 2
+            for side, direction in _SIDES.items():
+                middle = centres[place] + np.array(direction) * (half + diameters[place] / 2)
+                inside = (np.abs(middle - _MAP_PX / 2) + half <= _MAP_PX / 2 + _BORDER_PX).all()
+                apart = (np.abs(middle - taken_middles) >= half + taken_halves).any(1).all()
+                if inside and apart:
+                    found = (text, side)
+                    taken_middles = np.vstack([taken_middles, middle])
+                    taken_halves = np.vstack([taken_halves, half])
+                    break
+            if found[0]:
                 break
-        if len(sides) == _N_NAMED:
-            break
-    return sides
+        shown.append(found)
+    return shown

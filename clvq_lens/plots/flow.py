@@ -8,9 +8,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from clvq_lens.plots.inputs import HasFrame, as_frame
-from clvq_lens.plots.sankey import OTHER, Column, Flow, lineage_colours, middles, thinned
-from clvq_lens.plots.text import plain, shortened, visible
-from clvq_lens.plots.theme import COLOURS, CONCEPT_COLOURS, TEXT, themed
+from clvq_lens.plots.sankey import OTHER, Column, Flow, Groups, middles, node_colours, thinned
+from clvq_lens.plots.text import plain, shortened, spelled, visible
+from clvq_lens.plots.theme import COLOURS, TEXT, themed
 
 _FLOW_HEIGHT = 420  # pixels that all tokens take
 _GAP = 15  # pixels between nodes: a line of text, so that labels never overlap
@@ -63,35 +63,45 @@ def plot_flow(
     *,
     labels: Mapping[str, Mapping[int, str]] | None = None,
     n_nodes: int = 15,
+    groups: Groups | None = None,
+    colours: Mapping[str, Sequence[str]] | None = None,
+    title: str = "Flow of concepts",
 ) -> go.Figure:
     """A Sankey diagram of tokens flowing from stage to stage.
 
-    A node takes the colour of the node where most of it comes from, so that a concept can be
-    followed by its colour. What is not shown is summed as "other": at every stage the tokens add
-    up to all of them.
+    At every stage the tokens add up to all of them: nodes that do not stand for themselves are
+    summed by their group, or as "other". Columns are ordered so that few ribbons cross.
 
     Args:
         flow: From `concept_flow`, or its ``.frame()``.
         labels: Names of codes, for each stage by its name.
         n_nodes: How many nodes of each stage stand for themselves: those between which most
-            tokens flow.
+            tokens flow. With 0, only groups are shown.
+        groups: Of nodes, for each stage by its name: ``{"token": {13: "numbers"}}``.
+        colours: Of the codes of each stage by its name, from `code_colours`.
+        title: Of the figure; the number of tokens follows it.
     """
-    thin = thinned(as_frame(flow), n_nodes)
+    thin = thinned(as_frame(flow), n_nodes, groups)
     width = _lane_width(len(thin.columns))
-    names = [_node_names(column, (labels or {}).get(column.name, {})) for column in thin.columns]
-    colours = lineage_colours(thin, CONCEPT_COLOURS, COLOURS[5])
+    names = [
+        _node_names(column, (labels or {}).get(column.name, {}), n_nodes > 0)
+        for column in thin.columns
+    ]
     places = np.linspace(0.0, 1.0, len(thin.columns))
     gaps = _GAP * (max(len(column.nodes) for column in thin.columns) - 1)
     height = gaps + max(_FLOW_HEIGHT, gaps)  # plotly narrows gaps of more than two thirds
     heights = middles(thin, share_of_gaps=gaps / height)
-    figure = go.Figure(_sankey(thin, names, colours, heights, places, width))
+    figure = go.Figure(
+        _sankey(thin, names, node_colours(thin, colours or {}), heights, places, width)
+    )
     for column, name, y, x in zip(thin.columns, names, heights, places, strict=True):
         _write_labels(figure, column, name, 1 - y, x, width)
     figure = themed(
-        figure, title=f"Flow of concepts: {thin.n_tokens:,} tokens", height=height + _ABOVE + _BELOW
+        figure,
+        title=f"{plain(title)}: {thin.n_tokens:,} tokens",
+        height=height + _ABOVE + _BELOW,
     )
     side = width // 2 + 12
-    figure.update_layout(title={"xref": "container", "pad": {"l": 12}})
     return figure.update_layout(margin={"l": side, "r": side, "t": _ABOVE, "b": _BELOW})
 
 
@@ -100,15 +110,17 @@ def _lane_width(n_stages: int) -> int:
     return max(72, min(160, 620 // n_stages - 20))
 
 
-def _node_names(column: Column, labels: Mapping[int, str]) -> list[str]:
-    """What stands on each node, not yet cut or escaped."""
+def _node_names(column: Column, labels: Mapping[int, str], are_rest: bool) -> list[str]:
+    """What stands on each node, not yet cut or escaped; ``are_rest``: groups hold what is left."""
     names = []
     for node in column.nodes:
         if node == OTHER:
-            what = "tokens" if column.is_token else "codes"
-            names.append(f"other ({column.n_other:,} {what})")
+            names.append("other")
+        elif node < 0:
+            names.append(f"other {column.texts[node]}" if are_rest else column.texts[node])
         elif column.is_token:
-            names.append(column.texts[node])
+            text = column.texts[node]
+            names.append(" " * (text.startswith(" ") and text != " ") + spelled(text))
         else:
             label = labels.get(node, "")
             names.append(f"{node} {label if label.strip() else visible(label)}".strip())
@@ -116,10 +128,10 @@ def _node_names(column: Column, labels: Mapping[int, str]) -> list[str]:
 
 
 def _shown(column: Column, node: int, name: str, width: int | None = None) -> str:
-    if node == OTHER:
-        return name if width is None or len(name) <= width else name.replace(" (", "<br>(")
-    name = name if width is None else shortened(name, width)
-    return visible(name) if column.is_token else plain(name)
+    """A name as it is shown: that of a group with the number of its members."""
+    count = f" ({len(column.members[node]):,})" if node < 0 else ""
+    name = name if width is None else shortened(name, max(1, width - len(count)))
+    return (visible(name) if column.is_token and not count else plain(name)) + count
 
 
 def _sankey(
@@ -196,11 +208,11 @@ def _hover(here: str, there: str, count: int, n_here: int, n_there: int, n_token
 
 
 def _link_colour(code: int, following: int, colours: Sequence[Mapping[int, str]]) -> str:
-    """That of where it comes from, fainter where one end is not shown."""
+    """That of where it comes from, fainter where one end is no single node."""
     first, second = colours
     if code == OTHER:
         return translucent(second[following], 0.1 if following == OTHER else 0.2)
-    return translucent(first[code], 0.2 if following == OTHER else 0.45)
+    return translucent(first[code], 0.25 if code < 0 or following < 0 else 0.45)
 
 
 def _write_labels(
@@ -212,7 +224,8 @@ def _write_labels(
     width: int,
 ) -> None:
     """The name of the stage above its column, and that of each node on it."""
-    what = "distinct tokens" if column.is_token else "codes"
+    what = "distinct token" if column.is_token else "code"
+    what += "" if column.n_nodes == 1 else "s"
     title = shortened(column.name, int(width / _CHARACTER))
     common: dict[str, Any] = {"x": place, "xref": "paper", "yref": "paper", "showarrow": False}
     figure.add_annotation(

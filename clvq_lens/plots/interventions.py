@@ -10,7 +10,7 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from clvq_lens.plots.inputs import HasFrame, as_frame
-from clvq_lens.plots.text import code_name, plain, visible
+from clvq_lens.plots.text import code_name, plain, shortened, visible
 from clvq_lens.plots.theme import COLOURS, themed
 
 # Nothing at zero is nearly nothing to see, on a light page and on a dark one.
@@ -21,11 +21,14 @@ _DIVERGING = (
     (0.502, "rgba(214,69,80,0.12)"),
     (1, "#d64550"),
 )
-_LABEL_WIDTH = 32
+_LABEL_WIDTH = 26
 
 
 def plot_ablations(sweep: pd.DataFrame | HasFrame, *, metric: str, n_codes: int = 30) -> go.Figure:
     """Effect of ablating each code, beside codes of about the same usage.
+
+    Each bar names the code with its label, or else with the tokens that it stands at in these
+    texts, and the first context below.
 
     Args:
         sweep: An `AblationSweep`, or its table, with labels or without; largest effects first.
@@ -33,7 +36,7 @@ def plot_ablations(sweep: pd.DataFrame | HasFrame, *, metric: str, n_codes: int 
         n_codes: How many codes are shown.
     """
     rows = as_frame(sweep).head(n_codes)
-    names = _names(rows)
+    names = _names(rows, contexts=True)
     figure = go.Figure()
     figure.add_bar(
         y=names,
@@ -53,8 +56,9 @@ def plot_ablations(sweep: pd.DataFrame | HasFrame, *, metric: str, n_codes: int 
         hovertemplate="control %{x:.4g}<extra></extra>",
     )
     figure.update_yaxes(range=[len(rows) - 0.4, -0.6], title_text="ablated code")
-    figure.update_xaxes(title_text=f"change of {plain(metric)}")
-    return themed(figure, title="Effect of ablating each code", height=170 + 22 * len(rows))
+    figure.update_xaxes(title_text=_wrapped(f"change of {metric}", 36))
+    row = 38 if "context" in rows else 22  # pixels of a name in two lines, or in one
+    return themed(figure, title="Effect of ablating each code", height=170 + row * len(rows))
 
 
 def plot_ablations_by_position(
@@ -239,12 +243,27 @@ def _numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
     return np.asarray(frame[column], dtype=float)
 
 
-def _names(rows: pd.DataFrame) -> list[str]:
+def _names(rows: pd.DataFrame, *, contexts: bool = False) -> list[str]:
+    """What each code is called: its number and label, or else the tokens that it stands at."""
     labels = rows["label"] if "label" in rows else [""] * len(rows)
-    return [
-        code_name(code, label, width=_LABEL_WIDTH)
-        for code, label in zip(rows["code"], labels, strict=True)
+    tokens = rows["tokens"] if "tokens" in rows else [""] * len(rows)
+    names = [
+        code_name(code, label or token, width=_LABEL_WIDTH)
+        for code, label, token in zip(rows["code"], labels, tokens, strict=True)
     ]
+    if contexts and "context" in rows:
+        names = [
+            f"{name}<br>{_context(context)}"
+            for name, context in zip(names, rows["context"], strict=True)
+        ]
+    return names
+
+
+def _context(context: str) -> str:
+    """A context with the marked token in the middle of what is left of it."""
+    start = max(0, context.find("[") - _LABEL_WIDTH // 2)
+    cut = ("\u2026" if start else "") + context[start:].replace("\n", "\u21b5")
+    return plain(shortened(cut, _LABEL_WIDTH))
 
 
 def _wrapped(text: str, width: int) -> str:

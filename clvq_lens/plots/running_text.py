@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from clvq_lens.errors import ConfigError
 from clvq_lens.plots.text import shortened, visible
 
-CHARACTER_PX = 8.2  # width of a character of FONT at 13 pixels
+WIDTH = 72  # characters of a line, of a size that one can read on most pages
+_SHORTEST_LINE = 44  # characters; a text of a few words is not spread over the whole page
 FONT = "DejaVu Sans Mono, Menlo, Consolas, monospace"
 
 
@@ -21,23 +22,25 @@ class Placed:
     width: int
 
 
-def lay_out(tokens: Sequence[str], width: int) -> list[Placed]:
+def lay_out(tokens: Sequence[str], width: int, *, least: int = 1) -> list[Placed]:
     """Breaks lines before words, and within a word only where it is longer than a line.
 
     Args:
         tokens: With the spaces that belong to them.
         width: Characters in a line.
+        least: Characters that a token takes even if it has fewer.
 
     Raises:
         ConfigError: If a line has no character.
     """
     if width < 1:
         raise ConfigError(f"A line has width={width} characters. Choose 1 or more.")
+    columns = [min(width, max(least, _columns(token))) for token in tokens]
     placed, line, start = [], 0, 0
     for index, token in enumerate(tokens):
-        n = min(width, _columns(token))
+        n = columns[index]
         begins_word = index == 0 or token[:1].isspace() or tokens[index - 1][-1:].isspace()
-        needed = min(width, _word(tokens, index, width)) if begins_word else n
+        needed = _word(tokens, columns, index, width) if begins_word else n
         if start and start + needed > width:
             line, start = line + 1, 0
         placed.append(Placed(index, line, start, n))
@@ -57,14 +60,20 @@ def shown(token: str, width: int) -> str:
     return visible(shortened(token.strip() or token, width))
 
 
-def _word(tokens: Sequence[str], index: int, width: int) -> int:
+def longest_line(placed: Sequence[Placed], width: int) -> int:
+    """Characters across a figure of a text: a whole line, or less where no line is full."""
+    ends = [place.start + place.width for place in placed]
+    return max([min(width, _SHORTEST_LINE), *ends])
+
+
+def _word(tokens: Sequence[str], columns: Sequence[int], index: int, width: int) -> int:
     """Characters from a token to the end of its word; of one longer than a line, its first."""
-    total = _columns(tokens[index])
-    for following in tokens[index + 1 :]:
-        if following[:1].isspace() or total > width:
+    total = columns[index]
+    for following in range(index + 1, len(tokens)):
+        if tokens[following][:1].isspace() or total > width:
             break
-        total += _columns(following)
-    return total if total <= width else _columns(tokens[index])
+        total += columns[following]
+    return total if total <= width else columns[index]
 
 
 def _columns(token: str) -> int:

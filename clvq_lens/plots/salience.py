@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from clvq_lens.errors import LengthMismatchError
-from clvq_lens.plots.running_text import CHARACTER_PX, FONT, Placed, lay_out, shown
+from clvq_lens.plots.running_text import FONT, WIDTH, Placed, lay_out, longest_line, shown
 from clvq_lens.plots.text import plain, visible
 from clvq_lens.plots.theme import COLOURS, TEXT, themed
 
@@ -25,7 +25,7 @@ def plot_salience(
     quantity: str = "the prediction",
     value: float = float("nan"),
     difference: float = float("nan"),
-    width: int = 84,
+    width: int = WIDTH,
 ) -> go.Figure:
     """One text, each token coloured by its score, with a bar below it as high as the score.
 
@@ -35,7 +35,7 @@ def plot_salience(
         quantity: What the scores add up to.
         value: The quantity; NaN: not known.
         difference: What the scores should add up to; NaN: not known.
-        width: Characters in a line. The figure is as wide as these.
+        width: Characters in a line: about 40 for a narrow page.
 
     Raises:
         LengthMismatchError: If there are not as many scores as tokens.
@@ -61,13 +61,12 @@ def plot_salience(
         _draw_bars(figure, places, np.abs(strength), name, colour)
     _write(figure, placed, tokens, scores, strength)
     hidden = {"visible": False, "fixedrange": True}
-    figure.update_xaxes(range=[0, width], **hidden)
+    figure.update_xaxes(range=[0, longest_line(placed, width)], **hidden)
     figure.update_yaxes(range=[n_lines - 0.35, -0.5], **hidden)
     title = f"Salience for {plain(quantity)}"
     height = 84 + _LINE_PX * n_lines + _LEGEND_PX
     figure = themed(figure, title=title + _amounts(value, difference), height=height)
     return figure.update_layout(
-        width=round(width * CHARACTER_PX) + 40,
         barmode="overlay",
         margin={"l": 20, "r": 20, "t": 64, "b": 20 + _LEGEND_PX, "autoexpand": False},
         legend={"x": 0, "xanchor": "left", "y": 0, "yanchor": "top", "traceorder": "normal"},
@@ -126,13 +125,13 @@ def _write(
         text=[shown(tokens[place.index], place.width) for place in placed],
         textfont={
             "family": FONT,
-            "size": 13,
+            "size": 16,
             "color": [_colour(float(strength[place.index])) for place in placed],
         },
         textposition="inside",
         insidetextanchor="middle",
         textangle=0,
-        constraintext="none",
+        constraintext="inside",
         hovertext=names,
         hovertemplate="%{hovertext}<extra></extra>",
     )

@@ -7,8 +7,15 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-OTHER = -1  # stands for all nodes of a stage that are not shown
-_SWEEPS = 4  # passes over the stages in which nodes are sorted by their neighbours
+from clvq_lens.plots.colours import NO_CODE, colour_of, colour_of_group
+
+OTHER = -1  # stands for all nodes of a stage that are not shown and belong to no group
+_FIRST_GROUP = -2  # the groups of a flow have the numbers from here downwards
+_SWEEPS = 4  # passes over the stages in which nodes are chosen by their neighbours
+_ROUNDS = 12  # passes over the stages in which nodes are sorted by their neighbours
+
+Groups = Mapping[str, Mapping[int, str]]
+"""The group of nodes of a stage, by the name of the stage."""
 
 
 @dataclass
@@ -19,9 +26,10 @@ class Column:
         name: Of the stage.
         n_nodes: Distinct nodes before thinning.
         is_token: Whether nodes are tokens.
-        nodes: Those that stand for themselves and then, if there are more, `OTHER`; from the top.
+        nodes: Those that stand for themselves, groups of others, and `OTHER`; from the top.
         sizes: Tokens in each of them.
-        texts: What each node is called in the data.
+        texts: What each token, and each group, is called.
+        members: Of each group and of `OTHER`: the nodes in it.
     """
 
     name: str
@@ -30,11 +38,7 @@ class Column:
     nodes: list[int]
     sizes: dict[int, int]
     texts: Mapping[int, str]
-
-    @property
-    def n_other(self) -> int:
-        """How many nodes are summed as `OTHER`."""
-        return self.n_nodes - sum(node != OTHER for node in self.nodes)
+    members: dict[int, list[int]]
 
 
 @dataclass
@@ -55,8 +59,8 @@ class Flow:
         return sum(self.columns[0].sizes.values())
 
 
-def thinned(frame: pd.DataFrame, n_nodes: int) -> Flow:
-    """The flow between the nodes that matter, and the rest of each stage as one node.
+def thinned(frame: pd.DataFrame, n_nodes: int, groups: Groups | None = None) -> Flow:
+    """The flow between the nodes that matter, and the rest of each stage in groups.
 
     Those nodes matter between which most tokens flow: beginning with the commonest ones, each
     stage in turn takes the nodes that share most tokens with those taken next to it. Nothing is
@@ -64,20 +68,46 @@ def thinned(frame: pd.DataFrame, n_nodes: int) -> Flow:
 
     Args:
         frame: From `ConceptFlow.frame()`.
-        n_nodes: How many nodes of a stage stand for themselves; a rest of one does so too.
+        n_nodes: How many nodes of a stage stand for themselves; a group of one does so too.
+        groups: What the others are summed as; those without a group are summed as one node.
     """
     stages, steps = _stages_and_steps(frame)
     shown = _chosen(stages, steps, n_nodes)
-    links = []
-    for index, step in enumerate(steps):
-        first, second = stages[index : index + 2]
-        codes = np.where(shown[index][step.first], first.nodes[step.first], OTHER)
-        following = np.where(shown[index + 1][step.second], second.nodes[step.second], OTHER)
-        links.append(_sums_of_pairs(codes, following, step.counts))
-    columns = [stage.column(mask) for stage, mask in zip(stages, shown, strict=True)]
+    numbers = _group_numbers(groups or {})
+    standins: list[np.ndarray] = []
+    columns: list[Column] = []
+    for stage, mask in zip(stages, shown, strict=True):
+        nodes = _standins(stage, mask, (groups or {}).get(stage.name, {}), numbers)
+        standins.append(nodes)
+        columns.append(stage.column(nodes, numbers))
+    links = [
+        _sums_of_pairs(here[step.first], there[step.second], step.counts)
+        for step, (here, there) in zip(steps, pairwise(standins), strict=True)
+    ]
     flow = Flow(columns, links)
     _untangle(flow)
     return flow
+
+
+def _group_numbers(groups: Groups) -> dict[str, int]:
+    """The number of each group, the same at every stage."""
+    names = sorted({name for nodes in groups.values() for name in nodes.values()})
+    return {name: _FIRST_GROUP - index for index, name in enumerate(names)}
+
+
+def _standins(
+    stage: "_Stage", shown: np.ndarray, groups: Mapping[int, str], numbers: Mapping[str, int]
+) -> np.ndarray:
+    """For each node of a stage itself if it is shown, and else its group."""
+    standins = stage.nodes.copy()
+    for index in np.flatnonzero(~shown):
+        name = groups.get(int(stage.nodes[index]))
+        standins[index] = OTHER if name is None else numbers[name]
+    for group in np.unique(standins[~shown]):
+        members = standins == group
+        if members.sum() == 1:
+            standins[members] = stage.nodes[members]
+    return standins
 
 
 def stage_names(frame: pd.DataFrame) -> list[str]:
@@ -109,15 +139,19 @@ class _Stage:
     n_tokens: np.ndarray
     texts: list[str]
 
-    def column(self, shown: np.ndarray) -> Column:
-        """Those that are shown, and the rest as one."""
-        where = np.flatnonzero(shown)
-        nodes = self.nodes[where].tolist()
-        sizes = dict(zip(nodes, self.n_tokens[where].tolist(), strict=True))
-        if not shown.all():
-            sizes[OTHER] = int(self.n_tokens[~shown].sum())
-        texts = {node: self.texts[index] for node, index in zip(nodes, where, strict=True)}
-        return Column(self.name, len(shown), any(self.texts), list(sizes), sizes, texts)
+    def column(self, standins: np.ndarray, numbers: Mapping[str, int]) -> Column:
+        """The stage, with some of its nodes summed as others that stand for them."""
+        sizes: dict[int, int] = {}
+        members: dict[int, list[int]] = {}
+        texts = {number: name for name, number in numbers.items()}
+        for index, standin in enumerate(standins.tolist()):
+            sizes[standin] = sizes.get(standin, 0) + int(self.n_tokens[index])
+            if standin < 0:
+                members.setdefault(standin, []).append(int(self.nodes[index]))
+            else:
+                texts[standin] = self.texts[index]
+        nodes = sorted(sizes, key=lambda node: (node < 0, node == OTHER))
+        return Column(self.name, len(standins), any(self.texts), nodes, sizes, texts, members)
 
 
 def _stages_and_steps(frame: pd.DataFrame) -> tuple[list[_Stage], list[_Step]]:
@@ -181,15 +215,20 @@ def _chosen(stages: Sequence[_Stage], steps: Sequence[_Step], n_nodes: int) -> l
 
 def _largest(shared: np.ndarray, n_tokens: np.ndarray, n_nodes: int) -> np.ndarray:
     """The nodes that share most; of equal ones the commonest."""
-    n_shown = len(shared) if len(shared) <= n_nodes + 1 else n_nodes
     chosen = np.zeros(len(shared), dtype=bool)
-    chosen[np.lexsort((-n_tokens, -shared))[:n_shown]] = True
+    chosen[np.lexsort((-n_tokens, -shared))[:n_nodes]] = True
     return chosen
 
 
 def _untangle(flow: Flow) -> None:
-    """Sorts the nodes of each stage by the mean place of their neighbours, the rest at the end."""
-    for sweep in range(_SWEEPS):
+    """Sorts the nodes of each stage by the mean place of their neighbours, the rest at the end.
+
+    This is the barycentre method (Sugiyama et al. 1981), to the right and back; the order in which
+    the fewest tokens cross is kept.
+    """
+    best = [list(column.nodes) for column in flow.columns]
+    fewest = crossings(flow)
+    for sweep in range(_ROUNDS):
         steps = range(len(flow.links))
         for index in steps if sweep % 2 == 0 else reversed(steps):
             first, second = flow.columns[index], flow.columns[index + 1]
@@ -199,15 +238,39 @@ def _untangle(flow: Flow) -> None:
                 _sort(second, first, turned)
             else:
                 _sort(first, second, links)
+        crossing = crossings(flow)
+        if crossing < fewest:
+            fewest = crossing
+            best = [list(column.nodes) for column in flow.columns]
+    for column, nodes in zip(flow.columns, best, strict=True):
+        column.nodes[:] = nodes
+
+
+def crossings(flow: Flow) -> int:
+    """Pairs of tokens whose ribbons cross, between all neighbouring columns."""
+    total = 0
+    for index, links in enumerate(flow.links):
+        left = {node: place for place, node in enumerate(flow.columns[index].nodes)}
+        right = {node: place for place, node in enumerate(flow.columns[index + 1].nodes)}
+        counts = np.zeros((len(left), len(right)), dtype=np.int64)
+        for (a, b), count in links.items():
+            counts[left[a], right[b]] = count
+        # Tokens that start further down and end further up than those of each link.
+        below = np.zeros((len(left) + 1, len(right) + 1), dtype=np.int64)
+        below[:-1, 1:] = counts[::-1].cumsum(0)[::-1].cumsum(1)
+        total += int((counts * below[1:, :-1]).sum())
+    return total
 
 
 def _sort(column: Column, by: Column, links: Mapping[tuple[int, int], int]) -> None:
-    places = {node: place for place, node in enumerate(by.nodes)}
+    """Sorts a column by the mean place of its neighbours, in tokens from the top."""
+    edges = np.cumsum([0, *(by.sizes[node] for node in by.nodes)])
+    places = dict(zip(by.nodes, ((edges[1:] + edges[:-1]) / 2).tolist(), strict=True))
 
     def place(node: int) -> tuple[bool, float]:
-        found = [(places[other], count) for (here, other), count in links.items() if here == node]
-        total = sum(count for _, count in found)
-        return node == OTHER, sum(at * count for at, count in found) / total
+        coming = [(places[b], count) for (a, b), count in links.items() if a == node]
+        total = sum(count for _, count in coming)
+        return node == OTHER, sum(at * count for at, count in coming) / total
 
     column.nodes.sort(key=place)
 
@@ -231,33 +294,40 @@ def middles(flow: Flow, *, share_of_gaps: float) -> list[np.ndarray]:
     return found
 
 
-def lineage_colours(flow: Flow, palette: Sequence[str], other: str) -> list[dict[int, str]]:
-    """A colour for each node: that of the node where most of it comes from, or else a new one.
+def node_colours(flow: Flow, colours: Mapping[str, Sequence[str] | None]) -> list[dict[int, str]]:
+    """A colour for each node: codes have their own, and tokens that of their main neighbour.
 
-    So a concept that persists keeps its colour, and one that splits passes it on. Where most of a
-    node comes from nodes that are not shown, it begins a colour of its own.
+    Groups have the same colour at every stage, and `OTHER` is grey.
 
     Args:
-        flow: Thinned and sorted.
-        palette: Colours, used one after the other.
-        other: The colour of what is not shown.
+        flow: Thinned.
+        colours: Of the codes of each stage, from `code_colours`.
     """
-    colours: list[dict[int, str]] = []
-    n_used = 0
-    for index, column in enumerate(flow.columns):
-        colours.append({})
+    found: list[dict[int, str]] = []
+    for column in flow.columns:
+        own = {}
         for node in column.nodes:
-            parent = None if index == 0 else _main_source(flow.links[index - 1], node)
-            if node == OTHER:
-                colours[index][node] = other
-            elif parent is not None and parent != OTHER:
-                colours[index][node] = colours[index - 1][parent]
+            if node <= _FIRST_GROUP:
+                own[node] = colour_of_group(_FIRST_GROUP - node)
+            elif node == OTHER or column.is_token:
+                own[node] = NO_CODE
             else:
-                colours[index][node] = palette[n_used % len(palette)]
-                n_used += 1
-    return colours
+                own[node] = colour_of(node, colours.get(column.name))
+        found.append(own)
+    for index, column in enumerate(flow.columns):
+        if column.is_token:
+            _colour_tokens(flow, found, index)
+    return found
 
 
-def _main_source(links: Mapping[tuple[int, int], int], node: int) -> int:
-    coming = {first: count for (first, second), count in links.items() if second == node}
-    return max(coming, key=lambda first: coming[first])
+def _colour_tokens(flow: Flow, colours: list[dict[int, str]], index: int) -> None:
+    """Gives tokens the colour of what most of them go to, or at the last stage come from."""
+    is_last = index == len(flow.links)
+    links = flow.links[index - 1] if is_last else flow.links[index]
+    neighbours = colours[index - 1] if is_last else colours[index + 1]
+    most = dict.fromkeys(flow.columns[index].nodes, 0)
+    for pair, count in links.items():
+        other, node = pair if is_last else pair[::-1]
+        if node >= 0 and other >= 0 and count > most[node]:
+            most[node] = count
+            colours[index][node] = neighbours[other]

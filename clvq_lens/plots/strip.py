@@ -3,25 +3,22 @@
 import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import plotly.graph_objects as go
 
 from clvq_lens.errors import LengthMismatchError
-from clvq_lens.plots.running_text import CHARACTER_PX, FONT, Placed, lay_out, shown
+from clvq_lens.plots.colours import colour_of
+from clvq_lens.plots.running_text import FONT, WIDTH, Placed, lay_out, longest_line, shown
 from clvq_lens.plots.text import code_name, visible
-from clvq_lens.plots.theme import CONCEPT_COLOURS, TEXT, code_colours, ink, themed
+from clvq_lens.plots.theme import TEXT, ink, themed
 
-_LINE_PX = 27
+_LINE_PX = 46
+_FONT_PX = 16  # of tokens where there is room; plotly makes text smaller to fit its bar
+_NUMBER = "<span style='font-size:68%'>"
 _LEGEND_PX = 20  # height of one line of the legend
-_PALE = 0.18  # opacity of concepts without a place in the legend
+_LEGEND_WIDTH_PX = 640  # of a narrow page
+_N_NAMED = 16  # concepts in the legend
 _NAME_WIDTH = 26
-
-
-class _Look(NamedTuple):
-    colour: str
-    opacity: float
-    text: str
 
 
 def plot_token_strip(
@@ -29,19 +26,21 @@ def plot_token_strip(
     codes: Sequence[int],
     labels: Mapping[int, str] | None = None,
     *,
-    width: int = 84,
+    colours: Sequence[str] | None = None,
+    width: int = WIDTH,
 ) -> go.Figure:
-    """One text with the concept of every token as its background.
+    """One text with the concept of every token as its background, and the number below the token.
 
-    The twelve commonest concepts of the text are named below it, and each has a strong colour of
-    its own: that of `clvq_lens.plots.code_colours` if no commoner one has it. The others are pale.
+    The figure is as wide as the page. The commonest concepts of the text are named below it.
 
     Args:
         tokens: What stands at each position, with the spaces that belong to tokens.
         codes: The code of each token, -1 where there is none: padding and special tokens stay
             uncoloured.
         labels: What codes mean, shown in the legend and on hover.
-        width: Characters in a line. The figure is as wide as these.
+        colours: Of all codes, from `code_colours`, so that a code looks the same in every figure;
+            None: the codebook is not known.
+        width: Characters in a line: about 40 for a narrow page.
 
     Raises:
         LengthMismatchError: If there are not as many codes as tokens.
@@ -57,81 +56,60 @@ def plot_token_strip(
             f"and -1 where there is none."
         )
     labels = labels or {}
-    placed = lay_out(tokens, width)
+    n_digits = len(str(max([0, *codes])))
+    placed = lay_out(tokens, width, least=min(width, n_digits + 1))  # room for the number
     n_lines = placed[-1].line + 1 if placed else 1
     counts = Counter(int(code) for code in codes)
-    names = {
-        code: code_name(code, labels.get(code, ""), width=_NAME_WIDTH)
-        for code, _ in counts.most_common()
-        if code >= 0
-    }
+    by_count = [code for code, _ in counts.most_common() if code >= 0]
+    names = {code: code_name(code, labels.get(code, ""), width=_NAME_WIDTH) for code in by_count}
+    named = [code for code in by_count if labels.get(code)][:_N_NAMED]
     figure = go.Figure()
-    strong = _strong_colours(list(names)[: len(CONCEPT_COLOURS)])
-    for code in (*names, -1):
+    for code in (*by_count, -1):
         places = [place for place in placed if codes[place.index] == code]
         if places:
-            look = _look(code, strong)
-            _draw(figure, code, names.get(code, ""), tokens, places, labels, look)
+            _draw(figure, code, tokens, places, labels, colour_of(code, colours))
+            figure.data[-1].update(name=names.get(code, ""), showlegend=code in named)
     hidden = {"visible": False, "fixedrange": True}
-    figure.update_xaxes(range=[0, width], **hidden)
-    figure.update_yaxes(range=[n_lines - 0.4, -0.6], **hidden)
-    inner = round(width * CHARACTER_PX)
-    legend = _legend_lines([names[code] for code in strong], inner) * _LEGEND_PX
+    figure.update_xaxes(range=[0, longest_line(placed, width)], **hidden)
+    figure.update_yaxes(range=[n_lines - 0.5, -0.5], **hidden)
+    legend = _legend_lines([names[code] for code in named]) * _LEGEND_PX
     title = (
         f"Concepts of a text: {len(names):,} codes over {sum(counts[c] for c in names):,} tokens"
     )
     figure = themed(figure, title=title, height=72 + _LINE_PX * n_lines + legend)
     return figure.update_layout(
-        width=inner + 40,
         barmode="overlay",
-        margin={"l": 20, "r": 20, "t": 52, "b": 20 + legend, "autoexpand": False},
+        margin={"l": 16, "r": 16, "t": 52, "b": 20 + legend, "autoexpand": False},
         legend={"x": 0, "xanchor": "left", "y": 0, "yanchor": "top", "traceorder": "normal"},
         hoverlabel={"align": "left"},
     )
 
 
-def _strong_colours(codes: Sequence[int]) -> dict[int, str]:
-    """A colour for each of at most twelve codes, its own where it is free."""
-    colours: dict[int, str] = {}
-    for code, own in zip(codes, code_colours(codes), strict=True):
-        free = [colour for colour in CONCEPT_COLOURS if colour not in colours.values()]
-        colours[code] = own if own in free else free[0]
-    return colours
-
-
-def _look(code: int, strong: Mapping[int, str]) -> _Look:
-    if code in strong:
-        return _Look(strong[code], 1, ink(strong[code]))
-    return _Look(code_colours([code])[0], 0 if code < 0 else _PALE, TEXT)
-
-
 def _draw(
     figure: go.Figure,
     code: int,
-    name: str,
     tokens: Sequence[str],
     places: Sequence[Placed],
     labels: Mapping[int, str],
-    look: _Look,
+    colour: str,
 ) -> None:
     """All tokens of one code."""
     what = "no code" if code < 0 else f"code {code_name(code, labels.get(code, ''))}"
+    number = "" if code < 0 else f"<br>{_NUMBER}{code}</span>"
     figure.add_bar(
         orientation="h",
-        name=name,
         legendgroup=str(code),
-        showlegend=look.opacity == 1,
         base=[place.start for place in places],
-        x=[place.width - 0.15 for place in places],  # a gap between one background and the next
+        x=[place.width - 0.2 for place in places],  # a gap between one background and the next
         y=[place.line for place in places],
-        width=0.86,
-        marker={"color": look.colour, "opacity": look.opacity, "line": {"width": 0}},
-        text=[shown(tokens[place.index], place.width) for place in places],
-        textfont={"family": FONT, "size": 13, "color": look.text},
+        width=0.88,
+        marker={"color": colour, "opacity": 0 if code < 0 else 1, "line": {"width": 0}},
+        text=[shown(tokens[place.index], place.width) + number for place in places],
+        textfont={"family": FONT, "size": _FONT_PX, "color": TEXT if code < 0 else ink(colour)},
         textposition="inside",
         insidetextanchor="middle",
         textangle=0,
-        constraintext="none",
+        constraintext="inside",
         hovertext=[
             f"position {place.index} {visible(tokens[place.index])}<br>{what}" for place in places
         ],
@@ -139,8 +117,9 @@ def _draw(
     )
 
 
-def _legend_lines(names: Sequence[str], inner_px: int) -> int:
+def _legend_lines(names: Sequence[str]) -> int:
     if not names:
         return 0
-    in_a_line = max(1, inner_px // (42 + 6 * max(len(html.unescape(name)) for name in names)))
+    longest = max(len(html.unescape(name)) for name in names)
+    in_a_line = max(1, _LEGEND_WIDTH_PX // (42 + 7 * longest))
     return -(-len(names) // in_a_line)

@@ -1,31 +1,10 @@
 """One look for all figures, readable on light and dark pages."""
 
-from collections.abc import Iterable
-
 import plotly.graph_objects as go
 
 GREY = "rgba(128, 128, 128, 0.25)"  # lines and fills that carry no data
 TEXT = "#7a7f87"  # contrast of about 4 on white and on black
 COLOURS = ("#2f7ed8", "#dc7632", "#37a273", "#b65fcf", "#d64550", "#8a8f98")
-# Far apart in OKLab, and each of a contrast of 3 or more on white and on almost black (#111).
-CONCEPT_COLOURS = (
-    "#2f7ed8", "#f76119", "#0ba714", "#af73f5", "#d4182a", "#aa8f07",
-    "#00a29c", "#f051a8", "#92664a", "#8145d9", "#38761d", "#b92793",
-)  # fmt: skip
-
-
-def code_colours(codes: Iterable[int]) -> list[str]:
-    """The colour of each code, the same in every figure; grey for -1, which is no code.
-
-    Codes whose numbers differ by a multiple of twelve share a colour, so never tell codes apart
-    by colour alone.
-
-    Args:
-        codes: Codes, and -1 where there is none.
-    """
-    return [
-        COLOURS[5] if code < 0 else CONCEPT_COLOURS[code % len(CONCEPT_COLOURS)] for code in codes
-    ]
 
 
 def ink(colour: str) -> str:
@@ -52,8 +31,9 @@ def themed(figure: go.Figure, *, title: str, height: int = 420) -> go.Figure:
     """Gives a figure our fonts, colours and margins, on a transparent background."""
     figure.update_layout(
         title={
-            **{"text": title, "font": {"size": 17}, "x": 0, "xref": "paper"},
-            **{"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 14}},
+            # From the edge of the figure: names beside an axis may take half of a narrow page.
+            **{"text": title, "font": {"size": 17}, "x": 0, "xref": "container"},
+            **{"y": 1, "yref": "container", "yanchor": "top", "pad": {"l": 16, "t": 14}},
         },
         font={"family": "Inter, Helvetica, Arial, sans-serif", "size": 13, "color": TEXT},
         colorway=COLOURS,

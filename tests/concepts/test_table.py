@@ -85,6 +85,20 @@ def test_a_code_is_called_by_its_name_or_its_commonest_tokens():
     assert TABLE[0].named("felines").label == "felines"
 
 
+def test_marks_and_white_space_are_written_out_in_labels():
+    tokens = tuple(Counted(text, 2, 0.2, 1.0) for text in (",", " the", "\n"))
+    assert replace(concept(), tokens=tokens).label == "comma the \u21b5"
+    assert distinctive_tokens(replace(concept(), distinctive=tokens)) == "comma the \u21b5"
+
+
+def test_what_few_tokens_promote_is_left_out_and_otherwise_says_how_many_they_are():
+    assert "mean of 10 tokens" in TABLE[0]._repr_html_()
+    rare = replace(TABLE[0], usage=9)
+    assert rare.read_out is None
+    assert "mean of" not in rare._repr_html_()
+    assert replace(TABLE, concepts=(rare,)).frame()["promotes"].tolist() == [""]
+
+
 def test_a_function_of_examples_names_every_code_in_use():
     seen = []
 

@@ -306,6 +306,26 @@ def test_patching_names_tokens_and_codes_and_draws_them(toy):
     assert "weavers" in figure.data[0].x[5]
 
 
+def test_an_ablation_sweep_names_the_tokens_of_each_code_and_a_place(toy):
+    model, texts = toy
+    lens = model.add_clvq(1, 2, n_codes=16)
+    try:
+        lens.fit(texts[:60], n_tokens=2_000, progress=False)
+        words = texts[0].split()[:12]
+        sweep = cl.ablation_sweep(lens, " ".join(words), cl.kl(), progress=False)
+        codes = lens.encode(" ".join(words)).codes[0].tolist()[1:]  # without BOS
+    finally:
+        lens.remove()
+    frame = sweep.frame()
+    for code, tokens, context in zip(frame["code"], frame["tokens"], frame["context"], strict=True):
+        first = codes.index(code)
+        marked = [*words[max(0, first - 4) : first + 5]]
+        marked[min(first, 4)] = f"[{words[first]}]"
+        assert context.strip() == " ".join(marked)
+        mine = {word for word, found in zip(words, codes, strict=True) if found == code}
+        assert set(tokens.replace("full-stop", ".").replace("comma", ",").split()) <= mine
+
+
 # ---- errors --------------------------------------------------------------------------------------
 
 

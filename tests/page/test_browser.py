@@ -69,6 +69,33 @@ def test_figures_take_the_ink_of_the_page_and_follow_a_change_of_scheme(watch, p
     wait_until(tab, f"{ink} === 'rgb(154, 162, 173)'")
 
 
+def test_the_reader_chooses_a_diagram_of_the_flow_and_opens_a_code_from_it(watch, path):
+    tab = watch(path).open("#flow")
+    drawn(tab, "flow")
+    n_nodes = "document.querySelector('.figure.flow').data[0].node.x.length"
+    before = tab.evaluate(n_nodes)
+    tab.select_option("#flow-choice", "flow_classes")
+    wait_until(tab, "document.querySelectorAll('.figure.flow[data-drawn]').length === 1")
+    assert 0 < tab.evaluate(n_nodes) < before
+    tab.evaluate(
+        "document.querySelector('.figure.flow')"
+        ".emit('plotly_click', {points: [{customdata: '<b>0-1: 7 x</b><br>9 tokens'}]})"
+    )
+    assert settled(tab) == "#code=7"
+
+
+def test_tokens_have_the_colour_of_their_code_in_the_layer_that_is_shown(watch, path, contents):
+    tab = watch(path).open("#text=3")
+    colour = (
+        "getComputedStyle(document.querySelector('.strip .token')).getPropertyValue('--colour')"
+    )
+    for layer in contents.layers:
+        code = int(layer.encoding.codes[3, 1])
+        tab.click(f"label:has-text('{layer.name}')")
+        assert tab.evaluate(colour) == layer.encoding.colours[code]
+        assert tab.get_attribute(".strip .token", "data-code") == str(code)
+
+
 def test_a_click_on_the_map_opens_the_code(watch, path):
     tab = watch(path).open()
     drawn(tab, "codebook")

@@ -7,7 +7,7 @@ import pytest
 
 import clvq_lens as cl
 from clvq_lens.errors import ConfigError
-from clvq_lens.page.contents import Contents, gather
+from clvq_lens.page.contents import Contents, ModelFacts, gather
 from clvq_lens.page.payload import payload
 from tests.page.conftest import N_CODES
 
@@ -38,6 +38,8 @@ def test_codes_are_those_of_the_table(data, contents):
             ]
         for vector in ("at_target", "direct"):
             said, shown = getattr(concept, vector), code[vector]
+            if vector == "at_target" and concept.usage < data["read_out_from"]:
+                said = None
             assert (said is None) == (shown is None)
             if said is not None:
                 assert [row[0] for row in shown["promoted"]] == [t.token for t in said.promoted]
@@ -70,6 +72,60 @@ def test_codes_of_another_quantizer_are_named_by_their_commonest_tokens(data, co
     assert data["layers"][1]["labels"][str(code)].startswith(first.strip())
 
 
+def test_the_heading_is_what_the_model_is_and_then_where_it_came_from(data, contents):
+    n_parameters = contents.model.n_parameters
+    assert data["model"] == f"HookedTransformer \u00b7 {n_parameters / 1e3:.0f}K"
+    assert data["about_model"] == (
+        f'HookedTransformer from <img src="x" onerror="window.pwned=8">: {n_parameters:,} '
+        f"parameters, 4 blocks of width 16, 33 tokens in the vocabulary"
+    )
+    llama = ModelFacts(
+        name="smol", kind="LlamaForCausalLM", n_parameters=6_900_000_000, n_layers=2, d_model=8,
+        d_vocab=9,
+    )  # fmt: skip
+    assert payload(replace(contents, model=llama))["model"] == "Llama \u00b7 6.9B"
+
+
+def test_every_layer_has_the_colours_of_its_codebook(data, contents):
+    first, second = contents.layers
+    assert data["colours"] == list(first.encoding.colours)
+    assert data["layers"][1]["colours"] == list(second.encoding.colours)
+    assert len(set(data["colours"])) == N_CODES
+
+
+def test_paths_say_how_far_their_counts_may_be_off(data, contents):
+    assert "at_most" not in data["flow"]["paths"]["columns"]  # all paths were counted
+    flow = replace(contents.flow, path_error=3)
+    paths = payload(replace(contents, flow=flow))["flow"]["paths"]
+    count, at_most = (paths["columns"].index(name) for name in ("count", "at_most"))
+    assert all(row[at_most] == row[count] + 3 for row in paths["rows"])
+
+
+def test_the_neighbourhood_of_a_code_is_what_its_tokens_go_on_to(data, contents):
+    [after] = data["flow"]["neighbours"]
+    assert (after["stage"], after["comes"], after["are_codes"]) == ("2-3", "after", True)
+    frame = contents.flow.frame()
+    for code, rows in after["codes"].items():
+        expected = frame[frame["code"] == int(code)].set_index("next_code")["count"]
+        assert [count for _, count in rows] == expected.tolist()[:12]
+        assert all(expected[node] == count for node, count in rows)
+
+
+def test_the_reader_chooses_among_diagrams_of_the_flow(data, contents):
+    names = [name for name, _ in data["flow"]["choices"]]
+    assert names == ["flow", "flow_classes", "flow_labels", "flow_names"]
+    assert set(names) <= set(data["figures"])
+
+
+def test_what_fewer_than_ten_tokens_promote_is_left_out(contents):
+    table = contents.concepts
+    code = next(concept.code for concept in table if concept.usage >= 10)
+    concepts = [replace(c, usage=9) if c.code == code else c for c in table]
+    rare = replace(contents, concepts=replace(table, concepts=tuple(concepts)))
+    assert payload(contents)["codes"][code]["at_target"] is not None
+    assert payload(rare)["codes"][code]["at_target"] is None
+
+
 def test_a_text_in_pieces_stays_one_text(toy):
     lens = toy.model.add_clvq(1, 2, n_codes=8)
     try:
@@ -84,6 +140,7 @@ def test_a_text_in_pieces_stays_one_text(toy):
     assert len(texts[0]["pieces"]) > 1
     tokens = "".join(token for piece in texts[0]["pieces"] for token in piece["tokens"])
     assert tokens.replace("<bos>", "").split() == long.split()
+    assert " ".join(piece["text"] for piece in texts[0]["pieces"]) == long
 
 
 def test_data_that_can_be_read_once_are_read_for_every_part(toy_fit):

@@ -34,8 +34,8 @@ def test_each_code_stands_at_its_principal_components(vectors, usage):
 def test_the_axes_say_how_much_of_the_variance_they_show(vectors, usage):
     first, second = PCA(2).fit(vectors).explained_variance_ratio_
     titles = axis_titles(plot_codebook(vectors, usage))
-    assert f"({first:.1%} of the variance of code vectors)" in titles["xaxis"]
-    assert f"({second:.1%} of the variance)" in titles["yaxis"]
+    assert f"({first:.1%} of variance)" in titles["xaxis"]
+    assert f"({second:.1%} of variance)" in titles["yaxis"]
 
 
 def test_the_area_of_a_mark_is_proportional_to_usage(vectors, usage):
@@ -73,7 +73,9 @@ def test_the_names_on_the_map_are_those_of_much_used_codes_and_do_not_overlap(ve
     labels = {code: f"label of {code}" for code in range(30)}
     points = trace(plot_codebook(vectors, usage, labels), "in use")
     places = [place for place, name in enumerate(points.text) if name]
-    assert 3 <= len(places) <= 14
+    named = [place for place in places if "label" in points.text[place]]
+    assert len(named) >= 10
+    assert len(places) >= 25  # where there is no room for a name, the number stands alone
     assert points.text[places[0]] == f"{29 - places[0]} label of {29 - places[0]}"
     crowd = np.repeat(vectors[:2], 15, axis=0)
     crowded = trace(plot_codebook(crowd, np.ones(30, dtype=int), labels), "in use")

@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clvq_lens.interventions.sweep import AblationSweep, ConceptPatching
+from clvq_lens.interventions.patching import ConceptPatching
+from clvq_lens.interventions.sweep import AblationSweep
 from clvq_lens.plots.interventions import (
     plot_ablations,
     plot_ablations_by_position,
@@ -24,6 +25,8 @@ def sweep(*, by_position: bool = False, metric: str = "loss in nats per token") 
         values=(1.5, -1.0, 1.25),
         controls=(0.1, 0.2, 0.3),
         strings=STRINGS,
+        tokens=("the a", "sea", "the a") if by_position else ("the a", "sea", "comma"),
+        contexts=("<bos> [the] sea",) * 3,
     )
 
 
@@ -44,7 +47,8 @@ def patching(*, control: bool = True) -> ConceptPatching:
 def test_effects_of_ablations_stand_beside_their_controls():
     figure = plot_ablations(sweep().frame({17: "water"}), metric="loss in nats per token")
     effects = trace(figure, "this code ablated")
-    assert effects.y == ("17 water", "4", "30")  # the largest effect first
+    context = "<br>&lt;bos&gt; [the] sea"  # below the label, or else the tokens
+    assert effects.y == (f"17 water{context}", f"4 the a{context}", f"30 comma{context}")
     assert list(effects.x) == [-2, 0.5, 0.25]
     assert list(trace(figure, "mean of codes used as often").x) == [0.2, 0.1, 0.3]
     assert axis_titles(figure) == {
@@ -56,13 +60,13 @@ def test_effects_of_ablations_stand_beside_their_controls():
 
 def test_only_so_many_codes_are_shown():
     figure = plot_ablations(sweep(), metric="loss", n_codes=2)
-    assert trace(figure, "this").y == ("17", "4")
+    assert [name.split("<br>")[0] for name in trace(figure, "this").y] == ["17 sea", "4 the a"]
     assert figure.layout.height < plot_ablations(sweep(), metric="loss").layout.height
 
 
 def test_a_long_label_is_cut_so_that_bars_keep_their_room():
     figure = plot_ablations(sweep().frame({17: "x" * 90}), metric="loss")
-    assert trace(figure, "this").y[0] == "17 " + "x" * 31 + "\u2026"
+    assert trace(figure, "this").y[0].split("<br>")[0] == "17 " + "x" * 25 + "\u2026"
 
 
 def test_effects_by_position_stand_under_their_token():
@@ -70,7 +74,7 @@ def test_effects_by_position_stand_under_their_token():
     figure = plot_ablations_by_position(frame, STRINGS, metric="loss in nats per token")
     [cells] = figure.data
     assert cells.x == ("0 &lt;bos&gt;", "1 \u2423the", "2 \u2423sea")
-    assert cells.y == ("17 water", "4")
+    assert cells.y == ("17 water", "4 the a")
     expected = [[np.nan, np.nan, -2], [np.nan, 0.5, 0.25]]
     np.testing.assert_array_equal(np.array(cells.z), expected)
     assert (cells.zmin, cells.zmid, cells.zmax) == (-2, 0, 2)

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from clvq_lens.plots.colours import colour_of
 from clvq_lens.plots.sentence import plot_sentence
-from clvq_lens.plots.theme import CONCEPT_COLOURS
+from tests.plots.figures import trace
 
 
 def frame_of(n_tokens=3, **columns):
@@ -19,47 +20,75 @@ def frame_of(n_tokens=3, **columns):
     )
 
 
-def test_tokens_go_across_quantizers_up_and_special_tokens_are_left_empty():
+EFFECTS = {"effect": [np.nan, 0.25, -0.5] * 2, "control": [np.nan, 0.125, 0.0] * 2}
+
+
+def test_tokens_stand_in_lines_and_special_ones_have_no_cell():
     figure = plot_sentence(frame_of())
-    cells = figure.data[0]
-    assert np.isnan(cells.z[0][0])
-    assert cells.z[1][1:].tolist() == [1, 2]
-    assert figure.layout.xaxis.title.text == "token"
-    assert figure.layout.yaxis.title.text == "quantizer"
-    assert figure.layout.xaxis.ticktext[1] == "\u2423t1"
-    assert list(figure.layout.yaxis.ticktext) == ["0-1", "1-2"]
-    assert figure.data[1].text[:3] == ("", "1", "2")
+    tokens, upper, lower = figure.data
+    assert tokens.text == ("t0", "t1", "t2")
+    assert (upper.name, lower.name) == ("1-2", "0-1")  # the deepest on top
+    assert lower.text == upper.text == ("1", "2")
+    assert lower.base == tokens.base[1:]
+    assert max(tokens.y) < min(upper.y) < min(lower.y)  # downwards
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
+    assert figure.layout.yaxis.ticktext == ("1-2", "0-1")
 
 
-def test_a_code_has_the_same_colour_wherever_it_stands():
-    cells = plot_sentence(frame_of(code=[-1, 3, 15, 4, 5, 3])).data[0]
-    assert cells.z[0][1] == cells.z[0][2] == cells.z[1][2] == 3  # twelve colours go round
-    colours = [colour for _, colour in cells.colorscale]
-    assert colours[::2] == list(CONCEPT_COLOURS)
+def test_a_figure_is_as_tall_as_its_lines_and_lanes():
+    one, with_effects = plot_sentence(frame_of()), plot_sentence(frame_of(**EFFECTS))
+    long = plot_sentence(frame_of(60))
+    n_lines = len(long.layout.yaxis.tickvals) // 2
+    height = one.layout.yaxis.range[0]
+    assert one.layout.height == 72 + height
+    assert one.layout.height < 200
+    assert n_lines > 3
+    assert long.layout.yaxis.range[0] == n_lines * height + (n_lines - 1) * 16
+    assert with_effects.layout.height > one.layout.height
 
 
-def test_cells_name_their_concept_and_effects_are_on_hover():
-    effects = {"effect": [np.nan, 0.25, -0.5] * 2, "control": [np.nan, 0.125, 0.0] * 2}
-    frame = frame_of(label=["", "good food", "x"] * 2, **effects)
-    figure = plot_sentence(frame, metric="KL")
-    assert figure.data[1].text[1] == "1<br>good<br>food"
-    assert figure.data[0].customdata[1][1] == (
+def test_a_code_has_its_colour_at_every_quantizer():
+    colours = {"0-1": [f"#0000{code:02x}" for code in range(16)]}
+    figure = plot_sentence(frame_of(code=[-1, 3, 15, 4, 5, 3]), colours=colours)
+    assert list(trace(figure, "0-1").marker.color) == ["#000003", "#00000f"]
+    assert trace(figure, "1-2").marker.color[2] == colour_of(3, None)
+
+
+def test_effects_are_drawn_beside_those_of_random_codes():
+    figure = plot_sentence(frame_of(**EFFECTS), metric="KL")
+    rises = trace(figure, "raised by ablating it: KL")
+    falls = trace(figure, "lowered by ablating it: KL")
+    assert list(rises.width) == [17 * 0.5] * 2  # pixels: half of a lane is the largest effect
+    assert list(falls.width) == [17.0] * 2
+    assert rises.y[0] < falls.y[0]  # up and down from the same line
+    controls = trace(figure, "by a random code there")
+    assert [x for x in controls.x if x is not None][:2] == [6, 11.8]
+    assert rises.showlegend
+    assert falls.showlegend
+
+
+def test_effects_that_are_all_positive_stand_on_the_bottom_of_their_lane():
+    effects = {"effect": [np.nan, 0.25, 0.5] * 2, "control": [np.nan, 0.125, 0.0] * 2}
+    figure = plot_sentence(frame_of(**effects), metric="KL")
+    bars = trace(figure, "raised")
+    assert list(bars.width) == [17.0, 34.0] * 2
+    bottoms = [middle + height / 2 for middle, height in zip(bars.y, bars.width, strict=True)]
+    assert len(set(bottoms)) == 2  # one of each quantizer
+
+
+def test_cells_name_their_concept_and_hovers_tell_all():
+    frame = frame_of(label=["", "good food", "x"] * 2, **EFFECTS)
+    upper = trace(plot_sentence(frame, metric="KL"), "1-2")
+    assert upper.text[0] == "1<br>good"
+    assert upper.hovertext[0] == (
         "<b>1-2: code 1 good food</b><br>position 1, token \u2423t1"
         "<br>ablated here: KL changes by +0.25<br>a random code here: +0.125"
     )
-    assert "here" not in figure.data[0].customdata[0][0]
-
-
-def test_names_are_left_out_where_there_is_no_room_and_then_the_codes():
-    labels = ["some name"] * 40
-    assert plot_sentence(frame_of(20, label=labels)).data[1].text[1].startswith("1<br>some")
-    assert plot_sentence(frame_of(45, label=["some name"] * 90)).data[1].text[1] == "1"
-    assert len(plot_sentence(frame_of(200)).data) == 1
 
 
 def test_text_from_data_is_not_read_as_markup():
     frame = frame_of(token=["<b>", "<i>$x$", "t"] * 2, label=["", "<script>", "x"] * 2)
-    figure = plot_sentence(frame, metric="<u>")
+    figure = plot_sentence(frame.assign(**EFFECTS), metric="<u>")
     shown = figure.to_json().replace("\\u003c", "<")
     assert "<script" not in shown
     assert "<i>" not in shown
@@ -68,4 +97,4 @@ def test_text_from_data_is_not_read_as_markup():
 
 def test_a_concept_of_white_space_is_seen():
     figure = plot_sentence(frame_of(label=["", "\n", " "] * 2))
-    assert figure.data[1].text[1:3] == ("1<br>\u21b5", "2<br>\u2423")
+    assert figure.data[1].text == ("1<br>\u21b5", "2<br>\u2423")

@@ -2,7 +2,6 @@ import pytest
 
 from clvq_lens.errors import ConfigError, LengthMismatchError
 from clvq_lens.plots.strip import plot_token_strip
-from clvq_lens.plots.theme import CONCEPT_COLOURS, code_colours
 from tests.plots.figures import HOSTILE, assert_harmless
 
 TOKENS = ["<bos>", "The", " sea", " un", "rest", " the", " sea", "."]
@@ -14,7 +13,9 @@ def drawn(figure) -> list[tuple[int, float, float, str, str]]:
     return sorted(
         (line, start, width, text, bars.name)
         for bars in figure.data
-        for line, start, width, text in zip(bars.y, bars.base, bars.x, bars.text, strict=True)
+        for line, start, width, text in zip(
+            bars.y, bars.base, bars.x, (text.split("<br>")[0] for text in bars.text), strict=True
+        )
     )
 
 
@@ -30,7 +31,8 @@ def test_a_token_takes_as_much_room_as_it_has_characters():
     found = drawn(plot_token_strip(TOKENS, CODES))
     starts = [0, 5, 8, 12, 15, 19, 23, 27]
     assert [start for _, start, *_ in found] == starts
-    assert [round(width + 0.15) for _, _, width, *_ in found] == [len(token) for token in TOKENS]
+    widths = [round(width + 0.2) for _, _, width, *_ in found]
+    assert widths == [5, 3, 4, 3, 4, 4, 4, 3]  # the full stop has room for its code, too
 
 
 def test_lines_break_before_words():
@@ -64,26 +66,29 @@ def test_wide_characters_take_two_columns():
     assert [start for _, start, *_ in found] == [0, 4]
 
 
-def test_named_codes_have_colours_of_their_own_and_the_others_are_pale():
-    tokens, codes = [], []
-    for rank, code in enumerate([0, 12, 24, *range(100, 112)]):  # 0, 12 and 24 share a colour
-        tokens += [" word"] * (20 - rank)
-        codes += [code] * (20 - rank)
-    bars = plot_token_strip(tokens, codes).data
-    named = [bar for bar in bars if bar.showlegend]
-    assert [bar.name for bar in named[:3]] == ["0", "12", "24"]
-    assert {bar.marker.color for bar in named} == set(CONCEPT_COLOURS)
-    assert named[0].marker.color == code_colours([0])[0]
-    pale = [bar for bar in bars if not bar.showlegend]
-    assert len(pale) == 3
-    assert all(0 < bar.marker.opacity < 0.3 for bar in pale)
-    assert [bar.marker.color for bar in pale] == code_colours([109, 110, 111])
+def test_every_code_has_its_colour_and_its_number_however_many_there_are():
+    codes = list(range(40))
+    colours = [f"#0000{code:02x}" for code in codes]
+    bars = plot_token_strip([" word"] * 40, codes, colours=colours).data
+    assert [bar.marker.color for bar in bars] == colours
+    assert all(bar.marker.opacity == 1 for bar in bars)
+    assert [bar.text[0].split(">")[-2].removesuffix("</span") for bar in bars] == list(
+        map(str, codes)
+    )
+
+
+def test_the_commonest_named_concepts_are_in_the_legend():
+    codes = [code for code in range(30) for _ in range(30 - code)]
+    labels = {code: f"name {code}" for code in range(1, 30)}
+    bars = plot_token_strip([" word"] * len(codes), codes, labels).data
+    assert [bar.name for bar in bars if bar.showlegend] == [f"{c} name {c}" for c in range(1, 17)]
 
 
 def test_tokens_without_a_code_are_uncoloured_and_not_in_the_legend():
     [special] = [bar for bar in plot_token_strip(TOKENS, CODES).data if bar.legendgroup == "-1"]
     assert special.marker.opacity == 0
     assert special.showlegend is False
+    assert special.text == ("&lt;bos&gt;",)
     assert special.hovertext == ("position 0 &lt;bos&gt;<br>no code",)
 
 
@@ -100,10 +105,14 @@ def test_the_title_counts_codes_and_tokens():
     assert title == "Concepts of a text: 4 codes over 7 tokens"
 
 
-def test_a_longer_text_is_higher_and_a_wider_line_is_wider():
+def test_the_figure_is_as_wide_as_the_page_and_as_high_as_its_lines():
     short, long = (plot_token_strip(TOKENS * n, CODES * n) for n in (1, 40))
-    assert long.layout.height > short.layout.height + 200
-    assert plot_token_strip(TOKENS, CODES, width=40).layout.width < short.layout.width < 768
+    assert short.layout.width is None
+    n_lines = max(max(bar.y) for bar in long.data) + 1
+    assert long.layout.height - short.layout.height == 46 * (n_lines - 1)
+    assert long.layout.xaxis.range == (0, 72)
+    assert short.layout.xaxis.range == (0, 44)  # a short text is not spread over the page
+    assert plot_token_strip(TOKENS * 40, CODES * 40, width=30).layout.xaxis.range == (0, 30)
 
 
 def test_an_empty_text_is_an_empty_figure():

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from clvq_lens.plots.inputs import HasFrame, as_frame
-from clvq_lens.plots.text import code_name, plain, shortened, visible
+from clvq_lens.plots.text import code_name, plain, shortened, spelled, visible
 
 
 def test_markup_is_text():
@@ -16,6 +16,23 @@ def test_dollars_are_no_formula():
 
 def test_white_space_of_a_token_shows():
     assert visible(" a\n\t<") == "\u2423a\u21b5\u21e5&lt;"
+
+
+def test_characters_without_a_shape_show():
+    assert visible("a\u200bb\x07") == "aU+200BbU+0007"
+
+
+@pytest.mark.parametrize(
+    ("token", "name"),
+    [
+        (" the", "the"), (",", "comma"), (" .", "full-stop"), (" \u2014", "em-dash"),
+        ("$", "dollar"), ("\u00a7", "section-sign"), ("...", "..."),
+        ("\n\n", "\u21b5\u21b5"), ("  ", "\u2423\u2423"),
+        ("\u6f22", "\u6f22"), ("\U0001f600", "\U0001f600"), ("", ""),
+    ],
+)  # fmt: skip
+def test_marks_and_white_space_are_written_out_in_names(token, name):
+    assert spelled(token) == name
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,29 @@ const facts = (concept) => {
   return el("dl", { class: "tiles" }, tiles.map(tile));
 };
 
+// Where the code's tokens come from and go to, at the stages beside its quantizer.
+const neighbours = (concept) => DATA.flow.neighbours.map(({ stage, comes, are_codes, labels, codes }) => {
+  const rows = codes[concept.code];
+  if (!rows) return null;
+  const title = comes === "before" ? `From ${stage}` : are_codes ? `To ${stage}` : "Predicted next";
+  const note = are_codes ? `codes of the tokens ${comes}` : "tokens that the model predicts most";
+  const largest = rows[0][1];
+  const others = concept.usage - rows.reduce((n, row) => n + row[1], 0);
+  const name = (node) => are_codes ? [el("span", { class: "number" }, String(node)), " ", el("span", { class: "label" }, labels[node])] : chip(labels[node]);
+  return el("section", { class: "neighbours" },
+    el("h2", {}, title, el("small", {}, note)),
+    el("table", { class: "tokens" }, el("tbody", {}, rows.map(([node, n]) => el("tr", {},
+      el("td", { class: "token" }, name(node)),
+      el("td", { class: "bars" }, bar(n / largest)),
+      el("td", { class: "number count" }, count(n)),
+      el("td", { class: "number share" }, percent(n / concept.usage)))))),
+    others > 0 ? el("p", { class: "note" }, `and ${count(others)} ${others === 1 ? "token" : "tokens"} elsewhere`) : null);
+});
+
+const fewTokens = (concept) => concept.usage && !concept.at_target && concept.direct && concept.usage < DATA.read_out_from
+  ? el("p", { class: "note" }, `What the decoded vector promotes is left out: it would be the mean of ${count(concept.usage)} ${concept.usage === 1 ? "token" : "tokens"}, and this page shows it from ${count(DATA.read_out_from)} on.`)
+  : null;
+
 const nearestCodes = (concept) => concept.nearest.length ? el("section", {},
   el("h2", {}, "Nearest codes", el("small", {}, "by squared distance of code vectors; a token to its own code: 1")),
   el("ul", { class: "nearest" }, concept.nearest.map(([code, distance]) =>
@@ -87,9 +110,11 @@ const codeView = (code) => {
         tokenTable("Tokens by count", "the commonest", concept.tokens, (token) => token[1]),
         tokenTable("Tokens by lift", "share here over share anywhere", concept.distinctive, (token) => token[3]),
         tokenTable("Labels", "as given with the data", concept.labels, (token) => token[2]),
-        logits(["Next token, at the target", "of the decoded vector, through the unembedding"], concept.at_target),
+        logits(["Next token, at the target", `of the decoded vector, mean of ${count(concept.usage)} tokens`], concept.at_target),
         logits(["Next token, directly", "of the code vector itself"], concept.direct),
+        neighbours(concept),
         nearestCodes(concept)),
+      fewTokens(concept),
       exampleLists(concept)),
   };
 };

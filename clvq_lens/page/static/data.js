@@ -6,14 +6,14 @@ const concepts = DATA.codes;
 const texts = new Map(DATA.texts.map((text) => [text.document, text]));
 
 // The colour of a code, the same as in the figures.
-const tinted = (code) => `--colour: ${DATA.colours[code % DATA.colours.length]}`;
+const tinted = (code, colours = DATA.colours) => `--colour: ${colours[code]}`;
 
 const codeLink = (code) => `#code=${code}`;
 
 // A name of white space alone would not be seen.
 const shownName = (concept) => concept.name.trim() ? concept.name : visible(concept.name);
 
-const shownLabel = (concept) => concept.name ? shownName(concept) : concept.tokens.slice(0, 3).map((token) => visible(token[0])).join(" ");
+const shownLabel = (concept) => concept.name ? shownName(concept) : concept.label;
 
 // Everything of a concept that can be searched for.
 const haystack = (concept) => [

@@ -2,9 +2,9 @@
 
 const FIGURE_OPTIONS = { responsive: true, displayModeBar: false };
 
-const figure = (name, description, onclick) => {
+const figure = (name, description, onclick, kind = name) => {
   if (!DATA.figures[name]) return null;
-  const node = el("div", { class: `figure ${name}`, role: "img", "aria-label": description });
+  const node = el("div", { class: `figure ${kind}`, role: "img", "aria-label": description });
   node.figure = { name, onclick };
   return el("div", { class: "figure-frame" }, node);
 };
@@ -21,6 +21,8 @@ const drawFigures = (view) => {
     const { name, onclick } = node.figure;
     const { data, layout } = structuredClone(DATA.figures[name]);
     layout.font = { ...layout.font, color: inkOfPage() };
+    // Names on the map keep from overlapping on a page that is not narrower than this.
+    if (name === "codebook" && node.clientWidth < 560) for (const trace of data) trace.mode = "markers";
     node.style.minHeight = `${layout.height || 400}px`;
     Plotly.newPlot(node, data, layout, FIGURE_OPTIONS).then(() => {
       node.dataset.drawn = "true";

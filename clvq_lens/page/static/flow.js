@@ -12,16 +12,42 @@ const dataTable = ({ columns, rows }) => {
     el("tbody", {}, rows.map((row) => el("tr", {}, row.map(cell))))));
 };
 
+// Which of the diagrams is shown; the choice stays when one comes back.
+let flowChoice = null;
+
+// A click on a code of the page's own quantizer opens it.
+const openNode = (point) => {
+  const found = /^<b>(.*): (\d+)\b/.exec(point.customdata || "");
+  if (found && found[1] === DATA.name && concepts[Number(found[2])]) location.hash = codeLink(Number(found[2]));
+};
+
+const flowDiagrams = () => {
+  const { choices } = DATA.flow;
+  flowChoice = flowChoice || choices[0][0];
+  const holder = el("div");
+  const draw = () => {
+    dropFigures(holder);
+    holder.replaceChildren(figure(flowChoice, "Sankey diagram of concepts", openNode, "flow"));
+    if (holder.isConnected) drawFigures(holder);
+  };
+  draw();
+  const choose = el("select", { id: "flow-choice", onchange: (event) => { flowChoice = event.target.value; draw(); } },
+    choices.map(([name, title]) => el("option", { value: name, selected: name === flowChoice }, title)));
+  return [el("p", { class: "choice" }, el("label", { for: "flow-choice" }, "Shown: "), choose), holder];
+};
+
 const flowView = () => ({
   title: "Flow",
   node: el("div", {},
     el("h1", { tabindex: "-1" }, "Concept flow"),
     el("p", { class: "lead" }, DATA.layers.length > 1
-      ? "The paths of tokens through the codes of each quantizer. Thin paths are summed as \u201cother\u201d."
-      : "From the token at the source, through its concept, to the token that the model predicts. Thin paths are summed as \u201cother\u201d."),
-    figure("flow", "Sankey diagram of concepts"),
+      ? "The paths of tokens through the codes of each quantizer. What does not stand for itself is summed by kind. A click on a code of this page opens it, with its whole neighbourhood."
+      : "From the token at the source, through its concept, to the token that the model predicts. What does not stand for itself is summed by kind. A click on a code opens it, with its whole neighbourhood."),
+    flowDiagrams(),
     section("What one stage says about the next", el("p", { class: "note" }, "Information in nats; shuffled tokens are the baseline."), dataTable(DATA.flow.summary)),
     DATA.flow.events.rows.length ? section("Persistent, splitting and merging concepts", dataTable(DATA.flow.events)) : null,
-    section("Commonest paths", dataTable(DATA.flow.paths)),
+    section("Commonest paths",
+      DATA.flow.paths.columns.includes("at_most") ? el("p", { class: "note" }, "There were more paths than are counted: a true count lies between count and at most.") : null,
+      dataTable(DATA.flow.paths)),
     DATA.flow.agreement ? section("Where in depth the given labels appear", dataTable(DATA.flow.agreement)) : null),
 });

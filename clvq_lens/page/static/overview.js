@@ -29,6 +29,7 @@ const overview = () => ({
   title: "Overview",
   node: el("div", {},
     el("h1", { tabindex: "-1" }, DATA.model),
+    el("p", { class: "lead" }, `${DATA.about_model}.`),
     el("p", { class: "lead" },
       `${count(concepts.length)} codes stand between `, el("code", {}, DATA.source), " and ",
       el("code", {}, DATA.target), `: every token gets one at the source, and the target is reconstructed from ${RECONSTRUCTED_FROM[DATA.memory]}.`),

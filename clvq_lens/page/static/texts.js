@@ -2,7 +2,7 @@
 
 let layer = Math.max(0, DATA.layers.findIndex((each) => each.own));
 
-const textOf = (text) => text.pieces.map((piece) => piece.tokens.filter((_, i) => piece.codes[0][i] >= 0).join("")).join(" \u2026 ").trim();
+const textOf = (text) => text.pieces.map((piece) => piece.text).join(" \u2026 ");
 
 const nTokens = (text) => text.pieces.reduce((n, piece) => n + piece.codes[0].filter((code) => code >= 0).length, 0);
 
@@ -24,17 +24,19 @@ const textsView = () => ({ title: "Texts", node: (textList = textList || buildTe
 
 const layerLabel = (code) => DATA.layers[layer].own ? shownLabel(concepts[code]) : oneLine(DATA.layers[layer].labels[code] || "");
 
+const layerTint = (code) => DATA.layers[layer].own ? tinted(code) : tinted(code, DATA.layers[layer].colours);
+
 // What is known of the concept under the pointer or the keyboard focus.
 const conceptCard = (code, n) => {
-  const own = DATA.layers[layer].own;
+  const { own, name } = DATA.layers[layer];
   const concept = own ? concepts[code] : null;
   return [
-    el("h2", {}, el("span", { class: "dot", style: tinted(code), "aria-hidden": "true" }), `Code ${code}`),
+    el("h2", {}, el("span", { class: "dot", style: layerTint(code), "aria-hidden": "true" }), `Code ${code}`),
     el("p", { class: "label" }, layerLabel(code)),
     el("p", {}, `${count(n)} ${n === 1 ? "token" : "tokens"} of this text`, concept ? `, ${percent(concept.share)} of all` : ""),
     concept && concept.labels.length ? el("p", {}, `Label: ${concept.labels[0][0]} (${percent(concept.labels[0][2])})`) : null,
     concept && concept.at_target ? el("p", {}, "Promotes ", concept.at_target.promoted.slice(0, 5).map(([token]) => [chip(token), " "])) : null,
-    concept ? el("p", {}, el("a", { href: codeLink(code) }, "Open the concept")) : el("p", { class: "note" }, `Of the quantizer ${DATA.layers[layer].name}, which this page lists no concepts of.`),
+    concept ? el("p", {}, el("a", { href: codeLink(code) }, "Open the concept")) : el("p", { class: "note" }, `Of the quantizer ${name}, which this page lists no concepts of.`),
   ];
 };
 
@@ -42,7 +44,7 @@ const tokenNode = (token, code, show) => {
   if (code < 0) return el("span", { class: "special", title: "special token: has no concept" }, visible(token));
   const [space, word] = splitSpace(token);
   const text = word.replaceAll("\n", "\u21b5\n");
-  const properties = { class: "token", style: tinted(code), "data-code": code, "aria-label": `${token.trim()}, code ${code}`, onpointerenter: () => show(code), onfocus: () => show(code) };
+  const properties = { class: "token", style: layerTint(code), "data-code": code, "aria-label": `${token.trim()}, code ${code}`, onpointerenter: () => show(code), onfocus: () => show(code) };
   const node = DATA.layers[layer].own
     ? el("a", { ...properties, href: codeLink(code) }, text)
     : el("span", { ...properties, tabindex: "0" }, text);
@@ -50,7 +52,7 @@ const tokenNode = (token, code, show) => {
 };
 
 const legend = (counts, show) => el("ul", { class: "legend" }, [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]).map(([code, n]) =>
-  el("li", {}, el("button", { type: "button", "data-code": code, style: tinted(code), onpointerenter: () => show(code), onfocus: () => show(code), onclick: () => show(code) },
+  el("li", {}, el("button", { type: "button", "data-code": code, style: layerTint(code), onpointerenter: () => show(code), onfocus: () => show(code), onclick: () => show(code) },
     el("span", { class: "number" }, String(code)), " ", layerLabel(code), el("span", { class: "times" }, ` \u00d7${n}`)))));
 
 const textBody = (text, marked) => {
