@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import NonFiniteError
 from clvq_lens.host.host import Host
-from clvq_lens.training.document import Document
+from clvq_lens.training.document import Item
 from clvq_lens.training.order import DocumentOrder
 from clvq_lens.training.tokens import TokenBatch, token_batches
 
@@ -93,7 +93,7 @@ class ActivationSource:
         self._outliers = outliers
 
     def batches(
-        self, documents: Iterable[Document], *, generator: torch.Generator | None = None
+        self, documents: Iterable[Item], *, generator: torch.Generator | None = None
     ) -> Iterator[Activations]:
         """The activations of all documents, ready for use.
 
@@ -109,7 +109,7 @@ class ActivationSource:
         return map(self.ready, self.raw_batches(documents, generator=generator))
 
     def first(
-        self, documents: Iterable[Document], n_tokens: int, *, generator: torch.Generator
+        self, documents: Iterable[Item], n_tokens: int, *, generator: torch.Generator
     ) -> Iterator[Activations]:
         """The activations of the first documents, until they hold so many real tokens.
 
@@ -134,7 +134,7 @@ class ActivationSource:
             n_more = min(max(half_of_the_rest, _FEWEST_AT_ONCE), _MOST_AT_ONCE)
 
     def raw_batches(
-        self, documents: Iterable[Document], *, generator: torch.Generator | None = None
+        self, documents: Iterable[Item], *, generator: torch.Generator | None = None
     ) -> Iterator[Activations]:
         """The same in the model's dtype, with outliers in the mask: for storing."""
         tokens = token_batches(
@@ -326,7 +326,7 @@ class ShuffledStream:
                     document=batch.documents[row],
                 )
 
-    def _counted(self, documents: Iterable[Document]) -> Iterator[Document]:
+    def _counted(self, documents: Iterable[Item]) -> Iterator[Item]:
         for document in documents:
             self.position = Position(self.position.epoch, self.position.n_documents + 1)
             self.n_documents = max(self.n_documents, self.position.n_documents)

@@ -69,6 +69,10 @@ class Document:
         return self.content.numpy().tobytes()
 
 
+Item = Document | str | Tensor
+"""A document, or a bare text or row of tokens, which whoever reads it numbers."""
+
+
 def document_of(item: Any, number: int, corpus: Corpus, column: str | None = None) -> Document:
     """A document from one item of the user's data.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor
 
-from clvq_lens.training.document import Document
+from clvq_lens.training.document import Document, Item
 
 _MOST_HELD = 2**24  # characters of the documents in memory
 _PER_DOCUMENT = 64  # characters that a document takes besides its own
@@ -30,7 +30,7 @@ class DocumentOrder:
 
     def __init__(
         self,
-        documents: Callable[[], Iterable[Document]],
+        documents: Callable[[], Iterable[Item]],
         *,
         seed: int,
         most_held: int = _MOST_HELD,
@@ -41,7 +41,7 @@ class DocumentOrder:
         self.n_documents = 0
         """How many documents there are, once the first pass has been made."""
 
-    def epoch(self, number: int) -> Iterator[Document]:
+    def epoch(self, number: int) -> Iterator[Item]:
         """All documents in the order of an epoch, which is always the same for its number.
 
         Args:
@@ -56,9 +56,9 @@ class DocumentOrder:
             last = found[-1][0]
             del found  # or these would stay in memory beside those that follow
 
-    def _following(self, seed: int, last: int) -> tuple[list[tuple[int, Document]], bool]:
+    def _following(self, seed: int, last: int) -> tuple[list[tuple[int, Item]], bool]:
         """The documents with the next larger keys; and whether none is left after them."""
-        largest_first: list[tuple[int, Document]] = []
+        largest_first: list[tuple[int, Item]] = []
         held, excluded = 0, _64_BITS + 1  # the smallest key that no longer had room
         for key, document in self._keyed(seed):
             if not last < key < excluded:
@@ -72,7 +72,7 @@ class DocumentOrder:
         found = [(key, largest_first[number][1]) for key, number in in_order]
         return found, excluded > _64_BITS
 
-    def _keyed(self, seed: int) -> Iterator[tuple[int, Document]]:
+    def _keyed(self, seed: int) -> Iterator[tuple[int, Item]]:
         """The documents in the order of the corpus, with their keys, no two of which are equal."""
         read, number = 0, 0
         for number, document in enumerate(self._documents(), start=1):
@@ -83,9 +83,10 @@ class DocumentOrder:
         self.n_documents = number
 
 
-def _size(document: Document) -> int:
-    per_part = _PER_TOKEN if isinstance(document.content, Tensor) else 1
-    return _PER_DOCUMENT + per_part * len(document)
+def _size(document: Item) -> int:
+    content = document.content if isinstance(document, Document) else document
+    per_part = _PER_TOKEN if isinstance(content, Tensor) else 1
+    return _PER_DOCUMENT + per_part * len(content)
 
 
 def _mixed(number: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import ConfigError, EmptyCorpusError, TextTooLongError
 from clvq_lens.host.host import Host
-from clvq_lens.training.document import Corpus, Document, document_of
+from clvq_lens.training.document import Corpus, Document, Item, document_of
 from clvq_lens.training.documents import Data, TokenRows, open_documents
 
 _WINDOW = 256  # documents read ahead and sorted by length
@@ -75,7 +75,7 @@ class _Sequence:
 
 def token_batches(
     host: Host,
-    documents: Iterable[Document | str | Tensor],
+    documents: Iterable[Item],
     *,
     long_texts: LongTexts,
     splittable: bool = True,
@@ -153,13 +153,13 @@ def check_long_texts(long_texts: str, *, splittable: bool = True) -> None:
         )
 
 
-def check_ids(host: Host, documents: Iterable[Document | str | Tensor]) -> None:
+def check_ids(host: Host, documents: Iterable[Item]) -> None:
     """Raises `DataError` for token ids that the model has not, where all are in memory."""
     if isinstance(documents, TokenRows):
         host.vocabulary.check_ids(documents.ids, "The data")
 
 
-def _numbered(documents: Iterable[Document | str | Tensor]) -> Iterator[Document]:
+def _numbered(documents: Iterable[Item]) -> Iterator[Document]:
     corpus = Corpus()
     for number, item in enumerate(documents):
         yield document_of(item, number, corpus)

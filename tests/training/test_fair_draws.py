@@ -26,12 +26,6 @@ SKEWED = [torch.full((2 + place // 15,), place) for place in range(N)]
 N_TOKENS = sum(map(len, SKEWED))
 
 
-@pytest.fixture(autouse=True)
-def documents_of_different_length(monkeypatch):
-    """A tensor of tokens has rows of one length, and texts need a tokenizer."""
-    monkeypatch.setattr(fit_module, "open_documents", lambda data: data)
-
-
 def start(**options: Any) -> tuple[Fit, ShuffledStream]:
     """A fit whose buffer holds a tenth of the corpus."""
     options = {"buffer_tokens": N_TOKENS // 10, "batch_tokens": 150, **options}
