@@ -75,7 +75,8 @@ TOKEN_LABELS: dict[str, Callable[[], Any]] = {
     "numpy strings": lambda: _mixed(np.str_("a"), np.str_("b")),
     "numpy numbers": lambda: _mixed(np.int64(1), np.float32(0.5)),
     "the reserved word": lambda: _mixed("none", "other"),
-    "endless": endless,
+    "endless": lambda: endless(["a"] * 4),
+    "endless for each document": lambda: [endless("a") for _ in N_REAL],
 }
 
 LABELLED: dict[str, Callable[[Subject, Any], Any]] = {
@@ -158,7 +159,7 @@ TEXT_LABELS: dict[str, Callable[[], Any]] = {
     "a number": lambda: 3,
     "nothing": lambda: None,
     "a mapping": lambda: dict.fromkeys(range(12), 0),
-    "endless": lambda: (n % 2 for n in iter(int, 1)),
+    "endless": lambda: endless(0, 1),
 }
 
 

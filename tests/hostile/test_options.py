@@ -214,7 +214,7 @@ VERBS: dict[str, tuple[Call, list[str]]] = {
         ),
         ["n_examples", "n_texts", "labels", "concepts", "history", "long_texts"],
     ),
-    "baseline": (_baseline, ["kind", "config", "name", "n_active", "seed", "buffer_bytes"]),
+    "baseline": (_baseline, ["kind", "config", "name", "n_active", "seed", "batch_tokens"]),
     "plot_codebook": (lambda s, **o: s.lens.plot_codebook(**o), ["labels", "method", "seed"]),
     "concept_flow": (
         lambda s, **o: cl.concept_flow(s.model, TEXTS, progress=False, **o),

@@ -2,7 +2,6 @@
 
 import decimal
 import fractions
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,9 +74,17 @@ TEXTS: list[str] = [
 ]
 
 
-def endless() -> Iterator[str]:
-    """Texts without an end."""
-    return (f"w{5 + n % 35} w{5 + n % 7} w{5 + n % 11}" for n in itertools.count())
+_MORE_THAN_ENOUGH = 100_000
+
+
+def endless(*values: Any) -> Iterator[Any]:
+    """Texts, or other values in turn, without an end; says so when far too many have been read."""
+    for number in range(_MORE_THAN_ENOUGH):
+        if values:
+            yield values[number % len(values)]
+        else:
+            yield f"w{5 + number % 35} w{5 + number % 7} w{5 + number % 11}"
+    raise AssertionError(f"an endless source was read for {_MORE_THAN_ENOUGH:,} items")
 
 
 def broken() -> Iterator[str]:
