@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import clvq_lens as cl
+from clvq_lens.errors import OpenBlockError
 from tests.hosts import Kind, words
 
 N_CODES = 12
@@ -69,10 +70,7 @@ class Subject:
             weights |= {f"{name}.{key}": value for key, value in quantizer.state_dict().items()}
         return {
             "lenses": list(self.model.clvqs),
-            "open blocks": [
-                (len(lens.attachment.edits), lens.attachment.splicing)
-                for lens in self.model.clvqs.values()
-            ],
+            "open blocks": [_is_open(lens) for lens in self.model.clvqs.values()],
             "mode": {name: module.training for name, module in modules.items()},
             "hooks": {
                 (name, kind): len(getattr(module, kind, ()))
@@ -95,6 +93,14 @@ class Subject:
             details = {what: _difference(self.before[what], after[what]) for what in changed}
             self._make()
             raise AssertionError(f"the case left the model changed: {details}")
+
+
+def _is_open(lens: "cl.Lens") -> bool:
+    try:
+        lens.attachment.require_closed("run another case")
+    except OpenBlockError:
+        return True
+    return False
 
 
 def _difference(before: Any, after: Any) -> Any:
