@@ -10,7 +10,7 @@ TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loadi
   tests/host/test_devices.py tests/hub tests/toy tests/quantizer tests/test_import.py \
   tests/test_readme.py tests/test_cli.py
 
-.PHONY: demo test test-fast test-tl4 test-upstream lint types bench clean
+.PHONY: demo test test-fast test-tl4 test-upstream hostile lint types bench clean
 
 demo: .venv/core
 	$(BIN)/clvq-lens demo --out runs/demo --overwrite
@@ -27,6 +27,10 @@ test-tl4: $(TL4)/dev
 test-upstream: .venv/dev $(TL4)/dev
 	$(BIN)/python -m tests.upstream
 	$(TL4)/bin/python -m tests.upstream
+
+# Every case of tests/hostile, of which `make test` runs a few.
+hostile: .venv/dev
+	CLVQ_HOSTILE=whole $(BIN)/$(PYTEST) -m hostile tests/hostile
 
 lint: .venv/dev
 	$(BIN)/ruff check .

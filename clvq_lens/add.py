@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex
 
 import torch
 
-from clvq_lens.config import CLVQConfig
+from clvq_lens.config import CLVQConfig, check_is
 from clvq_lens.errors import ConfigError, HostMismatchError, NameTakenError
 from clvq_lens.host.attach import Attachment, lenses_of, remember_lens
 from clvq_lens.host.host import Host
@@ -58,7 +58,11 @@ def add_clvq(
         >>> lens = model.add_clvq(source=4, target=8, n_codes=400)  # doctest: +SKIP
     """
     host = Host(model)
+    check_is("config", config, CLVQConfig | None, "Pass a clvq_lens.CLVQConfig, or none.")
+    check_is("name", name, str | None, "Pass a string, or leave it out.")
     if quantizer is not None:
+        remedy = "Pass what clvq_lens.load(folder) returns, or lens.quantizer."
+        check_is("quantizer", quantizer, CrossLayerQuantizer, remedy)
         if source is not None or target is not None or config is not None or options:
             raise ConfigError(
                 "A fitted quantizer brings its own source, target and options. "
@@ -120,4 +124,4 @@ def _shown(point: Any) -> str:
 
 def clvqs(model: Any) -> Mapping[str, Lens]:
     """The lenses on a model, by name; the same as ``model.clvqs``."""
-    return MappingProxyType(lenses_of(model))
+    return MappingProxyType(lenses_of(Host(model).model))

@@ -236,6 +236,19 @@ def closest(name: str, names: list[str]) -> str:
     return f"Closest: {matches[0]!r}. " if matches else ""
 
 
+def check_is(name: str, value: object, kind: Any, remedy: str) -> None:
+    """Raises `ConfigError` unless an argument is of a kind.
+
+    Args:
+        name: Of the argument.
+        value: That was passed.
+        kind: A class, several, or a protocol that can be checked.
+        remedy: A sentence that says what to pass.
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} is of type {type(value).__name__}. {remedy}")
+
+
 def check_seed(seed: object) -> None:
     """Raises `ConfigError` unless it is a seed that every random generator takes."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= _MOST_SEED:

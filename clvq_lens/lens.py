@@ -11,7 +11,7 @@ from clvq_lens.baselines.fit import attach_baseline
 from clvq_lens.concepts.encoding import Encoding, encode
 from clvq_lens.concepts.survey import concept_table
 from clvq_lens.concepts.table import ConceptTable
-from clvq_lens.config import FitConfig, LongTexts
+from clvq_lens.config import FitConfig, LongTexts, check_is
 from clvq_lens.editing import EditableLens
 from clvq_lens.evaluation.evaluate import evaluate
 from clvq_lens.evaluation.labels import TokenLabels
@@ -67,6 +67,7 @@ class Lens(EditableLens):
         self.attachment.require_attached()
         self.attachment.require_closed("fit")
         require_gradients("A fit")
+        _check_config(config)
         config = (config or FitConfig()).replace(**options)
         history = fit(self.host, self.quantizer, self.source, self.target, data, config, progress)
         self.attachment.recognise_model()
@@ -110,6 +111,7 @@ class Lens(EditableLens):
         self.attachment.require_ready()
         self.attachment.require_closed("fit a baseline")
         require_gradients("A baseline")
+        _check_config(config)
         config = (config or self.quantizer.fit_config or FitConfig()).replace(**options)
         attachment = attach_baseline(
             self.attachment, kind, data, config, name=name, n_active=n_active, progress=progress
@@ -336,3 +338,7 @@ class Lens(EditableLens):
         """
         options = {"private": private, "token": token, "revision": revision, "message": message}
         return push(self.quantizer, repo, report=report, license=license, **options)
+
+
+def _check_config(config: object) -> None:
+    check_is("config", config, FitConfig | None, "Pass a clvq_lens.FitConfig, or its options.")

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 
 from clvq_lens.comparison.tokens import SharedTokens
-from clvq_lens.config import LongTexts, check_count, check_seed
+from clvq_lens.config import LongTexts, check_count, check_is, check_seed
 from clvq_lens.errors import ConfigError, DataError
 from clvq_lens.evaluation.agreement import shuffled
 from clvq_lens.evaluation.labels import TokenLabels
@@ -218,7 +218,13 @@ def alignment(
     check_seed(seed)
     if not 0.5 < threshold <= 1:
         raise ConfigError(f"threshold is {threshold}. Pass a number above 0.5, up to 1.")
-    named = {"codes": lenses} if isinstance(lenses, Lens) else dict(lenses)
+    if isinstance(lenses, Lens):
+        lenses = {"codes": lenses}
+    remedy = "Pass a lens, or {name: lens, ...}."
+    check_is("lenses", lenses, Mapping, remedy)
+    for lens in lenses.values():
+        check_is("One of the lenses", lens, Lens, remedy)
+    named = dict(lenses)
     if not named or IDENTITY in named:
         raise DataError(
             f"The lenses are {sorted(named)}. Pass at least one, and none by the name of the "

@@ -196,6 +196,8 @@ def collapse(
     points = residual_points(host, lens.source, lens.target)
     if layers is not None:
         points = list(dict.fromkeys(host.resolve(layer) for layer in layers))
+        for point in points:
+            host.width(point)  # refuses what is not one vector for each token
     if held_out is None:
         split = Split(open_documents(data), _HELD_OUT)
         documents = split.training(), split.held_out()

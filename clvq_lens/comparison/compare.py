@@ -15,7 +15,7 @@ from clvq_lens.baselines.choice import check_kind
 from clvq_lens.comparison.refits import refits
 from clvq_lens.comparison.result import Comparison
 from clvq_lens.comparison.stability import stability
-from clvq_lens.config import FitConfig, check_count, check_seed
+from clvq_lens.config import FitConfig, check_count, check_is, check_seed
 from clvq_lens.errors import ConfigError
 from clvq_lens.evaluation.agreement import agreement
 from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels, listed
@@ -109,6 +109,8 @@ def compare(
 
 def _names(methods: Sequence[Method], train: Sequence[str] | None, n_seeds: int) -> list[str]:
     """The name of each method; what cannot be compared is refused before anything takes long."""
+    for method in methods:
+        check_is("One of the methods", method, Lens | str, "Pass lenses and names of baselines.")
     names = [method if isinstance(method, str) else method.name for method in methods]
     kinds = [method for method in methods if isinstance(method, str)]
     if len(kinds) == len(methods):

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from clvq_lens.comparison.refits import How
 from clvq_lens.comparison.tokens import SharedTokens
-from clvq_lens.config import LongTexts, check_count, check_seed
+from clvq_lens.config import LongTexts, check_count, check_is, check_seed
 from clvq_lens.errors import DataError
 from clvq_lens.evaluation.agreement import shuffled
 from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate, estimates_frame
@@ -140,6 +140,12 @@ def stability(
     """
     check_count("n_replicates", n_replicates)
     check_seed(seed)
+    remedy = "Pass {name: [lens, other_lens], ...}."
+    check_is("lenses", lenses, Mapping, remedy)
+    for fits in lenses.values():
+        check_is("One of the methods", fits, Sequence, remedy)
+        for lens in fits:
+            check_is("One of the fits", lens, Lens, remedy)
     compared = {method: list(_compared(method, len(fits), how)) for method, fits in lenses.items()}
     if not compared:
         raise DataError("There is no fit to compare. Pass {name: [lens, other_lens], ...}.")

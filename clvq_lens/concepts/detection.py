@@ -10,7 +10,7 @@ from scipy.stats import bootstrap
 
 from clvq_lens.concepts.concept import Concept, Example
 from clvq_lens.concepts.table import ConceptTable
-from clvq_lens.config import check_count, check_seed
+from clvq_lens.config import check_count, check_is, check_seed
 from clvq_lens.errors import DataError, ShapeError
 from clvq_lens.plots.detection import plot_detection
 
@@ -103,6 +103,8 @@ def detection(
     """
     check_count("n_contexts", n_contexts, least=2)
     check_seed(seed)
+    check_is("judge", judge, Callable | None, "Pass a function of a label and contexts.")
+    check_is("labels", labels, Mapping | None, "Pass {code: name, ...}.")
     judge, labels = judge or marked_token, labels or table.labels()
     random = np.random.default_rng(seed)
     pool = {concept.code: _kept_back(concept) for concept in table}

@@ -4,6 +4,7 @@ from typing import Any
 
 from clvq_lens.errors import ConfigError
 from clvq_lens.host.attach import Attachment, lenses_of
+from clvq_lens.host.host import Host
 from clvq_lens.interventions.runs import fitted
 
 
@@ -13,7 +14,7 @@ def fitted_chain(model: Any) -> list[Attachment]:
     Raises:
         NotFittedError: If one of them has not been fitted.
     """
-    attachments = [fitted(lens) for lens in lenses_of(model).values()]
+    attachments = [fitted(lens) for lens in lenses_of(Host(model).model).values()]
     return sorted(attachments, key=_place)
 
 

@@ -4,11 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from clvq_lens.config import check_is
 from clvq_lens.errors import MetricError, PositionError
 from clvq_lens.host.host import Host
 from clvq_lens.training.tokens import TokenBatch
@@ -222,6 +224,7 @@ def bind(metric: Metric | LogitsFunction, reference: Reference) -> LogitsFunctio
             f"{name_of(metric)!r} makes a metric when it is called. "
             f"Pass clvq_lens.{name_of(metric)}(...)."
         )
+    check_is("metric", metric, Metric | Callable, "Pass clvq_lens.kl(), or a function of logits.")
     function = metric.bound(reference) if isinstance(metric, Metric) else metric
 
     def checked(logits: Tensor) -> Tensor:
@@ -253,7 +256,8 @@ def columns_of(
 
 
 def _ids(tokens: Token | Sequence[Token], reference: Reference) -> Int[Tensor, "_ 1"]:
-    if isinstance(tokens, str) or not isinstance(tokens, Iterable):
+    is_one = isinstance(tokens, Tensor | np.ndarray) and tokens.ndim == 0
+    if isinstance(tokens, str) or is_one or not isinstance(tokens, Iterable):
         tokens = [tokens]
     ids = [reference.host.vocabulary.output_of(token) for token in tokens]
     n_texts = len(reference.batch.tokens)

@@ -1,10 +1,11 @@
 """What a model says about whole texts: logits of a few classes, from a head or from its answers."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -251,6 +252,8 @@ def answers(tokens: Sequence[Token | Sequence[Token]]) -> Readout:
     Example:
         >>> answers([[" bad", " awful"], [" good", " great"]])  # doctest: +SKIP
     """
+    is_one = isinstance(tokens, Tensor | np.ndarray) and tokens.ndim == 0
+    tokens = () if is_one or not isinstance(tokens, Iterable) else tokens
     classes = tuple((each,) if isinstance(each, str | int) else tuple(each) for each in tokens)
     if len(classes) < 2 or not all(classes):
         raise ConfigError(

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from clvq_lens.config import check_is
 from clvq_lens.errors import EmptyCorpusError, SpliceConflictError
 from clvq_lens.host.attach import Attached, Attachment
 from clvq_lens.interventions.edits import Edit, apply_edits
@@ -194,7 +195,9 @@ def fitted(lens: Attached) -> Attachment:
         NotFittedError: If it has not been fitted.
         DetachedError: If it was removed.
         HostMismatchError: If the model's weights were processed since.
+        ConfigError: If it is no lens.
     """
+    check_is("lens", lens, Attached, "Pass what model.add_clvq(...) returned.")
     lens.attachment.require_ready()
     return lens.attachment
 
