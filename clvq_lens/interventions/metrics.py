@@ -258,8 +258,9 @@ def columns_of(
 def _ids(tokens: Token | Sequence[Token], reference: Reference) -> Int[Tensor, "_ 1"]:
     is_one = isinstance(tokens, Tensor | np.ndarray) and tokens.ndim == 0
     if isinstance(tokens, str) or is_one or not isinstance(tokens, Iterable):
-        tokens = [tokens]
-    ids = [reference.host.vocabulary.output_of(token) for token in tokens]
+        tokens = [tokens]  # pyright: ignore[reportAssignmentType]
+    output_of = reference.host.vocabulary.output_of
+    ids = [output_of(token) for token in tokens]  # pyright: ignore[reportGeneralTypeIssues]
     n_texts = len(reference.batch.tokens)
     if len(ids) not in (1, n_texts):
         raise MetricError(

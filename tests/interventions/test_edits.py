@@ -682,7 +682,9 @@ def test_codes_are_checked_before_the_block_opens(lens):
 
 
 @pytest.mark.parametrize(
-    "make", [np.int64, np.array, torch.tensor, lambda code: np.array([code])], ids=str
+    "make",
+    [np.int64, np.array, torch.tensor, lambda code: np.array([code])],
+    ids=["int64", "array", "tensor", "list"],
 )
 def test_codes_of_numpy_and_torch_are_codes(as_for_a_user, make):
     assert cl.Ablate(make(3)).codes == (3,)

@@ -41,6 +41,7 @@ def patching(*, control: bool = True) -> ConceptPatching:
         corrupted_codes=((-1, 4, 30),),
         clean_strings=STRINGS,
         corrupted_strings=("<bos>", " the", " sun"),
+        n_changed=(0, 0, 1),
     )
 
 
