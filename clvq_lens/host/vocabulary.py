@@ -253,7 +253,16 @@ class Vocabulary:
                 together = self._decode(ids[first : first + n_parts])
                 if _BROKEN not in together:
                     return together, n_parts
-        return alone[first], 1  # also where the text itself holds the replacement character
+            return self._replacement(ids, alone, first)
+        return alone[first], 1
+
+    def _replacement(self, ids: list[int], alone: list[str], first: int) -> tuple[str, int]:
+        """A character that the text itself has lost, or a half of one at its end."""
+        n_parts = 1
+        while first + n_parts < len(ids) and _BROKEN in alone[first + n_parts]:
+            n_parts += 1
+        together = self._decode(ids[first : first + n_parts])
+        return (together, n_parts) if together.count(_BROKEN) == 1 else (alone[first], 1)
 
     def _decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)

@@ -58,13 +58,18 @@ def card(
         source=_code(origin.source if origin else "the source"),
         target=_code(origin.target if origin else "the target"),
         model=_code(origin.model_name if origin else "unknown"),
-        origin=origin and _options(dataclasses.asdict(origin)),
+        origin=origin and _options(_readable(origin)),
         quantizer=_options(_described(quantizer)),
         config=quantizer.config,
         report=report,
         metrics=report and _metrics(report),
         recovery=report and report.recovery and _frame(report.recovery.frame()),
     )
+
+
+def _readable(origin: Origin) -> dict[str, Any]:
+    """The origin without its values of weights, which say nothing to a reader."""
+    return {name: value for name, value in vars(origin).items() if name != "weights"}
 
 
 def _metadata(origin: Origin | None, license: str | None) -> str:

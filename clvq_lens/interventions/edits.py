@@ -88,7 +88,9 @@ class Ablate(Edit):
             decoder, the mean of its table). "resample": a code drawn from the corpus' shares, the
             ablated ones left out.
         at: Positions; None: every real token.
-        seed: Of the draws of "resample", which depend on the row and the position alone.
+        seed: Of the draws of "resample", which depend on the row and the position alone: a beam
+            search, which moves texts to other rows, finds other texts with the key-value cache
+            than without.
 
     Example:
         >>> Ablate([3, 17], to="mean")

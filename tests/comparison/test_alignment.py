@@ -170,7 +170,11 @@ def test_no_lens_and_the_name_of_the_baseline_are_refused(case):
 
 def test_data_without_a_real_token_are_refused(fitted):
     encoding = fitted.encode(torch.tensor([[1, 2]]))
-    nothing = replace(encoding, mask=torch.zeros_like(encoding.mask))
+    nothing = replace(
+        encoding,
+        codes=torch.full_like(encoding.codes, -1),
+        mask=torch.zeros_like(encoding.mask),
+    )
 
     class Nothing(Lens):
         def encode(self, data, **options):

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from clvq_lens.comparison.layers import residual_points, sample_tokens
-from clvq_lens.errors import TooFewTokensError
+from clvq_lens.errors import EmptyCorpusError
+from clvq_lens.training.documents import open_documents
 
 DATA = torch.randint(0, 40, (50, 12), generator=torch.Generator().manual_seed(5))
 
@@ -12,7 +13,7 @@ def sampled(lens, n_tokens: int, seed: int = 0, data: torch.Tensor = DATA):
     return sample_tokens(
         lens,
         [lens.source, lens.target],
-        list(data),
+        list(open_documents(data)),
         n_tokens=n_tokens,
         generator=np.random.default_rng(seed),
         long_texts="error",
@@ -66,5 +67,5 @@ def test_the_seed_decides_the_sample(fitted):
 
 
 def test_data_without_a_token_are_refused(fitted):
-    with pytest.raises(TooFewTokensError, match="no real token to cluster"):
+    with pytest.raises(EmptyCorpusError, match="no text at all"):
         sampled(fitted, 50, data=DATA[:0])

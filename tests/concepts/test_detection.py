@@ -122,7 +122,7 @@ def test_the_built_in_judge_looks_at_the_marked_token_only():
 def test_names_of_the_toy_world_tell_its_concepts_apart(toy):
     lens = toy.model.add_clvq(1, 3, n_codes=48, decoder="table")
     try:
-        lens.fit(toy.texts, n_tokens=8_000, progress=False)
+        lens.fit(toy.texts, n_tokens=16_000, progress=False)
         names = lens.concepts(toy.texts, progress=False).label().labels()
         held_out = lens.concepts(cl.toy.generate(100, seed=5), progress=False)
     finally:

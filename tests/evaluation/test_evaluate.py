@@ -267,7 +267,7 @@ def test_labels_add_concept_recovery_with_its_baselines():
     assert rows["token identity"].purity == 1
     assert rows["codes"].n_tokens == data.numel()
     assert rows["codes, labels shuffled"].nmi < 0.05
-    assert rows["codes"].nmi > rows["codes, labels shuffled"].nmi + 0.05
+    assert rows["codes"].nmi > 2 * rows["codes, labels shuffled"].nmi
     assert evaluate(lens, data).recovery is None
 
 

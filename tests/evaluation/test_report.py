@@ -36,7 +36,7 @@ def test_the_frame_has_a_row_with_interval_and_meaning_for_every_metric():
 
 def test_every_metric_of_the_report_is_in_its_frame():
     full = report(fvu_shuffled_memory=Estimate(0.5, 0.4, 0.6))
-    counts = {"n_codes", "n_tokens", "n_documents", "recovery", "norms"}
+    counts = {"n_codes", "n_tokens", "n_documents", "recovery", "norms", "left_out"}
     assert set(full.frame()["metric"]) == set(full.__dataclass_fields__) - counts
 
 

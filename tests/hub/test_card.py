@@ -44,6 +44,7 @@ def metadata(text: str) -> dict[str, Any]:
 def report(**changes: Any) -> Report:
     values: dict[str, Any] = {field.name: None for field in dataclasses.fields(Report)}
     counts = {"n_codes": 4, "n_tokens": 1234, "n_documents": 56, "n_dead_codes": 1}
+    counts |= {"n_outliers": 3, "fvu_median": 0.08}
     values |= {**counts, "perplexity": 3.25, "fvu": Estimate(0.12345, 0.1, 0.15)}
     values |= {"fvu_random_codes": Estimate(0.9, 0.8, 1.0), "kl": Estimate(0.01, 0.0, 0.02)}
     return Report(**{**values, **changes})
@@ -107,7 +108,7 @@ def test_a_report_is_shown_with_intervals_and_baselines():
     assert rows["`fvu`"][1:3] == ["0.1235", "0.1 to 0.15"]
     assert rows["`fvu_random_codes`"][1:3] == ["0.9", "0.8 to 1"]
     assert rows["`perplexity`"][1:3] == ["3.25", ""]
-    assert rows["`kl`"][3] == "KL(clean || spliced) of next-token distributions, nats per token"
+    assert rows["`kl`"][3] == "KL(clean || spliced) of what the model predicts, nats per token"
     assert "`ce_clean`" not in rows
     assert "No report" not in text
 

@@ -210,6 +210,10 @@ def in_place(value, codes):
     value[value == codes[0]] = codes[1]
 
 
+def scaled_in_place(value, codes):
+    value.mul_(1.5)
+
+
 def in_place_at_the_third(value, codes):
     """In the prompt only: later passes with a cache are of one token."""
     if value.shape[1] >= N_PROMPT:
@@ -243,7 +247,7 @@ CHANGES = {
     ),
     "hook-in-place": hooked(CODES, in_place),
     "hook-vectors": hooked(QUANTIZED, lambda value, codes: value * 1.5),
-    "hook-vectors-in-place": hooked(QUANTIZED, lambda value, codes: value.mul_(1.5) and None),
+    "hook-vectors-in-place": hooked(QUANTIZED, scaled_in_place),
     "hook-returned-in-the-prompt": hooked(CODES, returned_at_the_third),
     "hook-in-place-in-the-prompt": hooked(CODES, in_place_at_the_third),
 }
@@ -284,6 +288,8 @@ def test_every_way_to_generate_gives_the_same_with_the_cache_and_without(matrix_
     prompts = words(3, N_PROMPT, seed=8)
     codes = commonest(matrix_lens, prompts)
     ways = ["greedy", "sample"] + ["beam"] * hasattr(matrix_lens.model, "hf_generate")
+    if name == "edit-resample":
+        ways = ["greedy", "sample"]  # draws belong to a row, and a beam search moves texts
     for how in ways:
         with CHANGES[name](matrix_lens, codes):
             cached = generated_by(matrix_lens, how, prompts, use_cache=True)

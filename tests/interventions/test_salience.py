@@ -14,6 +14,7 @@ from clvq_lens.errors import (
     LayerOrderError,
     LengthMismatchError,
     NonFiniteError,
+    NothingChangesError,
     ShapeError,
 )
 from clvq_lens.host.host import Host
@@ -330,7 +331,7 @@ def test_the_picture_is_of_one_text_without_its_padding():
         ({"quantity": "odds"}, ConfigError, "no quantity 'odds'. Pass 'logit' or 'probability'"),
         ({"start": "median"}, ConfigError, "No path starts at 'median'"),
         ({"start": torch.zeros(3)}, ShapeError, r"start has shape \[3\].* width 16"),
-        ({"n_steps": 0}, ConfigError, "n_steps=0 points. Choose 1 or more"),
+        ({"n_steps": 0}, ConfigError, "n_steps is 0"),
         ({"target": "gold"}, ConfigError, "no target 'gold'. Pass 'predicted'"),
         ({"target": [1]}, LengthMismatchError, "1 target classes for 3 texts"),
         ({"target": [0, -1, 0]}, ConfigError, r"targets are \[0, -1, 0\]"),
@@ -348,6 +349,8 @@ def test_impossible_options_are_refused(encoder, options, error, message):
 def test_texts_without_real_tokens_are_refused(encoder):
     specials = torch.tensor([[2, 3, 3], [2, 7, 3]])  # [CLS] [SEP] [SEP]; [CLS] w7 [SEP]
     with pytest.raises(EmptyCorpusError, match="Text 0 has no real token"):
+        salient(encoder, specials, 1, head(W, at=2), start="zero")
+    with pytest.raises(NothingChangesError, match="one real token, which is the mean itself"):
         salient(encoder, specials, 1, head(W, at=2))
     with pytest.raises(EmptyCorpusError, match="hold no real token"):
         salient(encoder, specials[:1], 1, head(W, at=2))

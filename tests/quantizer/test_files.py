@@ -730,7 +730,7 @@ def test_a_golden_file_still_loads_and_computes_the_same():
     recon = torch.tensor(expected["recon"])
     torch.testing.assert_close(quantizer(source).detach(), recon, rtol=1e-5, atol=1e-5)
     assert quantizer.origin == ORIGIN
-    assert quantizer.fit_config == FitConfig(n_tokens=40)
+    assert quantizer.fit_config == FitConfig(n_tokens=40, long_texts="split")
     assert quantizer.usage.tolist() == [10, 9, 8, 0]
     assert 0 < quantizer.max_source_norm < torch.inf
 

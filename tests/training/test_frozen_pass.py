@@ -43,7 +43,7 @@ def test_an_interrupted_frozen_pass_keeps_what_it_counted(model, monkeypatch, ct
     lens, history = fit_interrupted(model, monkeypatch, ctrl_c, at=at)
     assert history.stop == "interrupted"
     source = torch.cat(counted)
-    assert int(lens.quantizer.usage.sum()) == len(source) < TOKENS.numel() // 2
+    assert int(lens.quantizer.usage.sum()) == len(source) < TOKENS.numel() - 100
     torch.testing.assert_close(lens.quantizer.source_mean, source.mean(0))
 
 
