@@ -124,7 +124,7 @@ def test_names_of_the_toy_world_tell_its_concepts_apart(toy):
     try:
         lens.fit(toy.texts, n_tokens=16_000, progress=False)
         names = lens.concepts(toy.texts, progress=False).label().labels()
-        held_out = lens.concepts(cl.toy.generate(100, seed=5), progress=False)
+        held_out = lens.concepts(cl.toy.generate(300, seed=5), progress=False)
     finally:
         lens.remove()
     own, other = detection(held_out, labels=names).summary()["accuracy"]

@@ -175,7 +175,9 @@ def test_a_sweep_inside_an_edit_or_a_splice_starts_from_what_they_leave(lens, to
             close(sweep.unedited, float(difference(lens.model(tokens)).detach()))
             for code, value in zip(sweep.codes, sweep.values, strict=True):
                 with lens.edit(cl.Ablate(code)):
-                    close(value, float(difference(lens.model(tokens)).detach()))
+                    expected = float(difference(lens.model(tokens)).detach())
+                # Where the outer block left no such code there is nothing to ablate.
+                close(sweep.unedited if np.isnan(value) else value, expected)
 
 
 def test_a_sweep_sees_other_quantizers_and_the_users_hooks_above_the_target(tokens):
@@ -291,7 +293,7 @@ def test_patching_names_tokens_and_codes_and_draws_them(toy):
         words = texts[0].split()[:8]
         clean, corrupted = (
             " ".join(words),
-            " ".join([*words[:4], "weavers", *texts[1].split()[5:8]]),
+            " ".join([*words[:4], "weavers", *reversed(words[5:])]),
         )
         found = cl.concept_patching(lens, clean, corrupted, cl.probability(words[7], at=-2))
         labels = lens.concepts(texts[:30], progress=False).labels()
