@@ -22,8 +22,6 @@ PASSES = 16
 """How often a fit reads its data by default."""
 MOST_TOKENS = 2_000_000
 """How many tokens a fit reads by default, at most."""
-_MOST_SEED = 2**63 - 1  # what the generators of torch and numpy take
-_MOST_COUNT = 2**53
 
 _Config = TypeVar("_Config", bound="_Options")
 
