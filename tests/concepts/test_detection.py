@@ -128,5 +128,5 @@ def test_names_of_the_toy_world_tell_its_concepts_apart(toy):
     finally:
         lens.remove()
     own, other = detection(held_out, labels=names).summary()["accuracy"]
-    assert own > 0.8
     assert other == pytest.approx(0.5, abs=0.1)
+    assert own > other + 0.2

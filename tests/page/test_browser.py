@@ -72,7 +72,7 @@ def test_figures_take_the_ink_of_the_page_and_follow_a_change_of_scheme(watch, p
 def test_the_reader_chooses_a_diagram_of_the_flow_and_opens_a_code_from_it(watch, path):
     tab = watch(path).open("#flow")
     drawn(tab, "flow")
-    n_nodes = "document.querySelector('.figure.flow').data[0].node.label.length"
+    n_nodes = "document.querySelector('.figure.flow').data[0].node.customdata.length"
     wait_until(tab, "document.querySelectorAll('.figure.flow[data-drawn]').length === 1")
     before = tab.evaluate(n_nodes)
     tab.select_option("#flow-choice", "flow_classes")
