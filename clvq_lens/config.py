@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
@@ -245,6 +246,14 @@ def check_is(name: str, value: object, kind: Any, remedy: str) -> None:
     """
     if not isinstance(value, kind):
         raise ConfigError(f"{name} is of type {type(value).__name__}. {remedy}")
+
+
+def check_names(names: object) -> None:
+    """Raises `ConfigError` unless these are names of codes, or None."""
+    check_is("labels", names, Mapping | None, "Pass {code: name, ...}, as table.labels() does.")
+    for code, name in names.items() if isinstance(names, Mapping) else ():
+        if not isinstance(name, str):
+            raise ConfigError(f"The name of code {code!r} is {name!r}; names are strings.")
 
 
 def check_seed(seed: object) -> None:

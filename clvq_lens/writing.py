@@ -31,7 +31,7 @@ def check_file(path: str | Path, *, size_bytes: int = 0) -> Path:
 
     Raises:
         PathError: If it is a folder, a symbolic link, a device or the like; if its folder does
-            not exist; or if the disk is too full.
+            not exist or takes no files; or if the disk is too full.
     """
     path = Path(path)
     with path_errors(path):
@@ -55,6 +55,7 @@ def check_file(path: str | Path, *, size_bytes: int = 0) -> Path:
                 f"{path} is a device, a pipe or a socket, and writing would replace it. "
                 f"Pass the path of a regular file, or of a new one."
             )
+        _probe(path.parent)
     check_space(path.parent, size_bytes)
     return path
 
@@ -71,9 +72,14 @@ def make_folder(folder: str | Path) -> Path:
         if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
             raise PathTakenError(f"{folder} exists and is no folder. Pass the path of a folder.")
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:  # permissions, quotas and read-only disks
-            probe.write(b"0")
+        _probe(folder)
     return folder
+
+
+def _probe(folder: Path) -> None:
+    """Raises what the system does when it takes no file: permissions, quotas, read-only disks."""
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"0")
 
 
 def check_space(folder: Path, size_bytes: int) -> None:
@@ -140,7 +146,7 @@ def locked(path: Path, *, wait_s: float = _WAIT_S) -> Iterator[None]:
     """
     lock = FileLock(path)
     try:
-        with path_errors(path.parent):
+        with path_errors(path):
             lock.acquire(timeout=wait_s)
     except Timeout as error:
         raise PathError(

@@ -216,8 +216,8 @@ def alignment(
     check_count("min_tokens", min_tokens)
     check_count("n_shuffles", n_shuffles)
     check_seed(seed)
-    if not 0.5 < threshold <= 1:
-        raise ConfigError(f"threshold is {threshold}. Pass a number above 0.5, up to 1.")
+    if not isinstance(threshold, int | float) or not 0.5 < threshold <= 1:
+        raise ConfigError(f"threshold is {threshold!r}. Pass a number above 0.5, up to 1.")
     if isinstance(lenses, Lens):
         lenses = {"codes": lenses}
     remedy = "Pass a lens, or {name: lens, ...}."

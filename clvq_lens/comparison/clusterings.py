@@ -9,6 +9,7 @@ from sklearn.cluster import KMeans
 from tqdm.auto import tqdm
 
 from clvq_lens.comparison.layers import LayerTokens
+from clvq_lens.errors import NonFiniteError
 
 _N_ITERATIONS = 50  # of k-means: beyond that inertia falls by less than a thousandth
 
@@ -81,6 +82,11 @@ class Clusterings:
         n_clusters: int,
         seed: int,
     ) -> Partition:
+        if not (np.isfinite(train).all() and np.isfinite(test).all()):
+            raise NonFiniteError(
+                "The activations of a layer are not finite once they have unit variance: they all "
+                "but vanish, or overflow. Leave that layer out."
+            )
         kmeans = KMeans(
             n_clusters,
             n_init=1,  # pyright: ignore[reportArgumentType]

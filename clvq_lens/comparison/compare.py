@@ -28,6 +28,7 @@ from clvq_lens.faithfulness.result import Faithfulness
 from clvq_lens.interventions.salience import Cut
 from clvq_lens.lens import Lens
 from clvq_lens.training.tokens import check_long_texts
+from clvq_lens.writing import check_file, make_folder
 
 Method = Lens | str
 
@@ -165,6 +166,9 @@ def _done(
     keep: str | Path | None, settings: Mapping[str, Any], n_seeds: int, n_texts: int
 ) -> Comparison:
     """What has been measured already, with the same settings."""
+    if keep is not None:
+        make_folder(Path(keep).parent)
+        check_file(keep)  # before anything takes long
     if keep is None or not Path(keep).exists():
         return Comparison(pd.DataFrame(), n_seeds, n_texts, {}, settings)
     done = Comparison.load(keep)

@@ -1,6 +1,8 @@
 """Comparison: what each method gave, as tables, a figure, and a file."""
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from clvq_lens.faithfulness.result import Faithfulness
 from clvq_lens.plots.methods import METRICS, plot_methods
 from clvq_lens.writing import make_folder, write_atomically
 
-_FORMAT = "clvq_lens comparison 1"
+_FORMAT = "clvq_lens comparison 2"
 
 
 @dataclass(frozen=True)
@@ -114,12 +116,14 @@ class Comparison:
         """
         path = Path(path)
         values = {
-            **{"format": _FORMAT, "n_seeds": self.n_seeds, "n_texts": self.n_texts},
+            **{"n_seeds": self.n_seeds, "n_texts": self.n_texts},
             **{"settings": dict(self.settings), "fits": self.fits.to_dict("list")},
             "faithfulness": {name: _plain(found) for name, found in self.faithfulness.items()},
         }
+        content = json.dumps(values, default=_number)
+        head = {"format": _FORMAT, "sha256": _digest(content)}
         make_folder(path.parent)
-        write_atomically(path, (json.dumps(values, default=_number) + "\n").encode())
+        write_atomically(path, (json.dumps(head)[:-1] + ", " + content[1:] + "\n").encode())
         return path
 
     @classmethod
@@ -131,12 +135,19 @@ class Comparison:
 
         Raises:
             FileNotFoundError: If there is none.
-            FileFormatError: If it is no comparison, or a damaged one.
+            FileFormatError: If it is no comparison, or one that was damaged or edited.
         """
+        path = Path(path)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f"There is no file {path}. Pass one that Comparison.save wrote."
+            )
         try:
-            values = json.loads(Path(path).read_text())
-            if values["format"] != _FORMAT:
-                raise ValueError(f"its format is {values['format']!r}")
+            values = json.loads(path.read_text())
+            if (written := values.pop("format")) != _FORMAT:
+                raise ValueError(f"its format is {written!r}")
+            if values.pop("sha256") != _digest(json.dumps(values)):
+                raise ValueError("it was changed after it was written")
             return cls(
                 fits=pd.DataFrame(values["fits"]),
                 n_seeds=values["n_seeds"],
@@ -164,6 +175,10 @@ def _with_interval(value: float, low: float, high: float) -> str:
     digits = 0 if abs(value) >= 10 else 3
     number, *ends = (f"{round(x, digits) + 0.0:.{digits}f}" for x in (value, low, high))
     return number if low == high else f"{number} [{', '.join(ends)}]"
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _plain(found: Faithfulness) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """How well the name of a concept tells its tokens from others: a blinded detection score."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from scipy.stats import bootstrap
 
 from clvq_lens.concepts.concept import Concept, Example
 from clvq_lens.concepts.table import ConceptTable
-from clvq_lens.config import check_count, check_is, check_seed
+from clvq_lens.config import check_count, check_is, check_names, check_seed
 from clvq_lens.errors import DataError, ShapeError
 from clvq_lens.plots.detection import plot_detection
 
@@ -104,7 +104,7 @@ def detection(
     check_count("n_contexts", n_contexts, least=2)
     check_seed(seed)
     check_is("judge", judge, Callable | None, "Pass a function of a label and contexts.")
-    check_is("labels", labels, Mapping | None, "Pass {code: name, ...}.")
+    check_names(labels)
     judge, labels = judge or marked_token, labels or table.labels()
     random = np.random.default_rng(seed)
     pool = {concept.code: _kept_back(concept) for concept in table}
@@ -169,7 +169,8 @@ def _derangement(codes: Sequence[int], random: np.random.Generator) -> list[int]
 
 
 def _accuracy(judge: Judge, label: str, contexts: list[str], belongs: np.ndarray) -> float:
-    answers = list(judge(label, tuple(contexts)))
+    answers = judge(label, tuple(contexts))
+    answers = list(answers) if isinstance(answers, Iterable) else []
     if len(answers) != len(contexts):
         raise ShapeError(
             f"The judge gave {len(answers)} answers for {len(contexts)} contexts. "

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from clvq_lens.config import LongTexts
+from clvq_lens.config import LongTexts, check_is, check_names
 from clvq_lens.errors import PositionError
 from clvq_lens.host.host import Host
 from clvq_lens.plots.colours import code_colours
@@ -80,6 +80,8 @@ class Encoding:
         Raises:
             PositionError: If there is no such row.
         """
+        check_names(labels)
+        check_is("row", row, int, "Pass a whole number.")
         if not -len(self.strings) <= row < len(self.strings):
             raise PositionError(
                 f"There is no row {row}; these are {len(self.strings)} rows. "

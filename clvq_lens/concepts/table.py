@@ -9,10 +9,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from clvq_lens.concepts.concept import Concept, Example
+from clvq_lens.config import check_is
 from clvq_lens.errors import CodeRangeError
 from clvq_lens.evaluation.agreement import Agreement
 from clvq_lens.plots.concepts import plot_usage
 from clvq_lens.plots.text import spelled
+from clvq_lens.writing import check_file, write_atomically
 
 _IN_FRAME = 5  # tokens named in a cell
 _IN_NAME = 3  # tokens that make a name
@@ -41,8 +43,9 @@ class ConceptTable:
     complete: bool = True
 
     def __getitem__(self, code: int) -> Concept:
+        check_is("The code", code, int | np.integer, "Pass a whole number.")
         if not 0 <= code < len(self.concepts):
-            raise CodeRangeError(f"There is no code {code}; codes go from 0 to {len(self) - 1}.")
+            raise CodeRangeError(f"There is no code {code}. Pass one from 0 to {len(self) - 1}.")
         return self.concepts[code]
 
     def __len__(self) -> int:
@@ -102,10 +105,14 @@ class ConceptTable:
         """Writes everything, one row for each code, with examples and tokens as nested columns.
 
         Args:
-            path: Of the file; `pandas.read_parquet` reads it.
+            path: Of the file; `pandas.read_parquet` reads it. One of that name is replaced.
+
+        Raises:
+            PathError: If nothing can be written there.
         """
-        path = Path(path)
-        pd.DataFrame([asdict(concept) for concept in self]).to_parquet(path, index=False)
+        path = check_file(path)
+        table = pd.DataFrame([asdict(concept) for concept in self])
+        write_atomically(path, table.to_parquet(index=False))
         return path
 
     def _repr_html_(self) -> str:

@@ -1,6 +1,7 @@
 """Known labels of tokens: matched with their documents, and with words of a text."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -85,28 +86,39 @@ def listed(labels: TokenLabels) -> list[list[str]]:
     Raises:
         DataError: If they are no lists of strings.
     """
-    if isinstance(labels, str) or not isinstance(labels, Iterable):
-        raise DataError(
-            f"The labels are {type(labels).__name__}. Pass a list of strings for each text."
-        )
-    return [_checked(names, number) for number, names in enumerate(labels)]
+    documents = listing(labels, "The labels", "Pass a list of strings for each text.")
+    return [_checked(names, number) for number, names in enumerate(documents)]
 
 
 def _checked(names: Iterable[str], document: int) -> list[str]:
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        what = "a string" if isinstance(names, str) else f"{type(names).__name__}"
-        raise DataError(
-            f"The labels of document {document} are {what}. Pass a list of strings, one for each "
-            f"real token."
-        )
-    names = list(names)
+    names = listing(
+        names, f"The labels of document {document}", "Pass a list of strings, one a real token."
+    )
     for index, name in enumerate(names):
         if not isinstance(name, str):
             raise DataError(
                 f"Label {index} of document {document} is {name!r}, expected a string. Write "
                 f"labels as strings, and leave no token without one."
             )
+        checked_text(name, f"Label {index} of document {document}")
     return names
+
+
+def listing(values: Any, what: str, remedy: str) -> list[Any]:
+    """The items of a list, an array or a generator.
+
+    Args:
+        values: That were passed; a string is one thing, not many.
+        what: They are, at the beginning of a sentence.
+        remedy: A sentence that says what to pass.
+
+    Raises:
+        DataError: If it cannot be iterated over.
+    """
+    if not isinstance(values, str | bytes):
+        with suppress(TypeError):  # no iterable, or an array without an axis
+            return list(values)
+    raise DataError(f"{what} are {type(values).__name__}. {remedy}")
 
 
 def token_labels(
@@ -132,7 +144,10 @@ def token_labels(
         >>> token_labels(model, ["A cat."], [[(0, 1, "DET"), (2, 5, "NOUN")]])  # doctest: +SKIP
         [['DET', 'NOUN', 'none']]
     """
-    texts, spans = _texts(texts), list(spans)
+    if not hasattr(model, "cfg"):
+        raise DataError(f"The model is {type(model).__name__}. Pass a model of TransformerLens.")
+    texts = _texts(texts)
+    spans = listing(spans, "The spans", "Pass a list of (start, end, label) for each text.")
     if len(spans) != len(texts):
         raise DataError(
             f"There are {len(texts)} texts and {len(spans)} lists of spans. Pass one list a text."
@@ -146,20 +161,16 @@ def token_labels(
 
 
 def _texts(texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise DataError("The texts are one string. Pass a list: token_labels(model, [text], ...).")
-    texts = list(texts)
+    texts = listing(texts, "The texts", "Pass a list: token_labels(model, [text], ...).")
     for number, text in enumerate(texts):
         if not isinstance(text, str):
-            raise DataError(f"Text {number} is {type(text).__name__}, expected a string.")
+            raise DataError(f"Text {number} is {type(text).__name__}. Pass strings.")
         checked_text(text, f"Text {number}")
     return texts
 
 
 def _checked_spans(spans: Any, number: int) -> list[Span]:
-    if isinstance(spans, str) or not isinstance(spans, Iterable):
-        raise DataError(f"The spans of text {number} are {spans!r}. Pass a list of them.")
-    spans = list(spans)
+    spans = listing(spans, f"The spans of text {number}", "Pass a list of (start, end, label).")
     for span in spans:
         is_span = isinstance(span, tuple | list) and len(span) == 3
         if not is_span or not all(isinstance(end, int | np.integer) for end in span[:2]):

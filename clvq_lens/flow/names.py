@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from clvq_lens.config import check_is, check_names
 from clvq_lens.errors import ConfigError
 
 CodeNames = Mapping[int, str]
@@ -21,8 +22,10 @@ def names_by_stage(
         ConfigError: If they are for other quantizers, or it is not clear for which.
     """
     names: dict[str, dict[int, str]] = {}
+    check_is("labels", labels, Mapping | None, "Pass {name of a quantizer: {code: label}}.")
     for key, value in (labels or {}).items():
         if isinstance(value, Mapping) and key in stages:
+            check_names(value)
             names[str(key)] = dict(value)
         elif isinstance(value, str) and not isinstance(key, str) and len(stages) == 1:
             names.setdefault(stages[0], {})[key] = value

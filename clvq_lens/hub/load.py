@@ -1,5 +1,6 @@
 """Loading a quantizer from a folder or from the Hub, verified step by step."""
 
+import os
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -39,7 +40,7 @@ def load(
         >>> quantizer = load("runs/gpt2-4-8")  # doctest: +SKIP
         >>> quantizer = load("user/gpt2-4-8", revision="v1")  # doctest: +SKIP
     """
-    if isinstance(source, Path) or Path(source).exists():
+    if isinstance(source, Path) or os.path.exists(Path(source)):
         if revision is not None:
             raise ConfigError(
                 f"revision is {revision!r}, but {str(source)!r} is a folder here, and folders have "

@@ -35,7 +35,7 @@ def check_range(codes: Sequence[int], quantizer: CrossLayerQuantizer, who: str) 
     wrong = next((code for code in codes if not 0 <= code < n_codes), None)
     if wrong is not None:
         raise CodeRangeError(
-            f"{who} names code {wrong}, but the codebook has codes 0 to {n_codes - 1}."
+            f"{who} names code {wrong}. Pass codes of the codebook: 0 to {n_codes - 1}."
         )
 
 

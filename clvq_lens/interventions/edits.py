@@ -42,7 +42,10 @@ class Edit(ABC):
         for name in self._CODES:
             codes = as_codes(getattr(self, name))
             if name != "codes" and len(codes) != 1:
-                raise ConfigError(f"{type(self).__name__} takes one code, not {codes}.")
+                raise ConfigError(
+                    f"{type(self).__name__} takes one code for {name!r}, not {codes}. For several "
+                    f"codes pass several edits."
+                )
             object.__setattr__(self, name, codes if name == "codes" else codes[0])
 
     def __repr__(self) -> str:
@@ -321,8 +324,10 @@ class Function(Edit):
         if tokens is not None:  # a copy, since they may be the very tensor that the user passed in
             tokens = tokens.to(draft.codes.device, copy=True)
         codes = self.function(draft.codes.clone(), tokens)
-        if not isinstance(codes, Tensor):
-            raise ShapeError(f"{self!r} returned {type(codes).__name__}. Return a tensor of codes.")
+        if not isinstance(codes, Tensor) or codes.layout != torch.strided or codes.is_meta:
+            kind = type(codes).__name__
+            kind = f"a {codes.layout} on {codes.device}" if isinstance(codes, Tensor) else kind
+            raise ShapeError(f"{self!r} returned {kind}. Return a dense tensor of codes.")
         if codes.shape != draft.codes.shape or codes.dtype not in (torch.int32, torch.int64):
             raise ShapeError(
                 f"{self!r} returned {codes.dtype} of shape {list(codes.shape)}; expected "
@@ -331,8 +336,8 @@ class Function(Edit):
         n_codes, chosen = quantizer.config.n_codes, codes[where]
         if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < n_codes:
             raise CodeRangeError(
-                f"{self!r} returned codes from {int(chosen.min())} to {int(chosen.max())}, but "
-                f"the codebook has codes 0 to {n_codes - 1}."
+                f"{self!r} returned codes from {int(chosen.min())} to {int(chosen.max())}. Return "
+                f"codes of the codebook: 0 to {n_codes - 1}."
             )
         codes = codes.to(draft.codes)
         return draft.with_codes(codes, where & (codes != draft.codes), quantizer.codebook)

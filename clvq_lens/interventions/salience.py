@@ -18,6 +18,7 @@ from clvq_lens.errors import (
     ConfigError,
     EmptyCorpusError,
     LengthMismatchError,
+    ModeError,
     NothingChangesError,
     ShapeError,
 )
@@ -331,7 +332,13 @@ class _Paths:
         with torch.enable_grad():
             at = at.detach().requires_grad_()
             # No text sees another, so the gradient of the sum is that of each.
-            return torch.autograd.grad(self._measure(at).sum(), at)[0]
+            (gradient,) = torch.autograd.grad(self._measure(at).sum(), at, allow_unused=True)
+        if gradient is None:
+            raise ModeError(
+                "The model's answer does not depend on the activations by any gradient: a hook "
+                "between them may have detached it. Remove such hooks."
+            )
+        return gradient
 
 
 def _number_of(documents: Documents) -> int:

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 
-from clvq_lens.config import check_seed
+from clvq_lens.config import check_names, check_seed
 from clvq_lens.errors import NothingChangesError
 from clvq_lens.host.attach import Attached
 from clvq_lens.host.host import Host
@@ -75,6 +75,7 @@ class AblationSweep:
         frame["control"] = self.controls
         frame["tokens"] = self.tokens
         frame["context"] = self.contexts
+        check_names(labels)
         if labels is not None:
             frame.insert(1, "label", [labels.get(code, "") for code in self.codes])
         order = np.argsort(-np.abs(frame["effect"].to_numpy()), kind="stable")

@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Int
 
+from clvq_lens.config import check_names
 from clvq_lens.errors import ConfigError, ShapeError
 from clvq_lens.plots.colours import code_colours
 from clvq_lens.plots.projection import principal_components
@@ -68,6 +69,7 @@ def plot_codebook(
             f"There are {len(vectors)} code vectors and {len(usage)} usages. Pass one usage, "
             f"in tokens, for each code vector."
         )
+    check_names(labels)
     points, axes = _projected(vectors, method, seed)
     colours = code_colours(vectors)
     used = usage > 0

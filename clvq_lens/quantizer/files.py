@@ -28,7 +28,14 @@ from clvq_lens.quantizer.saved import (
     is_ours,
     read_config,
 )
-from clvq_lens.writing import check_file, check_space, locked, make_folder, replace_file
+from clvq_lens.writing import (
+    check_file,
+    check_space,
+    locked,
+    make_folder,
+    path_errors,
+    replace_file,
+)
 
 _LOCK, _TEMPORARY = ".clvq_lens.lock", ".clvq_lens.tmp"
 _MAX_DIFFERENCES = 8  # that a message lists
@@ -101,7 +108,9 @@ def check_folder(folder: str | Path) -> Path:
         PathError: If it cannot be created or written to.
     """
     config = Path(folder) / CONFIG
-    if config.is_file() and not is_ours(config):
+    with path_errors(config):
+        is_taken = config.is_file() and not is_ours(config)
+    if is_taken:
         raise PathTakenError(
             f"{config} was not written by clvq_lens, and saving would overwrite it. "
             f"Pass a folder of its own."

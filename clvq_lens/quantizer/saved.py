@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def read_config(path: Path) -> Saved:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(
             f"No {path.name} in {path.parent}. Pass the folder that lens.save(folder) wrote."
         )

@@ -117,14 +117,14 @@ def checked_text(text: str, name: str) -> str:
     """The text itself.
 
     Raises:
-        DataError: If it has a half of a surrogate pair, which no tokenizer can read.
+        DataError: If it has a half of a surrogate pair, which no tokenizer and no file takes.
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise DataError(
             f"{name} has half a character (the lone surrogate {text[error.start]!a}) at index "
-            f"{error.start}, which no tokenizer can read. Replace such halves: "
+            f"{error.start}, which is no text. Replace such halves: "
             f"text.encode('utf-8', 'replace').decode()."
         ) from error
     return text
@@ -201,6 +201,8 @@ def integer_rows(tokens: Tensor, what: str = "tokens") -> Int[Tensor, "row pos"]
     Raises:
         DataError: If they are no such rows.
     """
+    if tokens.layout != torch.strided or tokens.is_nested or tokens.is_meta:
+        raise DataError(f"The {what} are a sparse, nested or meta tensor. Pass a dense one.")
     if tokens.ndim == 1:
         tokens = tokens.unsqueeze(0)
     if tokens.ndim != 2 or tokens.dtype not in _INTEGERS:

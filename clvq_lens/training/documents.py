@@ -77,6 +77,8 @@ def _open(data: Data) -> Documents:
         return TokenRows(data)
     if isinstance(data, Mapping) and "input_ids" in data:
         return _tokenized(data)
+    if getattr(data, "closed", False) is True:
+        raise DataError("The data are a closed file. Pass its path, or open it again.")
     items, column = _iterable(data), None
     if getattr(items, "column_names", None) is not None:  # a streamed dataset may not know them
         column = _text_column(items)
@@ -130,7 +132,7 @@ def _is_path(text: str) -> bool:
             f"{text!r} looks like the path of a {suffix} file. Pass the path of a .txt or .jsonl "
             f"file, or the texts of this one as a list; if it is a text, pass [{text!r}]."
         )
-    if os.path.exists(text):  # noqa: PTH110  # a path too long for the system does not exist
+    if os.path.exists(text):  # a path too long for the system does not exist
         raise DataError(
             f"{text!r} is the name of a file or folder. Pass the path of a .txt or .jsonl file; "
             f"if it is a text, pass [{text!r}]."

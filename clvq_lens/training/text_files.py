@@ -1,6 +1,7 @@
 """Documents on disk: text files of the user, and iterators copied as far as they were read."""
 
 import json
+import os
 import shutil
 import tempfile
 import weakref
@@ -37,8 +38,8 @@ class TextFile:
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            what = "a folder" if path.is_dir() else "no file"
+        if not os.path.isfile(path):
+            what = "a folder" if os.path.isdir(path) else "no file"
             raise DataError(f"There is {what} {path}. Check the path; a text goes into a list.")
         if path.suffix.lower() not in SUFFIXES:
             raise DataError(

@@ -51,7 +51,7 @@ def test_a_code_is_looked_up_by_its_number():
 
 @pytest.mark.parametrize("code", [3, 999, -1])
 def test_a_code_that_does_not_exist_is_refused(code: int):
-    with pytest.raises(CodeRangeError, match=f"no code {code}; codes go from 0 to 2"):
+    with pytest.raises(CodeRangeError, match=f"no code {code}. Pass one from 0 to 2"):
         TABLE[code]
 
 

@@ -34,7 +34,7 @@ def test_labels_may_come_from_generators():
         ([["a", float("nan")]], "Label 1 of document 0 is nan, expected a string"),
         ([["a", 3]], "Label 1 of document 0 is 3, expected a string"),
         ([["a"], None], "labels of document 1 are NoneType"),
-        (["NOUN"], "labels of document 0 are a string"),
+        (["NOUN"], "labels of document 0 are str"),
         ("NOUN", "labels are str"),
         (None, "labels are NoneType"),
     ],
@@ -126,7 +126,7 @@ def test_spans_may_come_from_generators(toy):
         (["we"], [None], "spans of text 0 are None"),
         (["we", None], [[], []], "Text 1 is NoneType"),
         (["we \ud800"], [[]], "Text 0 has half a character"),
-        ("we", [[], []], "texts are one string"),
+        ("we", [[], []], "texts are str"),
     ],
 )
 def test_texts_and_spans_that_are_none_are_refused(

@@ -157,13 +157,13 @@ def _check_fit(subject: Subject, data: Any, result: Any) -> None:
 
 def check_encoding(subject: Subject, data: Any, encoding: "cl.Encoding") -> None:
     """Raises if an encoding contradicts itself, or another one of the same tokens."""
-    codes, mask = encoding.codes, encoding.mask
+    codes, mask, real = encoding.codes, encoding.mask, encoding.real
     assert codes.shape == mask.shape == encoding.tokens.shape
     assert len(encoding.documents) == len(encoding.strings) == len(codes)
     assert list(encoding.documents) == sorted(encoding.documents)
-    assert ((codes[mask] >= 0) & (codes[mask] < subject.lens.config.n_codes)).all()
-    assert (codes[~mask] == -1).all()
-    assert not torch.isin(encoding.tokens[mask], subject.lens.host.vocabulary.special).any()
+    assert (codes < subject.lens.config.n_codes).all(), "a code is not in the codebook"
+    assert not (mask & ~real).any(), "a token that counts has no code"
+    assert not torch.isin(encoding.tokens[real], subject.lens.host.vocabulary.special).any()
     assert len(encoding.frame()) == int(mask.sum())
     if len(codes):
         encoding.plot()

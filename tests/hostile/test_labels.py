@@ -75,8 +75,6 @@ TOKEN_LABELS: dict[str, Callable[[], Any]] = {
     "numpy strings": lambda: _mixed(np.str_("a"), np.str_("b")),
     "numpy numbers": lambda: _mixed(np.int64(1), np.float32(0.5)),
     "the reserved word": lambda: _mixed("none", "other"),
-    "endless": lambda: endless(["a"] * 4),
-    "endless for each document": lambda: [endless("a") for _ in N_REAL],
 }
 
 LABELLED: dict[str, Callable[[Subject, Any], Any]] = {

@@ -295,8 +295,8 @@ def test_a_block_leaves_the_model_as_it_was(lens, tokens, place):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"codes": 12}, CodeRangeError, "names code 12, but the codebook has codes 0 to 11"),
-        ({"codes": [3, -1]}, CodeRangeError, "names code -1, but the codebook"),
+        ({"codes": 12}, CodeRangeError, "names code 12. Pass codes of .* 0 to 11"),
+        ({"codes": [3, -1]}, CodeRangeError, "names code -1. Pass codes of the codebook"),
         ({"codes": []}, CodeRangeError, r"No code was named\. Name at least one"),
         ({"codes": 0.5}, ConfigError, r"0\.5 is no code\. Pass whole numbers"),
         ({"codes": 3, "at": "middle"}, ConfigError, "no place 'middle'; pass at='source' or at='"),

@@ -355,7 +355,7 @@ def test_a_metric_that_gives_no_number_is_refused(lens, tokens):
 
 
 def test_codes_beyond_the_codebook_are_refused(lens, tokens):
-    with pytest.raises(CodeRangeError, match=r"names code 12, but .* codes 0 to 11"):
+    with pytest.raises(CodeRangeError, match=r"names code 12. Pass codes of .* 0 to 11"):
         cl.ablation_sweep(lens, tokens, difference, codes=[3, 12])
 
 
