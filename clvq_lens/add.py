@@ -8,7 +8,8 @@ from typing import Any, SupportsIndex
 
 import torch
 
-from clvq_lens.config import CLVQConfig, check_is
+from clvq_lens.arguments import check_is
+from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import ConfigError, HostMismatchError, NameTakenError
 from clvq_lens.host.attach import Attachment, lenses_of, remember_lens
 from clvq_lens.host.host import Host

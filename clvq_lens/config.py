@@ -1,13 +1,18 @@
 """What can be chosen: one frozen dataclass for the quantizer, one for fitting it."""
 
 import dataclasses
-import difflib
 import math
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
+from clvq_lens.arguments import (
+    check_between,
+    check_choice,
+    check_flags,
+    check_positive,
+    check_seed,
+    closest,
+)
 from clvq_lens.errors import ConfigError
 
 Initialization = Literal["random", "kmeans++", "scaled_spherical"]
@@ -16,8 +21,6 @@ Decoder = Literal["transformer", "mlp", "table"]
 DecoderMemory = Literal["codes", "encoder"]
 LossUnit = Literal["variance", "raw"]
 LongTexts = Literal["error", "split", "truncate"]
-_MOST_SEED = 2**63 - 1  # what the generators of torch and numpy take
-_MOST_COUNT = 2**53  # whole numbers up to here are exact as floats, too
 
 PASSES = 16
 """How often a fit reads its data by default."""
@@ -88,18 +91,19 @@ class CLVQConfig(_Options):
     decoder_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_positive(self, "n_codes", "top_k", "decoder_layers", kind=int)
-        _check_positive(self, "temperature")
+        for name in ("n_codes", "top_k", "decoder_layers"):
+            check_positive(name, getattr(self, name), whole=True)
         for name in ("dead_after_tokens", "decoder_heads", "d_decoder_mlp"):
             if getattr(self, name) is not None:
-                _check_positive(self, name, kind=int)
-        _check_between(self, "ema_decay", 0.0, 1.0)
-        _check_between(self, "decoder_dropout", 0.0, 1.0)
-        _check_between(self, "commitment_weight", 0.0, float("inf"))
-        _check_choice(self, "temperature_unit", TemperatureUnit)
-        _check_choice(self, "initialization", Initialization)
-        _check_choice(self, "decoder", Decoder)
-        _check_choice(self, "decoder_memory", DecoderMemory)
+                check_positive(name, getattr(self, name), whole=True)
+        check_positive("temperature", self.temperature)
+        check_between("ema_decay", self.ema_decay, 0.0, 1.0)
+        check_between("decoder_dropout", self.decoder_dropout, 0.0, 1.0)
+        check_between("commitment_weight", self.commitment_weight, 0.0, math.inf)
+        check_choice("temperature_unit", self.temperature_unit, get_args(TemperatureUnit))
+        check_choice("initialization", self.initialization, get_args(Initialization))
+        check_choice("decoder", self.decoder, get_args(Decoder))
+        check_choice("decoder_memory", self.decoder_memory, get_args(DecoderMemory))
         if self.top_k > self.n_codes:
             raise ConfigError(
                 f"top_k is {self.top_k}, but there are only {self.n_codes} codes. "
@@ -186,21 +190,20 @@ class FitConfig(_Options):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = ("batch_tokens", "n_evaluations", "patience", "buffer_tokens")
-        _check_positive(self, *counts, kind=int)
+        for name in ("batch_tokens", "n_evaluations", "patience", "buffer_tokens"):
+            check_positive(name, getattr(self, name), whole=True)
         if self.n_tokens is not None:
-            _check_positive(self, "n_tokens", kind=int)
-        _check_positive(self, "max_grad_norm")
+            check_positive("n_tokens", self.n_tokens, whole=True)
+        check_positive("max_grad_norm", self.max_grad_norm)
         if self.learning_rate is not None:
-            _check_positive(self, "learning_rate")
+            check_positive("learning_rate", self.learning_rate)
         for name in ("weight_decay", "recon_weight", "kl_weight"):
-            _check_between(self, name, 0.0, float("inf"))
-        _check_between(self, "warmup_fraction", 0.0, 1.0)
-        _check_between(self, "held_out_fraction", 0.0, 0.9)
-        _check_choice(self, "loss_unit", LossUnit)
-        _check_choice(self, "long_texts", LongTexts)
-        if not isinstance(self.keep_outliers, bool):
-            raise ConfigError(f"keep_outliers is {self.keep_outliers!r}; pass True or False.")
+            check_between(name, getattr(self, name), 0.0, math.inf)
+        check_between("warmup_fraction", self.warmup_fraction, 0.0, 1.0)
+        check_between("held_out_fraction", self.held_out_fraction, 0.0, 0.9)
+        check_choice("loss_unit", self.loss_unit, get_args(LossUnit))
+        check_choice("long_texts", self.long_texts, get_args(LongTexts))
+        check_flags(keep_outliers=self.keep_outliers)
         check_seed(self.seed)
         if self.recon_weight == 0 and self.kl_weight == 0:
             raise ConfigError(
@@ -227,73 +230,3 @@ class FitConfig(_Options):
             n_evaluations=50,
             patience=15,
         )
-
-
-def closest(name: str, names: list[str]) -> str:
-    """A hint such as "Closest: 'n_codes'. ", or nothing when no name is similar."""
-    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"Closest: {matches[0]!r}. " if matches else ""
-
-
-def check_is(name: str, value: object, kind: Any, remedy: str) -> None:
-    """Raises `ConfigError` unless an argument is of a kind.
-
-    Args:
-        name: Of the argument.
-        value: That was passed.
-        kind: A class, several, or a protocol that can be checked.
-        remedy: A sentence that says what to pass.
-    """
-    if not isinstance(value, kind):
-        raise ConfigError(f"{name} is of type {type(value).__name__}. {remedy}")
-
-
-def check_names(names: object) -> None:
-    """Raises `ConfigError` unless these are names of codes, or None."""
-    check_is("labels", names, Mapping | None, "Pass {code: name, ...}, as table.labels() does.")
-    for code, name in names.items() if isinstance(names, Mapping) else ():
-        if not isinstance(name, str):
-            raise ConfigError(f"The name of code {code!r} is {name!r}; names are strings.")
-
-
-def check_seed(seed: object) -> None:
-    """Raises `ConfigError` unless it is a seed that every random generator takes."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= _MOST_SEED:
-        raise ConfigError(f"seed is {seed!r}; pass a whole number from 0 to 2**63 - 1.")
-
-
-def check_count(name: str, value: object, *, least: int = 1) -> None:
-    """Raises `ConfigError` unless an option is a whole number that is large enough.
-
-    Args:
-        name: Of the option.
-        value: That was passed.
-        least: The smallest number allowed.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST_COUNT:
-        raise ConfigError(f"{name} is {value!r}; pass a whole number from {least} to 2**53.")
-
-
-def _check_positive(config: Any, *names: str, kind: Any = int | float) -> None:
-    most = _MOST_COUNT if kind is int else sys.float_info.max
-    for name in names:
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value <= most:
-            number = "whole number" if kind is int else "finite number"
-            raise ConfigError(f"{name} is {value!r}; pass a {number} above 0.")
-
-
-def _check_between(config: Any, name: str, low: float, high: float) -> None:
-    value = getattr(config, name)
-    within = isinstance(value, int | float) and low <= value <= high and abs(value) < math.inf
-    if isinstance(value, bool) or not within:
-        end = ")" if high == math.inf else "]"
-        raise ConfigError(f"{name} is {value!r}; pass a number in [{low:g}, {high:g}{end}.")
-
-
-def _check_choice(config: Any, name: str, choices: Any) -> None:
-    value = getattr(config, name)
-    if value not in get_args(choices):
-        allowed = ", ".join(map(repr, get_args(choices)))
-        hint = closest(str(value), list(get_args(choices)))
-        raise ConfigError(f"{name} is {value!r}. {hint}Pass one of {allowed}.")

@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Self
 
+from clvq_lens.arguments import check_flags
 from clvq_lens.config import CLVQConfig
 from clvq_lens.host.attach import Attachment, forget_lens, lenses_of
 from clvq_lens.interventions.codes import Codes, code_numbers
@@ -101,6 +102,7 @@ class EditableLens:
         """
         self.attachment.require_ready()
         edit = partial(apply_edits, as_edits(edits, self.quantizer), self.quantizer)
+        check_flags(error_term=error_term)
         splice = nullcontext() if error_term else self.attachment.spliced()
         with splice, self.attachment.edited(edit):
             yield self

@@ -6,12 +6,13 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from clvq_lens.arguments import check_is
 from clvq_lens.baselines.choice import Baseline
 from clvq_lens.baselines.fit import attach_baseline
 from clvq_lens.concepts.encoding import Encoding, encode
 from clvq_lens.concepts.survey import concept_table
 from clvq_lens.concepts.table import ConceptTable
-from clvq_lens.config import FitConfig, LongTexts, check_is
+from clvq_lens.config import FitConfig, LongTexts
 from clvq_lens.editing import EditableLens
 from clvq_lens.evaluation.evaluate import evaluate
 from clvq_lens.evaluation.labels import TokenLabels

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "clvq_lens"
 # A room imports only from rooms above it. Plots take plain arrays and tables, so they are a leaf.
 ROOMS = [
     "errors",
+    "arguments",
     "config",
     "writing",
     "plots",

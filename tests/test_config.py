@@ -1,11 +1,10 @@
 import dataclasses
 import math
-from collections.abc import Iterator
 
-import jaxtyping
 import pytest
 
-from clvq_lens.config import CLVQConfig, FitConfig, closest
+from clvq_lens.arguments import closest
+from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.errors import ConfigError
 
 CONFIGS = [CLVQConfig, FitConfig]
@@ -47,12 +46,7 @@ CHOICES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def as_for_a_user() -> Iterator[None]:
-    """Turns off the type checks of the test run, which would refuse wrong types before we do."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("as_for_a_user")
 
 
 @pytest.mark.parametrize("config", CONFIGS)

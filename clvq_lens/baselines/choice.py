@@ -2,8 +2,7 @@
 
 from typing import Literal, get_args
 
-from clvq_lens.config import closest
-from clvq_lens.errors import ConfigError
+from clvq_lens.arguments import check_choice
 
 Baseline = Literal[
     "k-means",
@@ -23,8 +22,4 @@ BASELINES: tuple[str, ...] = get_args(Baseline)
 
 def check_kind(kind: str) -> None:
     """Raises `ConfigError` if there is no such baseline."""
-    if kind not in BASELINES:
-        raise ConfigError(
-            f"No baseline {kind!r}. {closest(str(kind), list(BASELINES))}"
-            f"Baselines: {', '.join(BASELINES)}."
-        )
+    check_choice("The baseline", kind, BASELINES)

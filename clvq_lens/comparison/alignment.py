@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 import torch
 from jaxtyping import Float, Int
 
+from clvq_lens.arguments import check_count, check_is, check_seed
 from clvq_lens.comparison.tokens import SharedTokens
-from clvq_lens.config import LongTexts, check_count, check_is, check_seed
+from clvq_lens.config import LongTexts
 from clvq_lens.errors import ConfigError, DataError
 from clvq_lens.evaluation.agreement import shuffled
 from clvq_lens.evaluation.labels import TokenLabels

@@ -10,10 +10,11 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
+from clvq_lens.arguments import as_list, check_count, check_seed
 from clvq_lens.comparison.clusterings import Clusterings, Partition, clusters_needed
 from clvq_lens.comparison.layers import LayerTokens, residual_points, sample_tokens
-from clvq_lens.config import LongTexts, check_count, check_seed
-from clvq_lens.errors import TooFewTokensError
+from clvq_lens.config import LongTexts
+from clvq_lens.errors import ConfigError, TooFewTokensError
 from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate, estimates_frame
 from clvq_lens.evaluation.partitions import (
     AgreementTerms,
@@ -195,7 +196,10 @@ def collapse(
     host = lens.host
     points = residual_points(host, lens.source, lens.target)
     if layers is not None:
-        points = list(dict.fromkeys(host.resolve(layer) for layer in layers))
+        given = as_list("The layers", layers, "Pass a list of numbers or hook points.")
+        if not given:
+            raise ConfigError("There is no layer to look at. Name some, or pass layers=None.")
+        points = list(dict.fromkeys(host.resolve(layer) for layer in given))
         for point in points:
             host.width(point)  # refuses what is not one vector for each token
     if held_out is None:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clvq_lens.arguments import as_list, check_count, check_is, check_seed
 from clvq_lens.baselines.choice import check_kind
 from clvq_lens.comparison.refits import refits
 from clvq_lens.comparison.result import Comparison
 from clvq_lens.comparison.stability import stability
-from clvq_lens.config import FitConfig, check_count, check_is, check_seed
+from clvq_lens.config import FitConfig
 from clvq_lens.errors import ConfigError
 from clvq_lens.evaluation.agreement import agreement
 from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels, listed
@@ -81,14 +82,15 @@ def compare(
     check_count("n_seeds", n_seeds)
     check_seed(seed)
     check_judging(**{name: options[name] for name in JUDGING if name in options})
-    texts, train = list(texts), None if train is None else list(train)  # read several times
-    token_labels = None if token_labels is None else [list(names) for names in token_labels]
+    check_is("fit", fit, FitConfig | None, "Pass a FitConfig.")
+    texts = as_list("The texts", texts, "Pass a list of strings.")  # read several times
+    train = None if train is None else as_list("train", train, "Pass a list of texts.")
+    token_labels = None if token_labels is None else listed(token_labels)
     names = _names(methods, train, n_seeds)
     reference = next(method for method in methods if isinstance(method, Lens))
-    labels = None if labels is None else list(labels)
+    labels = None if labels is None else as_list("The labels", labels, "Pass one for each text.")
     if labels is not None:
         LabelledTexts.of(texts, labels, None)  # refuses wrong ones before anything takes long
-    token_labels = None if token_labels is None else listed(token_labels)
     check_long_texts(long_texts, splittable=labels is None)  # faithfulness is of whole texts
     if options.get("documents") is not None:
         options["documents"] = list(options["documents"])

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
-from clvq_lens.config import FitConfig, check_count
-from clvq_lens.errors import ConfigError, EmptyCorpusError
+from clvq_lens.arguments import check_choice, check_count, check_is
+from clvq_lens.config import FitConfig
+from clvq_lens.errors import EmptyCorpusError
 from clvq_lens.host.attach import Attachment, lenses_of, remember_lens
 from clvq_lens.host.host import Host
 from clvq_lens.lens import Lens
@@ -54,9 +55,9 @@ def refits(
         >>> with refits(lens, texts) as others:  # doctest: +SKIP
         ...     found = stability({"codes": [lens, *others]}, held_out)
     """
-    if how not in get_args(How):
-        raise ConfigError(f"how is {how!r}. Pass how='seeds' or 'halves'.")
+    check_choice("how", how, get_args(How))
     check_count("seeds", seeds)
+    check_is("config", config, FitConfig | None, "Pass a FitConfig.")
     config = config or lens.quantizer.fit_config or FitConfig()
     first = options.get("seed", config.seed) + 1
     data = open_documents(data) if isinstance(data, Iterator) else data  # it is read several times

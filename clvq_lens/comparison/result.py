@@ -155,7 +155,7 @@ class Comparison:
                 faithfulness={name: _read(v) for name, v in values["faithfulness"].items()},
                 settings=values["settings"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FileFormatError(
                 f"{path} is no comparison, or a damaged one: {error}. Pass a file that "
                 f"Comparison.save or compare(..., keep=path) wrote."

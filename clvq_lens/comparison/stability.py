@@ -3,14 +3,16 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from clvq_lens.arguments import check_choice, check_count, check_is, check_seed
 from clvq_lens.comparison.refits import How
 from clvq_lens.comparison.tokens import SharedTokens
-from clvq_lens.config import LongTexts, check_count, check_is, check_seed
+from clvq_lens.config import LongTexts
 from clvq_lens.errors import DataError
 from clvq_lens.evaluation.agreement import shuffled
 from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate, estimates_frame
@@ -146,6 +148,7 @@ def stability(
         check_is("One of the methods", fits, Sequence, remedy)
         for lens in fits:
             check_is("One of the fits", lens, Lens, remedy)
+    check_choice("how", how, get_args(How))
     compared = {method: list(_compared(method, len(fits), how)) for method, fits in lenses.items()}
     if not compared:
         raise DataError("There is no fit to compare. Pass {name: [lens, other_lens], ...}.")

@@ -1,6 +1,6 @@
 """How well the name of a concept tells its tokens from others: a blinded detection score."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +8,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from scipy.stats import bootstrap
 
+from clvq_lens.arguments import as_list, check_count, check_is, check_names, check_seed
 from clvq_lens.concepts.concept import Concept, Example
 from clvq_lens.concepts.table import ConceptTable
-from clvq_lens.config import check_count, check_is, check_names, check_seed
 from clvq_lens.errors import DataError, ShapeError
 from clvq_lens.plots.detection import plot_detection
 
@@ -94,6 +94,7 @@ def detection(
         seed: Of the contexts and their order.
 
     Raises:
+        CodeRangeError: If one of ``codes`` does not exist.
         ConfigError: If ``n_contexts`` or ``seed`` has an impossible value.
         DataError: If fewer than two codes have the examples that it takes.
         ShapeError: If a judge does not answer for every context.
@@ -105,10 +106,13 @@ def detection(
     check_seed(seed)
     check_is("judge", judge, Callable | None, "Pass a function of a label and contexts.")
     check_names(labels)
+    chosen = None if codes is None else as_list("codes", codes, "Pass a list of codes.")
     judge, labels = judge or marked_token, labels or table.labels()
     random = np.random.default_rng(seed)
     pool = {concept.code: _kept_back(concept) for concept in table}
-    usable = [code for code in (codes or pool) if pool[code] and labels.get(code)]
+    for code in chosen or ():
+        table[code]  # refuses what is no code
+    usable = [code for code in (chosen or pool) if pool[code] and labels.get(code)]
     if len(usable) < 2:
         raise DataError(
             f"{len(usable)} codes have a name and random examples that were kept back; it takes "
@@ -170,7 +174,7 @@ def _derangement(codes: Sequence[int], random: np.random.Generator) -> list[int]
 
 def _accuracy(judge: Judge, label: str, contexts: list[str], belongs: np.ndarray) -> float:
     answers = judge(label, tuple(contexts))
-    answers = list(answers) if isinstance(answers, Iterable) else []
+    answers = as_list("The answers of the judge", answers, "Return one for each context.")
     if len(answers) != len(contexts):
         raise ShapeError(
             f"The judge gave {len(answers)} answers for {len(contexts)} contexts. "

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from clvq_lens.config import LongTexts, check_is, check_names
+from clvq_lens.arguments import check_is, check_names
+from clvq_lens.config import LongTexts
 from clvq_lens.errors import PositionError
 from clvq_lens.host.host import Host
 from clvq_lens.plots.colours import code_colours

@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clvq_lens.arguments import check_count, check_seed
 from clvq_lens.concepts.concept import Concept, Neighbour, TokenLogit, Unembedded
 from clvq_lens.concepts.contexts import ContextBatch, Reservoir
 from clvq_lens.concepts.numbered_labels import MAX_LABELS, NumberedLabels
 from clvq_lens.concepts.profile import Profile
 from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.concepts.tally import Tally, compact
-from clvq_lens.config import LongTexts, check_count, check_seed
+from clvq_lens.config import LongTexts
 from clvq_lens.errors import EmptyCorpusError
 from clvq_lens.evaluation.agreement import Agreement, agreement
 from clvq_lens.evaluation.labels import TokenLabels
@@ -81,7 +82,7 @@ class _Survey:
         self.tokens = Tally(self.n_codes, host.cfg.d_vocab)
         self.bin_width = -(-host.n_context // _POSITION_BINS)
         self.positions = Tally(self.n_codes, _POSITION_BINS)
-        self.recon_sums = torch.zeros(self.n_codes, quantizer.d_target, device=quantizer.device)
+        self.recon_sums = quantizer.mean_target.new_zeros(self.n_codes, quantizer.d_target)
         self.labels = None
         if labels is not None:
             self.labels = _LabelCounts(self.n_codes, host.cfg.d_vocab, labels)

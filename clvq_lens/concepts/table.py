@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from clvq_lens.arguments import check_is
 from clvq_lens.concepts.concept import Concept, Example
-from clvq_lens.config import check_is
 from clvq_lens.errors import CodeRangeError
 from clvq_lens.evaluation.agreement import Agreement
 from clvq_lens.plots.concepts import plot_usage

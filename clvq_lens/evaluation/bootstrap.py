@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from clvq_lens.config import check_count, check_seed
+from clvq_lens.arguments import check_count, check_seed
 
 _LEVEL = 0.95
 

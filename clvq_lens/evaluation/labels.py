@@ -1,11 +1,11 @@
 """Known labels of tokens: matched with their documents, and with words of a text."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from clvq_lens.arguments import as_list
 from clvq_lens.errors import DataError
 from clvq_lens.host.vocabulary import Vocabulary
 from clvq_lens.training.document import checked_text
@@ -86,13 +86,13 @@ def listed(labels: TokenLabels) -> list[list[str]]:
     Raises:
         DataError: If they are no lists of strings.
     """
-    documents = listing(labels, "The labels", "Pass a list of strings for each text.")
+    documents = as_list("The labels", labels, "Pass a list of strings for each text.")
     return [_checked(names, number) for number, names in enumerate(documents)]
 
 
 def _checked(names: Iterable[str], document: int) -> list[str]:
-    names = listing(
-        names, f"The labels of document {document}", "Pass a list of strings, one a real token."
+    names = as_list(
+        f"The labels of document {document}", names, "Pass a list of strings, one a real token."
     )
     for index, name in enumerate(names):
         if not isinstance(name, str):
@@ -102,23 +102,6 @@ def _checked(names: Iterable[str], document: int) -> list[str]:
             )
         checked_text(name, f"Label {index} of document {document}")
     return names
-
-
-def listing(values: Any, what: str, remedy: str) -> list[Any]:
-    """The items of a list, an array or a generator.
-
-    Args:
-        values: That were passed; a string is one thing, not many.
-        what: They are, at the beginning of a sentence.
-        remedy: A sentence that says what to pass.
-
-    Raises:
-        DataError: If it cannot be iterated over.
-    """
-    if not isinstance(values, str | bytes):
-        with suppress(TypeError):  # no iterable, or an array without an axis
-            return list(values)
-    raise DataError(f"{what} are {type(values).__name__}. {remedy}")
 
 
 def token_labels(
@@ -147,7 +130,7 @@ def token_labels(
     if not hasattr(model, "cfg"):
         raise DataError(f"The model is {type(model).__name__}. Pass a model of TransformerLens.")
     texts = _texts(texts)
-    spans = listing(spans, "The spans", "Pass a list of (start, end, label) for each text.")
+    spans = as_list("The spans", spans, "Pass a list of (start, end, label) for each text.")
     if len(spans) != len(texts):
         raise DataError(
             f"There are {len(texts)} texts and {len(spans)} lists of spans. Pass one list a text."
@@ -161,7 +144,7 @@ def token_labels(
 
 
 def _texts(texts: Iterable[str]) -> list[str]:
-    texts = listing(texts, "The texts", "Pass a list: token_labels(model, [text], ...).")
+    texts = as_list("The texts", texts, "Pass a list: token_labels(model, [text], ...).")
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise DataError(f"Text {number} is {type(text).__name__}. Pass strings.")
@@ -170,7 +153,7 @@ def _texts(texts: Iterable[str]) -> list[str]:
 
 
 def _checked_spans(spans: Any, number: int) -> list[Span]:
-    spans = listing(spans, f"The spans of text {number}", "Pass a list of (start, end, label).")
+    spans = as_list(f"The spans of text {number}", spans, "Pass a list of (start, end, label).")
     for span in spans:
         is_span = isinstance(span, tuple | list) and len(span) == 3
         if not is_span or not all(isinstance(end, int | np.integer) for end in span[:2]):

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from clvq_lens.config import check_count, check_seed, closest
-from clvq_lens.errors import ConfigError, DataError
+from clvq_lens.arguments import check_choice, check_count, check_is, check_seed
+from clvq_lens.errors import DataError
 from clvq_lens.faithfulness.folds import Fold, Protocol, make_folds
 from clvq_lens.faithfulness.groups import Group, batches_of
 from clvq_lens.faithfulness.probe import LinearProbe, MLPProbe
@@ -74,7 +74,7 @@ def prepare(
     texts: Iterable[str],
     labels: Iterable[Any],
     *,
-    protocol: Protocol | str = "honest",
+    protocol: Protocol = "honest",
     documents: Iterable[Any] | None = None,
     readout: Readout | None = None,
     sentence: Sentence | None = None,
@@ -93,9 +93,10 @@ def prepare(
         EmptyCorpusError: If a text holds no real token.
         TextTooLongError: If a text is longer than the model's context.
     """
-    if protocol != "honest" and protocol != "paper":
-        hint = closest(str(protocol), list(get_args(Protocol)))
-        raise ConfigError(f"There is no protocol {protocol!r}. {hint}Pass 'honest' or 'paper'.")
+    check_choice("protocol", protocol, get_args(Protocol))
+    check_is("readout", readout, Readout | None, "Pass clvq_lens.head(...) or answers(...).")
+    if sentence is not None:
+        check_choice("sentence", sentence, get_args(Sentence))
     if n_folds is not None:
         check_count("n_folds", n_folds, least=2)
     check_count("n_steps", n_steps)

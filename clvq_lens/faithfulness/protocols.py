@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clvq_lens.config import check_count, check_seed
+from clvq_lens.arguments import check_count, check_seed
 from clvq_lens.errors import ConfigError
 from clvq_lens.faithfulness.case import Case, prepare
 from clvq_lens.faithfulness.controls import Codes, removals

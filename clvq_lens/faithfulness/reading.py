@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from clvq_lens.arguments import as_list
 from clvq_lens.concepts.encoding import encode
 from clvq_lens.errors import DataError, EmptyCorpusError
 from clvq_lens.host.attach import Attachment
@@ -46,10 +47,11 @@ class LabelledTexts:
                 missing or of another kind than the others, or there is one class.
             EmptyCorpusError: If a text is empty.
         """
-        if isinstance(texts, str):
-            raise DataError("The texts are one string. Pass a list of strings.")
-        texts, labels = list(texts), list(labels)
-        documents = texts if documents is None else list(documents)
+        texts = as_list("The texts", texts, "Pass a list of strings.")
+        labels = as_list("The labels", labels, "Pass one for each text.")
+        documents = as_list(
+            "The documents", texts if documents is None else documents, "Pass one for each text."
+        )
         if not len(texts) == len(labels) == len(documents):
             raise DataError(
                 f"There are {len(texts)} texts, {len(labels)} labels and {len(documents)} "

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.config import LongTexts, check_count
+from clvq_lens.arguments import check_count
+from clvq_lens.config import LongTexts
 from clvq_lens.errors import ConfigError, EmptyCorpusError, LayerOrderError
 from clvq_lens.flow.chain import fitted_chain
 from clvq_lens.host.attach import Attachment
@@ -217,7 +218,7 @@ class _Step:
     def add(self, batch: TokenBatch) -> None:
         """Runs a batch of texts, as it is and with every code ablated that occurs in it."""
         runs = Counterfactuals(self.first, batch, until=self.second.source)
-        mask = batch.mask
+        mask = runs.mask
         codes, following = runs.codes, self._next_codes(runs.outcome)
         self.n_tokens += torch.bincount(codes[mask], minlength=len(self.n_tokens))
         self.n_next += torch.bincount(following[mask], minlength=len(self.n_next))

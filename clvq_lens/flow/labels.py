@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from clvq_lens.concepts.numbered_labels import MAX_LABELS, NumberedLabels
 from clvq_lens.concepts.tally import Tally, compact
@@ -30,20 +31,22 @@ class StageLabels:
     def add(
         self,
         batch: TokenBatch,
+        mask: Bool[Tensor, "b pos"],
         tokens: Int[np.ndarray, " n"],
         nodes: Sequence[Int[np.ndarray, " n"]],
     ) -> None:
         """Counts a batch.
 
         Args:
-            batch: Whose real tokens come row by row.
-            tokens: Their ids.
+            batch: Of texts.
+            mask: Its tokens that count; the labels are those of all real ones.
+            tokens: Their ids, row by row.
             nodes: Their nodes at every stage.
 
         Raises:
             DataError: If a document has not one label for each real token.
         """
-        numbers = self._labels.of(batch)
+        numbers = self._labels.of(batch)[mask[batch.mask].numpy()]
         for tally, stage in zip(self._tallies.values(), nodes, strict=True):
             tally.add(tokens, stage, numbers)
 

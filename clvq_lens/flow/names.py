@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from clvq_lens.config import check_is, check_names
+from clvq_lens.arguments import check_is, check_names
 from clvq_lens.errors import ConfigError
 
 CodeNames = Mapping[int, str]

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
+from torch import Tensor
 
+from clvq_lens.arguments import check_seed
 from clvq_lens.concepts.encoding import colours_of
 from clvq_lens.concepts.tally import Tally
-from clvq_lens.config import LongTexts, check_seed
+from clvq_lens.config import LongTexts
 from clvq_lens.errors import ConfigError, EmptyCorpusError
 from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.flow.chain import require_chain
@@ -125,36 +127,42 @@ class _Survey:
 
     def add(self, batch: TokenBatch) -> None:
         """Counts one batch."""
-        tokens = batch.tokens[batch.mask].numpy()
-        nodes = self._codes_and_prediction(batch)
+        nodes, mask = self._codes_and_prediction(batch)
+        tokens = batch.tokens[mask].numpy()
         stages = [tokens, *nodes] if self.reads_tokens else nodes
         for pairs, pair in zip(self.pairs, pairwise(stages), strict=True):
             pairs.add(*pair)
         self.paths.add(np.stack(stages, axis=1))
         self.classes.add(tokens, nodes[: len(self.chain)])
         if self.labels is not None:
-            self.labels.add(batch, tokens, nodes)
+            self.labels.add(batch, mask, tokens, nodes)
 
     @torch.no_grad()
-    def _codes_and_prediction(self, batch: TokenBatch) -> list[Int[np.ndarray, " n"]]:
-        """The nodes of real tokens at every stage but that of the tokens themselves."""
+    def _codes_and_prediction(
+        self, batch: TokenBatch
+    ) -> tuple[list[Int[np.ndarray, " n"]], Bool[Tensor, "b pos"]]:
+        """The nodes of tokens at every stage but that of the tokens themselves, and which tokens.
+
+        These are the real ones that are no outliers at any stage.
+        """
         tokens = batch.tokens.to(self.host.device)
         attended = batch.attended.to(self.host.device)
         sources = [attachment.source for attachment in self.chain]
         predicted = []
         if self.predicts:
-            found: dict[str, torch.Tensor] = {}
+            found: dict[str, Tensor] = {}
             with self.host.reading(sources, found):
                 logits = self.host.run(tokens, attended)
             predicted = [logits.argmax(-1)]
         else:
             found = self.host.activations(tokens, attended, sources)
-        nodes = []
+        nodes, mask = [], batch.mask
         for attachment in self.chain:
             source = found[attachment.source]
             check_finite(source[attended.to(source.device)], attachment.source)
             nodes.append(attachment.quantizer.assign(source))
-        return [part.cpu()[batch.mask].numpy() for part in (*nodes, *predicted)]
+            mask = mask & ~attachment.quantizer.outliers(source).cpu()
+        return [part.cpu()[mask].numpy() for part in (*nodes, *predicted)], mask
 
     def flow(self, seed: int, *, complete: bool) -> ConceptFlow:
         """What was found."""

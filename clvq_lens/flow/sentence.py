@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clvq_lens.arguments import check_seed
 from clvq_lens.concepts.encoding import batch_codes, colours_of
-from clvq_lens.config import check_seed
 from clvq_lens.errors import DataError
 from clvq_lens.flow.chain import require_chain
 from clvq_lens.flow.names import CodeNames, names_by_stage

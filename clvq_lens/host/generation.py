@@ -88,12 +88,10 @@ class GenerationState:
         vectors = quantizer.codebook(torch.cat(self.codes, dim=1))
         encoded = torch.cat(self.encoded, dim=1) if self.encoded else vectors
         self.codes, self.encoded = [], []
-        for cache in (self.clean, self.edited) if self.diverged else (self.clean,):
-            length = cache.length + vectors.shape[1]
-            mask = None if context.key_mask is None else context.key_mask[:, :length]
-            quantizer.decode(vectors, encoded=encoded, key_mask=mask, cache=cache)
-        if not self.diverged:
-            self.edited = self.clean.fork()
+        length = self.clean.length + vectors.shape[1]
+        mask = None if context.key_mask is None else context.key_mask[:, :length]
+        quantizer.decode(vectors, encoded=encoded, key_mask=mask, cache=self.clean)
+        self.edited = self.clean.fork()  # once a position was edited, none waits any more
 
     # ---- what the host does to its cache between passes ----------------------------------------
 

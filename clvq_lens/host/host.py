@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 
-from clvq_lens.config import closest
+from clvq_lens.arguments import closest
 from clvq_lens.errors import HookNotFoundError, LayerOrderError, ShapeError
 from clvq_lens.host.calls import shadow_methods, unshadow_methods
 from clvq_lens.host.compiled import uncompiled, uncompiled_passes

@@ -306,7 +306,7 @@ class Vocabulary:
             number = _whole(token)
             if number is None or not 0 <= number < self.cfg.d_vocab:
                 raise DataError(
-                    f"There is no token {token!r}; ids go from 0 to {self.cfg.d_vocab - 1}."
+                    f"There is no token {token!r}. Pass an id from 0 to {self.cfg.d_vocab - 1}."
                 )
             return number
         tokenizer = self._tokenizer

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.config import check_count, check_seed
+from clvq_lens.arguments import check_count, check_flags, check_seed
 from clvq_lens.errors import ConfigError, MetricError
 from clvq_lens.host.attach import Attached
 from clvq_lens.host.modes import require_gradients
@@ -168,10 +168,12 @@ def attribution(
     attachment = fitted(lens)
     check_count("n_true", n_true, least=0)
     check_seed(seed)
+    check_flags(exact_decoder=exact_decoder)
     _check_codes(attachment.quantizer.config.n_codes)
     batch = one_batch(attachment.host, data)
     require_real(batch)
     runs = Counterfactuals(attachment, batch, columns=columns_of(metric, [batch]))
+    runs.require_tokens()
     function = bind(metric, runs.reference)
     gradients = _Gradients(runs, function, name_of(metric))
     path = gradients.integrated(n_steps, progress=progress)
@@ -230,7 +232,7 @@ class _Gradients:
         quantizer, draft = runs.quantizer, replace(runs.draft, steering=None)
         self.by_token = not quantizer.config.reads_sequences
         self.everyone = torch.arange(len(draft.codes), device=draft.codes.device)
-        mask = runs.batch.mask.to(draft.codes.device)
+        mask = runs.mask.to(draft.codes.device)
         averaged = draft.with_mean(quantizer.shares @ quantizer.codebook.vectors, mask)
         # What each code stands for, what the run holds, and where the path starts.
         if self.by_token:
@@ -285,7 +287,7 @@ class _Gradients:
             recon_of_part = self.runs.reconstruction.from_codes(self.runs.recorded, draft, texts)
             moved = recon_of_part - recon[texts]
             effects.append((gradient[texts] * moved).sum((1, 2)).cpu())
-        return torch.cat(effects).double().numpy()
+        return torch.cat(effects).double().numpy() if effects else np.zeros(0)
 
     def _recon(self, draft: Draft) -> Float[Tensor, "b pos d_target"]:
         return self.runs.reconstruction.from_codes(self.runs.recorded, draft, self.everyone)
@@ -313,7 +315,7 @@ class _Gradients:
 
 def _on_real(values: Tensor, runs: Counterfactuals) -> np.ndarray:
     """Values of real tokens, NaN elsewhere."""
-    mask = runs.batch.mask.view(*runs.batch.mask.shape, *[1] * (values.ndim - 2))
+    mask = runs.mask.view(*runs.mask.shape, *[1] * (values.ndim - 2))
     return values.detach().cpu().masked_fill(~mask, torch.nan).double().numpy()
 
 
@@ -325,7 +327,7 @@ def _check_codes(n_codes: int) -> None:
 def _draw_pairs(runs: Counterfactuals, n: int, seed: int) -> pd.DataFrame:
     """Replacements of one code by another, drawn at random."""
     random = np.random.default_rng(seed)
-    rows, positions = (index.numpy() for index in runs.batch.mask.nonzero(as_tuple=True))
+    rows, positions = (index.numpy() for index in runs.mask.nonzero(as_tuple=True))
     chosen = random.integers(len(rows), size=n)
     rows, positions = rows[chosen], positions[chosen]
     codes = runs.draft.codes.cpu().numpy()[rows, positions]
@@ -346,7 +348,7 @@ def _draw_pairs(runs: Counterfactuals, n: int, seed: int) -> pd.DataFrame:
 
 def _every_replacement(runs: Counterfactuals) -> list[tuple[int, int, int]]:
     codes = range(runs.quantizer.config.n_codes)
-    return [(*token, code) for token in runs.batch.mask.nonzero().tolist() for code in codes]
+    return [(*token, code) for token in runs.mask.nonzero().tolist() for code in codes]
 
 
 def _replaced(runs: Counterfactuals, row: int, position: int, code: int) -> Draft:
@@ -360,7 +362,7 @@ def _positions(
     runs: Counterfactuals, metric: LogitsFunction, integrated: np.ndarray, progress: bool
 ) -> pd.DataFrame:
     """Each real token with its integrated gradients and the effect of losing its code."""
-    mask, codes = runs.batch.mask, runs.draft.codes.cpu()
+    mask, codes = runs.mask, runs.draft.codes.cpu()
     rows, positions = (index.tolist() for index in mask.nonzero(as_tuple=True))
     pairs = list(zip(rows, positions, strict=True))
     drafts = (_averaged(runs, row, position) for row, position in pairs)
@@ -382,7 +384,7 @@ def _positions(
 
 
 def _averaged(runs: Counterfactuals, row: int, position: int) -> Draft:
-    where = torch.zeros_like(runs.batch.mask)
+    where = torch.zeros_like(runs.mask)
     where[row, position] = True
     return runs.edited(Ablate(int(runs.draft.codes[row, position]), "mean", at=where))
 

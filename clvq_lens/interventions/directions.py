@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clvq_lens.errors import CodeRangeError, ConfigError
+from clvq_lens.arguments import check_choice, check_flags
+from clvq_lens.errors import CodeRangeError
 from clvq_lens.host.context import PassText
 from clvq_lens.interventions.positions import At, frozen_positions, resolve_positions
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
@@ -43,8 +44,8 @@ def projection(
         CodeRangeError: If a code at the target has no tokens, so no mean.
         PositionError: If ``positions`` are none at all.
     """
-    if place not in get_args(Place):
-        raise ConfigError(f"There is no place {place!r}; pass at='source' or at='target'.")
+    check_choice("at", place, get_args(Place))
+    check_flags(centered=centered)
     shares = quantizer.usage / quantizer.usage.sum().double()
     rows = torch.tensor(codes, device=quantizer.device)
     unused = rows[quantizer.usage[rows] == 0]

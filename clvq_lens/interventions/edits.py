@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clvq_lens.config import check_seed
+from clvq_lens.arguments import check_choice, check_seed
 from clvq_lens.errors import CodeRangeError, ConfigError, ShapeError
 from clvq_lens.host.context import PassText
 from clvq_lens.interventions.codes import Codes, as_codes, check_range, membership
@@ -107,11 +107,7 @@ class Ablate(Edit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.to not in get_args(Replacement):
-            raise ConfigError(
-                f"Ablate cannot replace codes by {self.to!r}; "
-                f"pass to='nearest', to='mean' or to='resample'."
-            )
+        check_choice("to", self.to, get_args(Replacement))
         check_seed(self.seed)
 
     def _change(

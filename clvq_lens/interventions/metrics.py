@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from clvq_lens.config import check_is
+from clvq_lens.arguments import check_is
 from clvq_lens.errors import MetricError, PositionError
 from clvq_lens.host.host import Host
 from clvq_lens.training.tokens import TokenBatch
@@ -219,7 +219,7 @@ def bind(metric: Metric | LogitsFunction, reference: Reference) -> LogitsFunctio
     Raises:
         MetricError: If it is one of ours that was not called, or returns no number.
     """
-    if metric in (kl, loss, logit_diff, probability):
+    if any(metric is each for each in (kl, loss, logit_diff, probability)):
         raise MetricError(
             f"{name_of(metric)!r} makes a metric when it is called. "
             f"Pass clvq_lens.{name_of(metric)}(...)."
@@ -295,7 +295,8 @@ def _where(at: Positions, batch: TokenBatch) -> Bool[Tensor, "b pos"]:
     for row, length in enumerate(batch.attended.sum(1).tolist()):
         if isinstance(at, int) and not -length <= at < length:
             raise PositionError(
-                f"The metric's position {at} lies beyond text {row}, which has {length} tokens."
+                f"The metric's position {at} lies beyond text {row}, which has {length} tokens. "
+                f"Pass one from {-length} to {length - 1}."
             )
         where[row, list(range(length))[at]] = True
     return where

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from jaxtyping import Int
 from torch import Tensor
 
-from clvq_lens.config import check_seed
+from clvq_lens.arguments import check_flags, check_seed
 from clvq_lens.errors import LengthMismatchError, MetricError, NothingChangesError
 from clvq_lens.host.attach import Attached
 from clvq_lens.interventions.codes import one_code
@@ -127,10 +127,10 @@ def concept_patching(
     """
     attachment = fitted(lens)
     check_seed(seed)
+    check_flags(control=control)
     good, bad = one_batch(attachment.host, clean), one_batch(attachment.host, corrupted)
     _check_lengths(good, bad)
-    where = good.mask & bad.mask
-    require_real(replace(bad, mask=where))
+    require_real(replace(bad, mask=good.mask & bad.mask))
     columns = columns_of(metric, [good, bad])
     runs = Counterfactuals(attachment, bad, columns=columns)
     other = Counterfactuals(attachment, good, columns=columns)
@@ -141,6 +141,7 @@ def concept_patching(
             f"{name_of(metric)} is {at_clean:.6g} for the clean and for the corrupted run, so "
             f"there is no effect to restore. Choose a metric in which they differ."
         )
+    where = runs.mask & other.mask  # where a patch acts, and knows by what
     clean_codes = other.codes.masked_fill(~where, -1)
     n_changed = ((clean_codes != runs.codes) & where).sum(0)
     _check_some_differ(n_changed, attachment.name)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.config import check_count
+from clvq_lens.arguments import check_count
 
 
 def average_gradient(

@@ -1,7 +1,7 @@
 """What a model says about whole texts: logits of a few classes, from a head or from its answers."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from clvq_lens.arguments import as_list, check_choice, check_is
 from clvq_lens.errors import ConfigError, DataError, EmptyCorpusError, LayerOrderError, ShapeError
 from clvq_lens.host.host import Host
 from clvq_lens.training.tokens import TokenBatch
@@ -34,7 +35,7 @@ def sentence_vectors(
         DataError: If "cls" is asked of a text that begins with a real token.
         EmptyCorpusError: If another is asked of a text without a real token.
     """
-    _check_sentence(sentence)
+    check_choice("sentence", sentence, get_args(Sentence))
     rows = torch.arange(len(values), device=values.device)
     if sentence == "cls":
         return values[rows, _first(batch).to(values.device)]
@@ -43,13 +44,6 @@ def sentence_vectors(
     last_real(batch)  # refuses texts without one
     mask = batch.mask.to(values.device).unsqueeze(-1)
     return values.masked_fill(~mask, 0).sum(1) / mask.sum(1)
-
-
-def _check_sentence(sentence: str) -> None:
-    if sentence not in get_args(Sentence):
-        raise ConfigError(
-            f"There are no sentence vectors {sentence!r}. Choose 'cls', 'last' or 'mean'."
-        )
 
 
 def last_real(batch: TokenBatch) -> Int[Tensor, " b"]:
@@ -211,7 +205,9 @@ def head(
     Example:
         >>> head(torch.randn(2, 384), torch.zeros(2), at=11)  # doctest: +SKIP
     """
-    _check_sentence(sentence)
+    check_choice("sentence", sentence, get_args(Sentence))
+    check_is("weight", weight, Tensor | nn.Module, "Pass a tensor [n_classes, width], or a module.")
+    check_is("bias", bias, Tensor | None, "Pass a tensor [n_classes], or None.")
     if isinstance(weight, nn.Module):
         if bias is not None:
             raise ConfigError("A module has its own bias. Pass bias=None with it.")
@@ -252,13 +248,16 @@ def answers(tokens: Sequence[Token | Sequence[Token]]) -> Readout:
     Example:
         >>> answers([[" bad", " awful"], [" good", " great"]])  # doctest: +SKIP
     """
-    is_one = isinstance(tokens, Tensor | np.ndarray) and tokens.ndim == 0
-    tokens = () if is_one or not isinstance(tokens, Iterable) else tokens
-    classes = tuple((each,) if isinstance(each, str | int) else tuple(each) for each in tokens)
+    how = "Pass a token for each class, or a list of tokens, such as [' bad', ' good']."
+    given = tokens.tolist() if isinstance(tokens, Tensor | np.ndarray) else tokens
+    classes = tuple(
+        (each,) if isinstance(each, str | int) else tuple(as_list("A class", each, how))
+        for each in as_list("The answers", given, how)
+    )
     if len(classes) < 2 or not all(classes):
         raise ConfigError(
-            f"The answers are {list(classes)}; expected two or more classes with at least one "
-            f"token each, such as [' bad', ' good']."
+            f"The answers are {list(classes)}, but it takes two classes or more, with at least one "
+            f"token each. {how}"
         )
     return _Answers(classes)
 

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.config import check_is
-from clvq_lens.errors import EmptyCorpusError, SpliceConflictError
+from clvq_lens.arguments import check_is
+from clvq_lens.errors import EmptyCorpusError, NothingChangesError, SpliceConflictError
 from clvq_lens.host.attach import Attached, Attachment
 from clvq_lens.interventions.edits import Edit, apply_edits
 from clvq_lens.interventions.metrics import LogitsFunction, Reference
@@ -67,10 +67,22 @@ class Counterfactuals:
         return self.recorded.quantized.draft
 
     @property
+    def mask(self) -> Bool[Tensor, "b pos"]:
+        """True on tokens whose codes act: the real ones without outliers."""
+        return self.batch.mask & self.recorded.text.real.cpu()
+
+    @property
     def codes(self) -> Int[Tensor, "b pos"]:
-        """The codes of the run itself at real tokens, -1 elsewhere."""
-        codes = self.draft.codes.cpu()
-        return codes.masked_fill(~self.batch.mask, -1)
+        """The codes of the run itself at these tokens, -1 elsewhere."""
+        return self.draft.codes.cpu().masked_fill(~self.mask, -1)
+
+    def require_tokens(self) -> None:
+        """Raises `NothingChangesError` if no code acts at all."""
+        if not self.mask.any():
+            raise NothingChangesError(
+                "All real tokens of these texts are outliers, whose codes do not act. Pass other "
+                "texts, or fit with keep_outliers=True."
+            )
 
     @property
     def reference(self) -> Reference:

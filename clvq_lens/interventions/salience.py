@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from clvq_lens.config import check_count
+from clvq_lens.arguments import check_choice, check_count
 from clvq_lens.errors import (
     ConfigError,
     EmptyCorpusError,
@@ -179,10 +179,9 @@ def salience(
         >>> salience(model, texts, 8, head(weight, at=11)).top()  # doctest: +SKIP
     """
     require_gradients("Salience")
-    if quantity not in get_args(Quantity):
-        raise ConfigError(f"There is no quantity {quantity!r}. Pass 'logit' or 'probability'.")
-    if isinstance(start, str) and start not in ("mean", "zero"):
-        raise ConfigError(f"No path starts at {start!r}. Pass 'mean', 'zero' or one vector.")
+    check_choice("quantity", quantity, get_args(Quantity))
+    if not isinstance(start, Tensor):
+        check_choice("start, if it is no tensor,", start, ("mean", "zero"))
     check_count("n_steps", n_steps)
     check_long_texts(long_texts, splittable=False)
     host, documents = Host(model), open_documents(texts)

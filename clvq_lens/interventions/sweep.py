@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 
-from clvq_lens.config import check_names, check_seed
+from clvq_lens.arguments import check_flags, check_names, check_seed
 from clvq_lens.errors import NothingChangesError
 from clvq_lens.host.attach import Attached
 from clvq_lens.host.host import Host
@@ -135,10 +135,12 @@ def ablation_sweep(
     """
     attachment = fitted(lens)
     check_seed(seed)
+    check_flags(by_position=by_position)
     batch = one_batch(attachment.host, data)
     require_real(batch)
     runs = Counterfactuals(attachment, batch, columns=columns_of(metric, [batch]))
-    active, counts = runs.codes[runs.batch.mask].unique(return_counts=True)
+    runs.require_tokens()
+    active, counts = runs.codes[runs.mask].unique(return_counts=True)
     usage = dict(zip(active.tolist(), counts.tolist(), strict=True))
     if codes is None:
         chosen = sorted(usage, key=lambda code: -usage[code])
@@ -193,7 +195,7 @@ def _check_some_occur(codes: Sequence[int], usage: Mapping[int, int]) -> None:
 def _where(runs: Counterfactuals, code: int) -> tuple[str, str]:
     """The commonest tokens of a code in the texts, and the first of them in its context."""
     vocabulary, batch = runs.host.vocabulary, runs.batch
-    places = ((runs.codes == code) & batch.mask).nonzero().tolist()
+    places = (runs.codes == code).nonzero().tolist()
     if not places:
         return "", ""
     counts = Counter(int(batch.tokens[row, position]) for row, position in places)

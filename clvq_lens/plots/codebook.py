@@ -2,14 +2,14 @@
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Int
 
-from clvq_lens.config import check_names
-from clvq_lens.errors import ConfigError, ShapeError
+from clvq_lens.arguments import check_choice, check_names
+from clvq_lens.errors import ShapeError
 from clvq_lens.plots.colours import code_colours
 from clvq_lens.plots.projection import principal_components
 from clvq_lens.plots.text import code_name
@@ -88,8 +88,7 @@ def plot_codebook(
 
 
 def _projected(vectors: Float[np.ndarray, "k d"], method: str, seed: int) -> _Map:
-    if method not in ("pca", "tsne"):
-        raise ConfigError(f"There is no method {method!r} for a map. Choose 'pca' or 'tsne'.")
+    check_choice("method", method, get_args(Method))
     n, width = vectors.shape
     if n < 2 or not np.ptp(vectors, axis=0).any():  # nothing varies, so nothing to project
         return _Map(np.zeros((n, 2)), ("no variance to show", "no variance to show"))

@@ -77,7 +77,7 @@ def nearest_and_margin(z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]) -
         tensor([1.8000])
     """
     codes = torch.empty(len(z), dtype=torch.long, device=z.device)
-    margin = torch.empty(len(z), device=z.device)
+    margin = z.new_empty(len(z), dtype=torch.float32)
     for rows, scores in _scores(z, vectors):
         torch.argmin(scores, dim=1, out=codes[rows])
         best = codes[rows].unsqueeze(1)

@@ -102,6 +102,7 @@ class CrossLayerQuantizer(nn.Module):
         self.register_buffer("max_target_norm", torch.tensor(torch.inf))
         self.hook_encoded, self.hook_codes = HookPoint(), HookPoint()
         self.hook_quantized, self.hook_recon, self.hook_error = (HookPoint() for _ in range(3))
+        self.float()  # whatever torch's default is
         self._reset_parameters_(generator)
         self.requires_grad_(False)  # but during a fit: an edited pass of the model needs no graph
         self.eval()
@@ -125,7 +126,7 @@ class CrossLayerQuantizer(nn.Module):
     @property
     def shares(self) -> Float[Tensor, " k"]:
         """Fraction of the training tokens in each code."""
-        return self.usage / self.usage.sum()
+        return self.usage.float() / self.usage.sum()
 
     @property
     def target_mean(self) -> Float[Tensor, " d_target"]:

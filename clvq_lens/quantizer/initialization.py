@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clvq_lens.config import Initialization, closest
+from clvq_lens.arguments import check_choice
+from clvq_lens.config import Initialization
 from clvq_lens.errors import ConfigError, NonFiniteError, ShapeError, TooFewTokensError
 from clvq_lens.quantizer import kmeans
 from clvq_lens.quantizer.precision import best_float, in_double
@@ -152,12 +153,7 @@ def _check_options(n_codes: int, method: str, n_iterations: int) -> None:
         raise ConfigError(f"n_codes is {n_codes}; a codebook has 1 code or more.")
     if n_iterations < 1:
         raise ConfigError(f"n_iterations is {n_iterations}; at least 1 pass is needed.")
-    methods = list(get_args(Initialization))
-    if method not in methods:
-        raise ConfigError(
-            f"No initialisation {method!r}. {closest(method, methods)}"
-            f"Methods: {', '.join(methods)}."
-        )
+    check_choice("method", method, get_args(Initialization))
 
 
 def _check_rows(z: Tensor, n_codes: int) -> None:

@@ -5,7 +5,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 
-from clvq_lens.config import check_count
+from clvq_lens.arguments import check_count, check_seed
 from clvq_lens.errors import DataError
 from clvq_lens.toy.grammar import story
 from clvq_lens.toy.slots import Option, Slot
@@ -26,6 +26,7 @@ def generate(n_texts: int, *, seed: int) -> list[str]:
         True
     """
     check_count("n_texts", n_texts, least=0)
+    check_seed(seed)
     return list(itertools.islice(stream(random.Random(f"clvq_lens.toy texts {seed}")), n_texts))
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from clvq_lens.arguments import check_choice
 from clvq_lens.config import LongTexts
 from clvq_lens.errors import ConfigError, EmptyCorpusError, TextTooLongError
 from clvq_lens.host.host import Host
@@ -145,8 +146,7 @@ def one_batch(host: Host, data: Data) -> TokenBatch:
 
 def check_long_texts(long_texts: str, *, splittable: bool = True) -> None:
     """Raises `ConfigError` for an unknown way to treat long texts, or one of no use here."""
-    if long_texts not in get_args(LongTexts):
-        raise ConfigError(f"long_texts is {long_texts!r}; pass 'split', 'truncate' or 'error'.")
+    check_choice("long_texts", long_texts, get_args(LongTexts))
     if long_texts == "split" and not splittable:
         raise ConfigError(
             "long_texts is 'split', but here a text counts as a whole. Pass 'truncate' or 'error'."

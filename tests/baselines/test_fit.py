@@ -249,7 +249,7 @@ def test_token_identity_works_on_encoders(name: str):
 
 
 def test_an_unknown_kind_is_refused_with_the_closest(fitted: cl.Lens):
-    with pytest.raises(ConfigError, match=r"No baseline 'kmeans'\. Closest: 'k-means'\..*transco"):
+    with pytest.raises(ConfigError, match=r"baseline is 'kmeans'\. Closest: 'k-means'\..*transco"):
         attach_baseline(fitted.attachment, "kmeans", corpus(), cl.FitConfig())
 
 

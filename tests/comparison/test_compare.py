@@ -199,7 +199,7 @@ def test_what_cannot_be_compared_is_refused(lens, texts):
         cl.compare([lens, "k-means"], texts[0])
     with pytest.raises(ConfigError, match="Pass train=texts"):
         cl.compare([lens], texts[0], n_seeds=2)
-    with pytest.raises(ConfigError, match=r"No baseline 'k-meens'\. Closest: 'k-means'"):
+    with pytest.raises(ConfigError, match=r"baseline is 'k-meens'\. Closest: 'k-means'"):
         cl.compare([lens, "k-meens"], texts[0], train=texts[0], progress=False)
     with pytest.raises(DataError, match="Pass one label"):
         cl.compare([lens], texts[0], texts[1][:3], progress=False)

@@ -199,14 +199,14 @@ def test_pictures_and_words(result):
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"protocol": "onest"}, ConfigError, "There is no protocol 'onest'. Closest: 'honest'"),
+        ({"protocol": "onest"}, ConfigError, "protocol is 'onest'. Closest: 'honest'"),
         ({"n_folds": 1}, ConfigError, "n_folds is 1; pass a whole number from 2"),
         ({"n_draws": 0}, ConfigError, "n_draws is 0; pass a whole number from 1"),
         ({"n_folds": 50}, DataError, "too few for 50 folds. Pass more of them"),
         ({"documents": [1, 2]}, DataError, "60 labels and 2 documents. Pass one label"),
     ],
 )
-def test_impossible_options_are_refused(lens, texts, options, error, match):
+def test_impossible_options_are_refused(as_for_a_user, lens, texts, options, error, match):
     with pytest.raises(error, match=match):
         lens.faithfulness(*texts, progress=False, **options)
 

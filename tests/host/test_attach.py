@@ -422,6 +422,14 @@ def test_a_cache_filled_before_attaching_is_refused_when_codes_are_edited(toy):
                 past_kv_cache=cache,
                 fwd_hooks=[("clvq.1-2.hook_codes", lambda c, hook: (c + 1) % 16)],
             )
+        for entry in cache:  # emptied, it holds nothing that was not seen
+            entry.past_keys, entry.past_values = entry.past_keys[:, :0], entry.past_values[:, :0]
+        cache.previous_attention_mask = cache.previous_attention_mask[:, :0]
+        model.run_with_hooks(
+            tokens[:, :5],
+            past_kv_cache=cache,
+            fwd_hooks=[("clvq.1-2.hook_codes", lambda c, hook: (c + 1) % 16)],
+        )
     finally:
         lens.remove()
 

@@ -22,7 +22,7 @@ _ALWAYS: dict[str, Any] = {
     "suppress_health_check": list(HealthCheck),
 }
 settings.register_profile("hostile-ci", max_examples=12, **_ALWAYS)
-settings.register_profile("hostile-whole", max_examples=250, **_ALWAYS)
+settings.register_profile("hostile-whole", max_examples=60, **_ALWAYS)
 PROFILE = settings.get_profile("hostile-whole" if WHOLE else "hostile-ci")
 
 _ENDINGS = "hostile endings"
@@ -65,6 +65,8 @@ def trial(request: pytest.FixtureRequest) -> Trial:
     trial = Trial()
     if "subject" in request.fixturenames:
         trial.watched = request.getfixturevalue("subject").assert_unchanged
+    if "kind" in request.fixturenames:
+        trial.turn, trial.n_turns = HOSTS.index(request.getfixturevalue("kind")), len(HOSTS)
     return trial
 
 

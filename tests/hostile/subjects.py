@@ -167,10 +167,18 @@ def check_encoding(subject: Subject, data: Any, encoding: "cl.Encoding") -> None
     assert len(encoding.frame()) == int(mask.sum())
     if len(codes):
         encoding.plot()
-    again = subject.lens.encode(encoding.tokens)
+    again = subject.lens.encode(_with_mask(encoding))
     width = again.codes.shape[1]
     agree = again.codes == codes[:, :width]
     assert agree.all(), f"encoding its own tokens agrees in {agree.float().mean():.0%}"
+
+
+def _with_mask(encoding: "cl.Encoding") -> dict[str, Tensor]:
+    """The tokens of an encoding, and which of them are padding, which tokens alone may not tell."""
+    attended = torch.zeros_like(encoding.tokens)
+    for row, strings in enumerate(encoding.strings):
+        attended[row, : len(strings)] = torch.tensor([bool(string) for string in strings]).long()
+    return {"input_ids": encoding.tokens, "attention_mask": attended}
 
 
 def _check_report(subject: Subject, data: Any, report: "cl.Report") -> None:

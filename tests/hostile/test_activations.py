@@ -14,7 +14,7 @@ import clvq_lens as cl
 from clvq_lens.errors import NonFiniteError
 from tests.hostile.conftest import PROFILE
 from tests.hostile.subjects import VERBS, Subject
-from tests.hostile.trial import UsersOwnError, some
+from tests.hostile.trial import UsersOwnError
 from tests.hosts import words
 
 TOKENS = words(4, 9, seed=5)
@@ -70,7 +70,7 @@ def test_damaged_activations_are_refused_or_give_numbers(trial, subject, tmp_pat
     monkeypatch.chdir(tmp_path)
     points = _points(subject)
     cases = [(name, at, how) for how in DAMAGE for at in points for name in VERBS]
-    for name, at, how in some(cases, in_ci=36):
+    for name, at, how in trial.some(cases, in_ci=36):
         verb = VERBS[name]
 
         def call(verb: Any = verb, at: str = at, how: str = how, name: str = name) -> Any:
@@ -95,7 +95,7 @@ def test_nan_at_the_source_is_never_encoded(trial, subject):
         with _damaged(subject, subject.lens.source, damage):
             refused(lambda: VERBS[name].call(subject, TOKENS))
 
-    for row, position in some([(r, p) for r in range(4) for p in range(9)], in_ci=6):
+    for row, position in trial.some([(r, p) for r in range(4) for p in range(9)], in_ci=6):
         for name in ("encode", "evaluate", "concepts"):
             trial.run(
                 f"{name} with NaN at {row}, {position}, {subject.kind}",
@@ -179,7 +179,7 @@ def test_modes_change_no_result(trial, subject, tmp_path, monkeypatch):
     same = ("no gradients", "gradients", "train mode", "frozen parameters", "nothing")
     expected = subject.lens.encode(TOKENS).codes
     report = subject.lens.evaluate(TOKENS, progress=False, n_replicates=10).frame()
-    for name, mode in some([(name, mode) for mode in MODES for name in VERBS], in_ci=24):
+    for name, mode in trial.some([(name, mode) for mode in MODES for name in VERBS], in_ci=24):
         verb = VERBS[name]
 
         def call(verb: Any = verb, mode: str = mode) -> Any:
@@ -204,7 +204,7 @@ CASTS = (torch.float16, torch.bfloat16, torch.float64)
 def test_casts_are_noticed_or_work(trial, kind, when, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cases = [(name, dtype) for dtype in CASTS for name in VERBS]
-    for name, dtype in some(cases, in_ci=2):
+    for name, dtype in trial.some(cases, in_ci=2):
         subject = Subject(kind)
         if when == "before attaching":
             for lens in list(subject.model.clvqs.values()):

@@ -24,7 +24,7 @@ import clvq_lens as cl
 from clvq_lens import cli
 from tests.hostile.conftest import PROFILE
 from tests.hostile.subjects import Subject, subject_of
-from tests.hostile.trial import WHOLE, Trial, shown, some
+from tests.hostile.trial import WHOLE, Trial, shown
 from tests.hostile.values import TEXTS
 from tests.hosts import D_MODEL, D_VOCAB, KINDS, N_CONTEXT, N_LAYERS, tokenizer
 
@@ -104,7 +104,7 @@ def test_files_cut_at_any_length(trial, saved, tmp_path):
     for name in ("config.json", _weights(saved).name):
         size = (saved / name).stat().st_size
         lengths = sorted({0, 1, 7, 8, 9, size - 1, *range(0, size, max(1, size // 120))})
-        for length in some(lengths, in_ci=8):
+        for length in trial.some(lengths, in_ci=8):
             case = f"{name} was cut to {length} of {size} bytes"
             _load_damaged(trial, saved, tmp_path / "copy", case, _cut(name, length))
 
@@ -164,7 +164,7 @@ def test_an_edited_config_is_refused(trial, saved, tmp_path):
     for path in _places(values):
         edits += [(path, f"was set to {shown(value)}", _set(value)) for value in JSON_VALUES]
         edits += [(path, "was deleted", _delete), (path, "was doubled", _double)]
-    for path, how, change in some(edits, in_ci=30):
+    for path, how, change in trial.some(edits, in_ci=30):
         content = json.dumps(_edited(values, path, change)).encode()
         _load_damaged(
             trial,
@@ -187,7 +187,7 @@ WHOLE_FILES: dict[str, bytes] = {
     "latin-1": '{"format": "clvq_lens", "name": "é"}'.encode("latin-1"),
     "UTF-16": '{"format": "clvq_lens"}'.encode("utf-16"),
     "a byte order mark": b"\xef\xbb\xbf{}",
-    "gzip": gzip.compress(b'{"format": "clvq_lens"}'),
+    "gzip": gzip.compress(b'{"format": "clvq_lens"}', mtime=0),
     "deep": b'{"format": "clvq_lens", "a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "deep and open": b"[" * 1_000_000,
     "huge": b'{"format": "clvq_lens", "a": "' + b"x" * 3_000_000 + b'"}',
@@ -278,7 +278,7 @@ def test_edited_tensors_are_refused(trial, saved, tmp_path):
         ]
         if "usage" in name or "cluster" in name or "count" in name:
             changes.append((f"{name} is negative", fill(name, -5)))
-    for case, change in some(changes, in_ci=12):
+    for case, change in trial.some(changes, in_ci=12):
         _load_damaged(trial, saved, tmp_path / "copy", case, _with_tensors(change))
 
 
@@ -290,7 +290,7 @@ TEXT_FILES: dict[str, bytes] = {
     "UTF-16": "w5 w6\nw7 w8\n".encode("utf-16"),
     "UTF-32": "w5 w6\nw7 w8\n".encode("utf-32"),
     "a byte order mark": b"\xef\xbb\xbfw5 w6\n",
-    "gzip": gzip.compress(b"w5 w6\n" * 100),
+    "gzip": gzip.compress(b"w5 w6\n" * 100, mtime=0),
     "binary": bytes(range(256)) * 20,
     "zeros": b"\x00" * 1_000,
     "NUL inside": b"w5 \x00 w6\n",
@@ -379,7 +379,7 @@ def test_damaged_comparisons(trial, any_subject, tmp_path):
             edited = _edited(values, place, _set(value))
             cases[f"{place} set to {shown(value)}"] = json.dumps(edited).encode()
         cases[f"{place} deleted"] = json.dumps(_edited(values, place, _delete)).encode()
-    for case in some(list(cases), in_ci=12):
+    for case in trial.some(list(cases), in_ci=12):
         trial.run(f"a comparison {case}", lambda case=case: load(cases[case]))
         trial.run(
             f"compare with keep=... that is {case}",
@@ -497,7 +497,7 @@ def test_arguments_of_the_command_line(trial, hf_folder, run, tmp_path, monkeypa
     cases = [case for case in cases if case != ("n-tokens", "9" * 30)]
     paths = ("model", "data", "out", "held-out")
     cases += [(option, value) for option in paths for value in CLI_PATHS]
-    for option, value in some(cases, in_ci=6):
+    for option, value in trial.some(cases, in_ci=6):
 
         def call(option: str = option, value: str = value) -> Any:
             shutil.rmtree(tmp_path / "run", ignore_errors=True)
@@ -548,7 +548,7 @@ def test_damaged_runs(trial, run, tmp_path):
             row = ",".join([*cells[:column], value, *cells[column + 1 :]])
             changed = "\n".join([rows[0], row, *rows[2:]]).encode()
             cases.append(("history.csv", f"with {value[:9]!r} in column {column}", changed))
-    for name, case, content in some(cases, in_ci=8):
+    for name, case, content in trial.some(cases, in_ci=8):
         copied = tmp_path / "run"
         shutil.rmtree(copied, ignore_errors=True)
         shutil.copytree(run, copied)
@@ -561,7 +561,7 @@ def test_damaged_runs(trial, run, tmp_path):
 
 
 def test_texts_of_the_command_line(trial, hf_folder, tmp_path):
-    for case in some(list(TEXT_FILES), in_ci=4):
+    for case in trial.some(list(TEXT_FILES), in_ci=4):
         for option in ("data", "held-out"):
             path = tmp_path / "odd.txt"
             path.write_bytes(TEXT_FILES[case])
@@ -587,7 +587,7 @@ def test_damaged_models(trial, hf_folder, tmp_path):
         cases += [(name, f"exchanged for: {case}", c) for case, c in WHOLE_FILES.items()]
         step = max(1, len(content) // 8)
         cases += [(name, f"cut to {n} bytes", content[:n]) for n in range(0, len(content), step)]
-    for name, case, content in some(cases, in_ci=6):
+    for name, case, content in trial.some(cases, in_ci=6):
         copied = tmp_path / "hf"
         shutil.rmtree(copied, ignore_errors=True)
         shutil.copytree(hf_folder, copied)
@@ -615,7 +615,7 @@ def test_the_program_ends_in_one_line(trial, run, tmp_path):
 
 
 def test_strings_in_a_page_end_nothing(trial, any_subject, tmp_path):
-    for text in some(TEXTS, in_ci=4):
+    for text in trial.some(TEXTS, in_ci=4):
         path = tmp_path / "page.html"
 
         def call(text: str = text, path: Path = path) -> str:

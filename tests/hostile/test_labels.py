@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import clvq_lens as cl
 from tests.hostile.conftest import PROFILE
 from tests.hostile.subjects import N_CODES, Subject, finite
-from tests.hostile.trial import shown, some
+from tests.hostile.trial import shown
 from tests.hostile.values import SCALARS, TEXTS, endless
 
 TEXTS_READ = ["w5 w6 w7 w8", "w9 w10", "w30 w31 w32 w5 w6"]
@@ -101,7 +101,7 @@ LABELLED: dict[str, Callable[[Subject, Any], Any]] = {
 
 def test_labels_of_tokens(trial, subject, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name, case in some([(n, c) for c in TOKEN_LABELS for n in LABELLED], in_ci=24):
+    for name, case in trial.some([(n, c) for c in TOKEN_LABELS for n in LABELLED], in_ci=24):
         trial.run(
             f"{name} with labels of tokens: {case}, {subject.kind}",
             lambda name=name, case=case: LABELLED[name](subject, TOKEN_LABELS[case]()),
@@ -111,7 +111,7 @@ def test_labels_of_tokens(trial, subject, tmp_path, monkeypatch):
 def test_scalars_as_labels(trial, subject, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ("evaluate", "concepts", "flow", "alignment")
-    for name, value in some([(n, v) for v in SCALARS for n in names], in_ci=8):
+    for name, value in trial.some([(n, v) for v in SCALARS for n in names], in_ci=8):
         for how, labels in (("labels", value), ("a label", _mixed(value, "a"))):
             trial.run(
                 f"{name} with {shown(value)} as {how}, {subject.kind}",
@@ -178,7 +178,7 @@ def test_labels_of_texts(trial, subject):
         found.frame()
         repr(found)
 
-    for verb, case in some([(v, c) for c in TEXT_LABELS for v in verbs], in_ci=4):
+    for verb, case in trial.some([(v, c) for c in TEXT_LABELS for v in verbs], in_ci=4):
         trial.run(
             f"{verb} with labels of texts: {case}, {subject.kind}",
             lambda verb=verb, case=case: read(verb, case),
@@ -186,7 +186,7 @@ def test_labels_of_texts(trial, subject):
 
 
 def test_texts_of_faithfulness(trial, subject):
-    for text in some(TEXTS, in_ci=2):
+    for text in trial.some(TEXTS, in_ci=2):
         trial.run(
             f"faithfulness of a text: {shown(text)}, {subject.kind}",
             lambda text=text: subject.lens.faithfulness(
@@ -232,7 +232,7 @@ def test_generated_spans(trial, subject):
 
 def test_scalars_as_spans(trial, subject):
     texts = ["w5 w6 w7"]
-    for value in some(SCALARS, in_ci=6):
+    for value in trial.some(SCALARS, in_ci=6):
         for how, call in {
             "spans": lambda value=value: cl.token_labels(subject.model, texts, value),
             "spans of a text": lambda value=value: cl.token_labels(subject.model, texts, [value]),
@@ -269,7 +269,7 @@ def test_names_of_codes(trial, subject):
         "detection": lambda value: cl.detection(table, labels=value, n_contexts=4),
         "table[...]": lambda value: table[value],
     }
-    for value in some(SCALARS, in_ci=4):
+    for value in trial.some(SCALARS, in_ci=4):
         for taker, call in takers.items():
             trial.run(
                 f"{taker} with {shown(value)}, {subject.kind}",
@@ -301,7 +301,7 @@ def test_judges(trial, subject):
     def check(found: "cl.Detection") -> None:
         finite(found.frame().select_dtypes("number"), nan=True)
 
-    for name in some(list(answers), in_ci=8):
+    for name in trial.some(list(answers), in_ci=8):
         trial.run(
             f"detection by a judge that returns {name}, {subject.kind}",
             lambda name=name: cl.detection(table, answers[name], n_contexts=4),

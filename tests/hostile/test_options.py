@@ -13,7 +13,7 @@ import clvq_lens as cl
 from clvq_lens.host.loading import load_pretrained
 from tests.hostile.conftest import PROFILE
 from tests.hostile.subjects import QUICK, Subject
-from tests.hostile.trial import shown, some
+from tests.hostile.trial import shown
 from tests.hostile.values import SCALARS
 from tests.hosts import words
 
@@ -58,13 +58,13 @@ CONFIGS = {
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
 def test_options_of_configs(trial, config):
     for option in CONFIGS[config]:
-        for value in some(SCALARS, in_ci=12):
+        for value in trial.some(SCALARS, in_ci=12):
             trial.run(
                 f"{config.__name__}({option}={shown(value)})",
                 lambda option=option, value=value: config(**{option: value}),
                 lambda made: (hash(made), repr(made), made.replace() == made),
             )
-    for name in some([*map(shown, SCALARS), "n_code", "N_CODES", "n-codes"], in_ci=5):
+    for name in trial.some([*map(shown, SCALARS), "n_code", "N_CODES", "n-codes"], in_ci=5):
         trial.run(
             f"{config.__name__}().replace({shown(name)}=1)",
             lambda name=name: config().replace(**{name: 1}),
@@ -94,7 +94,7 @@ def test_fits_with_any_option(trial, subject):
         for name, value in result[1].items():
             assert value.isfinite().all(), f"{name} is not finite"
 
-    for option, value in some(_cases(options), in_ci=36):
+    for option, value in trial.some(_cases(options), in_ci=36):
         trial.run(
             f"fit with {option}={shown(value)}, {subject.kind}",
             lambda option=option, value=value: call(option, value),
@@ -121,7 +121,7 @@ def test_any_layers(trial, subject):
         finally:
             lens.remove()
 
-    for value in some([*SCALARS, *LAYERS], in_ci=14):
+    for value in trial.some([*SCALARS, *LAYERS], in_ci=14):
         trial.run(
             f"add_clvq({shown(value)}, 3), {subject.kind}", lambda value=value: attach(value, 3)
         )
@@ -148,7 +148,7 @@ def test_what_attaches(trial, subject):
             **{"source": 1, "target": 2, "name": "new", "n_codes": 4, "top_k": 1, **options}
         ).remove()
 
-    for value in some(SCALARS, in_ci=8):
+    for value in trial.some(SCALARS, in_ci=8):
         for option in ("name", "config", "check_weights"):
             trial.run(
                 f"add_clvq({option}={shown(value)}), {subject.kind}",
@@ -320,7 +320,7 @@ def test_options_of_verbs(trial, subject, verb, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call, options = VERBS[verb]
     cases = _cases(dict.fromkeys(options))
-    for option, value in some(cases, in_ci=1 if verb in _SLOW else 3):
+    for option, value in trial.some(cases, in_ci=1 if verb in _SLOW else 3):
         trial.run(
             f"{verb}({option}={shown(value)}), {subject.kind}",
             lambda option=option, value=value: call(subject, **{option: value}),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import clvq_lens as cl
 from tests.hostile.conftest import PROFILE
 from tests.hostile.subjects import N_CODES, VERBS, Subject
-from tests.hostile.trial import WHOLE, Trial, shown, some
+from tests.hostile.trial import WHOLE, Trial, shown
 from tests.hostile.values import SCALARS, TEXTS, BrokenMiddle, broken, endless
 
 GOOD = ["w5 w6 w7 w8", "w9 w10 w11 w5 w6", "w30 w31"]
@@ -93,7 +93,7 @@ def _tell(trial: Trial, subject: Subject, name: str, case: str, data: Callable[[
 def test_any_string_is_read_or_refused(trial, subject, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cases = [(name, text) for text in TEXTS for name in VERBS]
-    for name, text in some(cases, in_ci=36):
+    for name, text in trial.some(cases, in_ci=36):
         _tell(trial, subject, name, shown(text), lambda text=text: [text])
 
 
@@ -106,7 +106,7 @@ def test_strings_beside_good_ones_change_nothing_for_those(trial, subject):
             if document < len(GOOD):
                 assert real.equal(alone.codes[document][alone.mask[document]])
 
-    for text in some(TEXTS, in_ci=8):
+    for text in trial.some(TEXTS, in_ci=8):
         texts = [*GOOD, text]
         trial.run(
             f"encode of good texts and {shown(text)}",
@@ -118,14 +118,14 @@ def test_strings_beside_good_ones_change_nothing_for_those(trial, subject):
 def test_any_container_is_read_or_refused(trial, subject, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cases = [(name, case) for case in CONTAINERS for name in VERBS]
-    for name, case in some(cases, in_ci=36):
+    for name, case in trial.some(cases, in_ci=36):
         _tell(trial, subject, name, case, CONTAINERS[case])
 
 
 def test_scalars_are_no_texts(trial, subject, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cases = [(name, value) for value in SCALARS for name in ("encode", "fit", "flow", "sweep")]
-    for name, value in some(cases, in_ci=16):
+    for name, value in trial.some(cases, in_ci=16):
         _tell(trial, subject, name, shown(value), lambda value=value: value)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 import clvq_lens as cl
 from tests.hostile.conftest import PROFILE
 from tests.hostile.subjects import VERBS, Subject
-from tests.hostile.trial import Trial, shown, some
+from tests.hostile.trial import Trial, shown
 from tests.hosts import D_VOCAB, words
 
 _INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
@@ -96,13 +96,13 @@ def _tell(trial: Trial, subject: Subject, name: str, case: str, data: Callable[[
 def test_any_tensor_is_read_or_refused(trial, subject, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cases = [(name, case) for case in TENSORS for name in VERBS]
-    for name, case in some(cases, in_ci=40):
+    for name, case in trial.some(cases, in_ci=40):
         _tell(trial, subject, name, case, TENSORS[case])
 
 
 def test_ids_beyond_the_vocabulary_never_reach_the_model(trial, subject):
     """An id that is none has no meaning, so it may not be read as another one."""
-    for case in some([case for case in TENSORS if case.startswith("id ")], in_ci=4):
+    for case in trial.some([case for case in TENSORS if case.startswith("id ")], in_ci=4):
         for name in ("encode", "evaluate", "concepts", "flow"):
             trial.run(
                 f"{name} of tokens: {case}, {subject.kind}",
@@ -183,7 +183,7 @@ def test_generated_tokens(trial, subject):
 
 def test_rows_do_not_depend_on_their_neighbours(trial, subject):
     lens = subject.lens
-    for n_rows, length in some([(n, m) for n in (1, 2, 7, 40) for m in (2, 5, 30)], in_ci=4):
+    for n_rows, length in trial.some([(n, m) for n in (1, 2, 7, 40) for m in (2, 5, 30)], in_ci=4):
         tokens = words(n_rows, length, seed=n_rows * length)
 
         def check(encoding: "cl.Encoding", tokens: Tensor = tokens) -> None:

@@ -13,6 +13,7 @@ The last three are failures. A trial goes on after them, so that one run shows a
 """
 
 import os
+import random
 import re
 import signal
 import threading
@@ -71,11 +72,26 @@ class Trial:
             something changed.
         endings: How many cases ended how.
         failures: The bad ones.
+        turn: Which of the kinds of host it is about.
+        n_turns: How many of them take turns.
     """
 
     watched: Callable[[], Any] = lambda: None
     endings: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
+    turn: int = 0
+    n_turns: int = 1
+
+    def some(self, cases: Sequence[_Case], *, in_ci: int) -> Sequence[_Case]:
+        """The cases that meet this kind of host: each meets one of them in the whole run.
+
+        Args:
+            cases: All of them.
+            in_ci: How many of them are run in CI, over all kinds of host there.
+        """
+        shuffled = random.Random(0).sample(cases, len(cases))
+        mine = shuffled[self.turn :: self.n_turns]
+        return mine if WHOLE else mine[: max(1, in_ci // self.n_turns)]
 
     def run(
         self,
@@ -145,15 +161,6 @@ class Trial:
             for (how, cause), group in causes.items()
         ]
         return "\n".join(parts)
-
-
-def some(cases: Sequence[_Case], *, in_ci: int) -> Sequence[_Case]:
-    """All cases in the whole run; else a few of them, spread over all."""
-    if WHOLE or len(cases) <= in_ci:
-        return cases
-    # A stride that shares no factor with the length of an inner loop meets all of its values.
-    stride = len(cases) / in_ci
-    return [cases[int(index * stride)] for index in range(in_ci)]
 
 
 def _require_remedy(message: str) -> None:

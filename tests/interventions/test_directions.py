@@ -299,7 +299,11 @@ def test_a_block_leaves_the_model_as_it_was(lens, tokens, place):
         ({"codes": [3, -1]}, CodeRangeError, "names code -1. Pass codes of the codebook"),
         ({"codes": []}, CodeRangeError, r"No code was named\. Name at least one"),
         ({"codes": 0.5}, ConfigError, r"0\.5 is no code\. Pass whole numbers"),
-        ({"codes": 3, "at": "middle"}, ConfigError, "no place 'middle'; pass at='source' or at='"),
+        (
+            {"codes": 3, "at": "middle"},
+            ConfigError,
+            "at is 'middle'. Pass one of 'source', 'target'",
+        ),
         ({"codes": 3, "positions": 12}, PositionError, "Position 12 lies beyond the text"),
         ({"codes": 3, "positions": [True]}, PositionError, r"a mask of shape \[1\], but .* Pass"),
     ],

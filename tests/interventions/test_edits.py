@@ -743,7 +743,11 @@ def test_a_function_that_writes_into_the_tokens_does_not_change_those_of_the_use
         (lambda: cl.Force(1, at=slice(0.5, 2)), PositionError, "names no positions"),
         (lambda: cl.Force(1, at=slice(0, 4, 0)), PositionError, "step cannot be zero"),
         (lambda: cl.Force(1, at=True), PositionError, "^True names no positions"),
-        (lambda: cl.Ablate(1, to="zero"), ConfigError, r"by 'zero'; pass to='nearest', to='mean'"),
+        (
+            lambda: cl.Ablate(1, to="zero"),
+            ConfigError,
+            r"to is 'zero'\. Pass one of 'nearest', 'mean'",
+        ),
         (lambda: cl.Restrict([]), CodeRangeError, r"leaves no code to choose\. Name at least one"),
         (lambda: cl.Patch([0.5]), ShapeError, r"whole numbers .* not torch\.float32 of shape \[1"),
         (lambda: cl.Patch(torch.zeros(3)), ShapeError, r"Pass cache\['clvq\.<name>\.hook_codes'\]"),

@@ -380,5 +380,5 @@ def test_the_loss_at_the_last_token_has_nothing_to_measure(model, tokens):
 def test_a_token_id_outside_the_vocabulary_is_refused(model, tokens, token):
     lens = model.add_clvq(1, 2, n_codes=12, top_k=3)
     lens.fit(tokens.repeat(20, 1), n_tokens=600, held_out_fraction=0.0, progress=False)
-    with pytest.raises(DataError, match=rf"no token {token}; ids go from 0 to 39"):
+    with pytest.raises(DataError, match=rf"no token {token}. Pass an id from 0 to 39"):
         cl.ablation_sweep(lens, tokens, cl.logit_diff(token, 1), progress=False)

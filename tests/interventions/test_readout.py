@@ -87,7 +87,7 @@ def test_texts_without_what_a_vector_needs_are_refused():
         lambda: inspect.unwrap(sentence_vectors)(values, batch_of("11 11", "01 01"), "first"),
         lambda: inspect.unwrap(head)(W, at=1, sentence="first"),
     ):
-        with pytest.raises(ConfigError, match=r"no sentence vectors 'first'.*'last' or 'mean'"):
+        with pytest.raises(ConfigError, match=r"sentence is 'first'.*'last', 'mean'"):
             unchecked()
 
 
@@ -167,7 +167,7 @@ def test_probabilities_of_answers_are_those_of_their_tokens_made_to_add_up():
 
 def test_answers_that_cannot_be_told_apart_or_read_are_refused():
     for tokens in (["w7"], ["w7", []]):
-        with pytest.raises(ConfigError, match="two or more classes with at least one"):
+        with pytest.raises(ConfigError, match="two classes or more, with at least one"):
             answers(tokens)
     host, batch = opened(CAUSAL[-1])
     with pytest.raises(ConfigError, match="Token 9 is an answer twice"):

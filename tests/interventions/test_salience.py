@@ -328,8 +328,12 @@ def test_the_picture_is_of_one_text_without_its_padding():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"quantity": "odds"}, ConfigError, "no quantity 'odds'. Pass 'logit' or 'probability'"),
-        ({"start": "median"}, ConfigError, "No path starts at 'median'"),
+        (
+            {"quantity": "odds"},
+            ConfigError,
+            "quantity is 'odds'. Pass one of 'logit', 'probability'",
+        ),
+        ({"start": "median"}, ConfigError, "start, .* is 'median'. Closest: 'mean'"),
         ({"start": torch.zeros(3)}, ShapeError, r"start has shape \[3\].* width 16"),
         ({"n_steps": 0}, ConfigError, "n_steps is 0"),
         ({"target": "gold"}, ConfigError, "no target 'gold'. Pass 'predicted'"),

@@ -112,5 +112,5 @@ def test_refusals(vectors, usage):
     unchecked = inspect.unwrap(plot_codebook)  # types are checked in tests only
     with pytest.raises(ShapeError, match="30 code vectors and 2 usages"):
         unchecked(vectors, usage[:2])
-    with pytest.raises(ConfigError, match=r"no method 'umap'.*'pca' or 'tsne'"):
+    with pytest.raises(ConfigError, match=r"method is 'umap'.*'pca', 'tsne'"):
         unchecked(vectors, usage, method="umap")

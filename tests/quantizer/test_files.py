@@ -12,13 +12,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from safetensors import safe_open
@@ -124,12 +123,7 @@ def edit_everywhere(folder: Path, change: Callable[[dict[str, Any]], object]) ->
     edit_config(folder, change)
 
 
-@pytest.fixture(autouse=True)
-def as_for_a_user() -> Iterator[None]:
-    """Turns off the type checks of the test run, which would refuse wrong types before we do."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("as_for_a_user")
 
 
 @pytest.fixture

@@ -237,7 +237,7 @@ def test_impossible_options_are_refused() -> None:
 def test_an_unknown_method_is_answered_with_the_closest() -> None:
     from clvq_lens.quantizer.initialization import _check_options
 
-    with pytest.raises(ConfigError, match=r"'kmeans'.*Closest: 'kmeans\+\+'.*Methods: random"):
+    with pytest.raises(ConfigError, match=r"'kmeans'.*Closest: 'kmeans\+\+'.*one of 'random'"):
         _check_options(3, "kmeans", 25)
 
 

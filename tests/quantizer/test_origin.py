@@ -1,8 +1,6 @@
 import re
-from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, asdict, replace
 
-import jaxtyping
 import pytest
 
 from clvq_lens.errors import FileFormatError
@@ -24,12 +22,7 @@ ORIGIN = Origin(
 )
 
 
-@pytest.fixture(autouse=True)
-def as_for_a_user() -> Iterator[None]:
-    """Turns off the type checks of the test run, which would refuse wrong types before we do."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("as_for_a_user")
 
 
 def test_an_origin_does_not_differ_from_itself():

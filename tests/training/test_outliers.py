@@ -149,6 +149,38 @@ def test_codes_of_outliers_do_not_count(lens: cl.Lens):
     assert rows["codes"].n_tokens == table.n_tokens
 
 
+def test_outliers_do_not_flow(lens: cl.Lens):
+    labels = [[str(token) for token in row] for row in OTHER.tolist()]
+    flow = cl.concept_flow(lens.model, OTHER, labels=labels, progress=False)
+    encoding = lens.encode(OTHER)
+    assert flow.n_tokens == int(encoding.mask.sum())
+    assert flow.stages[0].name == "token"
+    assert MASSIVE not in flow.stages[0].nodes
+    assert 8 in flow.stages[0].nodes
+    assert flow.agreement() is not None
+
+
+def test_experiments_on_codes_leave_outliers_out(lens: cl.Lens):
+    text = OTHER[(OTHER == MASSIVE).any(1)][:1]
+    ordinary = (text != MASSIVE)[0]
+    codes = lens.encode(text).codes[0]
+    sweep = cl.ablation_sweep(lens, text, cl.kl(), progress=False)
+    assert sum(sweep.n_tokens) == int(ordinary.sum())
+    by_position = cl.ablation_sweep(lens, text, cl.kl(), by_position=True, progress=False)
+    assert by_position.positions is not None
+    assert set(by_position.positions) == set(ordinary.nonzero().flatten().tolist())
+    found = cl.attribution(lens, text, cl.kl(), n_steps=2, n_true=40, progress=False)
+    assert set(found.pairs["position"]) <= set(ordinary.nonzero().flatten().tolist())
+    assert np.isnan(found.effects[0, ~ordinary.numpy()]).all()
+    corrupted = text.clone()
+    corrupted[0, ordinary.nonzero().flatten()[:3]] = torch.tensor([8, 9, 10])
+    patching = cl.concept_patching(lens, text, corrupted, cl.kl(), progress=False)
+    outlier = int((~ordinary).nonzero()[0])
+    assert codes[outlier] >= 0
+    assert patching.n_changed[outlier] == 0
+    assert patching.clean_codes[0][outlier] == patching.corrupted_codes[0][outlier] == -1
+
+
 @pytest.mark.parametrize("kind", ["k-means", "token identity", "transcoder", "single-layer VQ-VAE"])
 def test_baselines_leave_out_what_the_lens_leaves_out(lens: cl.Lens, kind: Any):
     baseline = lens.baseline(kind, DATA, progress=False)

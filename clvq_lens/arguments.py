@@ -1,0 +1,137 @@
+"""Checks of arguments: what cannot be is refused before anything is computed."""
+
+import difflib
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any, TypeGuard
+
+from clvq_lens.errors import ConfigError, DataError
+
+_MOST_SEED = 2**63 - 1  # what the generators of torch and numpy take
+_MOST_COUNT = 2**53  # whole numbers up to here are exact as floats, too
+
+
+def closest(name: object, names: Iterable[str]) -> str:
+    """A hint such as "Closest: 'n_codes'. ", or nothing when no name is similar."""
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5) if _is_str(name) else []
+    return f"Closest: {matches[0]!r}. " if matches else ""
+
+
+def check_is(name: str, value: object, kind: Any, remedy: str) -> None:
+    """Raises `ConfigError` unless an argument is of a kind.
+
+    Args:
+        name: Of the argument.
+        value: That was passed.
+        kind: A class, several, or a protocol that can be checked.
+        remedy: A sentence that says what to pass.
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} is of type {type(value).__name__}. {remedy}")
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Raises `ConfigError` unless an argument is one of some words.
+
+    Args:
+        name: Of the argument.
+        value: That was passed.
+        choices: The words.
+    """
+    choices = list(choices)
+    if not _is_str(value) or value not in choices:
+        allowed = ", ".join(map(repr, choices))
+        raise ConfigError(f"{name} is {value!r}. {closest(value, choices)}Pass one of {allowed}.")
+
+
+def check_flags(**flags: object) -> None:
+    """Raises `ConfigError` unless arguments are True or False."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} is {value!r}; pass True or False.")
+
+
+def as_list(what: str, values: object, remedy: str) -> list[Any]:
+    """The items of a list, an array or a generator.
+
+    Args:
+        what: They are, at the beginning of a sentence.
+        values: That were passed; a string is one thing, not many.
+        remedy: A sentence that says what to pass.
+
+    Raises:
+        DataError: If it cannot be iterated over.
+    """
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes):
+        with suppress(TypeError):  # an array without an axis
+            return list(values)
+    raise DataError(f"{what} are {type(values).__name__}. {remedy}")
+
+
+def check_names(names: object) -> None:
+    """Raises `ConfigError` unless these are names of codes, or None."""
+    check_is("labels", names, Mapping | None, "Pass {code: name, ...}, as table.labels() does.")
+    for code, name in names.items() if isinstance(names, Mapping) else ():
+        if not isinstance(name, str):
+            raise ConfigError(f"The name of code {code!r} is {name!r}; names are strings.")
+
+
+def check_seed(seed: object) -> None:
+    """Raises `ConfigError` unless it is a seed that every random generator takes."""
+    if not _is_whole(seed) or not 0 <= seed <= _MOST_SEED:
+        raise ConfigError(f"seed is {seed!r}; pass a whole number from 0 to 2**63 - 1.")
+
+
+def check_count(name: str, value: object, *, least: int = 1) -> None:
+    """Raises `ConfigError` unless an argument is a whole number that is large enough.
+
+    Args:
+        name: Of the argument.
+        value: That was passed.
+        least: The smallest number allowed.
+    """
+    if not _is_whole(value) or not least <= value <= _MOST_COUNT:
+        raise ConfigError(f"{name} is {value!r}; pass a whole number from {least} to 2**53.")
+
+
+def check_positive(name: str, value: object, *, whole: bool = False) -> None:
+    """Raises `ConfigError` unless an argument is a number above 0.
+
+    Args:
+        name: Of the argument.
+        value: That was passed.
+        whole: Whether it is a whole number.
+    """
+    most = _MOST_COUNT if whole else sys.float_info.max
+    if not _is_number(value) or (whole and not _is_whole(value)) or not 0 < value <= most:
+        number = "whole number" if whole else "finite number"
+        raise ConfigError(f"{name} is {value!r}; pass a {number} above 0.")
+
+
+def check_between(name: str, value: object, low: float, high: float) -> None:
+    """Raises `ConfigError` unless an argument is a finite number in a closed interval.
+
+    Args:
+        name: Of the argument.
+        value: That was passed.
+        low: Its lower end.
+        high: Its upper end; may be infinity.
+    """
+    if not _is_number(value) or not low <= value <= high or abs(value) == math.inf:
+        end = ")" if high == math.inf else "]"
+        raise ConfigError(f"{name} is {value!r}; pass a number in [{low:g}, {high:g}{end}.")
+
+
+def _is_str(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    """Whether it is a whole number; True and False are answers."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
