@@ -1,5 +1,6 @@
 """The lens names the verbs; each is tested in the room that does the work."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,5 +35,5 @@ def test_a_quantizer_is_in_float32_whatever_the_default_dtype_of_torch(model, dt
         torch.set_default_dtype(torch.float32)
     state = lens.quantizer.state_dict().values()
     assert {value.dtype for value in state} == {torch.float32, torch.long}
-    assert [concept.usage for concept in table] == lens.quantizer.usage.tolist()
-    assert found.completeness_error < 0.5
+    assert sum(concept.usage for concept in table) == data.numel()
+    assert np.isfinite(found.effects).all()
