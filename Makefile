@@ -4,8 +4,6 @@ PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 BIN := .venv/bin
 # A process for each core, and a file of tests to one of them.
 PYTEST := python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
-# The hostile cases have a target of their own.
-REGULAR := --ignore tests/hostile
 # TransformerLens 4 has an environment of its own, and these tests, which know its hosts.
 TL4 := .venv-tl4
 TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loading.py \
@@ -18,10 +16,10 @@ demo: .venv/core
 	$(BIN)/clvq-lens demo --out runs/demo --overwrite
 
 test: .venv/dev
-	$(BIN)/$(PYTEST) $(REGULAR)
+	$(BIN)/$(PYTEST)
 
 test-fast: .venv/dev
-	$(BIN)/$(PYTEST) $(REGULAR) -m "not slow"
+	$(BIN)/$(PYTEST) -m "not slow"
 
 test-tl4: $(TL4)/dev
 	$(TL4)/bin/$(PYTEST) -m "not slow" $(TL4_TESTS)
@@ -30,9 +28,9 @@ test-upstream: .venv/dev $(TL4)/dev
 	$(BIN)/python -m tests.upstream
 	$(TL4)/bin/python -m tests.upstream
 
-# What nobody should pass, in thousands of cases; CLVQ_HOSTILE=some runs a few of each kind.
+# What nobody should pass, in thousands of cases; `make test` runs a few of each kind.
 hostile: .venv/dev
-	CLVQ_HOSTILE=$${CLVQ_HOSTILE:-whole} $(BIN)/$(PYTEST) -m hostile tests/hostile
+	CLVQ_HOSTILE=whole $(BIN)/python -m pytest --numprocesses auto tests/hostile
 
 lint: .venv/dev
 	$(BIN)/ruff check .

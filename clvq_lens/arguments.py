@@ -70,6 +70,23 @@ def as_list(what: str, values: object, remedy: str) -> list[Any]:
     raise DataError(f"{what} are {type(values).__name__}. {remedy}")
 
 
+def checked_text(text: str, name: str) -> str:
+    """The text itself.
+
+    Raises:
+        DataError: If it has a half of a surrogate pair, which no tokenizer and no file takes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{name} has half a character (the lone surrogate {text[error.start]!a}) at index "
+            f"{error.start}, which is no text. Replace such halves: "
+            f"text.encode('utf-8', 'replace').decode()."
+        ) from error
+    return text
+
+
 def check_names(names: object) -> None:
     """Raises `ConfigError` unless these are names of codes, or None."""
     check_is("labels", names, Mapping | None, "Pass {code: name, ...}, as table.labels() does.")

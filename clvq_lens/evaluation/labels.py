@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from clvq_lens.arguments import as_list
+from clvq_lens.arguments import as_list, checked_text
 from clvq_lens.errors import DataError
 from clvq_lens.host.vocabulary import Vocabulary
-from clvq_lens.training.document import checked_text
 from clvq_lens.training.tokens import TokenBatch
 
 TokenLabels = Iterable[Iterable[str]]

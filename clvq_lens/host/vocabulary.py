@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from clvq_lens.arguments import checked_text
 from clvq_lens.errors import DataError
 from clvq_lens.host.protocol.base import HostProtocol
 from clvq_lens.host.protocol.choice import protocol_of
@@ -312,6 +313,7 @@ class Vocabulary:
         tokenizer = self._tokenizer
         if tokenizer is None:
             raise DataError(f"This model has no tokenizer, so {token!r} is unknown. Pass an id.")
+        checked_text(token, "The token")
         for string in (token, token.strip()):  # some tokenizers put the space in by themselves
             ids = tokenizer(string, add_special_tokens=False)["input_ids"]
             if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:

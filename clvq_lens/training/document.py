@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from clvq_lens.arguments import checked_text
 from clvq_lens.errors import DataError
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -111,23 +112,6 @@ def _column_of(row: Mapping[str, Any], column: str | None, name: str) -> str:
         f"{name} has the fields {list(row)}, none of them named {wanted[0]!r}. "
         f"Pass rows with a text, or the texts themselves."
     )
-
-
-def checked_text(text: str, name: str) -> str:
-    """The text itself.
-
-    Raises:
-        DataError: If it has a half of a surrogate pair, which no tokenizer and no file takes.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{name} has half a character (the lone surrogate {text[error.start]!a}) at index "
-            f"{error.start}, which is no text. Replace such halves: "
-            f"text.encode('utf-8', 'replace').decode()."
-        ) from error
-    return text
 
 
 def _row(item: Any, name: str, *, is_mask: bool = False) -> Int[Tensor, " n"]:

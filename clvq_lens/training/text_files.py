@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from clvq_lens.arguments import checked_text
 from clvq_lens.errors import DataError
-from clvq_lens.training.document import Corpus, Document, checked_text, document_of
+from clvq_lens.training.document import Corpus, Document, document_of
 
 SUFFIXES = (".txt", ".jsonl")
 _SIGNATURES = {  # the first bytes of files that are no text
