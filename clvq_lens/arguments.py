@@ -11,6 +11,7 @@ from clvq_lens.errors import ConfigError, DataError
 
 _MOST_SEED = 2**63 - 1  # what the generators of torch and numpy take
 _MOST_COUNT = 2**53  # whole numbers up to here are exact as floats, too
+_MOST_NUMBER = sys.float_info.max
 
 
 def closest(name: object, names: Iterable[str]) -> str:
@@ -121,7 +122,7 @@ def check_positive(name: str, value: object, *, whole: bool = False) -> None:
         value: That was passed.
         whole: Whether it is a whole number.
     """
-    most = _MOST_COUNT if whole else sys.float_info.max
+    most = _MOST_COUNT if whole else _MOST_NUMBER
     if not _is_number(value) or (whole and not _is_whole(value)) or not 0 < value <= most:
         number = "whole number" if whole else "finite number"
         raise ConfigError(f"{name} is {value!r}; pass a {number} above 0.")
@@ -136,7 +137,7 @@ def check_between(name: str, value: object, low: float, high: float) -> None:
         low: Its lower end.
         high: Its upper end; may be infinity.
     """
-    if not _is_number(value) or not low <= value <= high or abs(value) == math.inf:
+    if not _is_number(value) or not low <= value <= high or abs(value) > _MOST_NUMBER:
         end = ")" if high == math.inf else "]"
         raise ConfigError(f"{name} is {value!r}; pass a number in [{low:g}, {high:g}{end}.")
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from clvq_lens.arguments import check_is
 from clvq_lens.baselines.choice import check_kind
 from clvq_lens.baselines.clusterings import CLUSTERINGS, check_rows, sample_size
 from clvq_lens.baselines.features import strongest_feature
@@ -59,6 +60,7 @@ def attach_baseline(
 
 
 def _free_name(host: Host, wanted: str | None, usual: str) -> str:
+    check_is("name", wanted, str | None, "Pass a string, or leave it out.")
     taken = lenses_of(host.model)
     if wanted is None:
         later = (f"{usual} {number}" for number in itertools.count(2))

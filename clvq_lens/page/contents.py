@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from clvq_lens.arguments import check_count, check_is
 from clvq_lens.concepts.encoding import Encoding, encode
 from clvq_lens.concepts.survey import concept_table
 from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.config import FitConfig, LongTexts
-from clvq_lens.errors import ConfigError
 from clvq_lens.evaluation.evaluate import evaluate
 from clvq_lens.evaluation.labels import TokenLabels, listed
 from clvq_lens.evaluation.report import Report
@@ -119,8 +119,10 @@ def gather(
         report: On these data, if it was computed before.
         progress: Whether to show progress bars.
     """
-    if n_texts < 1:
-        raise ConfigError(f"n_texts is {n_texts!r}; pass a whole number above 0.")
+    check_count("n_texts", n_texts)
+    check_is("history", history, History | None, "Pass what lens.fit returned.")
+    check_is("concepts", concepts, ConceptTable | None, "Pass what lens.concepts returned.")
+    check_is("report", report, Report | None, "Pass what lens.evaluate returned.")
     # Both are read several times, and may be iterators.
     documents = open_documents(data)
     labels = None if labels is None else listed(labels)

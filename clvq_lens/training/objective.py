@@ -81,12 +81,12 @@ class Objective:
         if self.config.loss_unit == "raw":
             unit = torch.full_like(unit, recon.shape[-1])
         distance = (encoded - quantized.detach())[batch.mask].square().mean()
-        total = self.config.recon_weight * squared_error / (n_tokens * unit)
-        total = total + self.quantizer.config.commitment_weight * distance
+        total = float(self.config.recon_weight) * squared_error / (n_tokens * unit)
+        total = total + float(self.quantizer.config.commitment_weight) * distance
         kl = None
         if self.config.kl_weight > 0:
             kl = self._kl(batch, recon)
-            total = total + self.config.kl_weight * kl
+            total = total + float(self.config.kl_weight) * kl
             kl = kl.detach()
         return Loss(total, squared_error.detach(), kl, distance.detach())
 

@@ -179,7 +179,7 @@ def test_the_history_and_the_fit_are_left_out_where_unknown(contents):
 
 
 def test_a_page_needs_a_text(toy_fit):
-    with pytest.raises(ConfigError, match="n_texts is 0; pass a whole number above 0"):
+    with pytest.raises(ConfigError, match="n_texts is 0; pass a whole number from 1"):
         gather(toy_fit.model, toy_fit.name, ["we"], n_texts=0)
 
 
