@@ -3,7 +3,7 @@
 import difflib
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeGuard
 
@@ -16,7 +16,9 @@ _MOST_NUMBER = sys.float_info.max
 
 def closest(name: object, names: Iterable[str]) -> str:
     """A hint such as "Closest: 'n_codes'. ", or nothing when no name is similar."""
-    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5) if _is_str(name) else []
+    if not isinstance(name, str):
+        return ""
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"Closest: {matches[0]!r}. " if matches else ""
 
 
@@ -42,7 +44,7 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
         choices: The words.
     """
     choices = list(choices)
-    if not _is_str(value) or value not in choices:
+    if not isinstance(value, str) or value not in choices:
         allowed = ", ".join(map(repr, choices))
         raise ConfigError(f"{name} is {value!r}. {closest(value, choices)}Pass one of {allowed}.")
 
@@ -65,10 +67,13 @@ def as_list(what: str, values: object, remedy: str) -> list[Any]:
     Raises:
         DataError: If it cannot be iterated over.
     """
+    items: Iterator[Any] | None = None
     if isinstance(values, Iterable) and not isinstance(values, str | bytes):
         with suppress(TypeError):  # an array without an axis
-            return list(values)
-    raise DataError(f"{what} are {type(values).__name__}. {remedy}")
+            items = iter(values)
+    if items is None:
+        raise DataError(f"{what} are {type(values).__name__}. {remedy}")
+    return list(items)
 
 
 def checked_text(text: str, name: str) -> str:
@@ -140,10 +145,6 @@ def check_between(name: str, value: object, low: float, high: float) -> None:
     if not _is_number(value) or not low <= value <= high or abs(value) > _MOST_NUMBER:
         end = ")" if high == math.inf else "]"
         raise ConfigError(f"{name} is {value!r}; pass a number in [{low:g}, {high:g}{end}.")
-
-
-def _is_str(value: object) -> TypeGuard[str]:
-    return isinstance(value, str)
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

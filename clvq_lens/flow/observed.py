@@ -43,8 +43,9 @@ def concept_flow(
     """How tokens flow through the codes of all quantizers on a model, as observed.
 
     One pass over any amount of text, in memory that does not grow with it; Ctrl-C ends it early and
-    gives the flow of what was read. Nothing is edited, so
-    quantizers may overlap; what ablating a code does to the next ones says `causal_flow`.
+    gives the flow of what was read. Tokens that are outliers for one of the quantizers are left
+    out. Nothing is edited, so quantizers may overlap; what ablating a code does to the next ones
+    says `causal_flow`.
 
     Args:
         model: A model with one fitted quantizer or several.

@@ -89,3 +89,20 @@ def test_who_follows_a_cache_is_not_kept_alive():
     del rows
     cache.update(torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), 0)
     cache.reorder_cache(torch.tensor([1, 0]))
+
+
+class _Stricter(DynamicCache):
+    """A cache of somebody's own, which calls the method of its parent."""
+
+    def reorder_cache(self, beam_idx):
+        assert len(beam_idx) == 2
+        super().reorder_cache(beam_idx)
+
+
+def test_a_cache_that_calls_its_parent_tells_of_a_move_once():
+    first, cache, rows = DynamicCache(), _Stricter(), _Rows()
+    follow_sequences(first, rows.take)  # so that the parent's method is followed, too
+    follow_sequences(cache, rows.take)
+    cache.update(torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1, 1), 0)
+    cache.reorder_cache(torch.tensor([1, 0]))
+    assert rows.seen == [[1, 0]]
