@@ -94,11 +94,12 @@ def checked_text(text: str, name: str) -> str:
 
 
 def check_names(names: object) -> None:
-    """Raises `ConfigError` unless these are names of codes, or None."""
+    """Raises `ConfigError` or `DataError` unless these are names of codes, or None."""
     check_is("labels", names, Mapping | None, "Pass {code: name, ...}, as table.labels() does.")
     for code, name in names.items() if isinstance(names, Mapping) else ():
         if not isinstance(name, str):
             raise ConfigError(f"The name of code {code!r} is {name!r}; names are strings.")
+        checked_text(name, f"The name of code {code!r}")
 
 
 def check_seed(seed: object) -> None:

@@ -168,12 +168,17 @@ def report(
     dtype: Annotated[
         str | None, typer.Option(help="Of the model's weights; default: that of the run.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file that --out names.")
+    ] = False,
 ) -> None:
     """Write one page with everything that was found, to read or to send to a colleague."""
     with starting():
         from clvq_lens.workflow import run_report
 
-    run_report(run, data=data, out=out, model=model, device=device, dtype=dtype)
+    run_report(
+        run, data=data, out=out, model=model, device=device, dtype=dtype, overwrite=overwrite
+    )
 
 
 def main(*args: Any) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from clvq_lens import toy
 from clvq_lens.add import add_clvq
 from clvq_lens.config import CLVQConfig, FitConfig
-from clvq_lens.errors import CommandInterruptedError, DataError
+from clvq_lens.errors import CommandInterruptedError, DataError, PathTakenError
 from clvq_lens.evaluation.labels import TokenLabels
 from clvq_lens.evaluation.report import Report
 from clvq_lens.host.loading import check_device, check_dtype, choose_bos_, load_pretrained
@@ -155,6 +155,7 @@ def run_report(
     model: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Writes the page of a run again.
 
@@ -165,8 +166,10 @@ def run_report(
         model: Name to load it by; None: that of the run.
         device: Of the model; None: its own choice.
         dtype: Of the model; None: that of the run.
+        overwrite: Whether a file named by ``out`` may be replaced.
 
     Raises:
+        PathTakenError: If there is a file named by ``out`` that may not be replaced.
         FileFormatError: If the folder is no run.
         DataError: If the run's data are no longer where they were.
         CommandInterruptedError: On Ctrl-C.
@@ -174,6 +177,8 @@ def run_report(
     check_device(device)
     run, quantizer = read_run(folder), load(folder)
     path = check_path(folder / "report.html" if out is None else out)
+    if out is not None and path.exists() and not overwrite:
+        raise PathTakenError(f"{path} exists. Pass --overwrite to replace it, or another path.")
     with interruptible("reading the data", _NOTHING):
         held_out = held_out_of(run) if data is None else HeldOut(data=data)
         open_documents(held_out.data)

@@ -97,6 +97,16 @@ def test_report_writes_the_page_of_a_run_again(run):
     assert settings["Course of the fit"]["n_held_out_documents"] == "4"
 
 
+def test_report_replaces_no_other_file_unasked(run, tmp_path):
+    page = tmp_path / "notes.html"
+    page.write_text("mine")
+    with pytest.raises(PathTakenError, match=r"notes\.html exists\. Pass --overwrite"):
+        report(run[0], "--out", page)
+    assert page.read_text() == "mine"
+    report(run[0], "--out", page, "--overwrite")
+    assert page.read_text() == (run[0] / "index.html").read_text()
+
+
 def test_report_on_other_texts_goes_where_it_is_told(run, tmp_path):
     texts = tmp_path / "other.txt"
     texts.write_text("\n".join(cl.toy.generate(7, seed=9)))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
+from clvq_lens.arguments import checked_text
 from clvq_lens.plots.text import spelled
 
 _SHOWN = 5  # examples and tokens of a kind in a notebook
@@ -147,7 +148,7 @@ class Concept:
 
     def named(self, name: str) -> "Concept":
         """The same with a name."""
-        return replace(self, name=name)
+        return replace(self, name=checked_text(name, "The name"))
 
     def __repr__(self) -> str:
         return f"Concept({self.code}: {self.label!r}, {self.usage:,} tokens, {self.share:.2%})"

@@ -88,6 +88,7 @@ class Encoding:
                 f"There is no row {row}; these are {len(self.strings)} rows. "
                 f"Choose 0 to {len(self.strings) - 1}."
             )
+        row = int(row)
         strings, codes = self.strings[row], self.codes[row].tolist()
         shown = [(string, code) for string, code in zip(strings, codes, strict=False) if string]
         strings, codes = [string for string, _ in shown], [code for _, code in shown]

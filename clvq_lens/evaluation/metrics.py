@@ -74,13 +74,16 @@ def ce_loss_recovered(
         ablated: With the target replaced by its mean (or zero): the baseline.
 
     Returns:
-        1 if splicing costs nothing, 0 if it is no better than the ablation, negative if worse.
+        1 if splicing costs nothing, 0 if it is no better than the ablation, negative if worse; NaN
+        if the ablation costs nothing.
 
     Example:
         >>> ce_loss_recovered(clean=1.0, spliced=1.5, ablated=3.0)
         0.75
     """
-    return (ablated - spliced) / (ablated - clean)
+    cost = np.asarray(ablated, dtype=float) - clean
+    recovered = (ablated - spliced) / np.where(cost == 0, np.nan, cost)
+    return recovered if recovered.ndim else float(recovered)
 
 
 def purity(codes: Labels, labels: Labels) -> float:

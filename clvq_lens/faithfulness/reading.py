@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from clvq_lens.arguments import as_list
+from clvq_lens.arguments import as_list, checked_text
 from clvq_lens.concepts.encoding import encode
 from clvq_lens.errors import DataError, EmptyCorpusError
 from clvq_lens.host.attach import Attachment
@@ -105,6 +105,8 @@ def numbered(what: str, values: Sequence[Any]) -> tuple[np.ndarray, Int[np.ndarr
                 f"The {what}s mix kinds: text 0 has a {first}, and text {text} the {kind} "
                 f"{value!r}. Pass all of them as strings, or all as numbers."
             )
+        if first == "string":
+            checked_text(value, f"The {what} of text {text}")
     different, numbers = np.unique(np.asarray(values), return_inverse=True)
     return different, numbers
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from clvq_lens.arguments import check_seed
+from clvq_lens.arguments import check_flags, check_seed
 from clvq_lens.concepts.encoding import colours_of
 from clvq_lens.concepts.tally import Tally
 from clvq_lens.config import LongTexts
@@ -74,6 +74,8 @@ def concept_flow(
         >>> cl.concept_flow(model, texts).plot()  # doctest: +SKIP
     """
     check_seed(seed)
+    if ends is not None:
+        check_flags(ends=ends)
     survey = _Survey(_chain(model, ends), ends, labels)
     batches = token_batches(survey.host, open_documents(data), long_texts=long_texts)
     complete = add_each(batches, survey.add, desc="concept flow", progress=progress)

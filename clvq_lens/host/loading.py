@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
+from clvq_lens.arguments import check_is
 from clvq_lens.errors import ConfigError, ModelLoadError, UnsupportedHostError
 from clvq_lens.host.protocol.choice import protocol_of
 from clvq_lens.host.vocabulary import Vocabulary
@@ -105,7 +107,7 @@ def from_hf(
 
 
 def load_pretrained(
-    name: str,
+    name: str | os.PathLike[str],
     device: str | None = None,
     *,
     dtype: torch.dtype | str | None = None,
@@ -132,6 +134,8 @@ def load_pretrained(
             encoder.
     """
     check_device(device)
+    check_is("The model", name, str | os.PathLike, "Pass a name, or a folder.")
+    name = os.fspath(name)
     wanted = torch.float32 if dtype is None else check_dtype(dtype)
     with _load_errors(name):
         model = _load(name, device, wanted)
@@ -146,7 +150,7 @@ def check_device(device: str | None) -> None:
     if device is None:
         return
     try:
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).tolist()  # "meta" holds no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise ConfigError(

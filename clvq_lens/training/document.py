@@ -194,4 +194,4 @@ def integer_rows(tokens: Tensor, what: str = "tokens") -> Int[Tensor, "row pos"]
             f"The {what} are {tokens.dtype} of shape {list(tokens.shape)}; expected integers of "
             f"shape [row, position]."
         )
-    return tokens.detach().cpu().long()
+    return tokens.detach().cpu().long().contiguous()

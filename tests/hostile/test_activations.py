@@ -48,7 +48,6 @@ DAMAGE: dict[str, Callable[[Tensor], Any]] = {
     "times 1e-25": lambda x: x * 1e-25,
     "a massive token": lambda x: torch.cat([x[:, :1] * 1e4, x[:, 1:]], 1),
     "all the same": lambda x: x[:1, :1].expand_as(x),
-    "transposed twice": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
     "detached": lambda x: x.detach(),
     "nothing": lambda x: None,
     "an error": _raise,

@@ -14,7 +14,7 @@ import clvq_lens as cl
 from tests.hostile.conftest import PROFILE
 from tests.hostile.subjects import N_CODES, Subject, finite
 from tests.hostile.trial import shown
-from tests.hostile.values import SCALARS, TEXTS, endless
+from tests.hostile.values import SCALARS, TEXTS
 
 TEXTS_READ = ["w5 w6 w7 w8", "w9 w10", "w30 w31 w32 w5 w6"]
 N_REAL = [4, 2, 5]
@@ -157,7 +157,6 @@ TEXT_LABELS: dict[str, Callable[[], Any]] = {
     "a number": lambda: 3,
     "nothing": lambda: None,
     "a mapping": lambda: dict.fromkeys(range(12), 0),
-    "endless": lambda: endless(0, 1),
 }
 
 
