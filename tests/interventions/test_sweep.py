@@ -359,6 +359,17 @@ def test_codes_beyond_the_codebook_are_refused(lens, tokens):
         cl.ablation_sweep(lens, tokens, difference, codes=[3, 12])
 
 
+def test_codes_that_do_not_occur_are_no_controls(lens, tokens):
+    text = tokens[:1, :6]
+    codes = lens.encode(text).codes.unique().tolist()
+    missing = [code for code in range(12) if code not in codes]
+    options = {"to": "mean", "progress": False}
+    sweep = cl.ablation_sweep(lens, text, difference, codes=codes, **options)
+    with_missing = cl.ablation_sweep(lens, text, difference, codes=[*missing, *codes], **options)
+    close(with_missing.controls[len(missing) :], sweep.controls)
+    assert np.isfinite(sweep.controls).all()
+
+
 def test_a_text_beyond_the_context_is_refused(lens):
     with pytest.raises(TextTooLongError, match="context is 48"):
         cl.ablation_sweep(lens, torch.zeros(1, 49, dtype=torch.long), difference)
