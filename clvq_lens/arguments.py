@@ -2,7 +2,6 @@
 
 import difflib
 import math
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeGuard
@@ -11,7 +10,7 @@ from clvq_lens.errors import ConfigError, DataError
 
 _MOST_SEED = 2**63 - 1  # what the generators of torch and numpy take
 _MOST_COUNT = 2**53  # whole numbers up to here are exact as floats, too
-_MOST_NUMBER = sys.float_info.max
+_MOST_NUMBER = 1e38  # float32 holds a little more
 
 
 def closest(name: object, names: Iterable[str]) -> str:
@@ -130,8 +129,8 @@ def check_positive(name: str, value: object, *, whole: bool = False) -> None:
     """
     most = _MOST_COUNT if whole else _MOST_NUMBER
     if not _is_number(value) or (whole and not _is_whole(value)) or not 0 < value <= most:
-        number = "whole number" if whole else "finite number"
-        raise ConfigError(f"{name} is {value!r}; pass a {number} above 0.")
+        number = "whole number" if whole else "number"
+        raise ConfigError(f"{name} is {value!r}; pass a {number} above 0, up to {most:g}.")
 
 
 def check_between(name: str, value: object, low: float, high: float) -> None:

@@ -4,6 +4,7 @@ Whatever can be refused is looked at before anything slow, and a finished fit is
 anything else is done with it.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,7 @@ def held_out_of(run: Run) -> HeldOut:
         texts = toy.generate(n_texts, seed=seed)
         return HeldOut(data=texts, labels=toy.labels(texts))
     path = Path(run.held_out or run.data or "")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(
             f"The data of this run were in {path}, where there is no file now. Pass them: --data."
         )

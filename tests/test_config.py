@@ -100,7 +100,7 @@ def test_the_published_fit_has_the_published_options():
 def test_an_option_that_must_be_positive_refuses_anything_else(
     config: type, name: str, value: object
 ):
-    with pytest.raises(ConfigError, match=rf"^{name} is {value!r}; pass a .*number above 0\.$"):
+    with pytest.raises(ConfigError, match=rf"^{name} is {value!r}; pass a .*number above 0, up to"):
         config(**{name: value})
 
 

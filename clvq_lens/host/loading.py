@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from clvq_lens.arguments import check_is
-from clvq_lens.errors import ConfigError, ModelLoadError, UnsupportedHostError
+from clvq_lens.errors import CLVQError, ConfigError, ModelLoadError, UnsupportedHostError
 from clvq_lens.host.protocol.choice import protocol_of
 from clvq_lens.host.vocabulary import Vocabulary
 
@@ -252,9 +252,12 @@ def _load_errors(name: str) -> Iterator[None]:
     """Turns what Hugging Face and TransformerLens say of a name or folder into our error."""
     try:
         yield
-    except ModelLoadError:
+    except CLVQError:
         raise
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:
+        is_theirs = isinstance(error, OSError | ValueError | SafetensorError)
+        if not is_theirs and not os.path.isdir(name):  # files of a folder may be anything
+            raise
         raise ModelLoadError(
             f"TransformerLens cannot load {name!r}: {' '.join(str(error).split())} {_LOADABLE}"
         ) from error

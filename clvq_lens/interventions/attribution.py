@@ -301,7 +301,13 @@ class _Gradients:
                     f"The metric {self.name!r} has no gradient. Return a tensor computed from the "
                     f"logits by differentiable operations, without .item(), float() or argmax."
                 )
-            return torch.autograd.grad(value, at)[0]
+            (gradient,) = torch.autograd.grad(value, at, allow_unused=True)
+        if gradient is None:
+            raise MetricError(
+                f"The metric {self.name!r} does not depend on the target by any gradient: a hook "
+                f"above it may have detached it. Remove such hooks."
+            )
+        return gradient
 
     def _metric(self, held: Tensor) -> Tensor:
         draft = self.runs.draft

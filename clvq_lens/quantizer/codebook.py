@@ -216,7 +216,7 @@ class Codebook(nn.Module):
             z.reshape(-1, z.shape[-1]),
             self.vectors,
             top_k=self.config.top_k,
-            temperature=self.config.temperature * unit,
+            temperature=float(self.config.temperature) * unit,
             generator=generator,
         )
 

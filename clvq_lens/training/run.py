@@ -19,6 +19,8 @@ _FIELDS = {"format", "format_version", "library_version", "model", "dtype", "pre
     *("data", "held_out", "toy_texts", "fit", "history")
 }
 FORMAT_VERSION = 2
+# What reading a file raises that somebody, or a disk, has changed.
+_DAMAGE = (ValueError, TypeError, KeyError, IndexError, RecursionError, csv.Error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,7 @@ def read_run(folder: Path) -> Run:
             fit=FitConfig().replace(**values["fit"]),
             ended={name: values["history"][name] for name in _history_fields()},
         )
-    except (ValueError, TypeError, KeyError, IndexError, ConfigError) as error:
+    except (*_DAMAGE, ConfigError) as error:
         raise FileFormatError(f"{path} is damaged: {error}. Fit again.") from error
 
 
@@ -132,16 +134,14 @@ def read_history(path: Path, run: Run) -> History | None:
     if not path.is_file():
         return None
     names = [field.name for field in fields(Record)]
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if list(rows.fieldnames or ()) != names:
-            raise FileFormatError(
-                f"{path} has the columns {rows.fieldnames}, expected {names}. Fit again."
-            )
-        try:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            if list(rows.fieldnames or ()) != names:
+                raise ValueError(f"it has the columns {rows.fieldnames}, expected {names}")
             records = [Record(**{name: _number(row[name]) for name in names}) for row in rows]
-        except (ValueError, TypeError) as error:
-            raise FileFormatError(f"{path} is damaged: {error}. Fit again.") from error
+    except _DAMAGE as error:
+        raise FileFormatError(f"{path} is damaged: {error}. Fit again.") from error
     return History(records=records, **(run.ended or {}))
 
 

@@ -92,7 +92,8 @@ def test_fits_with_any_option(trial, subject):
 
     def check(result: Any) -> None:
         for name, value in result[1].items():
-            assert value.isfinite().all(), f"{name} is not finite"
+            if not name.startswith("max_"):  # infinite where outliers are kept
+                assert value.isfinite().all(), f"{name} is not finite"
 
     for option, value in trial.some(_cases(options), in_ci=36):
         trial.run(

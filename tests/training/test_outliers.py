@@ -173,11 +173,12 @@ def test_experiments_on_codes_leave_outliers_out(lens: cl.Lens):
     assert set(found.pairs["position"]) <= set(ordinary.nonzero().flatten().tolist())
     assert np.isnan(found.effects[0, ~ordinary.numpy()]).all()
     corrupted = text.clone()
-    corrupted[0, ordinary.nonzero().flatten()[:3]] = torch.tensor([8, 9, 10])
+    first, second, third = ordinary.nonzero().flatten()[:3].tolist()
+    corrupted[0, first], corrupted[0, second], corrupted[0, third] = 8, 9, MASSIVE
     patching = cl.concept_patching(lens, text, corrupted, cl.kl(), progress=False)
     outlier = int((~ordinary).nonzero()[0])
     assert codes[outlier] >= 0
-    assert patching.n_changed[outlier] == 0
+    assert patching.n_changed[outlier] == patching.n_changed[third] == 0
     assert patching.clean_codes[0][outlier] == patching.corrupted_codes[0][outlier] == -1
 
 

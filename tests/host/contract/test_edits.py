@@ -53,6 +53,13 @@ def test_a_hook_that_writes_in_place_acts_like_one_that_returns(model, lens, tok
     assert torch.equal(model.run_with_hooks(tokens, fwd_hooks=[(CODES, in_place)]), returned)
 
 
+def test_the_error_is_that_of_the_clean_codes_under_an_edit_too(model, lens, tokens):
+    name = "clvq.1-2.hook_error"
+    clean = model.run_with_cache(tokens)[1][name]
+    with lens.edit(cl.Ablate(commonest(lens, tokens))):
+        assert torch.equal(model.run_with_cache(tokens)[1][name], clean)
+
+
 def test_changed_codes_move_the_target_by_the_difference_of_the_decodings(
     kind, model, lens, tokens
 ):
