@@ -42,7 +42,10 @@ def test_a_hook_that_is_prepended_later_sees_what_the_model_goes_on_with(kind, m
     assert not torch.equal(seen[-1], model.run_with_cache(tokens)[1][kind.after(2)])
 
 
-def test_a_generation_under_no_edit_is_remembered_as_codes_without_a_graph(kind, model, lens):
+def test_a_generation_under_no_edit_is_remembered_as_codes_without_a_graph(
+    kind, model, lens, monkeypatch
+):
+    monkeypatch.setattr("clvq_lens.host.generation._MOST_WAITING", 8)
     tokens = words(1, 4)
     states = []
     original = lens.attachment._generations.of
@@ -56,6 +59,8 @@ def test_a_generation_under_no_edit_is_remembered_as_codes_without_a_graph(kind,
         model.generate(tokens, max_new_tokens=40, do_sample=False, stop_at_eos=False, verbose=False)
     state = next(state for state in reversed(states) if state is not None)
     assert not any(part.requires_grad for part in state.waiting)
+    assert sum(part.shape[1] for part in state.waiting) < 8
+    assert sum(part.shape[1] for part in state.codes) > 30
 
 
 def test_an_idle_lens_keeps_no_activations(kind, model, lens):
