@@ -98,5 +98,5 @@ def test_a_fitted_quantizer_brings_its_own_places_and_options(model, lens):
 
 
 def test_the_vocabulary_has_its_own_size(lens):
-    with pytest.raises(cl.errors.DataError, match=f"ids go from 0 to {D_VOCAB - 1}"):
+    with pytest.raises(cl.errors.DataError, match=f"an id from 0 to {D_VOCAB - 1}"):
         lens.host.vocabulary.id_of(D_VOCAB)
