@@ -18,7 +18,7 @@ from clvq_lens.host.attach import Attached
 from clvq_lens.host.modes import require_gradients
 from clvq_lens.interventions.edits import Ablate
 from clvq_lens.interventions.metrics import LogitsFunction, Metric, bind, columns_of, name_of
-from clvq_lens.interventions.path import average_gradient
+from clvq_lens.interventions.path import average_gradient, gradient_of
 from clvq_lens.interventions.runs import Counterfactuals, fitted, require_real
 from clvq_lens.plots.interventions import plot_attribution
 from clvq_lens.quantizer.draft import Draft
@@ -301,13 +301,7 @@ class _Gradients:
                     f"The metric {self.name!r} has no gradient. Return a tensor computed from the "
                     f"logits by differentiable operations, without .item(), float() or argmax."
                 )
-            (gradient,) = torch.autograd.grad(value, at, allow_unused=True)
-        if gradient is None:
-            raise MetricError(
-                f"The metric {self.name!r} does not depend on the target by any gradient: a hook "
-                f"above it may have detached it. Remove such hooks."
-            )
-        return gradient
+            return gradient_of(value, at)
 
     def _metric(self, held: Tensor) -> Tensor:
         draft = self.runs.draft

@@ -9,6 +9,22 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from clvq_lens.arguments import check_count
+from clvq_lens.errors import ModeError
+
+
+def gradient_of(value: Float[Tensor, ""], at: Tensor) -> Tensor:
+    """The gradient of what a model says with respect to activations in it.
+
+    Raises:
+        ModeError: If it does not reach them.
+    """
+    (gradient,) = torch.autograd.grad(value, at, allow_unused=True)
+    if gradient is None:
+        raise ModeError(
+            "What the model says does not depend on these activations by any gradient: a hook "
+            "between them may have detached it. Remove such hooks."
+        )
+    return gradient
 
 
 def average_gradient(

@@ -18,13 +18,12 @@ from clvq_lens.errors import (
     ConfigError,
     EmptyCorpusError,
     LengthMismatchError,
-    ModeError,
     NothingChangesError,
     ShapeError,
 )
 from clvq_lens.host.host import Host
 from clvq_lens.host.modes import require_gradients
-from clvq_lens.interventions.path import average_gradient
+from clvq_lens.interventions.path import average_gradient, gradient_of
 from clvq_lens.interventions.readout import Readout, class_logits, last_real
 from clvq_lens.plots.salience import plot_salience
 from clvq_lens.training.activations import check_finite
@@ -331,13 +330,7 @@ class _Paths:
         with torch.enable_grad():
             at = at.detach().requires_grad_()
             # No text sees another, so the gradient of the sum is that of each.
-            (gradient,) = torch.autograd.grad(self._measure(at).sum(), at, allow_unused=True)
-        if gradient is None:
-            raise ModeError(
-                "The model's answer does not depend on the activations by any gradient: a hook "
-                "between them may have detached it. Remove such hooks."
-            )
-        return gradient
+            return gradient_of(self._measure(at).sum(), at)
 
 
 def _number_of(documents: Documents) -> int:

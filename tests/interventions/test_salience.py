@@ -13,6 +13,7 @@ from clvq_lens.errors import (
     EmptyCorpusError,
     LayerOrderError,
     LengthMismatchError,
+    ModeError,
     NonFiniteError,
     NothingChangesError,
     ShapeError,
@@ -348,6 +349,12 @@ def test_impossible_options_are_refused(encoder, options, error, message):
     options = {"layer": 1, "readout": head(W, at=2), "progress": False, **options}
     with pytest.raises(error, match=message):
         inspect.unwrap(salience)(encoder, TEXTS, **options)
+
+
+def test_a_hook_that_detaches_is_named(causal):
+    detach = [(BY_NAME["bridge-gpt2"].after(2), lambda value, hook: value.detach())]
+    with causal.hooks(fwd_hooks=detach), pytest.raises(ModeError, match="may have detached it"):
+        salience(causal, ["w7 w9 w8"], 1, answers(["w7", "w9"]), progress=False)
 
 
 def test_texts_without_real_tokens_are_refused(encoder):
