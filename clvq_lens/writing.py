@@ -34,6 +34,15 @@ def check_file(path: str | Path, *, size_bytes: int = 0) -> Path:
             not exist or takes no files; or if the disk is too full.
     """
     path = Path(path)
+    _check_kind(path)
+    with path_errors(path):
+        _probe(path.parent)
+    check_space(path.parent, size_bytes)
+    return path
+
+
+def _check_kind(path: Path) -> None:
+    """Raises `PathError` unless there is a regular file or nothing, in a folder that exists."""
     with path_errors(path):
         if path.is_symlink():  # replacing it would leave the file that it leads to as it was
             raise PathError(
@@ -55,9 +64,6 @@ def check_file(path: str | Path, *, size_bytes: int = 0) -> Path:
                 f"{path} is a device, a pipe or a socket, and writing would replace it. "
                 f"Pass the path of a regular file, or of a new one."
             )
-        _probe(path.parent)
-    check_space(path.parent, size_bytes)
-    return path
 
 
 def make_folder(folder: str | Path) -> Path:
@@ -117,7 +123,7 @@ def replace_file(path: Path, content: bytes, *, temporary: Path) -> None:
         content: Of the file.
         temporary: Path in the same folder that only the holder of the lock writes to.
     """
-    check_file(path)
+    _check_kind(path)  # at the last moment
     with path_errors(path):
         temporary.unlink(missing_ok=True)  # left by a writer that was killed
         try:

@@ -93,7 +93,8 @@ def compare(
         LabelledTexts.of(texts, labels, None)  # refuses wrong ones before anything takes long
     check_long_texts(long_texts, splittable=labels is None)  # faithfulness is of whole texts
     if options.get("documents") is not None:
-        options["documents"] = list(options["documents"])
+        remedy = "Pass one for each text."
+        options["documents"] = as_list("The documents", options["documents"], remedy)
     data = {"texts": texts, "labels": labels, "train": train, "token_labels": token_labels}
     numbers = {"n_seeds": n_seeds, "long_texts": long_texts, "seed": seed}
     fit = fit or reference.quantizer.fit_config or FitConfig()

@@ -120,10 +120,9 @@ class Comparison:
             **{"settings": dict(self.settings), "fits": self.fits.to_dict("list")},
             "faithfulness": {name: _plain(found) for name, found in self.faithfulness.items()},
         }
-        content = json.dumps(values, default=_number)
-        head = {"format": _FORMAT, "sha256": _digest(content)}
+        head = {"format": _FORMAT, "sha256": _digest(values)}
         make_folder(path.parent)
-        write_atomically(path, (json.dumps(head)[:-1] + ", " + content[1:] + "\n").encode())
+        write_atomically(path, (json.dumps(head | values, default=_number) + "\n").encode())
         return path
 
     @classmethod
@@ -146,7 +145,7 @@ class Comparison:
             values = json.loads(path.read_text())
             if (written := values.pop("format")) != _FORMAT:
                 raise ValueError(f"its format is {written!r}")
-            if values.pop("sha256") != _digest(json.dumps(values)):
+            if values.pop("sha256") != _digest(values):
                 raise ValueError("it was changed after it was written")
             return cls(
                 fits=pd.DataFrame(values["fits"]),
@@ -177,8 +176,9 @@ def _with_interval(value: float, low: float, high: float) -> str:
     return number if low == high else f"{number} [{', '.join(ends)}]"
 
 
-def _digest(content: str) -> str:
-    return hashlib.sha256(content.encode()).hexdigest()
+def _digest(values: Mapping[str, Any]) -> str:
+    """The same for values as they are saved and as they are read again."""
+    return hashlib.sha256(json.dumps(values, default=_number).encode()).hexdigest()
 
 
 def _plain(found: Faithfulness) -> dict[str, Any]:

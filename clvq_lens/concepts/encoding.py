@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
@@ -82,7 +83,7 @@ class Encoding:
             PositionError: If there is no such row.
         """
         check_names(labels)
-        check_is("row", row, int, "Pass a whole number.")
+        check_is("row", row, int | np.integer, "Pass a whole number.")
         if not -len(self.strings) <= row < len(self.strings):
             raise PositionError(
                 f"There is no row {row}; these are {len(self.strings)} rows. "

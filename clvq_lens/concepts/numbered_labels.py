@@ -1,7 +1,8 @@
 """Known labels of the tokens of batches, as numbers that can be counted."""
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
 from clvq_lens.training.tokens import TokenBatch
@@ -25,8 +26,12 @@ class NumberedLabels:
         """The label of each number."""
         return list(self._numbers)
 
-    def of(self, batch: TokenBatch) -> Int[np.ndarray, " n"]:
-        """The labels of the real tokens of a batch, row by row.
+    def of(self, batch: TokenBatch, mask: Bool[Tensor, "b pos"]) -> Int[np.ndarray, " n"]:
+        """The labels of some real tokens of a batch, row by row.
+
+        Args:
+            batch: With a label for every real token.
+            mask: True on those of them that count.
 
         Raises:
             DataError: If a document has not one label for each of its real tokens.
@@ -35,7 +40,7 @@ class NumberedLabels:
         for row in range(len(batch.documents)):
             names += self._labels.of_row(batch, row)
         numbers = [self._numbers.setdefault(name, len(self._numbers)) for name in names]
-        return np.array(numbers, dtype=np.int64)
+        return np.array(numbers, dtype=np.int64)[mask[batch.mask].numpy()]
 
     def check_all_used(self) -> None:
         """Raises `DataError` if there are labels of documents that were not read."""

@@ -101,7 +101,7 @@ class _Survey:
         mask = real & ~self.quantizer.outliers(x)
         numbers = None
         if self.labels is not None:  # there is one for every real token, outliers among them
-            numbers = self.labels.of(batch)[mask[real].cpu().numpy()]
+            numbers = self.labels.of(batch, mask.cpu())
         batch = replace(batch, mask=mask.cpu())
         encoded = self.quantizer.encode(x)
         flat = encoded.flatten(0, 1)
@@ -203,9 +203,9 @@ class _LabelCounts:
         self._by_code = Tally(n_codes, MAX_LABELS)
         self._by_token = Tally(d_vocab, MAX_LABELS)
 
-    def of(self, batch: TokenBatch) -> Int[np.ndarray, " n"]:
-        """The labels of the real tokens of a batch, as numbers."""
-        return self._labels.of(batch)
+    def of(self, batch: TokenBatch, mask: Tensor) -> Int[np.ndarray, " n"]:
+        """The labels of the real tokens of a batch that count, as numbers."""
+        return self._labels.of(batch, mask)
 
     def add(
         self, batch: TokenBatch, codes: Int[np.ndarray, " n"], numbers: Int[np.ndarray, " n"]

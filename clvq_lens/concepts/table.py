@@ -14,7 +14,7 @@ from clvq_lens.errors import CodeRangeError
 from clvq_lens.evaluation.agreement import Agreement
 from clvq_lens.plots.concepts import plot_usage
 from clvq_lens.plots.text import spelled
-from clvq_lens.writing import check_file, write_atomically
+from clvq_lens.writing import write_atomically
 
 _IN_FRAME = 5  # tokens named in a cell
 _IN_NAME = 3  # tokens that make a name
@@ -110,7 +110,7 @@ class ConceptTable:
         Raises:
             PathError: If nothing can be written there.
         """
-        path = check_file(path)
+        path = Path(path)
         table = pd.DataFrame([asdict(concept) for concept in self])
         write_atomically(path, table.to_parquet(index=False))
         return path

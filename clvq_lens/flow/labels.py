@@ -46,7 +46,7 @@ class StageLabels:
         Raises:
             DataError: If a document has not one label for each real token.
         """
-        numbers = self._labels.of(batch)[mask[batch.mask].numpy()]
+        numbers = self._labels.of(batch, mask)
         for tally, stage in zip(self._tallies.values(), nodes, strict=True):
             tally.add(tokens, stage, numbers)
 

@@ -1,6 +1,7 @@
 """Counterfactual runs: the same texts many times, with other codes, from the target upwards."""
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -66,12 +67,12 @@ class Counterfactuals:
         """The codes of the run itself."""
         return self.recorded.quantized.draft
 
-    @property
+    @cached_property
     def mask(self) -> Bool[Tensor, "b pos"]:
         """True on tokens whose codes act: the real ones without outliers."""
         return self.batch.mask & self.recorded.text.real.cpu()
 
-    @property
+    @cached_property
     def codes(self) -> Int[Tensor, "b pos"]:
         """The codes of the run itself at these tokens, -1 elsewhere."""
         return self.draft.codes.cpu().masked_fill(~self.mask, -1)

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,14 +28,6 @@ _ENDINGS = "hostile endings"
 _IN_CI = ("bridge-gpt2", "bridge-bert")
 _CHOSEN = (*_IN_CI, "hooked-gpt2", "hooked-llama", "hooked-encoder", "bridge-llama")
 HOSTS = [kind for kind in KINDS if kind.name in (_CHOSEN if WHOLE else _IN_CI)]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks all tests of this folder."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.hostile)
 
 
 @pytest.fixture(scope="package", autouse=True)
