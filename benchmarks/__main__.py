@@ -2,7 +2,6 @@
 
 import platform
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from benchmarks import (
     bench_hosts,
     bench_initialization,
     bench_patching,
+    markdown,
 )
 from benchmarks.timing import Row, device
 
@@ -26,33 +26,34 @@ BENCHMARKS = {
     "hosts": bench_hosts.run,
 }
 RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("torch", "transformer-lens", "faiss-cpu", "scikit-learn", "vector-quantize-pytorch")
 
 
 def table(rows: list[Row]) -> str:
     """A Markdown table."""
-    lines = ["| benchmark | contestant | median | ratio | note |", "|---|---|--:|--:|---|"]
-    lines += [
-        f"| {row.benchmark} | {row.contestant} | {1000 * row.median_s:,.1f} ms "
-        f"| {row.ratio:.2f} | {row.note} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+    cells = []
+    for row in rows:
+        median, ratio = f"{1000 * row.median_s:,.1f} ms", f"{row.ratio:.2f}"
+        cells.append([row.benchmark, row.contestant, median, ratio, row.note])
+    titles = ["benchmark", "contestant", "median", "ratio", "note"]
+    return markdown.table(titles, "llrrl", cells)
 
 
 def machine() -> str:
+    """What the times depend on."""
     name = torch.cuda.get_device_name() if device().type == "cuda" else platform.machine()
-    packages = ("torch", "transformer-lens", "faiss-cpu", "scikit-learn", "vector-quantize-pytorch")
-    versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    return f"{name}, {torch.get_num_threads()} threads; {versions}"
+    return f"{name}, {torch.get_num_threads()} threads; {markdown.versions(_PACKAGES)}"
 
 
 def main(names: list[str]) -> None:
+    """Runs the benchmarks of some names, or all of them."""
     RESULTS.mkdir(exist_ok=True)
     for name in names or list(BENCHMARKS):
         text = table(BENCHMARKS[name]())
         print(f"\n{name}\n\n{text}")
         command = f"`python -m benchmarks {name}` on {machine()}. Medians of interleaved runs."
         head = f"# {name}\n\n{command}\n\n"
+        # After each of them: an interrupted run keeps what it has measured.
         (RESULTS / f"{name}-{device().type}.md").write_text(head + text + "\n")
 
 

@@ -11,6 +11,7 @@ BATCH, POSITIONS = 2, 256
 
 
 def gpt2_small_shaped() -> torch.nn.Module:
+    """Random weights: times do not depend on their values."""
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -22,12 +23,14 @@ def gpt2_small_shaped() -> torch.nn.Module:
 
 
 def run(repetitions: int = 15) -> list[Row]:
+    """The forward pass without a quantizer, and with one of which more and more is asked."""
     plain, observed = gpt2_small_shaped(), gpt2_small_shaped()  # same seed, same weights
     add_clvq(observed, 4, 8, n_codes=400)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(50257, (BATCH, POSITIONS), generator=generator).to(device())
 
     def reading(point: str) -> None:
+        # A quantizer computes what somebody reads, so a hook that does nothing is enough.
         hook = (f"clvq.4-8.{point}", lambda value, hook: None)
         observed.run_with_hooks(tokens, fwd_hooks=[hook])
 

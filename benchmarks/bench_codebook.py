@@ -13,7 +13,7 @@ N_TOKENS, WIDTH, N_CODES, TOP_K = 16_384, 768, 400, 5
 
 
 def data() -> tuple[torch.Tensor, torch.Tensor]:
-    """Clustered tokens with a large common mean, as in a residual stream, and their centres."""
+    """Clustered tokens with a large common mean, as in a residual stream, and their centers."""
     generator = torch.Generator(device()).manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -25,14 +25,16 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def our_codebook(centers: torch.Tensor) -> Codebook:
+    """Our codebook with its vectors at the centers, as after a fit."""
     generator = torch.Generator(device()).manual_seed(0)
     codebook = Codebook(CLVQConfig(n_codes=N_CODES, top_k=TOP_K), WIDTH, generator=generator)
     codebook.to(device()).vectors.copy_(centers)
-    codebook.ema_sums.copy_(centers)
+    codebook.ema_sums.copy_(centers)  # the next update divides them by cluster sizes of one
     return codebook
 
 
 def peer(centers: torch.Tensor) -> torch.nn.Module:
+    """vector-quantize-pytorch with the same code vectors and options."""
     from vector_quantize_pytorch import VectorQuantize
 
     module = VectorQuantize(
@@ -42,13 +44,14 @@ def peer(centers: torch.Tensor) -> torch.nn.Module:
         commitment_weight=0.1,
         stochastic_sample_codes=True,
         sample_codebook_temp=1.0,
-        straight_through=False,
+        straight_through=False,  # no gradient through the draw itself, as in ours
     ).to(device())
     module.codebook = centers
     return module.train()
 
 
 def run(repetitions: int = 15) -> list[Row]:
+    """A training step, and the nearest code alone."""
     z, centers = data()
     codebook, theirs = our_codebook(centers), peer(centers)
     generator = torch.Generator(device()).manual_seed(1)

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ POINT = f"blocks.{LAYER}.hook_resid_post"
 
 
 def hugging_face() -> Any:
+    """The model as transformers builds it."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
@@ -31,25 +33,28 @@ def hugging_face() -> Any:
 
 
 def bridge() -> Any:
+    """The same model in a bridge."""
     from clvq_lens.host.loading import from_hf
 
     return from_hf(hugging_face())
 
 
 def hooked() -> Any:
+    """A HookedTransformer of the same shape."""
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
     warnings.simplefilter("ignore", DeprecationWarning)
     cfg = HookedTransformerConfig(
-        **{
-            "n_layers": 12,
-            "n_heads": 12,
-            "d_model": 192,
-            "d_head": 16,
-            "d_mlp": 768,
-            "n_ctx": 1024,
-        },
-        **{"d_vocab": 1000, "act_fn": "gelu_new", "seed": 0, "device": str(device())},
+        n_layers=SHAPE["n_layer"],
+        n_heads=SHAPE["n_head"],
+        d_model=SHAPE["n_embd"],
+        d_head=SHAPE["n_embd"] // SHAPE["n_head"],
+        d_mlp=4 * SHAPE["n_embd"],
+        n_ctx=SHAPE["n_positions"],
+        d_vocab=SHAPE["vocab_size"],
+        act_fn="gelu_new",
+        seed=0,
+        device=str(device()),
     )
     return HookedTransformer(cfg).eval()
 
@@ -59,25 +64,26 @@ def _tokens() -> torch.Tensor:
     return torch.randint(1000, (BATCH, POSITIONS), generator=generator).to(device())
 
 
-def _ours(model: Any) -> Callable[[], Any]:
+def _ours(model: Any) -> Callable[[], object]:
     host, tokens = Host(model), _tokens()
     attended = torch.ones_like(tokens, dtype=torch.bool)
     return lambda: host.activations(tokens, attended, [POINT])
 
 
-def _theirs(model: Any) -> Callable[[], Any]:
+def _theirs(model: Any) -> Callable[[], object]:
     tokens, stop = _tokens(), LAYER + 1
     return lambda: model.run_with_cache(tokens, names_filter=[POINT], stop_at_layer=stop)
 
 
-def _bare() -> Callable[[], Any]:
+def _bare() -> Callable[[], object]:
     """The lower blocks alone, as transformers runs them."""
     model, tokens = hugging_face().transformer, _tokens()
     model.h = model.h[: LAYER + 1]
     return lambda: model(tokens, use_cache=False)
 
 
-CONTESTANTS: dict[str, Callable[[], Callable[[], Any]]] = {
+# Each of them builds its model first, so that building is not timed.
+CONTESTANTS: dict[str, Callable[[], Callable[[], object]]] = {
     "bare blocks of Hugging Face": _bare,
     "bridge, run_with_cache": lambda: _theirs(bridge()),
     "bridge, ours": lambda: _ours(bridge()),
@@ -87,10 +93,10 @@ CONTESTANTS: dict[str, Callable[[], Callable[[], Any]]] = {
 
 
 @torch.no_grad()
-def _peak_of(name: str, pipe: Any) -> None:
-    go = CONTESTANTS[name]()
+def _send_peak(name: str, pipe: Connection) -> None:
+    contestant = CONTESTANTS[name]()
     before = _high_water_mib()
-    go()
+    contestant()
     pipe.send(_high_water_mib() - before)
 
 
@@ -103,7 +109,8 @@ def _high_water_mib() -> float:
 def peak_mib(name: str) -> float:
     """What one pass adds to the largest memory of a fresh process."""
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_peak_of, args=(name, theirs))
+    # Spawned, not forked: a fork begins with the largest memory of this process.
+    process = multiprocessing.get_context("spawn").Process(target=_send_peak, args=(name, theirs))
     process.start()
     peak = ours.recv()
     process.join()
@@ -112,8 +119,11 @@ def peak_mib(name: str) -> float:
 
 @torch.no_grad()
 def run(repetitions: int = 3) -> list[Row]:
+    """Time and memory of each way to read one layer."""
     contestants = {name: make() for name, make in CONTESTANTS.items()}
     medians = interleaved(contestants, repetitions=repetitions)
-    title = f"{BATCH * POSITIONS:,} tokens to block {LAYER} of 12"
-    found = rows(title, medians, "bare blocks of Hugging Face")
-    return [replace(row, note=f"peak + {peak_mib(row.contestant):,.0f} MiB") for row in found]
+    title = f"{BATCH * POSITIONS:,} tokens to block {LAYER} of {SHAPE['n_layer']}"
+    table = []
+    for row in rows(title, medians, "bare blocks of Hugging Face"):
+        table.append(replace(row, note=f"peak + {peak_mib(row.contestant):,.0f} MiB"))
+    return table

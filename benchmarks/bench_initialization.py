@@ -1,4 +1,4 @@
-"""Scaled-spherical initialisation beside faiss and scikit-learn: 80,000 x 768 to 400 codes.
+"""Scaled-spherical initialization beside faiss and scikit-learn: 80,000 x 768 to 400 codes.
 
 All three get the same unit vectors' data in the same process, in turns. Cosine inertia is
 measured by one function on the centroids that each returns.
@@ -6,7 +6,9 @@ measured by one function on the centroids that each returns.
 
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -27,21 +29,28 @@ def residual_like(n: int, d: int, *, seed: int) -> Float[Tensor, "n d"]:
     g = torch.Generator().manual_seed(seed)
     spectrum = torch.arange(1, d + 1).pow(-0.5)
     spectrum /= spectrum.square().mean().sqrt()
+    # More clusters than codes, and few of them large: nobody can find all of them.
     centers = torch.randn(1500, d, generator=g) * spectrum
     shares = torch.arange(1, len(centers) + 1).pow(-1.1)
     z = centers[torch.multinomial(shares, n, replacement=True, generator=g)]
+    # Noise that is largest where the spectrum of the clusters is smallest.
     z += 0.6 * torch.randn(n, d, generator=g) * (1 + spectrum.flip(0)) / 2
+    # A random rotation, or the clusters would lie along the axes.
     z = z @ torch.linalg.qr(torch.randn(d, d, generator=g))[0]
+    # One mean for all, which holds 0.85 of the squared norm.
     mean = normalize(torch.randn(d, generator=g), dim=0)
     z += mean * (z.square().sum(1).mean() * 0.85 / 0.15).sqrt()
+    # Norms that differ, which spherical k-means must not see.
     return z * torch.exp(0.25 * torch.randn(n, 1, generator=g))
 
 
 def ours(z: Tensor, n_codes: int, seed: int) -> Tensor:
+    """Our initialization."""
     return initialize(z, n_codes, generator=torch.Generator().manual_seed(seed)).centroids
 
 
 def faiss_spherical(z: Tensor, n_codes: int, seed: int) -> Tensor:
+    """Spherical k-means of faiss."""
     import faiss
 
     kmeans = faiss.Kmeans(z.shape[1], n_codes, niter=25, spherical=True, seed=seed)
@@ -50,6 +59,7 @@ def faiss_spherical(z: Tensor, n_codes: int, seed: int) -> Tensor:
 
 
 def sklearn_unit(z: Tensor, n_codes: int, seed: int) -> Tensor:
+    """k-means of scikit-learn on unit vectors, which has no spherical one."""
     from sklearn.cluster import KMeans
 
     kmeans = KMeans(n_codes, n_init=1, random_state=seed).fit(normalize(z).numpy())
@@ -62,8 +72,17 @@ METHODS = {"clvq_lens": ours, "faiss": faiss_spherical, "scikit-learn": sklearn_
 def cosine_inertia(z: Float[Tensor, "n d"], centroids: Float[Tensor, "k d"]) -> float:
     """Mean over rows of 1 - cosine to the nearest centroid."""
     unit = normalize(centroids).T
-    cosines = [(normalize(rows) @ unit).amax(1).double() for rows in z.split(4096)]
+    cosines = []
+    for rows in z.split(4096):  # all rows by all centroids would not fit in memory
+        cosines.append((normalize(rows) @ unit).amax(1).double())
     return 1 - torch.cat(cosines).mean().item()
+
+
+class Run(NamedTuple):
+    """How long one initialization took, and how good it is."""
+
+    wait_s: float
+    inertia: float
 
 
 def run(
@@ -79,22 +98,27 @@ def run(
     table = []
     for kind in kinds:
         z = kind(n_rows, d, seed=0)
-        runs: dict[str, list[tuple[float, float]]] = {name: [] for name in METHODS}
+        runs: dict[str, list[Run]] = defaultdict(list)
         for seed in range(n_repetitions):
             for name, method in METHODS.items():
                 if name == "scikit-learn" and seed >= n_sklearn:
-                    continue
+                    continue  # a run takes minutes
                 start = time.perf_counter()
                 centroids = method(z, n_codes, seed)
                 wait_s = time.perf_counter() - start
-                runs[name].append((wait_s, cosine_inertia(z, centroids)))
-        table += [_row(kind.__name__, name, runs) for name in METHODS]
+                runs[name].append(Run(wait_s, cosine_inertia(z, centroids)))
+        for name in METHODS:
+            table.append(_row(kind.__name__, name, runs))
     return table
 
 
-def _row(data: str, name: str, runs: dict[str, list[tuple[float, float]]]) -> Row:
-    own, reference = (statistics.median(t for t, _ in runs[n]) for n in (name, "faiss"))
-    inertias = [inertia for _, inertia in runs[name]]
+def _row(data: str, name: str, runs: dict[str, list[Run]]) -> Row:
+    own, reference = _median_wait_s(runs[name]), _median_wait_s(runs["faiss"])
+    inertias = [run.inertia for run in runs[name]]
     mean, low, high = statistics.mean(inertias), min(inertias), max(inertias)
     note = f"cosine inertia {mean:.5f} ({low:.5f} to {high:.5f}, {len(inertias)} runs)"
     return Row(f"scaled-spherical k-means++, {data} data", name, own, own / reference, note)
+
+
+def _median_wait_s(runs: list[Run]) -> float:
+    return statistics.median(run.wait_s for run in runs)

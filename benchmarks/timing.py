@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -23,10 +24,10 @@ def interleaved(
     contestants: Mapping[str, Callable[[], object]], *, repetitions: int
 ) -> dict[str, float]:
     """The median time of each contestant, in seconds; every round runs each of them once."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
+    times: dict[str, list[float]] = defaultdict(list)
     for round_number in range(repetitions + 1):  # the first round warms up and does not count
         for name, contestant in contestants.items():
-            _synchronize()
+            _synchronize()  # or the contestant before would still be computing
             start = time.perf_counter()
             contestant()
             _synchronize()
@@ -37,7 +38,10 @@ def interleaved(
 
 def rows(benchmark: str, medians: Mapping[str, float], reference: str) -> list[Row]:
     """Medians as ratios to one of them."""
-    return [Row(benchmark, name, t, t / medians[reference]) for name, t in medians.items()]
+    table = []
+    for name, median_s in medians.items():
+        table.append(Row(benchmark, name, median_s, median_s / medians[reference]))
+    return table
 
 
 def device() -> torch.device:
@@ -46,5 +50,6 @@ def device() -> torch.device:
 
 
 def _synchronize() -> None:
+    """Waits for the accelerator, which returns before it has computed anything."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -4,15 +4,16 @@ import operator
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, Unpack
 
 import torch
 
 from clvq_lens.arguments import check_is
-from clvq_lens.config import CLVQConfig
-from clvq_lens.errors import ConfigError, HostMismatchError, NameTakenError
-from clvq_lens.host.attach import Attachment, lenses_of, remember_lens
+from clvq_lens.config import CLVQConfig, CLVQOptions
+from clvq_lens.errors import ConfigError, HostMismatchError
+from clvq_lens.host.attachment import Attachment
 from clvq_lens.host.host import Host
+from clvq_lens.host.lenses import lenses_of, require_free_name
 from clvq_lens.lens import Lens
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 
@@ -26,7 +27,7 @@ def add_clvq(
     config: CLVQConfig | None = None,
     quantizer: CrossLayerQuantizer | None = None,
     check_weights: bool = True,
-    **options: Any,
+    **options: Unpack[CLVQOptions],
 ) -> Lens:
     """Attaches a quantizer between two layers of a model; the model computes the same as before.
 
@@ -35,12 +36,12 @@ def add_clvq(
         source: Where to read: a layer number for the residual stream after that block, or the
             name of a hook point.
         target: Where to reconstruct, later than the source.
-        name: Of its hook points, ``clvq.<name>.hook_codes`` and so on; None: such as "4-8".
+        name: Prefix of its hook points, ``clvq.<name>.hook_codes`` and so on; None: such as "4-8".
         config: The quantizer's options; None: the defaults.
         quantizer: A fitted quantizer, from `clvq_lens.load`, instead of a new one. Source, target
             and name are then its own.
         check_weights: Whether a fitted quantizer refuses a model of the same shape and processing
-            whose weights are others, such as a fine-tuned one.
+            with other weights, such as a fine-tuned one.
         **options: Options of `CLVQConfig` by name.
 
     Returns:
@@ -60,7 +61,7 @@ def add_clvq(
     """
     host = Host(model)
     check_is("config", config, CLVQConfig | None, "Pass a clvq_lens.CLVQConfig, or none.")
-    check_is("name", name, str | None, "Pass a string, or leave it out.")
+    require_free_name(host.model, name)
     if quantizer is not None:
         remedy = "Pass what clvq_lens.load(folder) returns, or lens.quantizer."
         check_is("quantizer", quantizer, CrossLayerQuantizer, remedy)
@@ -72,14 +73,14 @@ def add_clvq(
         return _attach(host, quantizer, name, check_weights=check_weights)
     if source is None or target is None:
         raise ConfigError("Pass both source=... and target=..., or quantizer=load(folder).")
-    resolved = host.resolve(source), host.resolve(target)
-    host.check_order(*resolved)
-    widths = host.width(resolved[0]), host.width(resolved[1])
+    source_point, target_point = host.resolve(source), host.resolve(target)
+    host.check_order(source_point, target_point)
+    d_source, d_target = host.width(source_point), host.width(target_point)
     config = (config or CLVQConfig()).replace(**options)
     with torch.inference_mode(False):  # or its weights could never be trained
-        quantizer = CrossLayerQuantizer(config, *widths, causal=host.causal)
+        quantizer = CrossLayerQuantizer(config, d_source, d_target, causal=host.causal)
     name = name or f"{_shown(source)}-{_shown(target)}"
-    quantizer.origin = host.origin(*resolved, name)
+    quantizer.origin = host.origin(source_point, target_point, name)
     return _attach(host, quantizer, name)
 
 
@@ -93,14 +94,10 @@ def _attach(
             "model.add_clvq(source, target), which records that."
         )
     name = name or origin.name
-    if name in lenses_of(host.model):
-        raise NameTakenError(
-            f"This model already has a quantizer named {name!r}. Remove it with "
-            f"model.clvqs[{name!r}].remove(), or pass another name=...."
-        )
-    source, target = (
-        host.resolve(host.protocol.local(point)) for point in (origin.source, origin.target)
-    )
+    require_free_name(host.model, name)  # before what is slower to look at
+    # Hosts of one architecture name the same point differently: a saved name is made local first.
+    source = host.resolve(host.protocol.local(origin.source))
+    target = host.resolve(host.protocol.local(origin.target))
     here = host.origin(source, target, name)
     differences = origin.differences(
         here if check_weights else replace(here, weights=origin.weights)
@@ -113,9 +110,7 @@ def _attach(
             f"weights; from_pretrained_no_processing and a new bridge leave them. To use it on a "
             f"fine-tuned model all the same, pass check_weights=False."
         )
-    lens = Lens(Attachment(host, quantizer, name, source, target))
-    remember_lens(host.model, name, lens)
-    return lens
+    return Lens(Attachment(host, quantizer, name, source, target))
 
 
 def _shown(point: Any) -> str:

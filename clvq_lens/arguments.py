@@ -1,4 +1,4 @@
-"""Checks of arguments: what cannot be is refused before anything is computed."""
+"""Checks of arguments: impossible values are refused before anything is computed."""
 
 import difflib
 import math
@@ -13,6 +13,10 @@ _MOST_COUNT = 2**53  # whole numbers up to here are exact as floats, too
 _MOST_NUMBER = 1e38  # float32 holds a little more
 
 
+CodeNames = Mapping[int, str]
+"""What codes are called, such as ``lens.concepts(texts).names()``."""
+
+
 def closest(name: object, names: Iterable[str]) -> str:
     """A hint such as "Closest: 'n_codes'. ", or nothing when no name is similar."""
     if not isinstance(name, str):
@@ -25,8 +29,8 @@ def check_is(name: str, value: object, kind: Any, remedy: str) -> None:
     """Raises `ConfigError` unless an argument is of a kind.
 
     Args:
-        name: Of the argument.
-        value: That was passed.
+        name: Name of the argument.
+        value: The value that was passed.
         kind: A class, several, or a protocol that can be checked.
         remedy: A sentence that says what to pass.
     """
@@ -38,8 +42,8 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     """Raises `ConfigError` unless an argument is one of some words.
 
     Args:
-        name: Of the argument.
-        value: That was passed.
+        name: Name of the argument.
+        value: The value that was passed.
         choices: The words.
     """
     choices = list(choices)
@@ -59,8 +63,8 @@ def as_list(what: str, values: object, remedy: str) -> list[Any]:
     """The items of a list, an array or a generator.
 
     Args:
-        what: They are, at the beginning of a sentence.
-        values: That were passed; a string is one thing, not many.
+        what: What the items are, as the beginning of a sentence.
+        values: The values that were passed; a string counts as one thing, not many.
         remedy: A sentence that says what to pass.
 
     Raises:
@@ -86,7 +90,7 @@ def checked_text(text: str, name: str) -> str:
     except UnicodeEncodeError as error:
         raise DataError(
             f"{name} has half a character (the lone surrogate {text[error.start]!a}) at index "
-            f"{error.start}, which is no text. Replace such halves: "
+            f"{error.start}, which cannot be encoded. Replace such halves: "
             f"text.encode('utf-8', 'replace').decode()."
         ) from error
     return text
@@ -94,7 +98,7 @@ def checked_text(text: str, name: str) -> str:
 
 def check_names(names: object) -> None:
     """Raises `ConfigError` or `DataError` unless these are names of codes, or None."""
-    check_is("labels", names, Mapping | None, "Pass {code: name, ...}, as table.labels() does.")
+    check_is("names", names, Mapping | None, "Pass {code: name, ...}, as table.names() does.")
     for code, name in names.items() if isinstance(names, Mapping) else ():
         if not isinstance(name, str):
             raise ConfigError(f"The name of code {code!r} is {name!r}; names are strings.")
@@ -102,7 +106,7 @@ def check_names(names: object) -> None:
 
 
 def check_seed(seed: object) -> None:
-    """Raises `ConfigError` unless it is a seed that every random generator takes."""
+    """Raises `ConfigError` unless every random generator takes it as a seed."""
     if not _is_whole(seed) or not 0 <= seed <= _MOST_SEED:
         raise ConfigError(f"seed is {seed!r}; pass a whole number from 0 to 2**63 - 1.")
 
@@ -111,8 +115,8 @@ def check_count(name: str, value: object, *, least: int = 1) -> None:
     """Raises `ConfigError` unless an argument is a whole number that is large enough.
 
     Args:
-        name: Of the argument.
-        value: That was passed.
+        name: Name of the argument.
+        value: The value that was passed.
         least: The smallest number allowed.
     """
     if not _is_whole(value) or not least <= value <= _MOST_COUNT:
@@ -123,8 +127,8 @@ def check_positive(name: str, value: object, *, whole: bool = False) -> None:
     """Raises `ConfigError` unless an argument is a number above 0.
 
     Args:
-        name: Of the argument.
-        value: That was passed.
+        name: Name of the argument.
+        value: The value that was passed.
         whole: Whether it is a whole number.
     """
     most = _MOST_COUNT if whole else _MOST_NUMBER
@@ -137,10 +141,10 @@ def check_between(name: str, value: object, low: float, high: float) -> None:
     """Raises `ConfigError` unless an argument is a finite number in a closed interval.
 
     Args:
-        name: Of the argument.
-        value: That was passed.
-        low: Its lower end.
-        high: Its upper end; may be infinity.
+        name: Name of the argument.
+        value: The value that was passed.
+        low: Lower end of the interval.
+        high: Upper end of the interval; may be infinity.
     """
     if not _is_number(value) or not low <= value <= high or abs(value) > _MOST_NUMBER:
         end = ")" if high == math.inf else "]"
@@ -148,7 +152,8 @@ def check_between(name: str, value: object, low: float, high: float) -> None:
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
-    """Whether it is a whole number; True and False are answers."""
+    """Whether it is a whole number."""
+    # bool is a subclass of int, but n_codes=True is a mistake and not a 1.
     return isinstance(value, int) and not isinstance(value, bool)
 
 

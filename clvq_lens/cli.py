@@ -7,10 +7,12 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -23,20 +25,62 @@ app = typer.Typer(
     help="Find the concepts that a language model carries from one layer to a later one.",
     no_args_is_help=True,
     add_completion=False,
+    # `main` prints errors itself, in one line each.
     pretty_exceptions_enable=False,
 )
 
-Device = Annotated[str | None, typer.Option(help="Such as cuda; default: the model's.")]
-Overwrite = Annotated[
+# ---- options -------------------------------------------------------------------------------------
+
+ModelOption = Annotated[str, typer.Option(help="Name, folder of a Hugging Face model, or 'toy'.")]
+DeviceOption = Annotated[str | None, typer.Option(help="Such as cuda; default: the model's.")]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(help="Type of the model's weights, such as bfloat16; default: float32."),
+]
+PrependBosOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--prepend-bos/--no-prepend-bos",
+        help="Whether texts begin with BOS; default: TransformerLens'.",
+    ),
+]
+SourceOption = Annotated[str, typer.Option(help="Layer number or hook point that is read.")]
+TargetOption = Annotated[
+    str, typer.Option(help="Layer number or hook point that is reconstructed.")
+]
+DataOption = Annotated[Path, typer.Option(help=".txt (a document per line) or .jsonl file.")]
+HeldOutOption = Annotated[
+    Path | None,
+    typer.Option(help="Texts to evaluate on; default: the part of the data kept aside."),
+]
+OutOption = Annotated[Path, typer.Option(help="Folder for the results.")]
+NCodesOption = Annotated[int, typer.Option(help="Size of the codebook.")]
+DecoderOption = Annotated[str, typer.Option(help="transformer, mlp or table.")]
+NTokensOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens to train on, repetitions counted; default: sixteen times those of the data, "
+        "at most two million."
+    ),
+]
+KlWeightOption = Annotated[float, typer.Option(help="Weight of KL(clean || spliced).")]
+LongTextsOption = Annotated[
+    str | None,
+    typer.Option(help="Texts beyond the context: split (the default), truncate or error."),
+]
+SeedOption = Annotated[
+    int, typer.Option(help="Random seed for data order, initialization and sampling.")
+]
+OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace the quantizer and results in the folder.")
 ]
+
+# ---- commands ------------------------------------------------------------------------------------
 
 
 def _show_version(wanted: bool | None) -> None:
     if wanted:
-        from clvq_lens import __version__
-
-        typer.echo(f"clvq-lens {__version__}")
+        typer.echo(f"clvq-lens {version('clvq-lens')}")
         raise typer.Exit
 
 
@@ -54,17 +98,19 @@ def common(
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """While open, Ctrl-C ends the process with one line.
+    """While open, Ctrl-C ends the process at once, with one line.
 
-    An interrupted import may leave a package half made, and some packages swallow the exception.
-    Nothing has been done yet that would have to be undone.
+    For the imports of a command: a `KeyboardInterrupt` may leave a package half imported, and some
+    packages swallow it. Nothing has been done yet that would have to be undone.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
+    # Somebody else's handler, or a process that ignores Ctrl-C, stays as it is.
     if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
 
-    def end(number: int, frame: Any) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
+        # os.write and os._exit: nothing of Python that an interrupted import may hold locked.
         os.write(2, b"Interrupted while starting. Nothing was written.\n")
         os._exit(INTERRUPTED)
 
@@ -77,9 +123,7 @@ def starting() -> Iterator[None]:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Of data order, initialisation and sampling.")] = 0,
-    overwrite: Overwrite = False,
+    out: OutOption = Path("runs/demo"), seed: SeedOption = 0, overwrite: OverwriteOption = False
 ) -> None:
     """Fit on the toy world inside the package, whose true concepts are known; no network."""
     with starting():
@@ -90,66 +134,51 @@ def demo(
 
 @app.command()
 def fit(
-    model: Annotated[str, typer.Option(help="Name, folder of a Hugging Face model, or 'toy'.")],
-    source: Annotated[str, typer.Option(help="Layer number or hook point that is read.")],
-    target: Annotated[str, typer.Option(help="Layer number or hook point that is reconstructed.")],
-    data: Annotated[Path, typer.Option(help=".txt (a document per line) or .jsonl file.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    held_out: Annotated[
-        Path | None,
-        typer.Option(help="Texts to evaluate on; default: the part of the data kept aside."),
-    ] = None,
-    n_codes: Annotated[int, typer.Option(help="Size of the codebook.")] = 400,
-    decoder: Annotated[str, typer.Option(help="transformer, mlp or table.")] = "transformer",
-    n_tokens: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens to train on, repetitions counted; default: sixteen times those of the "
-            "data, at most two million."
-        ),
-    ] = None,
-    kl_weight: Annotated[float, typer.Option(help="Weight of KL(clean || spliced).")] = 0.0,
-    long_texts: Annotated[
-        str | None,
-        typer.Option(help="Texts beyond the context: split (the default), truncate or error."),
-    ] = None,
-    device: Device = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="Of the model's weights, such as bfloat16; default: float32.")
-    ] = None,
-    prepend_bos: Annotated[
-        bool | None,
-        typer.Option(
-            "--prepend-bos/--no-prepend-bos",
-            help="Whether texts begin with BOS; default: TransformerLens'.",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the one generator.")] = 0,
-    overwrite: Overwrite = False,
+    model: ModelOption,
+    source: SourceOption,
+    target: TargetOption,
+    data: DataOption,
+    out: OutOption,
+    held_out: HeldOutOption = None,
+    n_codes: NCodesOption = 400,
+    decoder: DecoderOption = "transformer",
+    n_tokens: NTokensOption = None,
+    kl_weight: KlWeightOption = 0.0,
+    long_texts: LongTextsOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    prepend_bos: PrependBosOption = None,
+    seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Fit a quantizer between two layers of a model, evaluate it and save everything."""
     with starting():
         from clvq_lens.workflow import run_fit
 
-    chosen = {"n_tokens": n_tokens, "long_texts": long_texts}
+    fit_options: dict[str, object] = {"kl_weight": kl_weight, "seed": seed}
+    # Left out unless given, so that defaults are those of the library.
+    if n_tokens is not None:
+        fit_options["n_tokens"] = n_tokens
+    if long_texts is not None:
+        fit_options["long_texts"] = long_texts
     run_fit(
         model,
-        int(source) if source.isdecimal() else source,
-        int(target) if target.isdecimal() else target,
+        _layer_or_hook_point(source),
+        _layer_or_hook_point(target),
         data,
         out,
         held_out=held_out,
         options={"n_codes": n_codes, "decoder": decoder},
-        fit_options={
-            "kl_weight": kl_weight,
-            "seed": seed,
-            **{name: value for name, value in chosen.items() if value is not None},
-        },
+        fit_options=fit_options,
         device=device,
         dtype=dtype,
         prepend_bos=prepend_bos,
         overwrite=overwrite,
     )
+
+
+def _layer_or_hook_point(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 @app.command()
@@ -159,20 +188,20 @@ def report(
         Path | None, typer.Option(help="Held-out texts; default: those of the run.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The page; default: report.html in the folder.")
+        Path | None, typer.Option(help="Path of the page; default: report.html in the folder.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="TransformerLens model name; default: that of the run.")
+        str | None, typer.Option(help="Name or folder of the model; default: that of the run.")
     ] = None,
-    device: Device = None,
+    device: DeviceOption = None,
     dtype: Annotated[
-        str | None, typer.Option(help="Of the model's weights; default: that of the run.")
+        str | None, typer.Option(help="Type of the model's weights; default: that of the run.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file that --out names.")
     ] = False,
 ) -> None:
-    """Write one page with everything that was found, to read or to send to a colleague."""
+    """Write one page with all results, to read or to send to a colleague."""
     with starting():
         from clvq_lens.workflow import run_report
 
@@ -181,16 +210,23 @@ def report(
     )
 
 
-def main(*args: Any) -> None:
-    """Runs the command line; an error ends it with one line and status 1, Ctrl-C with 130."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line.
+
+    An error ends it with one line and status 1, Ctrl-C with one line and status 130.
+
+    Args:
+        arguments: Words of the command; None: those of this process.
+    """
     log = logging.getLogger("clvq_lens")
-    log.addHandler(logging.StreamHandler())  # what is said once: dtype, BOS and the like
+    log.addHandler(logging.StreamHandler())  # notices of dtype, BOS and the like
     log.setLevel(logging.INFO)
     try:
-        app(*args)
+        app(arguments)
     except (CLVQError, OSError) as error:
+        # Ctrl-C is what the user wanted, not a failure, so it has no name of an error.
         interrupted = isinstance(error, CommandInterruptedError)
         name = "" if interrupted else f"{type(error).__name__}: "
-        colour = typer.colors.YELLOW if interrupted else typer.colors.RED
-        typer.secho(name + " ".join(str(error).split()), fg=colour, err=True)
+        color = typer.colors.YELLOW if interrupted else typer.colors.RED
+        typer.secho(name + " ".join(str(error).split()), fg=color, err=True)
         raise SystemExit(INTERRUPTED if interrupted else 1) from error

@@ -3,12 +3,13 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args
 
 from clvq_lens.arguments import (
     check_between,
     check_choice,
     check_flags,
+    check_is,
     check_positive,
     check_seed,
     closest,
@@ -135,7 +136,7 @@ class CLVQConfig(_Options):
 
     @property
     def reads_sequences(self) -> bool:
-        """Whether the decoder looks at a token's neighbours, so that sequences must stay whole."""
+        """Whether the decoder looks at a token's neighbors, so that sequences must stay whole."""
         return self.decoder == "transformer"
 
 
@@ -169,7 +170,7 @@ class FitConfig(_Options):
         long_texts: What to do with a text longer than the model's context: "split" it into pieces
             that are read one by one, "truncate" it, or raise an "error". How many there were is
             logged.
-        seed: Of the one generator: data order, initialisation, sampling, revival.
+        seed: Of the one generator: data order, initialization, sampling, revival.
     """
 
     n_tokens: int | None = None
@@ -230,3 +231,63 @@ class FitConfig(_Options):
             n_evaluations=50,
             patience=15,
         )
+
+
+# ---- options by name -----------------------------------------------------------------------------
+
+
+class CLVQOptions(TypedDict, total=False):
+    """The fields of `CLVQConfig` as keywords, for type checkers."""
+
+    n_codes: int
+    top_k: int
+    temperature: float
+    temperature_unit: TemperatureUnit
+    ema_decay: float
+    commitment_weight: float
+    dead_after_tokens: int | None
+    initialization: Initialization
+    decoder: Decoder
+    decoder_memory: DecoderMemory
+    decoder_layers: int
+    decoder_heads: int | None
+    d_decoder_mlp: int | None
+    decoder_dropout: float
+
+
+class FitOptions(TypedDict, total=False):
+    """The fields of `FitConfig` as keywords, for type checkers."""
+
+    n_tokens: int | None
+    batch_tokens: int
+    learning_rate: float | None
+    weight_decay: float
+    warmup_fraction: float
+    max_grad_norm: float
+    recon_weight: float
+    loss_unit: LossUnit
+    kl_weight: float
+    held_out_fraction: float
+    n_evaluations: int
+    patience: int
+    buffer_tokens: int
+    keep_outliers: bool
+    long_texts: LongTexts
+    seed: int
+
+
+def fit_config(
+    config: FitConfig | None, default: FitConfig | None = None, **options: Unpack[FitOptions]
+) -> FitConfig:
+    """A configuration with some options changed.
+
+    Args:
+        config: What a user passed.
+        default: Taken if that is None; None: the defaults of `FitConfig`.
+        **options: Changed.
+
+    Raises:
+        ConfigError: If it is no `FitConfig`, or an option does not exist or is impossible.
+    """
+    check_is("config", config, FitConfig | None, "Pass a clvq_lens.FitConfig, or its options.")
+    return (config or default or FitConfig()).replace(**options)

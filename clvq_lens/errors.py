@@ -1,4 +1,4 @@
-"""Every error this library raises: what was wrong, what was expected, how to mend it.
+"""Every error this library raises: what was wrong, what was expected, how to fix it.
 
 Each one also inherits the builtin that a caller would guess.
 """
@@ -8,7 +8,8 @@ class CLVQError(Exception):
     """Base of every error raised by clvq_lens."""
 
     def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""  # KeyError would show the repr
+        # KeyError would show the repr of the message, with its line breaks as \n.
+        return str(self.args[0]) if self.args else ""
 
 
 class ConfigError(CLVQError, ValueError):
@@ -52,7 +53,7 @@ class HostMismatchError(CLVQError, ValueError):
 
 
 class UnsupportedHostError(CLVQError, TypeError):
-    """The object is no model that a quantizer can be attached to."""
+    """A quantizer cannot be attached to the object."""
 
 
 class NotFittedError(CLVQError, RuntimeError):
@@ -72,7 +73,7 @@ class PositionError(CLVQError, IndexError):
 
 
 class MetricError(CLVQError, ValueError):
-    """A metric returned no number, or one that tells the runs apart by nothing."""
+    """A metric returned no number, or the same number for the runs to be told apart."""
 
 
 class DataError(CLVQError, ValueError):
@@ -96,7 +97,7 @@ class NothingChangesError(DataError):
 
 
 class TooFewTokensError(DataError):
-    """There are fewer real tokens than codes to initialise."""
+    """There are fewer real tokens than codes to initialize."""
 
 
 class NonFiniteError(CLVQError, ValueError):

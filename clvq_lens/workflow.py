@@ -1,37 +1,43 @@
 """What the commands do: load, fit, evaluate, and write a folder with everything in it.
 
-Whatever can be refused is looked at before anything slow, and a finished fit is saved before
-anything else is done with it.
+All checks come before anything slow, and a finished fit is saved before anything else is done
+with it.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from clvq_lens import toy
 from clvq_lens.add import add_clvq
 from clvq_lens.config import CLVQConfig, FitConfig
+from clvq_lens.data.documents import Data, open_documents
+from clvq_lens.data.split import Split
+from clvq_lens.data.token_labels import TokenLabels
 from clvq_lens.errors import CommandInterruptedError, DataError, PathTakenError
-from clvq_lens.evaluation.labels import TokenLabels
-from clvq_lens.evaluation.report import Report
+from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.host.loading import check_device, check_dtype, choose_bos_, load_pretrained
 from clvq_lens.lens import Lens
-from clvq_lens.output import interruptible, output_folder, save_fit
+from clvq_lens.output import (
+    interruptible,
+    output_folder,
+    print_evaluation,
+    print_table,
+    save_fit,
+)
 from clvq_lens.page.contents import gather
 from clvq_lens.page.write import check_path, write_page
 from clvq_lens.quantizer.files import load
-from clvq_lens.training.documents import Data, Split, open_documents
+from clvq_lens.run import Run, read_history, read_run, write_table
 from clvq_lens.training.history import History
-from clvq_lens.training.run import Run, read_history, read_run, write_table
 from clvq_lens.writing import check_space
 
-_PAGE_BYTES = 32 * 2**20  # the page and all tables, of many codes
+_RESULTS_BYTES = 32 * 2**20  # a page and tables with very many codes
 _NOTHING = "Nothing was written."
 
 
@@ -52,18 +58,18 @@ DEMO = Demo()
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
+class EvaluationData:
     """Data that a quantizer is evaluated on.
 
     Attributes:
-        data: Not those that it was fitted on, if there are others.
-        labels: Of every real token, if known.
-        kept_aside: Whether it was not fitted on them. A single document, or a fit with
-            ``held_out_fraction=0``, leaves nothing else to evaluate on.
+        data: Texts or tokens.
+        token_labels: A label of every real token, if known.
+        kept_aside: Whether the quantizer was not fitted on them. A single document, or a fit with
+            ``held_out_fraction=0``, leaves only the training data to evaluate on.
     """
 
     data: Data
-    labels: TokenLabels | None = None
+    token_labels: TokenLabels | None = None
     kept_aside: bool = True
 
 
@@ -74,10 +80,22 @@ def load_model(
     dtype: str | None = None,
     prepend_bos: bool | None = None,
 ) -> Any:
-    """A pretrained model by its name or folder, or the toy model; as `load_pretrained`."""
+    """A pretrained model by its name or folder, or the toy model.
+
+    Args:
+        name: Name on the Hub, path of a folder, or "toy".
+        device: Device of the model, such as "cuda"; None: chosen for the model.
+        dtype: Type of its weights, such as "bfloat16"; None: float32.
+        prepend_bos: Whether texts begin with BOS; None: as TransformerLens does for this model.
+
+    Raises:
+        ConfigError: If the device or the dtype does not exist.
+        ModelLoadError: If the model cannot be loaded.
+    """
     if name != "toy":
         return load_pretrained(name, device, dtype=dtype, prepend_bos=prepend_bos)
     check_device(device)
+    # Only the model is needed, and `toy.load` makes at least one text.
     model = toy.load(n_texts=1, device=device or "cpu").model
     if dtype is not None:
         model.to(check_dtype(dtype))
@@ -85,8 +103,18 @@ def load_model(
     return model
 
 
-def run_demo(out: Path, *, seed: int, overwrite: bool = False) -> Report:
-    """Fits on the toy world and writes the results."""
+def run_demo(out: Path, *, seed: int, overwrite: bool = False) -> Evaluation:
+    """Fits on the toy world and writes the results.
+
+    Args:
+        out: Folder for the results.
+        seed: Random seed for data order, initialization and sampling.
+        overwrite: Whether a quantizer in the folder may be replaced.
+
+    Raises:
+        PathTakenError: If the folder holds a quantizer that may not be replaced.
+        CommandInterruptedError: On Ctrl-C.
+    """
     console = Console()
     console.print("[bold]The toy world:[/] a small language model whose true concepts are known.")
     run = Run(
@@ -94,7 +122,7 @@ def run_demo(out: Path, *, seed: int, overwrite: bool = False) -> Report:
         data=None,
         held_out=None,
         toy_texts=(DEMO.n_held_out, DEMO.held_out_seed),
-        fit=FitConfig(n_tokens=DEMO.n_tokens, seed=seed),
+        config=FitConfig(n_tokens=DEMO.n_tokens, seed=seed),
     )
     with output_folder(out, overwrite=overwrite):
         with interruptible("loading the toy world", _NOTHING):
@@ -111,40 +139,58 @@ def run_fit(
     out: Path,
     *,
     held_out: Path | None,
-    options: dict[str, Any],
-    fit_options: dict[str, Any],
+    options: Mapping[str, object],
+    fit_options: Mapping[str, object],
     device: str | None = None,
     dtype: str | None = None,
     prepend_bos: bool | None = None,
     overwrite: bool = False,
-) -> Report:
+) -> Evaluation:
     """Fits on a user's data and writes the results.
 
+    Args:
+        model: Name of the model, as for `load_model`.
+        source: Layer number or hook point that is read.
+        target: Layer number or hook point that is reconstructed.
+        data: File of texts to fit on.
+        out: Folder for the results.
+        held_out: File of texts to evaluate on; None: the part of ``data`` kept aside.
+        options: Options of `clvq_lens.CLVQConfig` by name.
+        fit_options: Options of `clvq_lens.FitConfig` by name.
+        device: Device of the model, as for `load_model`.
+        dtype: Type of its weights, as for `load_model`.
+        prepend_bos: Whether texts begin with BOS, as for `load_model`.
+        overwrite: Whether a quantizer in the folder may be replaced.
+
     Raises:
-        PathTakenError: If the folder holds a quantizer, unless it may be overwritten.
+        ConfigError: If an option is unknown or impossible.
+        DataError: If a file of texts cannot be read.
+        PathTakenError: If the folder holds a quantizer that may not be replaced.
         CommandInterruptedError: On Ctrl-C.
     """
-    CLVQConfig().replace(**options)
+    config = CLVQConfig().replace(**options)
     run = Run(
+        # Absolute paths: `clvq-lens report` may be called from another folder.
         model=str(Path(model).absolute()) if Path(model).is_dir() else model,
         dtype=dtype,
         prepend_bos=prepend_bos,
         data=str(data.absolute()),
         held_out=None if held_out is None else str(held_out.absolute()),
         toy_texts=None,
-        fit=FitConfig().replace(**fit_options),
+        config=FitConfig().replace(**fit_options),
     )
     check_device(device)
     if dtype is not None:
         check_dtype(dtype)
     with output_folder(out, overwrite=overwrite):
         with interruptible("reading the data", _NOTHING):
+            # To the end: an error in the last line must not come after an hour of fitting.
             read_through(data)
             if held_out is not None:
                 read_through(held_out)
         with interruptible("loading the model", _NOTHING):
-            host = load_model(model, device=device, dtype=dtype, prepend_bos=prepend_bos)
-            lens = add_clvq(host, source, target, **options)
+            loaded = load_model(model, device=device, dtype=dtype, prepend_bos=prepend_bos)
+            lens = add_clvq(loaded, source, target, config=config)
         return fit_and_write(lens, run, data, out, Console())
 
 
@@ -161,43 +207,47 @@ def run_report(
     """Writes the page of a run again.
 
     Args:
-        folder: Written by `run_fit` or `run_demo`.
-        data: Held-out texts; None: those of the run.
-        out: Of the page; None: report.html in the folder.
-        model: Name to load it by; None: that of the run.
-        device: Of the model; None: its own choice.
-        dtype: Of the model; None: that of the run.
-        overwrite: Whether a file named by ``out`` may be replaced.
+        folder: Folder that `run_fit` or `run_demo` wrote.
+        data: File of held-out texts; None: the texts of the run.
+        out: Path of the page; None: report.html in the folder.
+        model: Name to load the model by; None: that of the run.
+        device: Device of the model, as for `load_model`.
+        dtype: Type of its weights; None: that of the run.
+        overwrite: Whether a file at ``out`` may be replaced.
 
     Raises:
-        PathTakenError: If there is a file named by ``out`` that may not be replaced.
-        FileFormatError: If the folder is no run.
-        DataError: If the run's data are no longer where they were.
+        PathTakenError: If there is a file at ``out`` that may not be replaced.
+        FileFormatError: If the folder is not a run.
+        DataError: If the data of the run no longer exist.
         CommandInterruptedError: On Ctrl-C.
     """
     check_device(device)
     run, quantizer = read_run(folder), load(folder)
     path = check_path(folder / "report.html" if out is None else out)
+    # report.html in the folder is ours; a file that the user names may be something else.
     if out is not None and path.exists() and not overwrite:
         raise PathTakenError(f"{path} exists. Pass --overwrite to replace it, or another path.")
     with interruptible("reading the data", _NOTHING):
-        held_out = held_out_of(run) if data is None else HeldOut(data=data)
+        held_out = held_out_of(run) if data is None else EvaluationData(data=data)
         open_documents(held_out.data)
     with interruptible("loading the model", _NOTHING):
-        options = {"dtype": dtype or run.dtype, "prepend_bos": run.prepend_bos}
-        lens = add_clvq(
-            load_model(model or run.model, device=device, **options), quantizer=quantizer
+        loaded = load_model(
+            model or run.model,
+            device=device,
+            dtype=dtype or run.dtype,
+            # As in the fit: BOS decides what the codes of a text are.
+            prepend_bos=run.prepend_bos,
         )
+        lens = add_clvq(loaded, quantizer=quantizer)
     try:
         with interruptible("evaluating", f"{path} was not written."):
             contents = gather(
-                lens.model,
-                lens.name,
+                lens.attachment,
                 held_out.data,
-                labels=held_out.labels,
+                token_labels=held_out.token_labels,
                 history=read_history(folder / "history.csv", run),
-                fit=run.fit,
-                long_texts=run.fit.long_texts,
+                config=run.config,
+                long_texts=run.config.long_texts,
             )
             path = write_page(path, contents)
     finally:
@@ -207,134 +257,141 @@ def run_report(
 
 
 def read_through(path: Path) -> None:
-    """Raises `DataError` for whatever is wrong anywhere in a file of texts."""
+    """Raises `DataError` if anything is wrong anywhere in a file of texts."""
     for _ in open_documents(path):
         pass
 
 
-def held_out_of(run: Run) -> HeldOut:
+def held_out_of(run: Run) -> EvaluationData:
     """The data that a run is evaluated on.
 
+    Args:
+        run: What a command did.
+
     Raises:
-        DataError: If they are no longer where they were.
+        DataError: If the data no longer exist.
     """
     if run.toy_texts is not None:
         n_texts, seed = run.toy_texts
         texts = toy.generate(n_texts, seed=seed)
-        return HeldOut(data=texts, labels=toy.labels(texts))
+        return EvaluationData(data=texts, token_labels=toy.token_labels(texts))
     path = Path(run.held_out or run.data or "")
     if not os.path.isfile(path):
         raise DataError(
-            f"The data of this run were in {path}, where there is no file now. Pass them: --data."
+            f"The data of this run were in {path}, which no longer exists. Pass them with --data."
         )
     if run.held_out is not None:
-        return HeldOut(data=path)
-    kept = list(Split(open_documents(path), run.fit.held_out_fraction).held_out())
-    return HeldOut(data=kept) if kept else HeldOut(data=path, kept_aside=False)
+        return EvaluationData(data=path)
+    # The same split as in the fit: it depends on the documents and the fraction only.
+    split = Split(open_documents(path), run.config.held_out_fraction)
+    documents = list(split.held_out())
+    if not documents:
+        return EvaluationData(data=path, kept_aside=False)
+    return EvaluationData(data=documents)
 
 
-def fit_and_write(lens: Lens, run: Run, data: Data, out: Path, console: Console) -> Report:
-    """Fits, saves, evaluates; prints the report; writes quantizer, tables and the page."""
+def fit_and_write(lens: Lens, run: Run, data: Data, out: Path, console: Console) -> Evaluation:
+    """Fits and saves a lens, then evaluates it and writes tables and the page.
+
+    Args:
+        lens: A new lens; it is removed from its model at the end.
+        run: What the command does.
+        data: Data to fit on.
+        out: Folder for the results.
+        console: Where tables are printed.
+
+    Raises:
+        PathError: If the disk is too full, or the folder cannot be written to.
+        CommandInterruptedError: On Ctrl-C.
+    """
     try:
-        weights = lens.quantizer.state_dict().values()
-        check_space(out, sum(weight.nbytes for weight in weights) + _PAGE_BYTES)
+        # Before the fit, which may take hours, and not after it.
+        check_space(out, _size_bytes(lens) + _RESULTS_BYTES)
         with interruptible("starting to fit", f"Nothing was learned yet. {_NOTHING}"):
-            history = lens.fit(data, run.fit)
-        report_on = f"clvq-lens report {out}"
-        go_on = f"The fitted quantizer is saved in {out}. To evaluate it: {report_on}"
-        with interruptible("saving", go_on):
+            history = lens.fit(data, run.config)
+        report_command = f"clvq-lens report {out}"
+        saved = f"The fitted quantizer is saved in {out}. To evaluate it: {report_command}"
+        with interruptible("saving", saved):
             save_fit(lens, run, history, out)
         if history.stop == "interrupted":
+            # Whoever ends a fit early does not want to wait for its evaluation.
             raise CommandInterruptedError(
                 f"Interrupted while fitting. What was learned by then is saved in {out}. To fit to "
-                f"the end, give the same command again with --overwrite; to look at what is there: "
-                f"{report_on}"
+                f"the end, give the same command again with --overwrite. To look at what was "
+                f"learned: {report_command}"
             )
-        with interruptible("evaluating", go_on):
+        with interruptible("evaluating", saved):
             return write_results(lens, run, history, held_out_of(run), out, console)
     finally:
         lens.remove()
+
+
+def _size_bytes(lens: Lens) -> int:
+    size_bytes = 0
+    for weight in lens.quantizer.state_dict().values():
+        size_bytes += weight.nbytes
+    return size_bytes
 
 
 def write_results(
     lens: Lens,
     run: Run,
     history: History,
-    held_out: HeldOut,
+    held_out: EvaluationData,
     out: Path,
     console: Console,
-) -> Report:
-    """Evaluates; prints the report; writes tables and the page."""
-    long_texts = run.fit.long_texts
-    report = lens.evaluate(held_out.data, labels=held_out.labels, long_texts=long_texts)
-    write_table(out / "report.csv", report.frame())
-    concepts = lens.concepts(held_out.data, labels=held_out.labels, long_texts=long_texts)
+) -> Evaluation:
+    """Evaluates a fitted lens, prints tables, and writes them and the page.
+
+    Args:
+        lens: A fitted lens.
+        run: What the command did.
+        history: History of the fit.
+        held_out: Data to evaluate on.
+        out: Folder for the results.
+        console: Where tables are printed.
+
+    Raises:
+        KeyboardInterrupt: On Ctrl-C.
+    """
+    data, token_labels = held_out.data, held_out.token_labels
+    long_texts = run.config.long_texts
+    evaluation = lens.evaluate(data, token_labels=token_labels, long_texts=long_texts)
+    write_table(out / "evaluation.csv", evaluation.frame())
+    concepts = lens.concepts(data, token_labels=token_labels, long_texts=long_texts)
     if not concepts.complete:
-        raise KeyboardInterrupt  # the rest would take as long again
+        # `concepts` returns what it has on Ctrl-C; the flow and the page would take as long again.
+        raise KeyboardInterrupt
     write_table(out / "concepts.csv", concepts.frame())
-    title = _title(lens.name, report.n_tokens, held_out)
-    print_table(console, title, _with_intervals(report.frame()))
-    if report.recovery is not None:
-        recovery = report.recovery.frame()
+    title = _title(lens.name, evaluation.n_tokens, held_out)
+    print_evaluation(console, title, evaluation)
+    if evaluation.recovery is not None:
+        recovery = evaluation.recovery.frame()
         write_table(out / "recovery.csv", recovery)
         print_table(console, "Do codes recover the true concepts?", recovery)
     contents = gather(
-        lens.model,
-        lens.name,
-        held_out.data,
-        labels=held_out.labels,
+        lens.attachment,
+        data,
+        token_labels=token_labels,
         history=history,
-        fit=run.fit,
+        config=run.config,
         long_texts=long_texts,
         concepts=concepts,
-        report=report,
+        evaluation=evaluation,
     )
     page = write_page(out / "index.html", contents)
     console.print(
-        f"Quantizer and tables are in [bold]{escape(str(out))}[/]; open "
+        f"The quantizer and the tables are in [bold]{escape(str(out))}[/]. Open "
         f"[bold]{escape(str(page))}[/] in a browser."
     )
-    return report
+    return evaluation
 
 
-def _title(name: str, n_tokens: int, held_out: HeldOut) -> str:
-    """Says what the numbers of a report are measured on."""
+def _title(name: str, n_tokens: int, held_out: EvaluationData) -> str:
+    """A title that says what the numbers were measured on."""
     if held_out.kept_aside:
         return f"{name}, {n_tokens:,} held-out tokens"
     return (
-        f"{name}, {n_tokens:,} TRAINING tokens: nothing was held out, so these numbers "
-        f"flatter. Pass more documents, or others with --held-out."
+        f"{name}, {n_tokens:,} TRAINING tokens: nothing was held out, so these numbers are too "
+        f"good. Pass more documents, or others with --held-out."
     )
-
-
-def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
-    """The report's table with both ends of an interval in one column."""
-    ends = zip(frame["low"], frame["high"], strict=True)
-    intervals = ["" if pd.isna(low) else f"{low:.3g} to {high:.3g}" for low, high in ends]
-    return pd.DataFrame(
-        {
-            "metric": frame["metric"],
-            "value": frame["value"],
-            "95 % interval": intervals,
-            "meaning": frame["meaning"],
-        }
-    )
-
-
-def print_table(console: Console, title: str, frame: pd.DataFrame) -> None:
-    """Prints a table with short numbers."""
-    table = Table(title=escape(title), title_justify="left")
-    for column in frame.columns:
-        numeric = pd.api.types.is_numeric_dtype(frame[column])
-        table.add_column(
-            column, justify="right" if numeric else "left", no_wrap=column != "meaning"
-        )
-    for row in frame.itertuples(index=False):
-        table.add_row(*(escape(_short(value)) for value in row))
-    console.print(table)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return "" if pd.isna(value) else f"{value:.4g}"
-    return "" if value is None else str(value)

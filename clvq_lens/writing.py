@@ -26,8 +26,8 @@ def check_file(path: str | Path, *, size_bytes: int = 0) -> Path:
     """The path of a file that can be written: a new one, or a regular file to be replaced.
 
     Args:
-        path: Of the file, in a folder that exists.
-        size_bytes: Of what will be written, about.
+        path: Path of the file, in a folder that exists.
+        size_bytes: About how much will be written.
 
     Raises:
         PathError: If it is a folder, a symbolic link, a device or the like; if its folder does
@@ -76,7 +76,7 @@ def make_folder(folder: str | Path) -> Path:
     folder = Path(folder)
     with path_errors(folder):
         if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
-            raise PathTakenError(f"{folder} exists and is no folder. Pass the path of a folder.")
+            raise PathTakenError(f"{folder} exists and is not a folder. Pass the path of a folder.")
         folder.mkdir(parents=True, exist_ok=True)
         _probe(folder)
     return folder
@@ -119,18 +119,18 @@ def replace_file(path: Path, content: bytes, *, temporary: Path) -> None:
     A new file has the permissions that the umask gives; one that is replaced keeps its own.
 
     Args:
-        path: Of the file.
-        content: Of the file.
+        path: Path of the file.
+        content: What the file will hold.
         temporary: Path in the same folder that only the holder of the lock writes to.
     """
-    _check_kind(path)  # at the last moment
+    _check_kind(path)  # again: somebody may have put a link there since
     with path_errors(path):
         temporary.unlink(missing_ok=True)  # left by a writer that was killed
         try:
             with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                os.fsync(file.fileno())  # or a crash after the rename leaves an empty file
             if path.exists():
                 temporary.chmod(stat.S_IMODE(path.stat().st_mode))
             os.replace(temporary, path)  # noqa: PTH105  # the atomic one, also over an existing file
@@ -144,7 +144,7 @@ def locked(path: Path, *, wait_s: float = _WAIT_S) -> Iterator[None]:
     """While open, nobody else in this or another process holds the same lock.
 
     Args:
-        path: Of the lock, a file that exists as long as somebody holds it.
+        path: Path of the lock, a file that exists as long as somebody holds it.
         wait_s: Seconds to wait for another holder.
 
     Raises:

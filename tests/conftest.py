@@ -1,5 +1,6 @@
 """Shared fixtures. Shapes and types of the whole package are checked while the tests run."""
 
+import itertools
 import json
 import os
 import signal
@@ -15,6 +16,9 @@ jaxtyping.install_import_hook("clvq_lens", "beartype.beartype")
 import torch  # noqa: E402
 
 import clvq_lens as cl  # noqa: E402
+from clvq_lens.host.attachment import Attachment  # noqa: E402
+from clvq_lens.host.host import Host  # noqa: E402
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer  # noqa: E402
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the other cores have tests of their own
@@ -90,6 +94,16 @@ def random_model(**changes: object) -> "HookedTransformer":
         "init_weights": True,
     }
     return HookedTransformer(HookedTransformerConfig(**{**options, **changes})).eval()
+
+
+_NUMBERS = itertools.count()
+
+
+def attach(
+    model: "HookedTransformer", quantizer: CrossLayerQuantizer, source: str, target: str
+) -> Attachment:
+    """A quantizer on a model, without a lens and with any name."""
+    return Attachment(Host(model), quantizer, f"test {next(_NUMBERS)}", source, target)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def test_default_settings_on_a_trained_model(lens, stories, record_property):
     lens.fit(stories[:N_TRAINING], long_texts="split", progress=False)
     record_property("fit_s", time.monotonic() - start)
     report = lens.evaluate(stories[N_TRAINING:], long_texts="split", progress=False)
-    record_property("report", repr(report))
+    record_property("report", str(report))
     assert report.ce_loss_recovered >= 0.68
     assert report.fvu <= 0.31
     assert report.perplexity >= 200
@@ -38,7 +38,7 @@ def test_training_on_function_keeps_more_of_what_the_model_uses(lens, stories, r
     options = {"kl_weight": 1.0, "n_tokens": 1_000_000}  # half of the default: it is slow
     lens.fit(stories[:N_TRAINING], long_texts="split", progress=False, **options)
     report = lens.evaluate(stories[N_TRAINING:], long_texts="split", progress=False)
-    record_property("report", repr(report))
+    record_property("report", str(report))
     assert report.ce_loss_recovered >= 0.76
 
 
@@ -47,7 +47,7 @@ def test_codes_find_context_decided_concepts_that_token_identity_cannot():
     held_out = cl.toy.generate(300, seed=1)
     lens = model.add_clvq(1, 3, n_codes=128)
     lens.fit(texts, n_tokens=600_000, progress=False)
-    report = lens.evaluate(held_out, labels=cl.toy.labels(held_out), progress=False)
+    report = lens.evaluate(held_out, token_labels=cl.toy.token_labels(held_out), progress=False)
     lens.remove()
     recovery = report.recovery.frame().set_index(["tokens", "method"])
     purity = recovery["purity"]["ambiguous"]
@@ -55,7 +55,7 @@ def test_codes_find_context_decided_concepts_that_token_identity_cannot():
     assert purity["codes"] > purity["codes, labels shuffled"] + 0.2
 
 
-VERBS = {"present", "past", "behaviour", "failure", "motion", "copula", "speech"}
+VERBS = {"present", "past", "behavior", "failure", "motion", "copula", "speech"}
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_ablating_a_true_concept_moves_the_logits_that_depend_on_it(toy, record_
     finally:
         lens.remove()
     after = torch.isin(codes, torch.tensor(own)).cumsum(1) > 0
-    following = [[*labels[1:], ""] for labels in cl.toy.labels(held_out)]
+    following = [[*labels[1:], ""] for labels in cl.toy.token_labels(held_out)]
     verbs = torch.zeros_like(after)
     for row, labels in enumerate(following):
         verbs[row, 1 : len(labels) + 1] = torch.tensor([label in VERBS for label in labels])
@@ -100,7 +100,7 @@ def test_ablating_a_true_concept_moves_the_logits_that_depend_on_it(toy, record_
 def codes_of_concept(lens, texts, concept, *, n_sets):
     """Codes whose commonest true concept is this one, random ones of the same shares, all codes."""
     encoding = lens.encode(texts)
-    names = [name for labels in cl.toy.labels(texts) for name in labels]
+    names = [name for labels in cl.toy.token_labels(texts) for name in labels]
     counts = Counter(zip(encoding.codes[encoding.mask].tolist(), names, strict=True))
     usage, main = Counter(), {}
     for (code, name), n in sorted(counts.items(), key=lambda item: item[1]):

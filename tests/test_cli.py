@@ -26,7 +26,7 @@ from clvq_lens.errors import (
     PathTakenError,
 )
 
-RESULTS = {"config.json", "run.json", "history.csv", "report.csv", "concepts.csv", "index.html"}
+RESULTS = {"config.json", "run.json", "history.csv", "evaluation.csv", "concepts.csv", "index.html"}
 
 
 def data_of(page: Path) -> dict:
@@ -122,7 +122,7 @@ def test_report_of_the_demo_knows_its_texts_and_labels(short_demo, tmp_path):
 
 
 def test_report_refuses_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(FileFormatError, match=r"is no run: it has no run\.json. Pass the folder"):
+    with pytest.raises(FileFormatError, match=r"is not a run: it has no run\.json\. Pass a folder"):
         report(tmp_path)
 
 
@@ -130,7 +130,7 @@ def test_report_says_when_the_data_have_moved(run, tmp_path):
     moved = shutil.copytree(run[0], tmp_path / "run")
     text = (moved / "run.json").read_text().replace("texts.jsonl", "moved.jsonl")
     (moved / "run.json").write_text(text)
-    with pytest.raises(DataError, match=r"moved\.jsonl, where there is no file now.*--data"):
+    with pytest.raises(DataError, match=r"moved\.jsonl, which no longer exists\. .*--data"):
         report(moved)
 
 
@@ -189,7 +189,7 @@ def test_a_folder_that_cannot_be_saved_to_is_refused_first(run, tmp_path):
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "config.json").write_text('{"model_type": "gpt2"}')
     for out, message in (
-        (tmp_path / "file", "exists and is no folder"),
+        (tmp_path / "file", "exists and is not a folder"),
         (tmp_path / "file" / "sub", "Nothing can be written to"),
         (tmp_path / "foreign", "was not written by clvq_lens"),
     ):
@@ -232,7 +232,7 @@ def test_impossible_options_are_refused_first(run, tmp_path, option, value, mess
 def test_a_quantizer_is_not_replaced_unless_that_is_asked_for(run):
     out, data = run
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(PathTakenError, match=r"holds a fitted quantizer already\. .*--overwrite"):
+    with pytest.raises(PathTakenError, match=r"already holds a fitted quantizer\. .*--overwrite"):
         fit_toy("--data", data, "--out", out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     with pytest.raises(AssertionError, match="the model is loaded"):
@@ -292,14 +292,17 @@ def test_an_interrupted_fit_is_saved_and_said_and_not_evaluated(run, tmp_path, m
 
     out = tmp_path / "run"
     out.mkdir()
-    (out / "report.csv").write_text("of an earlier run")
+    # What a run writes, and report.csv, which is what evaluation.csv was called.
+    stale = {"evaluation.csv", "report.csv", "index.html"}
+    for name in stale:
+        (out / name).write_text("of an earlier run")
     monkeypatch.setattr(cl.Lens, "fit", fit_a_little)
     monkeypatch.setattr(cl.Lens, "evaluate", lambda *_, **__: pytest.fail("it is evaluated"))
     message = r"Interrupted while fitting\. .*is saved in .*--overwrite.*clvq-lens report"
     with pytest.raises(CommandInterruptedError, match=message):
         fit_toy("--data", run[1], "--out", out)
     assert cl.load(out).fitted
-    assert not (out / "report.csv").exists()
+    assert not stale & {path.name for path in out.iterdir()}
     monkeypatch.undo()
     report(out)
     assert (out / "report.html").is_file()
@@ -407,13 +410,13 @@ def test_ctrl_c_while_fitting_saves_what_was_learned(run, tmp_path):
 def test_numbers_on_training_texts_are_not_called_held_out(tmp_path):
     """A single document, or no held-out part, leaves nothing else to evaluate on."""
     from clvq_lens.config import FitConfig
-    from clvq_lens.training.run import Run
+    from clvq_lens.run import Run
 
     path = tmp_path / "one.txt"
     path.write_text("the same story\n" * 3)
 
-    def held_out_of(data, fit):
-        run = Run(model="toy", data=str(data), held_out=None, toy_texts=None, fit=fit)
+    def held_out_of(data, config):
+        run = Run(model="toy", data=str(data), held_out=None, toy_texts=None, config=config)
         return workflow.held_out_of(run)
 
     assert not held_out_of(path, FitConfig()).kept_aside
@@ -422,7 +425,7 @@ def test_numbers_on_training_texts_are_not_called_held_out(tmp_path):
     assert not held_out_of(tmp_path / "two.txt", FitConfig(held_out_fraction=0.0)).kept_aside
 
     titles = [
-        workflow._title("1-3", 9, workflow.HeldOut(data=path, kept_aside=aside))
+        workflow._title("1-3", 9, workflow.EvaluationData(data=path, kept_aside=aside))
         for aside in (True, False)
     ]
     assert titles[0] == "1-3, 9 held-out tokens"

@@ -118,7 +118,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "lost").symlink_to("nowhere")
     for name in ("file", "lost"):
-        with pytest.raises(PathTakenError, match=r"exists and is no folder"):
+        with pytest.raises(PathTakenError, match=r"exists and is not a folder"):
             make_folder(tmp_path / name)
     with pytest.raises(PathError, match=r"Nothing can be written to .*file/in: Not a directory"):
         make_folder(tmp_path / "file" / "in")

@@ -1,11 +1,12 @@
 """Tables and figures of the ablations, from the fits that have been done."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
+from benchmarks import markdown
+from benchmarks.markdown import spread
 from benchmarks.paper.pictures import write_png
 from clvq_lens.config import CLVQConfig
 from clvq_lens.plots.settings import plot_settings
@@ -20,32 +21,36 @@ METRICS = {
     "fit_s": "fit, CPU seconds",
 }
 _DECIMALS = {"perplexity": 1, "n_dead_codes": 1, "fit_s": 1}
+_PACKAGES = ("torch", "transformer-lens", "transformers", "scikit-learn")
 
 
 def table(runs: pd.DataFrame, options: Sequence[str]) -> str:
     """A Markdown table: of each setting the mean over seeds, in brackets the least and the most."""
     metrics = _measured(runs)
-    names = [title.replace("<br>", " ") for title in metrics.values()]
-    head = [*options, *names, "seeds"]
-    lines = [
-        "| " + " | ".join(head) + " |",
-        "|---" * len(options) + "|--:" * (len(names) + 1) + "|",
-    ]
+    titles = [*options]
+    for title in metrics.values():
+        titles.append(title.replace("<br>", " "))
+    titles.append("seeds")
+    lines = []
     for _, rows in runs.groupby("order", sort=True):
-        cells = [_spread(rows[metric], _DECIMALS.get(metric, 3)) for metric in metrics]
-        named = _named(rows.iloc[0], options)
-        lines.append("| " + " | ".join([*named, *cells, str(len(rows))]) + " |")
-    return "\n".join(lines)
+        cells = _named(rows.iloc[0], options)
+        for metric in metrics:
+            cells.append(spread(rows[metric], _DECIMALS.get(metric, 3)))
+        lines.append([*cells, str(len(rows))])
+    alignment = "l" * len(options) + "r" * (len(metrics) + 1)
+    return markdown.table(titles, alignment, lines)
 
 
 def verdict(runs: pd.DataFrame, options: Sequence[str]) -> str:
     """Which setting is best by two metrics, and whether that of the paper is."""
     sentences = []
     for metric, title, sign in (("fvu", "FVU", 1), ("ce_loss_recovered", "CE loss recovered", -1)):
+        # The sign turns a metric of which more is better round, so that the best comes first.
         means = (sign * runs.groupby("order")[metric].mean()).sort_values()
         best = runs[runs["order"] == means.index[0]]
         sentence = f"Best {title}: {_said(best, options, metric)}"
         of_paper = runs[_is(CLVQConfig.paper(), runs, options)]
+        # Not every ablation has the paper's value of its option.
         if len(of_paper) and of_paper["order"].iloc[0] != means.index[0]:
             rank = list(means.index).index(of_paper["order"].iloc[0]) + 1
             ours, theirs = best[metric], of_paper[metric]
@@ -66,41 +71,46 @@ def picture(runs: pd.DataFrame, option: str, group: str | None, path: Path) -> N
 
 
 def versions() -> str:
-    """Of what the numbers depend on."""
-    packages = ("torch", "transformer-lens", "transformers", "scikit-learn")
-    return ", ".join(f"{package} {version(package)}" for package in packages)
-
-
-def _spread(values: pd.Series, decimals: int) -> str:
-    if values.isna().all():
-        return ""
-    mean, low, high = (f"{x:,.{decimals}f}" for x in (values.mean(), values.min(), values.max()))
-    return mean if low == high else f"{mean} [{low}, {high}]"
+    """Versions of the packages that the numbers depend on."""
+    return markdown.versions(_PACKAGES)
 
 
 def _named(row: pd.Series, options: Sequence[str]) -> list[str]:
     """The values of options; the default is bold, and the paper's has a dagger."""
-    names = [f"{row[o]:g}" if isinstance(row[o], float) else str(row[o]) for o in options]
-    is_default, is_paper = (
-        all(row[o] == getattr(config, o) for o in options)
-        for config in (CLVQConfig(), CLVQConfig.paper())
-    )
-    if is_default:
-        names = [f"**{name}**" for name in names]
-    return [name + " †" * is_paper for name in names]
+    is_default = _has(row, CLVQConfig(), options)
+    is_paper = _has(row, CLVQConfig.paper(), options)
+    names = []
+    for option in options:
+        name = _written(row[option])
+        name = f"**{name}**" if is_default else name
+        names.append(f"{name} †" if is_paper else name)
+    return names
+
+
+def _has(row: pd.Series, config: CLVQConfig, options: Sequence[str]) -> bool:
+    """Whether a run has the options of a config."""
+    return all(row[option] == getattr(config, option) for option in options)
 
 
 def _said(rows: pd.DataFrame, options: Sequence[str], metric: str) -> str:
-    names = ", ".join(
-        f"{rows[o].iloc[0]:g}" if rows[o].dtype == float else str(rows[o].iloc[0]) for o in options
-    )
-    return f"{names} ({_spread(rows[metric], 3)})"
+    names = ", ".join(_written(rows[option].iloc[0]) for option in options)
+    return f"{names} ({spread(rows[metric], 3)})"
+
+
+def _written(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _is(config: CLVQConfig, runs: pd.DataFrame, options: Sequence[str]) -> pd.Series:
-    return (runs[list(options)] == [getattr(config, o) for o in options]).all(axis=1)
+    """Which runs have the options of a config."""
+    values = [getattr(config, option) for option in options]
+    return (runs[list(options)] == values).all(axis=1)
 
 
 def _measured(runs: pd.DataFrame) -> dict[str, str]:
-    """Only a decoder with a memory has one to shuffle."""
-    return {name: title for name, title in METRICS.items() if runs[name].notna().any()}
+    """The metrics that some run has: only a decoder with a memory has one to shuffle."""
+    measured: dict[str, str] = {}
+    for name, title in METRICS.items():
+        if runs[name].notna().any():
+            measured[name] = title
+    return measured

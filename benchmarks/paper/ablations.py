@@ -5,11 +5,12 @@ Each option is varied on its own, from the defaults. A fit is one line of
 ``--tables`` only writes the tables and figures of what is there.
 """
 
+import itertools
 import json
 import sys
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -19,61 +20,63 @@ from tqdm import tqdm
 import clvq_lens as cl
 from benchmarks.paper import ablation_tables, data
 from benchmarks.paper.finetune import RUNS
+from benchmarks.stories import stories_model
 
 ROWS = RUNS / "ablations.jsonl"
 RESULTS = data.ROOT / "benchmarks/results"
 MARK = "<!-- below: written by benchmarks.paper.ablations -->"
 SEEDS = (0, 1, 2)
 SOURCE, TARGET = 1, 3
-N_WORDS = 60  # of each story
+N_WORDS = 60  # words of each story that are read
 BUDGET = {"n_tokens": 100_000, "batch_tokens": 512, "n_evaluations": 1}
-# Of each ablation the options that are varied; those of `CLVQConfig` are not said again.
-GRID: dict[str, list[dict[str, Any]]] = {
-    "n_codes": [{"n_codes": n} for n in (50, 100, 400, 800, 1200)],
-    "temperature": [
-        {"temperature": t, "temperature_unit": unit}
-        for unit in ("relative", "raw")
-        for t in (0.5, 1.0, 2.0, 3.0)
-    ],
-    "top_k": [{"top_k": k} for k in (1, 5, 10, 50, 100)],
-    "initialization": [
-        {"initialization": name} for name in ("random", "kmeans++", "scaled_spherical")
-    ],
-    "decoder_memory": [{"decoder_memory": name} for name in ("codes", "encoder")],
-    "decoder": [
-        {"n_codes": n, "decoder": name}
-        for name in ("transformer", "table")
-        for n in (50, 100, 400, 800, 1200)
-    ],
-}
+_SIZES = (50, 100, 400, 800, 1200)
 _KEY = ("setting", "seed")
-# The options of each ablation; a second one is told apart by colour.
-VARIED = {name: list(options[0]) for name, options in GRID.items()}
+# The options that each ablation varies; in figures a second one is told apart by color.
+VARIED: dict[str, dict[str, Sequence[object]]] = {
+    "n_codes": {"n_codes": _SIZES},
+    "temperature": {
+        "temperature": (0.5, 1.0, 2.0, 3.0),
+        "temperature_unit": ("relative", "raw"),
+    },
+    "top_k": {"top_k": (1, 5, 10, 50, 100)},
+    "initialization": {"initialization": ("random", "kmeans++", "scaled_spherical")},
+    "decoder_memory": {"decoder_memory": ("codes", "encoder")},
+    "decoder": {"n_codes": _SIZES, "decoder": ("transformer", "table")},
+}
 
 
-def setting(options: dict[str, Any]) -> str:
+def _combinations(varied: Mapping[str, Sequence[object]]) -> list[dict[str, Any]]:
+    """Every combination of the values of some options; the first option changes fastest."""
+    combinations = []
+    for values in itertools.product(*reversed(varied.values())):
+        combinations.append(dict(zip(varied, reversed(values), strict=True)))
+    return combinations
+
+
+GRID = {ablation: _combinations(varied) for ablation, varied in VARIED.items()}
+
+
+def setting(options: Mapping[str, object]) -> str:
     """Equal for options that mean the same quantizer."""
     default = cl.CLVQConfig()
-    changed = {key: value for key, value in options.items() if value != getattr(default, key)}
+    changed: dict[str, object] = {}
+    for name, value in options.items():
+        if value != getattr(default, name):
+            changed[name] = value
     return json.dumps(changed, sort_keys=True)
 
 
 def run() -> None:
     """Does every fit that is still to be done; those with the decoder of the paper first."""
     done = {(row["setting"], row["seed"]) for row in rows()}
-    ablations = [list(GRID)[:-1], list(GRID)[-1:]]
-    wanted = {
-        (setting(options), seed): options
-        for names in ablations
-        for seed in SEEDS
-        for name in names
-        for options in GRID[name]
-    }
-    todo = {key: options for key, options in wanted.items() if key not in done}
+    todo: dict[tuple[str, int], dict[str, Any]] = {}
+    for key, options in _wanted().items():
+        if key not in done:
+            todo[key] = options
     if not todo:
         return
     model = stories_model()
-    train, held_out = ([_cut(text) for text in texts] for texts in data.stories())
+    train, held_out = short_stories()
     ROWS.parent.mkdir(parents=True, exist_ok=True)
     for (key, seed), options in tqdm(todo.items(), unit="fit"):
         row = {"budget": BUDGET, "setting": key, "seed": seed}
@@ -82,37 +85,60 @@ def run() -> None:
             file.write(json.dumps(row) + "\n")
 
 
+def _wanted() -> dict[tuple[str, int], dict[str, Any]]:
+    """The options of every fit, by setting and seed; a setting of several ablations comes once."""
+    *paper, decoder = GRID
+    wanted: dict[tuple[str, int], dict[str, Any]] = {}
+    # Seed by seed, so that an interrupted run has every setting before it repeats one.
+    for names in (paper, [decoder]):
+        for seed in SEEDS:
+            for name in names:
+                for options in GRID[name]:
+                    wanted[setting(options), seed] = options
+    return wanted
+
+
 def rows() -> Iterator[dict[str, Any]]:
     """What has been measured with this budget."""
-    if ROWS.exists():
-        found = map(json.loads, ROWS.read_text().splitlines())
-        yield from (row for row in found if row["budget"] == BUDGET)
+    if not ROWS.exists():
+        return
+    for line in ROWS.read_text().splitlines():
+        row = json.loads(line)
+        if row["budget"] == BUDGET:
+            yield row
+
+
+def short_stories() -> tuple[list[str], list[str]]:
+    """The first words of each story: texts to fit on, and texts to judge with."""
+    train, held_out = data.stories()
+    first_words = partial(data.cut, n_words=N_WORDS)
+    return list(map(first_words, train)), list(map(first_words, held_out))
 
 
 def measure(
-    model: Any, train: list[str], held_out: list[str], options: dict[str, Any], seed: int
+    model: Any, train: list[str], held_out: list[str], options: Mapping[str, object], seed: int
 ) -> dict[str, float]:
     """Fits on one part, and judges on the other."""
     lens = model.add_clvq(SOURCE, TARGET, **options)
     try:
-        start = time.process_time()
+        start = time.process_time()  # of this process: others may use the machine
         lens.fit(train, **BUDGET, seed=seed, progress=False)
         fit_s = time.process_time() - start
-        report = lens.evaluate(held_out, seed=seed, progress=False)
+        evaluation = lens.evaluate(held_out, seed=seed, progress=False)
     finally:
         lens.remove()
-    values = report.frame().set_index("metric")["value"].to_dict()
-    return values | {"fit_s": fit_s, "n_tokens_held_out": report.n_tokens}
+    values = evaluation.frame().set_index("metric")["value"].to_dict()
+    return values | {"fit_s": fit_s, "n_tokens_held_out": evaluation.n_tokens}
 
 
 def frame(ablation: str) -> pd.DataFrame:
     """One row for each fit of an ablation."""
-    found = pd.DataFrame(rows(), columns=[*_KEY, *ablation_tables.METRICS])
-    parts = [
-        found[found["setting"] == setting(options)].assign(**options, order=order)
-        for order, options in enumerate(GRID[ablation])
-    ]
-    return pd.concat(parts, ignore_index=True)
+    measured = pd.DataFrame(rows(), columns=[*_KEY, *ablation_tables.METRICS])
+    tables = []
+    for order, options in enumerate(GRID[ablation]):
+        runs = measured[measured["setting"] == setting(options)]
+        tables.append(runs.assign(**options, order=order))
+    return pd.concat(tables, ignore_index=True)
 
 
 def write() -> None:
@@ -120,10 +146,12 @@ def write() -> None:
     path = RESULTS / "ablations.md"
     remarks = path.read_text().split(MARK)[0] if path.exists() else "# Ablations\n\n"
     parts = [_head()]
-    for name, options in VARIED.items():
+    for name, varied in VARIED.items():
+        options = list(varied)
         runs = frame(name)
         image = RESULTS / f"figures/ablation-{name}.png"
-        ablation_tables.picture(runs, options[0], (*options, None)[1], image)
+        group = options[1] if len(options) > 1 else None
+        ablation_tables.picture(runs, options[0], group, image)
         parts += [
             f"## {name}",
             ablation_tables.table(runs, options),
@@ -134,7 +162,7 @@ def write() -> None:
 
 
 def _head() -> str:
-    """How the numbers were made."""
+    """How the numbers came about."""
     budget = ", ".join(f"{name} {value:,}" for name, value in BUDGET.items())
     n_held_out = next(rows())["n_tokens_held_out"]
     return (
@@ -142,7 +170,7 @@ def _head() -> str:
         f"residual stream after block {SOURCE} -> {TARGET}. Fitted on the first {N_WORDS} words of "
         f"800 stories of TinyStories ({budget}), measured on those of {len(data.stories()[1])} "
         f"others ({n_held_out:,} tokens). Seeds {', '.join(map(str, SEEDS))}: of data order, "
-        f"initialisation and sampling; in brackets the least and the most of them. Every option "
+        f"initialization and sampling; in brackets the least and the most of them. Every option "
         f"that is not named has its default. Bold: the default; †: the paper's choice. Higher is "
         f"worse for FVU, better for CE loss recovered; FVU with codes at random is far above FVU "
         f"where the decoder relies on codes. Fits took turns with other work on one core; CPU "
@@ -150,29 +178,8 @@ def _head() -> str:
     )
 
 
-def stories_model() -> Any:
-    """LLaMA-like, 5 blocks of width 64, really trained on TinyStories."""
-    from safetensors.torch import load_file
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
-    from transformers import AutoTokenizer
-
-    folder = data.SHARED / "models/stories260K"
-    warnings.filterwarnings("ignore", "Hooked.* is deprecated", DeprecationWarning)
-    cfg = HookedTransformerConfig(
-        **json.loads((folder / "hooked/cfg.json").read_text()), device="cpu"
-    )
-    tokenizer = AutoTokenizer.from_pretrained(folder / "hf")
-    model = HookedTransformer(cfg, tokenizer=tokenizer, default_padding_side="right")
-    model.load_state_dict(load_file(folder / "hooked/model.safetensors"), strict=False)
-    return model.eval()
-
-
-def _cut(text: str) -> str:
-    return " ".join(text.split()[:N_WORDS])
-
-
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # CPU seconds of several threads depend on their number
     if "--tables" not in sys.argv:
         run()
     write()

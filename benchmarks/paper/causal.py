@@ -1,15 +1,14 @@
 """Tasks for causal models, which answer with their own next token: no probe, no fine-tuning."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 import clvq_lens as cl
-from benchmarks.paper.ablations import stories_model
 from benchmarks.paper.data import stories
+from benchmarks.stories import stories_model
 
 _INDOOR, _OUTDOOR = ["indoors", "upstairs"], ["outdoors", "outside"]
 _PRONOUN = re.compile(r"\b(he|she)\b", re.IGNORECASE)
@@ -23,10 +22,10 @@ class Question:
     Attributes:
         model: A causal model.
         layers: Source and target; at least one block is left above.
-        n_codes: Of the codebook.
+        n_codes: Size of the codebook.
         train: Texts to fit on.
-        texts: Held out, cut before the answer.
-        labels: The right answer: a class number.
+        texts: Held-out texts, cut before the answer.
+        classes: The right answer to each text: the number of a class.
         answers: Tokens of each class.
     """
 
@@ -35,7 +34,7 @@ class Question:
     n_codes: int
     train: list[str]
     texts: list[str]
-    labels: list[int]
+    classes: list[int]
     answers: Sequence[Sequence[str]]
 
 
@@ -46,48 +45,62 @@ def surroundings(n_texts: int = 400) -> Question:
     """
     model, train = cl.toy.load(n_texts=3_000)
     held_out = cl.toy.generate(n_texts, seed=1)
-    texts, labels = [], []
-    for text, concepts in zip(held_out, cl.toy.labels(held_out), strict=True):
+    texts, classes = [], []
+    for text, concepts in zip(held_out, cl.toy.token_labels(held_out), strict=True):
         opening, rest = text.split(" . ", 1)
-        where = next(label for label in concepts if label in ("indoor", "outdoor"))
-        texts.append(f"{opening} . {rest[rest.index('finally') :].split(' .')[0]}")
-        texts[-1] = " ".join(w for w in texts[-1].split() if w not in {*_INDOOR, *_OUTDOOR})
-        labels.append(int(where == "outdoor"))
+        closing = rest[rest.index("finally") :].split(" .")[0]
+        texts.append(_without_answers(f"{opening} . {closing}"))
+        # The first of them is the concept of the way, which all others in the story follow.
+        where = next(concept for concept in concepts if concept in ("indoor", "outdoor"))
+        classes.append(int(where == "outdoor"))
     return Question(
         model=model,
         layers=(0, 2),
         n_codes=128,
         train=train,
         texts=texts,
-        labels=labels,
+        classes=classes,
         answers=[_INDOOR, _OUTDOOR],
     )
+
+
+def _without_answers(text: str) -> str:
+    words = [word for word in text.split() if word not in (*_INDOOR, *_OUTDOOR)]
+    return " ".join(words)
 
 
 def pronouns() -> Question:
     """Stories cut before their first "he" or "she": which is it?"""
     train, held_out = stories()
-    texts, labels = [], []
+    texts, classes = [], []
     for story in [*held_out, *train[400:]]:
-        found = _PRONOUN.search(story)
-        before = story[: found.start()].rstrip() if found else ""
-        if found and found[1].islower() and _MIN_WORDS <= len(before.split()) <= _MAX_WORDS:
+        pronoun = _PRONOUN.search(story)
+        if pronoun is None or not pronoun[1].islower():  # the answers are lower-case tokens
+            continue
+        before = story[: pronoun.start()].rstrip()
+        if _MIN_WORDS <= len(before.split()) <= _MAX_WORDS:
             texts.append(before)
-            labels.append(int(found[1] == "she"))
-    keep = _balanced(labels)
+            classes.append(int(pronoun[1] == "she"))
+    texts, classes = _balanced(texts, classes)
     return Question(
         model=stories_model(),
         layers=(1, 3),
         n_codes=400,
-        train=train[:400],
-        texts=[texts[i] for i in keep],
-        labels=[labels[i] for i in keep],
+        train=train[:400],  # the others are judged with
+        texts=texts,
+        classes=classes,
         answers=[["▁he"], ["▁she"]],
     )
 
 
-def _balanced(labels: Sequence[int]) -> list[int]:
+def _balanced(texts: Sequence[str], classes: Sequence[int]) -> tuple[list[str], list[int]]:
     """The first texts of each class, as many of both."""
-    numbers = np.array(labels)
-    each = np.bincount(numbers).min()
-    return sorted(i for c in (0, 1) for i in np.flatnonzero(numbers == c)[:each].tolist())
+    n_of_each = min(Counter(classes).values())
+    n_taken: Counter[int] = Counter()
+    chosen_texts, chosen_classes = [], []
+    for text, number in zip(texts, classes, strict=True):
+        if n_taken[number] < n_of_each:
+            n_taken[number] += 1
+            chosen_texts.append(text)
+            chosen_classes.append(number)
+    return chosen_texts, chosen_classes

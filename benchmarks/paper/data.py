@@ -2,9 +2,9 @@
 
 import html
 import json
-import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +12,26 @@ from jaxtyping import Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from benchmarks.stories import SHARED
+
 ROOT = Path(__file__).parents[2]
-SHARED = Path(os.environ.get("CLVQ_SHARED", ROOT.parent / "shared"))
 MAX_WORDS = 48  # about 64 tokens
 _ROTTEN_HELD_OUT = 1_000  # of each class
 
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """Texts, what each is, and which of them belong together.
+    """Texts, the class of each, and which of them belong together.
 
     Attributes:
-        texts: Cut to so many words.
-        labels: The class of each text; None: unknown.
+        texts: Texts, cut to so many words.
+        classes: The class of each text, as a number; None: unknown.
         documents: The group of each text, for cross-validation; texts of one review, and equal
             texts, are in the same.
     """
 
     texts: list[str]
-    labels: Int[np.ndarray, " n"] | None
+    classes: Int[np.ndarray, " n"] | None
     documents: Int[np.ndarray, " n"]
 
     def __len__(self) -> int:
@@ -38,20 +39,23 @@ class Texts:
 
     def take(self, index: Int[np.ndarray, " m"]) -> "Texts":
         """Some of the texts, in the order given."""
-        labels = None if self.labels is None else self.labels[index]
+        classes = None if self.classes is None else self.classes[index]
         texts = [self.texts[i] for i in index]
-        return Texts(texts=texts, labels=labels, documents=self.documents[index])
+        return Texts(texts=texts, classes=classes, documents=self.documents[index])
 
     def sample(self, n: int, *, seed: int) -> "Texts":
         """At most ``n`` random texts, as many of each class, in random order."""
         order = np.random.default_rng(seed).permutation(len(self))
-        if self.labels is None:
+        if self.classes is None:
             return self.take(order[:n])
-        labels = self.labels[order]
-        classes, sizes = np.unique(labels, return_counts=True)
-        each = min(n // len(classes), sizes.min())
-        chosen = np.concatenate([np.flatnonzero(labels == c)[:each] for c in classes])
-        return self.take(order[np.sort(chosen)])
+        classes = self.classes[order]
+        numbers, sizes = np.unique(classes, return_counts=True)
+        n_of_each = min(n // len(numbers), sizes.min())
+        chosen = []
+        for number in numbers:
+            chosen.append(np.flatnonzero(classes == number)[:n_of_each])
+        # Sorted: in the random order, and not class by class.
+        return self.take(order[np.sort(np.concatenate(chosen))])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +63,15 @@ class DataSet:
     """Texts to fit on, and others to judge with; no text is in both.
 
     Attributes:
-        name: Of the data set.
-        classes: The name of each label.
+        name: Name of the data set.
+        class_names: The name of each class.
         task: The model that `benchmarks.paper.finetune` makes for it.
-        train: To fit on.
-        evaluation: To judge with; always labelled.
+        train: Texts to fit on.
+        evaluation: Texts to judge with; their classes are always known.
     """
 
     name: str
-    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
     task: str
     train: Texts
     evaluation: Texts
@@ -77,7 +81,7 @@ def load(name: str, *, max_words: int = MAX_WORDS) -> DataSet:
     """A data set by name, one of `NAMES`.
 
     Args:
-        name: Of the data set.
+        name: Name of the data set.
         max_words: Longer texts lose what comes after.
     """
     return _READERS[name](max_words)
@@ -92,13 +96,14 @@ def stories() -> tuple[list[str], list[str]]:
 
 
 def _eraser_movie(max_words: int) -> DataSet:
-    """Sentences of film reviews; those to fit on have no label."""
+    """Sentences of film reviews; the class of those to fit on is unknown."""
     folder = SHARED / "data/eraser_movie"
-    rows = json.loads((folder / "movie_dev_subset.json").read_text())
-    reviews = [row["evidence"]["docid"] for row in rows]
-    evaluation = _texts(
-        [row["sentence"] for row in rows], [row["label"] for row in rows], max_words, reviews
-    )
+    sentences, classes, reviews = [], [], []
+    for row in json.loads((folder / "movie_dev_subset.json").read_text()):
+        sentences.append(row["sentence"])
+        classes.append(row["label"])
+        reviews.append(row["evidence"]["docid"])
+    evaluation = _texts(sentences, classes, max_words, reviews)
     train = _texts(_lines(folder / "movie_train.txt"), None, max_words)
     return _data_set("eraser_movie", ("negative", "positive"), "sentiment", train, evaluation)
 
@@ -107,32 +112,42 @@ def _jigsaw(max_words: int) -> DataSet:
     """Comments on Wikipedia; the texts are abusive."""
     parts = []
     for part in ("train", "dev"):
-        rows = json.loads((SHARED / f"data/jigsaw/{part}.json").read_text())
-        labels = [int(row["label"]) for row in rows]
-        parts.append(_texts([row["sentence"] for row in rows], labels, max_words))
+        sentences, classes = [], []
+        for row in json.loads((SHARED / f"data/jigsaw/{part}.json").read_text()):
+            sentences.append(row["sentence"])
+            classes.append(int(row["label"]))
+        parts.append(_texts(sentences, classes, max_words))
     return _data_set("jigsaw", ("civil", "toxic"), "jigsaw", *parts)
 
 
 def _ag_news(max_words: int) -> DataSet:
     """Headlines and first sentences of news."""
     folder = SHARED / "data/ag_news"
-    classes = tuple(_lines(folder / "classes.txt"))
+    class_names = tuple(_lines(folder / "classes.txt"))
     parts = []
     for part in ("train", "test"):
-        rows = [line.split("\t") for line in _lines(folder / f"{part}.tsv")]
-        labels = [classes.index(name) for _, name in rows]
-        parts.append(_texts([_unescaped(text) for text, _ in rows], labels, max_words))
-    return _data_set("ag_news", classes, "ag_news", *parts)
+        texts, classes = [], []
+        for line in _lines(folder / f"{part}.tsv"):
+            text, class_name = line.split("\t")
+            texts.append(_unescaped(text))
+            classes.append(class_names.index(class_name))
+        parts.append(_texts(texts, classes, max_words))
+    return _data_set("ag_news", class_names, "ag_news", *parts)
 
 
 def _rotten_tomatoes(max_words: int) -> DataSet:
     """Single sentences of film reviews; the split is ours, for the data have none."""
     folder = SHARED / "data/rotten_tomatoes"
-    classes = [_lines(folder / f"rt-polarity.{end}", "latin-1") for end in ("neg", "pos")]
-    labels = [label for label, lines in enumerate(classes) for _ in lines]
-    everything = _texts([line for lines in classes for line in lines], labels, max_words)
+    texts: list[str] = []
+    classes: list[int] = []
+    for number, end in enumerate(("neg", "pos")):
+        lines = _lines(folder / f"rt-polarity.{end}", "latin-1")
+        texts += lines
+        classes += [number] * len(lines)
+    everything = _texts(texts, classes, max_words)
+    # Balanced and in random order: the files hold one class each.
     mixed = everything.sample(len(everything), seed=0)
-    n_held_out = _ROTTEN_HELD_OUT * len(classes)
+    n_held_out = _ROTTEN_HELD_OUT * 2
     evaluation = mixed.take(np.arange(n_held_out))
     train = mixed.take(np.arange(n_held_out, len(mixed)))
     return _data_set("rotten_tomatoes", ("negative", "positive"), "sentiment", train, evaluation)
@@ -158,24 +173,30 @@ def _unescaped(text: str) -> str:
     return html.unescape(text)
 
 
+def cut(text: str, n_words: int) -> str:
+    """The first words of a text, with single spaces between them."""
+    return " ".join(text.split()[:n_words])
+
+
 def _texts(
-    texts: list[str], labels: list[int] | None, max_words: int, reviews: list[str] | None = None
+    texts: list[str], classes: list[int] | None, max_words: int, reviews: list[str] | None = None
 ) -> Texts:
     """Cuts the texts, and groups those that are equal or of one review."""
-    cut = [" ".join(text.split()[:max_words]) for text in texts]
-    documents = groups(cut, reviews or cut)
-    return Texts(
-        texts=cut, labels=None if labels is None else np.array(labels), documents=documents
-    )
+    # Cut first: texts that differ after the cut alone are equal to whoever reads them.
+    texts = list(map(partial(cut, n_words=max_words), texts))
+    documents = groups(texts, reviews or texts)
+    numbers = None if classes is None else np.array(classes)
+    return Texts(texts=texts, classes=numbers, documents=documents)
 
 
 def groups(texts: list[str], reviews: list[str]) -> Int[np.ndarray, " n"]:
     """The group of each text: linked by a review, by an equal text, or by a chain of both."""
     n = len(texts)
-    text_of = np.unique(np.array([key(text) for text in texts]), return_inverse=True)[1]
+    text_of = np.unique(np.array(list(map(key, texts))), return_inverse=True)[1]
     review_of = np.unique(np.array(reviews), return_inverse=True)[1]
     n_texts, n_reviews = text_of.max() + 1, review_of.max() + 1
     size = n_texts + n_reviews
+    # A graph of texts and reviews, the reviews numbered after the texts.
     links = coo_array((np.ones(n), (text_of, n_texts + review_of)), shape=(size, size))
     return connected_components(links, directed=False)[1][text_of]
 
@@ -186,15 +207,15 @@ def key(text: str) -> str:
 
 
 def _data_set(
-    name: str, classes: tuple[str, ...], task: str, train: Texts, evaluation: Texts
+    name: str, class_names: tuple[str, ...], task: str, train: Texts, evaluation: Texts
 ) -> DataSet:
     """Takes the texts of the evaluation out of those to fit on."""
-    held_out = {key(text) for text in evaluation.texts}
-    kept = [i for i, text in enumerate(train.texts) if key(text) not in held_out]
+    held_out = set(map(key, evaluation.texts))
+    unseen = [i for i, text in enumerate(train.texts) if key(text) not in held_out]
     return DataSet(
         name=name,
-        classes=classes,
+        class_names=class_names,
         task=task,
-        train=train.take(np.array(kept)),
+        train=train.take(np.array(unseen)),
         evaluation=evaluation,
     )

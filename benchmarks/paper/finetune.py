@@ -39,7 +39,7 @@ class Task:
         train: The data set whose training texts are used.
         evaluations: Data sets whose evaluation texts are used.
         n_texts: Training texts at most.
-        n_epochs: Times that each is read.
+        n_epochs: How often each text is read.
     """
 
     train: str
@@ -62,8 +62,8 @@ class Classifier(NamedTuple):
 
     Attributes:
         model: A `TransformerBridge` of the body, with its tokenizer.
-        weight: Of the head.
-        bias: Of the head.
+        weight: Weight of the head.
+        bias: Bias of the head.
         metrics: How it was trained, and the accuracy on texts that it was not trained on.
     """
 
@@ -80,8 +80,8 @@ class Classifier(NamedTuple):
         rows = torch.empty(len(texts), len(self.bias))
         for index, inputs in _batches(self.model.tokenizer, texts, order=None):
             attended = inputs["attention_mask"].bool()
-            found = host.activations(inputs["input_ids"], attended, [last])
-            rows[index] = found[last][:, 0] @ self.weight.T + self.bias
+            activations = host.activations(inputs["input_ids"], attended, [last])
+            rows[index] = activations[last][:, 0] @ self.weight.T + self.bias
         return rows
 
 
@@ -93,6 +93,7 @@ def load(task: str) -> Classifier:
     """
     folder = finetune(task)
     with _quiet():
+        # Eager, as a bridge computes attention.
         body = BertForMaskedLM.from_pretrained(folder / "body", attn_implementation="eager")
     tokenizer = AutoTokenizer.from_pretrained(folder / "body")
     model = from_hf(body.eval().requires_grad_(False), tokenizer, name=f"minilm-{task}")
@@ -112,8 +113,9 @@ def finetune(task: str) -> Path:
     if (folder / "metrics.json").exists():
         return folder
     recipe, start = TASKS[task], time.perf_counter()
-    train = data.load(recipe.train).train.sample(recipe.n_texts, seed=SEED)
-    tokenizer, body, head = _untrained(len(data.load(recipe.train).classes))
+    texts = data.load(recipe.train)
+    train = texts.train.sample(recipe.n_texts, seed=SEED)
+    tokenizer, body, head = _untrained(len(texts.class_names))
     _train(tokenizer, body, head, train, recipe.n_epochs)
     metrics = {
         "train": recipe.train,
@@ -121,16 +123,18 @@ def finetune(task: str) -> Path:
         "n_epochs": recipe.n_epochs,
         "train_s": round(time.perf_counter() - start),
         "accuracy": {},
-        "versions": {name: version(name) for name in ("torch", "transformers")},
+        "versions": {"torch": version("torch"), "transformers": version("transformers")},
     }
     for name in recipe.evaluations:
         judged = data.load(name).evaluation
-        right = _logits(tokenizer, body, head, judged.texts).argmax(1).numpy() == judged.labels
+        predicted = _logits(tokenizer, body, head, judged.texts).argmax(1).numpy()
+        right = predicted == judged.classes
         metrics["accuracy"][name] = {"value": round(float(right.mean()), 4), "n": len(judged)}
     folder.mkdir(parents=True, exist_ok=True)
     body.save_pretrained(folder / "body")
     tokenizer.save_pretrained(folder / "body")
     save_file(head.state_dict(), folder / "head.safetensors")
+    # Last: where it is, all the others are whole.
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return folder
 
@@ -153,21 +157,24 @@ def _train(tokenizer: Any, body: Any, head: nn.Linear, train: data.Texts, n_epoc
     """AdamW with a linear warm-up and decay; embeddings stay as they are."""
     body.train()
     body.bert.embeddings.requires_grad_(False)
+    # The head knows nothing yet, so it may move faster than the body.
     groups = [
         {"params": list(body.bert.encoder.parameters()), "lr": 1e-4},
         {"params": list(head.parameters()), "lr": 1e-3},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     n_steps = n_epochs * -(-len(train) // BATCH)
+    # Up over a tenth of the steps, and down over all that remain.
     rates = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(10 * (step + 1), n_steps - step) / n_steps
     )
-    labels = torch.from_numpy(train.labels)
+    classes = torch.from_numpy(train.classes)
     generator = torch.Generator().manual_seed(SEED)
     with tqdm(total=n_steps, mininterval=5) as bar:
         for _ in range(n_epochs):
             for index, inputs in _batches(tokenizer, train.texts, order=generator):
-                loss = nn.functional.cross_entropy(head(_cls(body, inputs)), labels[index])
+                logits = head(_cls(body, inputs))
+                loss = nn.functional.cross_entropy(logits, classes[index])
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(body.bert.encoder.parameters(), 1.0)
@@ -195,17 +202,25 @@ def _batches(
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """Texts of like length together: their numbers and tokens; by length, or mixed."""
     encoded = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)
-    lengths = torch.tensor([len(ids) for ids in encoded["input_ids"]])
-    if order is None:
-        batches = lengths.argsort().split(BATCH)
-    else:  # a random order within large chunks, which are sorted, and of the batches
-        mixed = torch.randperm(len(texts), generator=order)
-        by_length = [chunk[lengths[chunk].argsort()] for chunk in mixed.split(50 * BATCH)]
-        batches = torch.cat(by_length).split(BATCH)
-        batches = [batches[i] for i in torch.randperm(len(batches), generator=order)]
-    for index in batches:
-        rows = {name: [values[i] for i in index] for name, values in encoded.items()}
+    lengths = torch.tensor(list(map(len, encoded["input_ids"])))
+    for index in _numbers_of_batches(lengths, order):
+        rows = {}
+        for name, values in encoded.items():
+            rows[name] = [values[i] for i in index]
         yield index, dict(tokenizer.pad(rows, return_tensors="pt"))
+
+
+def _numbers_of_batches(lengths: Tensor, order: torch.Generator | None) -> list[Tensor]:
+    """Which texts are in each batch."""
+    if order is None:
+        return list(lengths.argsort().split(BATCH))
+    # Sorted within large chunks only, so that a text is with others in every epoch.
+    by_length = []
+    for chunk in torch.randperm(len(lengths), generator=order).split(50 * BATCH):
+        by_length.append(chunk[lengths[chunk].argsort()])
+    batches = torch.cat(by_length).split(BATCH)
+    # In random order, or training would go from short texts to long ones.
+    return [batches[i] for i in torch.randperm(len(batches), generator=order)]
 
 
 @contextmanager

@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 import clvq_lens as cl
 from benchmarks.paper import ablations, data, finetune, structure_page
+from benchmarks.stories import stories_model
 
 RUNS = finetune.RUNS / "structure"
 SEEDS = (0, 1, 2)
 N_SENTENCES = 600
-EVERY = 3  # of the sentences, so that these come from all kinds of text
+EVERY = 3  # each third sentence, so that they come from all kinds of text
 KINDS = ("k-means", "spherical k-means", "random codes")
 THRESHOLD = 0.9
 CURVE = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -48,7 +49,7 @@ class Subject:
     Attributes:
         load: Gives model and texts.
         layers: Source and target.
-        options: Of `clvq_lens.CLVQConfig`.
+        options: Options of `clvq_lens.CLVQConfig`.
         n_tokens: Tokens of a fit; texts are read again as often as that takes.
     """
 
@@ -65,13 +66,13 @@ class Subject:
         )
 
     def said(self, name: str) -> str:
-        """For the page."""
+        """What the page says of it."""
         options = [f"{option} {value}" for option, value in self.options.items()]
         layers = f"block {self.layers[0]} -> {self.layers[1]}"
         return ", ".join([name, layers, *options, f"{self.n_tokens:,} tokens a fit"])
 
     def fitted(self, loaded: Loaded, seed: int) -> cl.Lens:
-        """A lens on the model."""
+        """A lens on the model, fitted with one seed."""
         lens = loaded.model.add_clvq(*self.layers, **self.options)
         lens.fit(loaded.train, self.fit, seed=seed, progress=False)
         return lens
@@ -79,10 +80,7 @@ class Subject:
 
 def stories() -> Loaded:
     """The first words of each story, as in the ablations."""
-    train, held_out = (
-        [" ".join(text.split()[: ablations.N_WORDS]) for text in texts] for texts in data.stories()
-    )
-    return Loaded(ablations.stories_model(), train, held_out)
+    return Loaded(stories_model(), *ablations.short_stories())
 
 
 def toy() -> Loaded:
@@ -93,6 +91,7 @@ def toy() -> Loaded:
 
 def minilm() -> Loaded:
     """MiniLM, fine-tuned for sentiment, and snippets that it was not tuned on."""
+    # From the evaluation alone: the classifier was tuned on the others.
     texts = data.load("rotten_tomatoes").evaluation.sample(900, seed=0).texts
     return Loaded(finetune.load("sentiment").model, texts[:600], texts[600:])
 
@@ -107,7 +106,8 @@ SUBJECTS = {
     ),
     "stories260K": Subject(load=stories, layers=(1, 3), options={"n_codes": 400}, n_tokens=120_000),
 }
-Part = tuple[dict[str, pd.DataFrame], dict[str, Any]]  # tables by name, and what is said of them
+Part = tuple[dict[str, pd.DataFrame], dict[str, Any]]
+"""Tables by name, and what the page says of them."""
 
 
 # ---- what is measured ----------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def collapse(name: str, seed: int) -> Part:
     """Codes beside the clusters of every layer, clustered on all tokens of the same texts."""
     subject = SUBJECTS[name]
     loaded = subject.load()
-    found = cl.collapse(
+    result = cl.collapse(
         subject.fitted(loaded, seed),
         loaded.train,
         held_out=loaded.held_out,
@@ -126,9 +126,13 @@ def collapse(name: str, seed: int) -> Part:
         seed=seed,
         progress=False,
     )
-    about = {"n_tokens": found.n_tokens, "n_held_out": found.n_held_out}
-    about["n_documents"] = len(loaded.held_out)
-    return {"layers": found.frame(), "methods": found.summary(), "grid": found.grid()}, about
+    tables = {"layers": result.frame(), "methods": result.summary(), "grid": result.grid()}
+    about = {
+        "n_tokens": result.n_tokens,
+        "n_held_out": result.n_held_out,
+        "n_documents": len(loaded.held_out),
+    }
+    return tables, about
 
 
 def alignment(name: str, seed: int) -> Part:
@@ -136,24 +140,23 @@ def alignment(name: str, seed: int) -> Part:
     subject = SUBJECTS[name]
     loaded = subject.load()
     lens = subject.fitted(loaded, seed)
-    lenses = {"codes": lens, "k-means": _k_means(lens, subject, loaded, seed)}
-    lenses["k-means of the target"] = _k_means(_at_target(subject, loaded), subject, loaded, seed)
+    lenses = {
+        "codes": lens,
+        "k-means": _k_means(lens, subject, loaded, seed),
+        "k-means of the target": _k_means(_at_target(subject, loaded), subject, loaded, seed),
+    }
     tables: dict[str, pd.DataFrame] = {}
     about: dict[str, Any] = {}
-    for kind, (texts, labels) in known_labels(name, loaded).items():
-        found = cl.alignment(
-            lenses,
-            texts,
-            labels,
-            threshold=THRESHOLD,
-            long_texts="split",
-            seed=seed,
+    for kind, (texts, token_labels) in known_labels(name, loaded).items():
+        result = cl.alignment(
+            lenses, texts, token_labels, threshold=THRESHOLD, seed=seed, progress=False
         )
-        tables |= {f"{kind}/curve": found.at(CURVE), f"{kind}/labels": found.labels()}
+        tables[f"{kind}/curve"] = result.over_thresholds(CURVE)
+        tables[f"{kind}/labels"] = result.labels()
         about[kind] = {
             "n_texts": len(texts),
-            "n_tokens": int(found.label_tokens.sum()),
-            "n_labels": int((found.label_tokens >= found.min_tokens).sum()),
+            "n_tokens": int(result.label_tokens.sum()),
+            "n_labels": int((result.label_tokens >= result.min_tokens).sum()),
         }
     return tables, about
 
@@ -163,7 +166,7 @@ def _k_means(lens: cl.Lens, subject: Subject, loaded: Loaded, seed: int) -> cl.L
 
 
 def _at_target(subject: Subject, loaded: Loaded) -> cl.Lens:
-    """A lens whose baselines read the target; its own codes are of no interest."""
+    """A lens whose baselines read the target; nobody looks at its own codes."""
     target = subject.layers[1]
     lens = loaded.model.add_clvq(
         target, target + 1, n_codes=subject.options["n_codes"], decoder="table"
@@ -177,54 +180,78 @@ def stability(name: str, how: str) -> Part:
     subject = SUBJECTS[name]
     loaded = subject.load()
     first = subject.fitted(loaded, SEEDS[0])
-    options = {"how": how, "config": subject.fit, "progress": False}
+    # The first fit saw all texts, so it is none of a pair of halves.
+    own = [first] if how == "seeds" else []
+    refits = partial(cl.refits, first, loaded.train, how=how, config=subject.fit, progress=False)
     with ExitStack() as stack:
-        fits = {}
-        for kind in (None, *KINDS):
-            n_seeds = len(SEEDS) - (kind is None and how == "seeds")
-            more = cl.refits(first, loaded.train, seeds=n_seeds, kind=kind, **options)
-            made = stack.enter_context(more)
-            fits[kind or "codes"] = [first, *made] if n_seeds < len(SEEDS) else made
-        found = cl.stability(fits, loaded.held_out, how=how, n_replicates=N_REPLICATES)
-    about = {"n_tokens": found.n_tokens, "n_documents": found.n_documents}
-    return {"methods": found.frame(), "pairs": found.pairs_frame()}, about
+        fits = {"codes": [*own, *stack.enter_context(refits(seeds=len(SEEDS) - len(own)))]}
+        for kind in KINDS:
+            fits[kind] = stack.enter_context(refits(seeds=len(SEEDS), kind=kind))
+        result = cl.stability(
+            fits, loaded.held_out, how=how, n_replicates=N_REPLICATES, progress=False
+        )
+    about = {"n_tokens": result.n_tokens, "n_documents": result.n_documents}
+    return {"methods": result.frame(), "pairs": result.pairs_frame()}, about
 
 
 # ---- known labels --------------------------------------------------------------------------------
 
-Labelled = tuple[list[str], list[list[str]]]
+Labeled = tuple[list[str], list[list[str]]]
+"""Texts, and the label of every token of each."""
+Words = list[tuple[int, int, list[str]]]
+"""Where each word of a sentence starts and ends, and its columns in CoNLL-U."""
 
 
-def known_labels(name: str, loaded: Loaded) -> dict[str, Labelled]:
+def known_labels(name: str, loaded: Loaded) -> dict[str, Labeled]:
     """Texts and the label of every token of them, by kind of label."""
     if name == "toy world":
-        return {"concept": (loaded.held_out, cl.toy.labels(loaded.held_out))}
+        return {"concept": (loaded.held_out, cl.toy.token_labels(loaded.held_out))}
     path = data.SHARED / "data/ud_ewt/en_ewt-ud-dev.conllu"
-    found = list(sentences(path.read_text(encoding="utf-8")))[::EVERY][:N_SENTENCES]
-    texts = [text for text, _ in found]
-    labelled: dict[str, Labelled] = {}
+    chosen = list(sentences(path.read_text(encoding="utf-8")))[::EVERY][:N_SENTENCES]
+    labeled: dict[str, Labeled] = {}
     for kind, column in (("UPOS", 3), ("deprel", 7)):
-        spans = [
-            [(*word[:2], word[2][column].split(":")[0]) for word in words] for _, words in found
-        ]
-        labelled[kind] = (texts, cl.token_labels(loaded.model, texts, spans))
-    return labelled
+        texts, spans = [], []
+        for text, words in chosen:
+            texts.append(text)
+            spans.append(_spans(words, column))
+        labeled[kind] = (texts, cl.token_labels(loaded.model, texts, spans))
+    return labeled
 
 
-def sentences(conllu: str) -> Iterator[tuple[str, list[tuple[int, int, list[str]]]]]:
-    """Each sentence with its words: where they start and end, and their columns in CoNLL-U."""
+def _spans(words: Words, column: int) -> list[tuple[int, int, str]]:
+    """The words of a sentence with the label in a column."""
+    spans = []
+    for start, end, columns in words:
+        spans.append((start, end, columns[column].split(":")[0]))  # "nsubj:pass" is a subject
+    return spans
+
+
+def sentences(conllu: str) -> Iterator[tuple[str, Words]]:
+    """Each sentence with its words."""
     for block in conllu.split("\n\n"):
-        lines = block.splitlines()
-        text = next((line[9:] for line in lines if line.startswith("# text = ")), None)
+        text = _text_of(block)
         if text is None:
             continue
-        words, end = [], 0
-        for columns in (line.split("\t") for line in lines if not line.startswith("#")):
-            start = text.find(columns[1], end) if columns[0].isdecimal() else -1
+        words: Words = []
+        end = 0
+        for line in block.splitlines():
+            columns = line.split("\t")
+            if not columns[0].isdecimal():  # a comment, or "1-2": words that are written as one
+                continue
+            # Found one after the other: a word may stand in a sentence twice.
+            start = text.find(columns[1], end)
             if start >= 0:
                 end = start + len(columns[1])
                 words.append((start, end, columns))
         yield text, words
+
+
+def _text_of(block: str) -> str | None:
+    """The sentence as it is written; None where the comments do not tell it."""
+    for line in block.splitlines():
+        if line.startswith("# text = "):
+            return line.removeprefix("# text = ")
+    return None
 
 
 # ---- parts ---------------------------------------------------------------------------------------
@@ -238,49 +265,63 @@ def parts() -> dict[str, Callable[[], Part]]:
             every[f"alignment-{name}-{seed}"] = partial(alignment, name, seed)
     every["stability-stories260K-seeds"] = partial(stability, "stories260K", "seeds")
     for seed in SEEDS:
-        every |= {f"collapse-{name}-{seed}": partial(collapse, name, seed) for name in SUBJECTS}
+        for name in SUBJECTS:
+            every[f"collapse-{name}-{seed}"] = partial(collapse, name, seed)
     every["stability-stories260K-halves"] = partial(stability, "stories260K", "halves")
     return every
 
 
 def run(wanted: list[str]) -> None:
-    """Measures what is not there yet."""
+    """Measures what is not there yet.
+
+    Args:
+        wanted: How the names of parts begin; empty: all parts.
+    """
     RUNS.mkdir(parents=True, exist_ok=True)
-    chosen = {
-        RUNS / f"{name.replace(' ', '_')}.json": measure
-        for name, measure in parts().items()
-        if not wanted or any(name.startswith(each) for each in wanted)
-    }
-    todo = {path: measure for path, measure in chosen.items() if not path.exists()}
+    todo: dict[Path, Callable[[], Part]] = {}
+    for name, measure in parts().items():
+        path = RUNS / f"{name.replace(' ', '_')}.json"
+        is_wanted = not wanted or name.startswith(tuple(wanted))
+        if is_wanted and not path.exists():
+            todo[path] = measure
     for path, measure in tqdm(todo.items(), unit="part"):
         tables, about = measure()
-        rows = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
+        rows = {}
+        for name, table in tables.items():
+            # By pandas: it writes numpy's numbers, and null for NaN.
+            rows[name] = json.loads(table.to_json(orient="records"))
         path.write_text(json.dumps({"about": about, "tables": rows}))
 
 
-def found(name: str) -> structure_page.Found:
+def measured(name: str) -> structure_page.Measured:
     """The parts of that name that are there, by what comes after it."""
     prefix = f"{name.replace(' ', '_')}-"
-    return {path.stem.removeprefix(prefix): _read(path) for path in sorted(RUNS.glob(f"{prefix}*"))}
+    there: dict[str, Part] = {}
+    for path in sorted(RUNS.glob(f"{prefix}*")):
+        there[path.stem.removeprefix(prefix)] = _read(path)
+    return there
 
 
 def _read(path: Path) -> Part:
-    kept = json.loads(path.read_text())
-    return {name: pd.DataFrame(rows) for name, rows in kept["tables"].items()}, kept["about"]
+    part = json.loads(path.read_text())
+    tables: dict[str, pd.DataFrame] = {}
+    for name, rows in part["tables"].items():
+        tables[name] = pd.DataFrame(rows)
+    return tables, part["about"]
 
 
 def write() -> None:
     """The page of results; what a person wrote above its mark stays."""
     sections = []
-    for name, subject in SUBJECTS.items():
-        if there := found(f"collapse-{name}"):
-            sections += structure_page.collapse(name, subject.said(name), there)
-    for name, subject in SUBJECTS.items():
-        if there := found(f"alignment-{name}"):
-            sections += structure_page.alignment(name, subject.said(name), there, THRESHOLD)
-    for name, subject in SUBJECTS.items():
-        if there := found(f"stability-{name}"):
-            sections += structure_page.stability(name, subject.said(name), there)
+    for question, write_section in (
+        ("collapse", structure_page.collapse),
+        ("alignment", partial(structure_page.alignment, threshold=THRESHOLD)),
+        ("stability", structure_page.stability),
+    ):
+        for name, subject in SUBJECTS.items():
+            there = measured(f"{question}-{name}")
+            if there:  # not every question is asked of every subject
+                sections += write_section(name, subject.said(name), there)
     structure_page.write(sections, SEEDS)
 
 

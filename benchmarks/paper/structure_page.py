@@ -1,23 +1,27 @@
 """The page of `benchmarks.paper.structure`: tables and figures from what has been measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from benchmarks import markdown
+from benchmarks.markdown import spread
 from benchmarks.paper import ablation_tables, data
 from benchmarks.paper.pictures import write_png
-from clvq_lens.plots.alignment import plot_alignment
-from clvq_lens.plots.collapse import plot_collapse
-from clvq_lens.plots.stability import plot_stability
+from clvq_lens.comparison.layer_agreement import SHUFFLED
+from clvq_lens.plots.alignment_panels import plot_alignment
+from clvq_lens.plots.layer_panels import plot_collapse
+from clvq_lens.plots.stability_points import plot_stability
 
 RESULTS = data.ROOT / "benchmarks/results"
 MARK = "<!-- below: written by benchmarks.paper.structure -->"
 _THRESHOLDS = (0.8, 0.9, 0.95)
-# Of each part, by seed or by what differs between fits: tables, and what is said of them.
-Found = Mapping[str, tuple[Mapping[str, pd.DataFrame], Mapping[str, Any]]]
+Measured = Mapping[str, tuple[Mapping[str, pd.DataFrame], Mapping[str, Any]]]
+"""Tables and what is said of them, for each seed, or for each way in which fits differ."""
 
-_COLLAPSE = {  # title and decimals of each column
+# Title and decimals of each column of a table.
+_COLLAPSE = {
     "n_used": ("parts in use", 0),
     "clusters_per_code": ("clusters per code", 2),
     "codes_per_cluster": ("codes per cluster", 2),
@@ -44,44 +48,40 @@ _HOW = {
 }
 
 
-def collapse(name: str, about: str, found: Found) -> list[str]:
+def collapse(name: str, about: str, measured: Measured) -> list[str]:
     """Two tables and a figure."""
     image = RESULTS / f"figures/collapse-{_slug(name)}.png"
-    first, said = next(iter(found.values()))
-    write_png(plot_collapse(first["layers"]), image)
-    methods = pd.concat([tables["methods"] for tables, _ in found.values()])
+    first, said = next(iter(measured.values()))
+    write_png(plot_collapse(first["layers"], chance=SHUFFLED), image)
     return [
         f"## Collapse of duplicates: {name}",
         f"{about}; {said['n_tokens']:,} tokens to fit and to cluster, {said['n_held_out']:,} of "
-        f"{said['n_documents']} other texts to measure. Means over layers; {_seeds(found)}.",
-        _over_seeds(methods, ["method"], _COLLAPSE),
-        f"Layer by layer, seed {min(found)}, in brackets the 95 % interval over texts "
+        f"{said['n_documents']} other texts to measure. Means over layers; {_seeds(measured)}.",
+        _over_seeds(_tables("methods", measured), ["method"], _COLLAPSE),
+        f"Layer by layer, seed {min(measured)}, in brackets the 95 % interval over texts "
         f"(≥: the largest number of clusters that was tried does not reach that FVU):",
-        _markdown([_layer(row) for _, row in first["layers"].iterrows()]),
+        _row_by_row(first["layers"], _layer),
         f"![{name}](figures/{image.name})",
     ]
 
 
-def alignment(name: str, about: str, found: Found, threshold: float) -> list[str]:
+def alignment(name: str, about: str, measured: Measured, *, threshold: float) -> list[str]:
     """A table and a figure for each kind of label."""
     sections = []
-    first, said = next(iter(found.values()))
+    first, said = next(iter(measured.values()))
     for kind, counts in said.items():
         image = RESULTS / f"figures/alignment-{_slug(name)}-{_slug(kind)}.png"
-        figure = plot_alignment(
-            first[f"{kind}/curve"], first[f"{kind}/labels"], threshold=threshold
-        )
-        write_png(figure, image)
-        curves = pd.concat([tables[f"{kind}/curve"] for tables, _ in found.values()])
-        curves = curves[curves["threshold"].isin(_THRESHOLDS)]
+        curve, labels = first[f"{kind}/curve"], first[f"{kind}/labels"]
+        write_png(plot_alignment(curve, labels, threshold=threshold), image)
+        curves = _tables(f"{kind}/curve", measured)
+        curves = curves[curves["threshold"].isin(_THRESHOLDS)]  # the figure has the others
         sections += [
             f"## Known labels: {name}, {kind}",
             f"{about}; {counts['n_texts']} texts, {counts['n_tokens']:,} tokens, "
-            f"{counts['n_labels']} labels. {_seeds(found)}. The figure is of seed {min(found)}.",
+            f"{counts['n_labels']} labels. {_seeds(measured)}. The figure is of seed "
+            f"{min(measured)}.",
             _over_seeds(curves, ["method", "threshold"], _ALIGNMENT),
-            *_inside(
-                pd.concat([tables[f"{kind}/labels"] for tables, _ in found.values()]), threshold
-            ),
+            *_inside(_tables(f"{kind}/labels", measured), threshold),
             f"![{name}, {kind}](figures/{image.name})",
         ]
     return sections
@@ -91,7 +91,7 @@ def _inside(labels: pd.DataFrame, threshold: float) -> list[str]:
     """What is covered of the tokens of words alone; nothing where all tokens are words."""
     if "none" not in set(labels["label"]):
         return []
-    words = labels[labels["label"] != "none"]
+    words = labels[labels["label"] != "none"]  # the label of tokens outside of words
     held = (words["covered"] * words["n_tokens"]).groupby(words["method"], sort=False)
     n_tokens = words["n_tokens"].groupby(words["method"], sort=False).sum()
     said = [f"{method} {share:.3f}" for method, share in (held.sum() / n_tokens).items()]
@@ -99,20 +99,21 @@ def _inside(labels: pd.DataFrame, threshold: float) -> list[str]:
     return [f"{title}: {', '.join(said)}."]
 
 
-def stability(name: str, about: str, found: Found) -> list[str]:
+def stability(name: str, about: str, measured: Measured) -> list[str]:
     """A table and a figure for each way in which fits differ."""
     sections = [f"## Stability: {name}", f"{about}."]
     for how, title in _HOW.items():
-        if how in found:
-            tables, said = found[how]
-            image = RESULTS / f"figures/stability-{_slug(name)}-{how}.png"
-            write_png(plot_stability(tables["methods"], tables["pairs"]), image)
-            sections += [
-                f"{title}; {said['n_tokens']:,} tokens of {said['n_documents']} texts that no fit "
-                f"has seen. In brackets the 95 % interval over texts.",
-                _markdown([_agreement(row) for _, row in tables["methods"].iterrows()]),
-                f"![{name}, {how}](figures/{image.name})",
-            ]
+        if how not in measured:
+            continue
+        tables, said = measured[how]
+        image = RESULTS / f"figures/stability-{_slug(name)}-{how}.png"
+        write_png(plot_stability(tables["methods"], tables["pairs"]), image)
+        sections += [
+            f"{title}; {said['n_tokens']:,} tokens of {said['n_documents']} texts that no fit "
+            f"has seen. In brackets the 95 % interval over texts.",
+            _row_by_row(tables["methods"], _agreement),
+            f"![{name}, {how}](figures/{image.name})",
+        ]
     return sections
 
 
@@ -163,36 +164,48 @@ def _agreement(row: pd.Series) -> dict[str, str]:
 
 
 def _interval(row: pd.Series, metric: str) -> str:
+    # z: never -0.000
     return f"{row[metric]:z.3f} [{row[f'{metric}_low']:z.3f}, {row[f'{metric}_high']:z.3f}]"
 
 
+def _tables(name: str, measured: Measured) -> pd.DataFrame:
+    """The tables of one name of all seeds, one below the other."""
+    return pd.concat([tables[name] for tables, _ in measured.values()])
+
+
 def _over_seeds(rows: pd.DataFrame, by: list[str], columns: Mapping[str, tuple[str, int]]) -> str:
-    """Of each row the mean over seeds, in brackets the least and the most."""
+    """A table of means over seeds, in brackets the least and the most."""
+    titles = list(by)
+    for title, _ in columns.values():
+        titles.append(title)
     lines = []
-    for key, group in rows.groupby(by, sort=False):
-        cells = [(name, str(value)) for name, value in zip(by, key, strict=True)]
-        cells += [(title, _spread(group[name], n)) for name, (title, n) in columns.items()]
+    for values, group in rows.groupby(by, sort=False):
+        cells = list(map(str, values))
+        for name, (_, decimals) in columns.items():
+            cells.append(spread(group[name], decimals))
         lines.append(cells)
-    return _markdown_of([title for title, _ in lines[0]], [[c for _, c in line] for line in lines])
+    return _table(titles, lines)
 
 
-def _spread(values: pd.Series, decimals: int) -> str:
-    mean, *ends = (f"{x:z,.{decimals}f}" for x in (values.mean(), values.min(), values.max()))
-    return mean if {mean} == set(ends) else f"{mean} [{ends[0]}, {ends[1]}]"
+def _row_by_row(rows: pd.DataFrame, described: Callable[[pd.Series], dict[str, str]]) -> str:
+    """A table of what a function makes of each row."""
+    titles: list[str] = []
+    lines = []
+    for _, row in rows.iterrows():
+        cells = described(row)
+        titles = list(cells)
+        lines.append(list(cells.values()))
+    return _table(titles, lines)
 
 
-def _markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    return _markdown_of(list(rows[0]), [list(row.values()) for row in rows])
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return markdown.table(titles, "l" + "r" * (len(titles) - 1), rows)
 
 
-def _markdown_of(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [titles, ["---"] + ["--:"] * (len(titles) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _seeds(found: Found) -> str:
-    number = f"Seeds {', '.join(sorted(found))}" if len(found) > 1 else f"Seed {min(found)}"
-    return f"{number}; in brackets the least and the most of them" if len(found) > 1 else number
+def _seeds(measured: Measured) -> str:
+    if len(measured) == 1:
+        return f"Seed {min(measured)}"
+    return f"Seeds {', '.join(sorted(measured))}; in brackets the least and the most of them"
 
 
 def _slug(name: str) -> str:

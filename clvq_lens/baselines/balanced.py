@@ -8,29 +8,29 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 
 _N_STARTS: Any = 1  # the type that scikit-learn declares is a string
-_SWEEPS = 8  # of assignment and means
+_SWEEPS = 8  # assignments, each followed by new means
 _AT_ONCE = 512  # rows of a linear sum assignment, whose time grows with the cube
-_TINY = 1e-100  # what is asked of a code that no row comes near
-_ROUNDS = 30  # of prices in a sweep
-_BLUR = 0.1  # of the mean cost of the nearest code: how soft prices see assignments
-_LEAST = 1e-3  # of the mean cost of all codes, where rows lie on their codes
+_TINY = 1e-100  # demand for a code that no row comes near
+_ROUNDS = 30  # changes of the prices in a sweep
+_BLUR = 0.1  # share of the mean cost of the nearest code: how soft prices see assignments
+_LEAST_COST = 1e-3  # share of the mean cost of all codes, in place of that where rows lie on codes
 
 
 def balanced_k_means(
     rows: Float[np.ndarray, "n d"], n_codes: int, *, seed: int
 ) -> Int[np.ndarray, " n"]:
-    """Clusters whose sizes differ by at most one, each row in one that is near.
+    """Clusters whose sizes differ by at most one, each row in a cluster that is near.
 
     Starts from k-means; then means and balanced assignments take turns.
 
     Args:
-        rows: To be clustered.
+        rows: The rows to cluster.
         n_codes: Number of clusters.
-        seed: Of k-means.
+        seed: Random seed for k-means.
     """
-    mean = rows.mean(0)
-    rows = rows - mean
-    centroids = KMeans(n_codes, n_init=_N_STARTS, random_state=seed).fit(rows).cluster_centers_
+    # Around the mean, or squared distances lose digits as differences of large numbers.
+    rows = rows - rows.mean(0)
+    centroids = library_k_means(n_codes, seed=seed).fit(rows).cluster_centers_
     prices, codes = np.zeros(n_codes), np.zeros(len(rows), dtype=np.int64)
     for _ in range(_SWEEPS):
         squares = (centroids**2).sum(1) - 2 * rows @ centroids.T
@@ -45,17 +45,28 @@ def balanced_k_means(
     return codes
 
 
+def library_k_means(n_codes: int, *, seed: int) -> KMeans:
+    """scikit-learn's k-means from one k-means++ start, not fitted yet.
+
+    Args:
+        n_codes: Number of clusters.
+        seed: Random seed for the start.
+    """
+    return KMeans(n_codes, n_init=_N_STARTS, random_state=seed)
+
+
 def balanced_assignment(costs: Float[np.ndarray, "n k"]) -> Int[np.ndarray, " n"]:
     """A code for each row so that sizes differ by at most one, at little cost.
 
-    Every row goes to its cheapest code; a code that is too full keeps the rows for which another
-    one would cost most more, and the others are spread over what is free at least cost (linear
-    sum assignments, of bounded size).
+    Every row goes to its cheapest code. A code that is too full keeps the rows that would lose most
+    elsewhere, and the other rows are spread over the free places at least cost (linear sum
+    assignments, of bounded size).
     """
     n, k = costs.shape
     codes = costs.argmin(1)
-    two = np.partition(costs, min(1, k - 1), axis=1)
-    regret = two[:, min(1, k - 1)] - two[:, 0]
+    second = min(1, k - 1)  # with a single code, the second cheapest is that code
+    cheapest_first = np.partition(costs, second, axis=1)
+    regret = cheapest_first[:, second] - cheapest_first[:, 0]
     order = np.lexsort((-regret, codes))  # by code, those that would lose most first
     rank = np.empty(n, dtype=np.int64)
     starts = np.searchsorted(codes[order], np.arange(k))
@@ -65,15 +76,16 @@ def balanced_assignment(costs: Float[np.ndarray, "n k"]) -> Int[np.ndarray, " n"
     free = capacity - np.bincount(codes, minlength=k).clip(max=capacity)
     slots = np.repeat(np.arange(k), free)
     n_parts = -(-len(waiting) // _AT_ONCE) or 1
-    for part in range(n_parts):  # each with slots of all codes, in turn
-        left, places = waiting[part::n_parts], slots[part::n_parts]
-        chosen, place = linear_sum_assignment(costs[np.ix_(left, places)])
-        codes[left[chosen]] = places[place]
+    for part in range(n_parts):
+        # Every so many, and not one after the other: each part has slots of all codes.
+        rows, free_codes = waiting[part::n_parts], slots[part::n_parts]
+        chosen, slot = linear_sum_assignment(costs[np.ix_(rows, free_codes)])
+        codes[rows[chosen]] = free_codes[slot]
     return codes
 
 
 def _capacity(wanted: Int[np.ndarray, " k"], n: int) -> Int[np.ndarray, " k"]:
-    """Sizes that differ by at most one and sum to n, the larger ones where more is wanted."""
+    """Sizes that differ by at most one and sum to n; codes that are wanted most are larger."""
     capacity = np.full(len(wanted), n // len(wanted))
     capacity[np.argsort(-wanted, kind="stable")[: n % len(wanted)]] += 1
     return capacity
@@ -82,15 +94,15 @@ def _capacity(wanted: Int[np.ndarray, " k"], n: int) -> Int[np.ndarray, " k"]:
 def balancing_prices(
     costs: Float[np.ndarray, "n k"], prices: Float[np.ndarray, " k"]
 ) -> Float[np.ndarray, " k"]:
-    """What each code has to cost so that all are asked for alike, about (Sinkhorn's iteration)."""
-    of_nearest, of_all = float(costs.min(1).mean()), float(costs.mean())
-    blur = (
-        _BLUR * max(of_nearest, _LEAST * of_all) or 1.0
-    )  # rows that are all the same cost nothing
+    """Prices at which all codes are in equal demand, about (Sinkhorn's iteration)."""
+    mean_nearest, mean_of_all = float(costs.min(1).mean()), float(costs.mean())
+    # Where all rows are the same, nothing costs anything, and any blur will do.
+    blur = _BLUR * max(mean_nearest, _LEAST_COST * mean_of_all) or 1.0
     scores = -(costs + prices) / blur
     kernel = np.exp(scores - scores.max(1, keepdims=True))
-    weights, share = np.ones(costs.shape[1]), len(costs) / costs.shape[1]
+    weights = np.ones(costs.shape[1])
+    rows_per_code = len(costs) / costs.shape[1]
     for _ in range(_ROUNDS):
-        of_rows = 1 / (kernel @ weights)
-        weights = share / np.maximum(of_rows @ kernel, _TINY)
+        row_weights = 1 / (kernel @ weights)
+        weights = rows_per_code / np.maximum(row_weights @ kernel, _TINY)
     return prices - blur * np.log(weights)

@@ -1,22 +1,21 @@
-"""Clusterings of encoder outputs by libraries, as a codebook to start and to stay with."""
+"""Clusterings of encoder outputs, as codebooks that are not trained any further."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from sklearn.cluster import AgglomerativeClustering, KMeans
+from jaxtyping import Float, Int
+from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor
 
-from clvq_lens.baselines.balanced import balanced_k_means
+from clvq_lens.baselines.balanced import balanced_k_means, library_k_means
+from clvq_lens.config import Initialization
 from clvq_lens.quantizer.initialization import Clusters, initialize
 from clvq_lens.quantizer.kmeans import too_few_distinct
 
 Clustering = Callable[[Float[Tensor, "n d"], int, torch.Generator], Clusters]
 """From rows, a number of codes and a generator on the device of the rows."""
 
-_N_STARTS: Any = 1  # the type that scikit-learn declares is a string
 _MOST_ROWS = 200_000
 _MOST_AGGLOMERATED = 10_000  # the distances of all pairs take 400 MB
 _BALANCED_PER_CODE = 64  # costs of all rows and codes are kept
@@ -34,25 +33,27 @@ def sample_size(kind: str, n_codes: int, n_tokens: int) -> int:
 def k_means(z: Float[Tensor, "n d"], n_codes: int, generator: torch.Generator) -> Clusters:
     """scikit-learn's k-means from one k-means++ start."""
     rows = z.cpu().numpy()
-    labels = KMeans(n_codes, n_init=_N_STARTS, random_state=_seed(generator)).fit_predict(rows)
-    return _clusters(rows, labels, z.device)
+    codes = library_k_means(n_codes, seed=_seed(generator)).fit_predict(rows)
+    return _clusters(rows, codes, z.device)
 
 
 def agglomerative(z: Float[Tensor, "n d"], n_codes: int, generator: torch.Generator) -> Clusters:
     """scikit-learn's agglomerative clustering by Ward's method; a code is the mean of a cluster."""
     rows = z.cpu().numpy()
-    labels = AgglomerativeClustering(n_codes, linkage="ward").fit_predict(rows)
-    return _clusters(rows, labels, z.device)
+    codes = AgglomerativeClustering(n_codes, linkage="ward").fit_predict(rows)
+    return _clusters(rows, codes, z.device)
 
 
 def balanced(z: Float[Tensor, "n d"], n_codes: int, generator: torch.Generator) -> Clusters:
-    """k-means with clusters of equal size, as far as these rows go."""
+    """k-means with clusters that have equal sizes among these rows."""
     rows = z.cpu().numpy()
-    labels = balanced_k_means(rows, n_codes, seed=_seed(generator))
-    return _clusters(rows, labels, z.device)
+    codes = balanced_k_means(rows, n_codes, seed=_seed(generator))
+    return _clusters(rows, codes, z.device)
 
 
-def _initialized(method: Any) -> Clustering:
+def _initialized(method: Initialization) -> Clustering:
+    """A way to start a codebook, taken for the whole clustering."""
+
     def clustering(z: Tensor, n_codes: int, generator: torch.Generator) -> Clusters:
         return initialize(z, n_codes, method=method, generator=generator)
 
@@ -71,21 +72,24 @@ CLUSTERINGS: dict[str, Clustering] = {
 def check_rows(z: Float[Tensor, "n d"], n_codes: int) -> None:
     """Raises `TooFewTokensError` if there are fewer different rows than codes."""
     rows = np.ascontiguousarray(z.cpu().numpy())
+    # Each row as one value of raw bytes: much faster than np.unique along an axis.
     n_different = len(np.unique(rows.view(f"V{rows.itemsize * rows.shape[1]}")))
     if n_different < n_codes:
         raise too_few_distinct(n_different, n_codes)
 
 
-def _clusters(rows: np.ndarray, labels: np.ndarray, device: torch.device) -> Clusters:
+def _clusters(
+    rows: Float[np.ndarray, "n d"], codes: Int[np.ndarray, " n"], device: torch.device
+) -> Clusters:
     """Means, sizes and inertia of the clusters, in double precision until the end."""
-    codes, values = torch.from_numpy(labels).long(), torch.from_numpy(rows).double()
-    sizes = codes.bincount()
-    sums = values.new_zeros(len(sizes), values.shape[1]).index_add_(0, codes, values)
+    code_of_row, values = torch.from_numpy(codes).long(), torch.from_numpy(rows).double()
+    sizes = code_of_row.bincount()
+    sums = values.new_zeros(len(sizes), values.shape[1]).index_add_(0, code_of_row, values)
     means = sums / sizes.unsqueeze(1)
-    inertia = float((values - means[codes]).square().sum(1).mean())
+    inertia = float((values - means[code_of_row]).square().sum(1).mean())
     return Clusters(means.float().to(device), sizes.to(device), inertia)
 
 
 def _seed(generator: torch.Generator) -> int:
-    """For a library that wants a number."""
+    """A seed for a library that takes a number and no generator."""
     return int(torch.randint(2**31, (1,), generator=generator, device=generator.device))

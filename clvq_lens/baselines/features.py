@@ -7,6 +7,8 @@ from torch.nn import functional as F  # noqa: N812
 from clvq_lens.baselines.clusterings import check_rows
 from clvq_lens.baselines.sparse import Pairs, SparseFeatures, train_
 from clvq_lens.baselines.task import Reading, Task
+from clvq_lens.data.activations import End
+from clvq_lens.host.attachment import Attachment
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import Units
 from clvq_lens.quantizer.feature_codebook import FeatureCodebook
@@ -14,27 +16,29 @@ from clvq_lens.quantizer.feature_codebook import FeatureCodebook
 _START_PER_CODE = 128  # tokens from which units are measured and features start
 
 
-def strongest_feature(task: Task) -> CrossLayerQuantizer:
+def strongest_feature(task: Task) -> Attachment:
     """A quantizer whose codes are features of a sparse autoencoder or transcoder."""
-    quantizer = task.quantizer(codebook=FeatureCodebook)
-    codebook = quantizer.codebook
-    assert isinstance(codebook, FeatureCodebook)
-    reading = task.reading(quantizer)
-    explained = "source" if task.kind == "sparse autoencoder" else "target"
-    trained = _Trained(task, reading, explained, quantizer.config.n_codes)
-    codebook.take_features_(*trained.affine())
-    reading.finish()
-    _place_vectors_(quantizer, codebook, trained)
-    return quantizer
+    with task.attached(codebook=FeatureCodebook) as attachment:
+        quantizer, codebook = attachment.quantizer, attachment.quantizer.codebook
+        assert isinstance(codebook, FeatureCodebook)
+        reading = task.reading(attachment)
+        explained: End = "source" if task.kind == "sparse autoencoder" else "target"
+        trained = _TrainedFeatures(task, reading, explained, quantizer.config.n_codes)
+        codebook.take_features_(*trained.affine())
+        # The vectors come last: they depend on which tokens the frozen pass gives to each code.
+        reading.finish()
+        _place_vectors_(quantizer, codebook, trained)
+    return attachment
 
 
-class _Trained:
+class _TrainedFeatures:
     """Features, trained on numbers of order one, in the units of the model."""
 
-    def __init__(self, task: Task, reading: Reading, explained: str, n_codes: int) -> None:
+    def __init__(self, task: Task, reading: Reading, explained: End, n_codes: int) -> None:
         self.reconstructs_source = explained == "source"
         x, y = self._start(reading, explained, n_codes)
-        self.x_units, self.y_units = (Units(part.shape[1]).to(part.device) for part in (x, y))
+        self.x_units = Units(x.shape[1]).to(x.device)
+        self.y_units = Units(y.shape[1]).to(y.device)
         self.x_units.measure_(x)
         self.y_units.measure_(y)
         self.features = SparseFeatures(
@@ -48,19 +52,18 @@ class _Trained:
             self.features,
             self._pairs(reading, explained),
             n_tokens=reading.n_tokens,
-            dead_after=task.like.config.resolved_dead_after_tokens,
+            dead_after=task.like.quantizer.config.resolved_dead_after_tokens,
             progress=task.progress,
         )
 
-    def _start(self, reading: Reading, explained: str, n_codes: int) -> tuple[Tensor, Tensor]:
-        sample = reading.sample(_START_PER_CODE * n_codes, "source", explained)
-        check_rows(sample, n_codes)  # each feature starts at one of its own
-        d_source = reading.d_source
-        return sample[:, :d_source], sample[:, d_source:]
+    def _start(self, reading: Reading, explained: End, n_codes: int) -> tuple[Tensor, Tensor]:
+        x, y = reading.sample(_START_PER_CODE * n_codes, "source", explained)
+        check_rows(torch.cat([x, y], dim=1), n_codes)  # each feature starts at one of its own
+        return x, y
 
-    def _pairs(self, reading: Reading, explained: str) -> Pairs:
+    def _pairs(self, reading: Reading, explained: End) -> Pairs:
         for batch in reading.again_and_again():
-            x, y = (getattr(batch, part)[batch.mask] for part in ("source", explained))
+            x, y = batch.of_real_tokens("source"), batch.of_real_tokens(explained)
             yield self.x_units.strip(x), self.y_units.strip(y)
 
     @torch.no_grad()
@@ -87,12 +90,13 @@ class _Trained:
 
 @torch.no_grad()
 def _place_vectors_(
-    quantizer: CrossLayerQuantizer, codebook: FeatureCodebook, trained: _Trained
+    quantizer: CrossLayerQuantizer, codebook: FeatureCodebook, trained: _TrainedFeatures
 ) -> None:
     """Gives codes their vectors, now that it is known which tokens they have.
 
-    Of an autoencoder: its bias and the feature alone, as active as it is on average in the tokens
-    of the code. Of a transcoder, which has no directions in the source: the mean of these tokens.
+    For an autoencoder, a vector is its bias and the feature alone, as active as it is on average in
+    the tokens of the code. A transcoder has no directions in the source, so a vector is the mean of
+    these tokens.
     """
     used, shares = quantizer.usage > 0, quantizer.shares
     # Activations are linear before the choice of the largest, so the mean token has the mean one.

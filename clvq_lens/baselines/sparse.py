@@ -12,8 +12,8 @@ from clvq_lens.training.fit import schedule
 
 _LEARNING_RATE = 2e-3
 _WARMUP = 0.05
-_DEAD_WEIGHT = 1 / 32  # of what dead features make of the error (arXiv 2406.04093)
-_DEAD_AT_ONCE = 2  # times the active features
+_DEAD_WEIGHT = 1 / 32  # weight of the loss of dead features (arXiv 2406.04093)
+_DEAD_AT_ONCE = 2  # dead features that explain the error of a token, for each active one
 
 Pairs = Iterator[tuple[Float[Tensor, "n d_in"], Float[Tensor, "n d_out"]]]
 
@@ -25,8 +25,8 @@ class SparseFeatures(nn.Module):
     largest. Decoder rows have length one, so activations of features can be compared.
 
     Args:
-        x: Some inputs, of order one, from which features start: each at one of them.
-        y: What belongs to them.
+        x: Some inputs, of order one; each feature starts at one of them.
+        y: The outputs that belong to these inputs.
         n_features: Number of features.
         n_active: Features active in a token.
         generator: Chooses among the inputs.
@@ -51,7 +51,7 @@ class SparseFeatures(nn.Module):
         self.decoder = nn.Parameter(F.normalize(y[rows] - self.bias.detach(), dim=1))
 
     def preactivations(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n k"]:
-        """Activations before the choice of the largest ones."""
+        """Activations of all features, before the largest are chosen."""
         return F.linear(x - self.center, self.encoder, self.encoder_bias)
 
     def forward(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_out"]:
@@ -78,9 +78,9 @@ def train_(
     Args:
         features: Trained in place.
         pairs: Batches of inputs and outputs, of order one.
-        n_tokens: Rows that the stream has.
-        dead_after: A feature not active in so many rows is dead, until it helps to explain the
-            error of the others.
+        n_tokens: Rows in the whole stream.
+        dead_after: A feature not active in so many rows is dead, and learns from the error of the
+            others until it is active again.
         progress: Whether to show a progress bar.
     """
     optimizer = torch.optim.Adam(features.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.99))
@@ -103,13 +103,14 @@ def train_(
 
 def _loss(features: SparseFeatures, x: Tensor, y: Tensor, dead: Tensor) -> tuple[Tensor, Tensor]:
     """The mean squared error, with a part for dead features; and which features were active."""
-    before = features.preactivations(x)
-    active = largest(before, features.n_active)
+    preactivations = features.preactivations(x)
+    active = largest(preactivations, features.n_active)
     error = y - features.bias - active @ features.decoder
     loss = error.square().mean()
     n_dead = int(dead.sum())
     if n_dead:
         n_revived = min(_DEAD_AT_ONCE * features.n_active, n_dead)
-        helped = largest(before[:, dead], n_revived) @ features.decoder[dead]
-        loss = loss + _DEAD_WEIGHT * (error.detach() - helped).square().mean()
+        explained = largest(preactivations[:, dead], n_revived) @ features.decoder[dead]
+        # Detached: dead features learn from the error, and the others must not follow them.
+        loss = loss + _DEAD_WEIGHT * (error.detach() - explained).square().mean()
     return loss, (active > 0).any(0)

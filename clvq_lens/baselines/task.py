@@ -1,22 +1,22 @@
-"""Task: what a baseline is fitted to, and the parts that all kinds share."""
+"""Task: what a baseline is fitted to, and the steps that all kinds share."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clvq_lens.config import FitConfig
-from clvq_lens.errors import EmptyCorpusError
+from clvq_lens.data.activations import Activations, End
+from clvq_lens.data.documents import Data
+from clvq_lens.host.attachment import Attachment
 from clvq_lens.host.host import Host
+from clvq_lens.host.lenses import free_name
 from clvq_lens.quantizer.codebook import Codebook
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.quantizer.initialization import Reservoir
-from clvq_lens.training.activations import Activations
-from clvq_lens.training.documents import Data
-from clvq_lens.training.fit import Fit, until_enough
+from clvq_lens.training.frozen import frozen_pass
+from clvq_lens.training.training_data import TrainingData, sample_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,106 +24,133 @@ class Task:
     """A baseline to be fitted.
 
     Attributes:
-        host: The model.
-        like: The quantizer that it is matched to.
-        source: Hook point that is read.
-        target: Hook point that is reconstructed.
-        kind: Which baseline.
+        like: The quantizer that it is matched to, fitted.
+        source: Hook point that the baseline reads.
+        kind: Kind of the baseline, such as "k-means".
+        name: Name of the baseline on the model.
         data: Documents.
-        config: How ``like`` was fitted.
+        config: Options of the fit of ``like``.
         n_active: Features active in a token.
         progress: Whether to show progress bars.
     """
 
-    host: Host
-    like: CrossLayerQuantizer
+    like: Attachment
     source: str
-    target: str
     kind: str
+    name: str
     data: Data
     config: FitConfig
     n_active: int
     progress: bool
 
-    def quantizer(
+    @property
+    def host(self) -> Host:
+        """The model."""
+        return self.like.host
+
+    @contextmanager
+    def attached(
         self,
         d_source: int | None = None,
         *,
         codebook: type[Codebook] = Codebook,
-        **options: Any,
-    ) -> CrossLayerQuantizer:
-        """A quantizer that encodes by the identity and decodes by a table, not fitted yet.
+        **options: int,
+    ) -> Iterator[Attachment]:
+        """While open, a quantizer that encodes by the identity and decodes by a table is fitted.
 
-        It leaves out the outliers that ``like`` leaves out.
+        Afterwards it stays on the model, unless an error was raised. It leaves out the outliers
+        that ``like`` leaves out.
 
         Args:
-            d_source: Width of what it reads; None: it reads what ``like`` reads.
+            d_source: Width of the activations that it reads; None: it reads what ``like`` reads.
             codebook: The class of its codebook.
-            **options: Options of `CLVQConfig`.
+            **options: Options of `CLVQConfig` in which it differs from ``like``, such as n_codes.
         """
-        like = self.like
+        like = self.like.quantizer
         config = like.config.replace(decoder="table", decoder_memory="codes", **options)
-        widths = d_source or like.d_source, like.d_target
-        quantizer = CrossLayerQuantizer(config, *widths, causal=like.causal, codebook=codebook)
+        quantizer = CrossLayerQuantizer(
+            config,
+            d_source or like.d_source,
+            like.d_target,
+            causal=like.causal,
+            codebook=codebook,
+        )
         quantizer.encoder.be_identity_()
+        # The units and limits of `like`, so that both are measured on the same tokens.
         quantizer.target_variance.copy_(like.target_variance)
         quantizer.max_target_norm.copy_(like.max_target_norm)
         if d_source is None:  # other activations, such as embeddings, are of another length
             quantizer.max_source_norm.copy_(like.max_source_norm)
-        return quantizer.to(self.host.device_of(self.source))
+        attachment = Attachment(self.host, quantizer, self.name, self.source, self.like.target)
+        try:
+            yield attachment
+        except BaseException:
+            attachment.detach()
+            raise
 
-    def reading(self, quantizer: CrossLayerQuantizer) -> "Reading":
-        """The training documents, for a quantizer."""
-        return Reading(self.fit(quantizer))
+    @contextmanager
+    def alone(self, quantizer: CrossLayerQuantizer) -> Iterator[Attachment]:
+        """While open, a quantizer reads the source and reconstructs it; then it is removed."""
+        name = free_name(self.host.model, f"{self.name} alone")
+        attachment = Attachment(self.host, quantizer, name, self.source, self.source)
+        try:
+            yield attachment
+        finally:
+            attachment.detach()
 
-    def fit(self, quantizer: CrossLayerQuantizer) -> Fit:
-        """A fit of a quantizer to the data, which knows the documents."""
-        points = self.source, self.target
-        return Fit(self.host, quantizer, *points, self.data, self.config, self.progress)
+    def training_data(self, attachment: Attachment) -> TrainingData:
+        """The documents that ``like`` was trained on."""
+        return TrainingData(attachment, self.data, self.config, progress=self.progress)
+
+    def reading(self, attachment: Attachment) -> "Reading":
+        """The documents that ``like`` was trained on, as a stream of activations."""
+        return Reading(attachment, self.training_data(attachment), progress=self.progress)
 
 
 class Reading:
     """Reads the documents that a quantizer would be trained on, as often as needed.
 
     Args:
-        fit: Which knows where they are, and gives codes their meaning in the end.
+        attachment: The baseline on its model.
+        data: The documents.
+        progress: Whether to show progress bars.
     """
 
-    def __init__(self, fit: Fit) -> None:
-        self.generator, self.d_source = fit.generator, fit.quantizer.d_source
-        self._fit = fit
-        self._stream = fit.open_stream(whole_sequences=False)
-        self.config = fit.config
-        self.n_tokens = fit.budget
+    def __init__(self, attachment: Attachment, data: TrainingData, *, progress: bool) -> None:
+        self.generator = data.generator
+        self._quantizer, self._data, self._progress = attachment.quantizer, data, progress
+        self._stream = data.open(whole_sequences=False)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens to train on, repetitions counted."""
+        return self._data.n_tokens
 
     def once(self) -> Iterator[Activations]:
         """All training tokens one time, or as many as the fit has."""
-        return self._fit.once(self._stream)
+        return self._data.once(self._stream)
 
     def again_and_again(self) -> Iterator[Activations]:
         """Shuffled batches, until the tokens of the fit are spent."""
-        return until_enough(iter(self._stream), self.n_tokens)
+        n_read = 0
+        for batch in self._stream:
+            yield batch
+            n_read += batch.n_tokens
+            if n_read >= self.n_tokens:
+                return
 
-    def sample(self, size: int, *parts: str) -> Float[Tensor, "n d"]:
-        """Some of the training tokens, each as likely as any other.
+    def sample(self, size: int, *ends: End) -> tuple[Float[Tensor, "n _"], ...]:
+        """Activations of some training tokens, each as likely as any other.
 
         Args:
-            size: How many, at most.
-            *parts: "source", "target" or both, side by side.
+            size: How many tokens, at most.
+            *ends: "source", "target" or both.
 
         Raises:
             EmptyCorpusError: If there is no real token.
         """
-        sample = Reservoir(size, generator=self.generator)
-        for batch in self.once():
-            sample.add_(torch.cat([getattr(batch, part)[batch.mask] for part in parts], dim=1))
-        if sample.n_seen == 0:
-            raise EmptyCorpusError(
-                "The data hold no real token: only special tokens such as BOS, or padding. "
-                "Pass texts with words in them."
-            )
-        return sample.sample()
+        return sample_of(self.once(), size, *ends, generator=self.generator)
 
     def finish(self) -> None:
         """The frozen pass: usage, means and the table."""
-        self._fit.frozen_pass(self._stream)
+        frozen_pass(self._quantizer, self._data, self._stream, progress=self._progress)

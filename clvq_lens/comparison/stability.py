@@ -1,31 +1,37 @@
 """Stability: do other seeds, or other halves of the data, find the same codes?"""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from tqdm.auto import tqdm
 
 from clvq_lens.arguments import check_choice, check_count, check_is, check_seed
 from clvq_lens.comparison.refits import How
-from clvq_lens.comparison.tokens import SharedTokens
+from clvq_lens.comparison.shared_tokens import SharedTokens
 from clvq_lens.config import LongTexts
+from clvq_lens.data.documents import Data
 from clvq_lens.errors import DataError
-from clvq_lens.evaluation.agreement import shuffled
-from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate, estimates_frame
-from clvq_lens.evaluation.partitions import (
+from clvq_lens.lens import Lens
+from clvq_lens.plots.stability_points import plot_stability
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.showing import Shown
+from clvq_lens.stats.agreement import shuffled
+from clvq_lens.stats.bootstrap import BootstrapSums, Estimate, estimates_frame
+from clvq_lens.stats.contingency import contingency
+from clvq_lens.stats.partitions import (
     AgreementTerms,
     best_matching,
-    contingency,
     matched_accuracy,
 )
-from clvq_lens.lens import Lens
-from clvq_lens.plots.stability import plot_stability
-from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.training.documents import Data
+
+_IN_PREVIEW = ["method", "n_fits", "ami", "ami_low", "ami_high", "ami_shuffled"]
+_IN_PREVIEW += ["matched", "matched_shuffled", "cosine", "cosine_shuffled"]
+_Statistic = Callable[[Mapping[str, np.ndarray]], np.ndarray]  # of resampled sums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +39,9 @@ class FitPair:
     """How well the codes of two fits agree on the same tokens.
 
     Attributes:
-        method: Of both.
-        first: Which fit.
-        second: The other.
+        method: The method of both fits.
+        first: Number of the first fit.
+        second: Number of the second fit.
         ami: Adjusted mutual information: 1 the same partition of tokens, 0 chance.
         ami_shuffled: The same with the codes of one shuffled over the tokens.
         matched: Fraction of tokens with the same code, once codes are matched one to one.
@@ -56,15 +62,15 @@ class FitPair:
     cosine_shuffled: float
 
 
-@dataclass(frozen=True)
-class Stability:
+@dataclass(frozen=True, repr=False)
+class Stability(Shown):
     """Agreement of codes between fits of the same method, for one or more methods.
 
     Attributes:
-        pairs: Of fits.
+        pairs: Every pair of fits.
         ami: Mean over the pairs of each method, with its interval over documents.
         matched: The same for the accuracy after matching.
-        n_fits: Of each method.
+        n_fits: Number of fits of each method.
         n_tokens: Held-out tokens.
         n_documents: Held-out documents.
     """
@@ -89,11 +95,15 @@ class Stability:
             row = {"method": name, "n_fits": self.n_fits[name], "n_pairs": len(pairs)}
             for metric, estimates in (("ami", self.ami), ("matched", self.matched)):
                 estimate = estimates[name]
-                row |= {metric: float(estimate), f"{metric}_low": estimate.low}
-                row |= {f"{metric}_high": estimate.high, f"{metric}_lowest": pairs[metric].min()}
-                row |= {f"{metric}_highest": pairs[metric].max()}
-                row |= {f"{metric}_shuffled": means[f"{metric}_shuffled"]}
-            row |= {name: means[name] for name in ("cosine", "cosine_shuffled")}
+                row |= {
+                    metric: float(estimate),
+                    f"{metric}_low": estimate.low,
+                    f"{metric}_high": estimate.high,
+                    f"{metric}_lowest": pairs[metric].min(),
+                    f"{metric}_highest": pairs[metric].max(),
+                    f"{metric}_shuffled": means[f"{metric}_shuffled"],
+                }
+            row |= {"cosine": means["cosine"], "cosine_shuffled": means["cosine_shuffled"]}
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -105,6 +115,19 @@ class Stability:
         """Agreement of each method: mean, interval, every pair of fits, and chance."""
         return plot_stability(self.frame(), self.pairs_frame())
 
+    def headline(self) -> str:
+        """The AMI of each method, and on how many tokens it was measured."""
+        amis = ", ".join(f"{method} {ami:.3f}" for method, ami in self.ami.items())
+        pairs = "1 pair" if len(self.pairs) == 1 else f"{len(self.pairs)} pairs"
+        return (
+            f"AMI of fits: {amis}; {pairs}, {self.n_tokens:,} tokens of {self.n_documents:,} "
+            f"documents"
+        )
+
+    def preview(self) -> pd.DataFrame:
+        """Means and baselines of each method."""
+        return self.frame().loc[:, _IN_PREVIEW]
+
 
 def stability(
     lenses: Mapping[str, Sequence[Lens]],
@@ -114,12 +137,13 @@ def stability(
     long_texts: LongTexts = "split",
     n_replicates: int = 1_000,
     seed: int = 0,
+    progress: bool = True,
 ) -> Stability:
     """Do fits of the same method agree on which tokens belong together?
 
     The adjusted mutual information of two fits' codes on the same held-out tokens is
     (I - E[I]) / ((H(A) + H(B)) / 2 - E[I]): 1 if they are the same partition, 0 for chance whatever
-    the number of codes. It tells nothing of what the codes are good for: token identity, which no
+    the number of codes. It says nothing about what the codes are good for: token identity, which no
     fit changes, has 1.
 
     Args:
@@ -129,8 +153,9 @@ def stability(
         how: "seeds": every pair of fits is compared. "halves": the first with the second, the third
             with the fourth and so on, as `refits` orders them.
         long_texts: What to do with a text beyond the context.
-        n_replicates: Of the bootstrap over documents.
-        seed: Of the bootstrap and of the shuffled codes.
+        n_replicates: Replicates of the bootstrap over documents.
+        seed: Random seed for the bootstrap and for shuffled codes.
+        progress: Whether to show a progress bar.
 
     Raises:
         ConfigError: If ``n_replicates`` or ``seed`` has an impossible value.
@@ -142,50 +167,82 @@ def stability(
     """
     check_count("n_replicates", n_replicates)
     check_seed(seed)
+    _check_fits(lenses)
+    check_choice("how", how, get_args(How))
+    compared: dict[str, list[tuple[int, int]]] = {}
+    for method, fits in lenses.items():
+        compared[method] = _pairs_to_compare(method, len(fits), how)
+    if not compared:
+        raise DataError("There is no fit to compare. Pass {name: [lens, other_lens], ...}.")
+    tokens = SharedTokens(data, long_texts=long_texts)
+    sums = BootstrapSums(n_replicates=n_replicates, seed=seed)
+    pairs: list[FitPair] = []
+    ami: dict[str, Estimate] = {}
+    matched: dict[str, Estimate] = {}
+    n_fits = {method: len(fits) for method, fits in lenses.items()}
+    n_steps = sum(n_fits.values()) + sum(map(len, compared.values()))
+    with tqdm(total=n_steps, desc="stability", disable=not progress) as bar:
+        codes = _codes_of_all(lenses, tokens, bar)
+        for method, fits in lenses.items():
+            agreements: list[_FitAgreement] = []
+            for pair in compared[method]:
+                agreements.append(
+                    _FitAgreement(method, pair, fits, codes[method], tokens.documents, sums, seed)
+                )
+                pairs.append(agreements[-1].as_pair())
+                bar.update()
+            ami[method] = _mean_over_pairs(sums, [each.ami for each in agreements])
+            matched[method] = _mean_over_pairs(sums, [each.matched for each in agreements])
+    n_documents = len(np.unique(tokens.documents))
+    return Stability(tuple(pairs), ami, matched, n_fits, len(tokens.documents), n_documents)
+
+
+def _check_fits(lenses: Mapping[str, Sequence[Lens]]) -> None:
+    """Raises `ConfigError` unless these are lists of lenses by name."""
     remedy = "Pass {name: [lens, other_lens], ...}."
     check_is("lenses", lenses, Mapping, remedy)
     for fits in lenses.values():
         check_is("One of the methods", fits, Sequence, remedy)
         for lens in fits:
             check_is("One of the fits", lens, Lens, remedy)
-    check_choice("how", how, get_args(How))
-    compared = {method: list(_compared(method, len(fits), how)) for method, fits in lenses.items()}
-    if not compared:
-        raise DataError("There is no fit to compare. Pass {name: [lens, other_lens], ...}.")
-    tokens = SharedTokens(data, long_texts=long_texts)
-    codes = {method: [tokens.codes(fit) for fit in fits] for method, fits in lenses.items()}
-    sums = BootstrapSums(n_replicates=n_replicates, seed=seed)
-    pairs: list[FitPair] = []
-    ami: dict[str, Estimate] = {}
-    matched: dict[str, Estimate] = {}
-    for method, fits in lenses.items():
-        agreements = [
-            _Agreement(method, pair, fits, codes[method], tokens.documents, sums, seed)
-            for pair in compared[method]
-        ]
-        pairs += [agreement.pair() for agreement in agreements]
-        for means, name in ((ami, "ami"), (matched, "matched")):
-            statistics = [getattr(agreement, name) for agreement in agreements]
-            means[method] = sums.estimate(
-                lambda s, each=statistics: np.mean([statistic(s) for statistic in each], axis=0)
-            )
-    n_fits = {method: len(fits) for method, fits in lenses.items()}
-    n_documents = len(np.unique(tokens.documents))
-    return Stability(tuple(pairs), ami, matched, n_fits, len(tokens.documents), n_documents)
 
 
-def _compared(method: str, n_fits: int, how: How) -> Iterator[tuple[int, int]]:
+def _pairs_to_compare(method: str, n_fits: int, how: How) -> list[tuple[int, int]]:
+    """Which fits are compared, by their numbers."""
     if n_fits < 2 or (how == "halves" and n_fits % 2):
         needed = "two fits at least" if how == "seeds" else "two fits for each split"
         raise DataError(
             f"{method!r} has {n_fits} fits, and it takes {needed}. See refits(lens, data)."
         )
     if how == "halves":
-        return zip(range(0, n_fits, 2), range(1, n_fits, 2), strict=True)
-    return itertools.combinations(range(n_fits), 2)
+        # Halves of different splits share documents, so they would agree too well.
+        return [(first, first + 1) for first in range(0, n_fits, 2)]
+    return list(itertools.combinations(range(n_fits), 2))
 
 
-class _Agreement:
+def _codes_of_all(
+    lenses: Mapping[str, Sequence[Lens]], tokens: SharedTokens, bar: tqdm
+) -> dict[str, list[np.ndarray]]:
+    """The codes that every fit of every method gives the tokens."""
+    codes: dict[str, list[np.ndarray]] = {}
+    for method, fits in lenses.items():
+        codes[method] = []
+        for lens in fits:
+            codes[method].append(tokens.codes(lens))
+            bar.update()
+    return codes
+
+
+def _mean_over_pairs(sums: BootstrapSums, statistics: Sequence[_Statistic]) -> Estimate:
+    """The mean of a statistic over pairs of fits, which all see the same resampled documents."""
+
+    def mean(resampled: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.mean([statistic(resampled) for statistic in statistics], axis=0)
+
+    return sums.estimate(mean)
+
+
+class _FitAgreement:
     """Two fits of a method: counts of their codes, and what resampling of documents needs."""
 
     def __init__(
@@ -199,25 +256,31 @@ class _Agreement:
         seed: int,
     ) -> None:
         self._method, self._pair, self._sums, self._seed = method, pair, sums, seed
-        self._quantizers = [fits[number].quantizer for number in pair]
-        first, second = (codes[number] for number in pair)
-        sizes = (quantizer.config.n_codes for quantizer in self._quantizers)
-        self._counts = contingency(first, second, *sizes)
-        self._terms = AgreementTerms.of(first, second)
+        first, second = pair
+        self._first, self._second = fits[first].quantizer, fits[second].quantizer
+        shape = self._first.config.n_codes, self._second.config.n_codes
+        self._counts = contingency(codes[first], codes[second], shape=shape)
+        self._terms = AgreementTerms.of(codes[first], codes[second])
         numbers, rows = np.unique(documents, return_inverse=True)
-        values = self._terms.sums(rows, len(numbers))
-        sums.add(numbers.tolist(), {self._key(name): part for name, part in values.items()})
+        added: dict[str, np.ndarray] = {}
+        for name, values in self._terms.sums(rows, len(numbers)).items():
+            added[self._key(name)] = values
+        sums.add(numbers.tolist(), added)
 
     def _key(self, name: str) -> str:
+        """All pairs share one object that resamples, so their sums need names of their own."""
         return f"{self._method}/{self._pair}/{name}"
 
     def ami(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
-        return self._terms.ami({n: sums[self._key(n)] for n in ("mutual", "entropy", "n")})
+        """Adjusted mutual information on resampled documents."""
+        return self._terms.ami({name: sums[self._key(name)] for name in ("mutual", "entropy", "n")})
 
     def matched(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Accuracy after matching on resampled documents."""
         return sums[self._key("matched")] / sums[self._key("n")]
 
-    def pair(self) -> FitPair:
+    def as_pair(self) -> FitPair:
+        """Both measures and the cosine, beside their controls."""
         control = shuffled(self._counts, seed=self._seed)
         cosine, cosine_shuffled = self._cosines()
         return FitPair(
@@ -233,27 +296,31 @@ class _Agreement:
         )
 
     def _cosines(self) -> tuple[float, float]:
-        """Of matched code vectors, and of the same vectors matched at random."""
+        """The mean cosine of matched code vectors, and of the same vectors matched at random."""
         pairs = best_matching(self._counts)
-        centered = [
-            vectors[pairs[:, side]] - mean
-            for side, (vectors, mean) in enumerate(map(_vectors_and_mean, self._quantizers))
-        ]
-        if centered[0].shape != centered[1].shape:
+        first = _centered_vectors(self._first, pairs[:, 0])
+        second = _centered_vectors(self._second, pairs[:, 1])
+        if first.shape != second.shape:
             return float("nan"), float("nan")
         weights = self._counts[pairs[:, 0], pairs[:, 1]]
+        # Not any other vectors: the control differs from the real matching in its order alone.
         order = np.random.default_rng(self._seed).permutation(len(pairs))
-        return tuple(  # pyright: ignore[reportReturnType]
-            float(np.average(_cosine(centered[0], other), weights=weights))
-            for other in (centered[1], centered[1][order])
+        return (
+            float(np.average(_cosine(first, second), weights=weights)),
+            float(np.average(_cosine(first, second[order]), weights=weights)),
         )
 
 
-def _vectors_and_mean(quantizer: CrossLayerQuantizer) -> tuple[np.ndarray, np.ndarray]:
+def _centered_vectors(quantizer: CrossLayerQuantizer, codes: np.ndarray) -> np.ndarray:
+    """The vectors of some codes, relative to the mean of the codebook over tokens.
+
+    Raw code vectors share a large mean, which makes any two of them alike.
+    """
     vectors = quantizer.codebook.vectors.detach().double().cpu().numpy()
-    return vectors, quantizer.shares.double().cpu().numpy() @ vectors
+    mean = quantizer.shares.double().cpu().numpy() @ vectors
+    return vectors[codes] - mean
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return (a * b).sum(1) / np.maximum(norms, np.finfo(float).tiny)
+    return (a * b).sum(1) / np.maximum(norms, np.finfo(float).tiny)  # a vector may be the mean

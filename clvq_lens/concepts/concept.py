@@ -1,24 +1,27 @@
 """Concept: what one code means, and how it looks in a notebook."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from markupsafe import Markup, escape
 
 from clvq_lens.arguments import checked_text
 from clvq_lens.plots.text import spelled
 
+T = TypeVar("T")
 _SHOWN = 5  # examples and tokens of a kind in a notebook
+_IN_NAME = 3  # tokens that make a name
 READ_OUT_FROM = 10  # tokens; the mean of fewer says more about their contexts than about the code
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A token, or a label, among the tokens of a code.
+    """How common a token, or a label, is among the tokens of a code.
 
     Attributes:
-        text: What it is.
-        count: Tokens of the code that are it, or have it.
+        text: The token or the label.
+        count: How many tokens of the code it is, or labels.
         share: Fraction of the code's tokens.
         lift: Its share in the code over its share in all the data: 1 means no more than anywhere.
     """
@@ -35,9 +38,9 @@ class Example:
 
     Attributes:
         document: Running number of its document.
-        position: Of the token in its sequence.
+        position: Position of the token in its sequence.
         before: Text on its left.
-        token: Its own text.
+        token: Text of the token itself.
         after: Text on its right.
         distance: Squared distance of its encoder output to the code vector, over the mean of all
             tokens. Where codes are features: the activation with its sign changed.
@@ -61,7 +64,7 @@ class TokenLogit:
     """A token, and by how much a vector raises or lowers its logit.
 
     Attributes:
-        token: What it is.
+        token: Text of the token.
         logit: Above the mean over the vocabulary, and above what it is for codes on average.
     """
 
@@ -83,8 +86,8 @@ class Unembedded:
 
 
 @dataclass(frozen=True)
-class Neighbour:
-    """Another code.
+class Neighbor:
+    """Another code whose code vector is near.
 
     Attributes:
         code: Its number.
@@ -102,8 +105,8 @@ class Concept:
 
     Attributes:
         code: Its number.
-        name: Given by `ConceptTable.label`, or "".
-        usage: Tokens in it.
+        name: Given by `ConceptTable.named`, or "".
+        usage: Number of tokens with this code.
         share: Fraction of all tokens.
         tokens: Its commonest tokens.
         distinctive: Its tokens of the highest lift, among those that it holds more than once.
@@ -111,13 +114,13 @@ class Concept:
         borderline: Tokens almost as near to another code, in different contexts.
         random: Tokens drawn at random from all of its tokens.
         at_target: What its decoded vector says about the next token: the mean reconstruction at
-            its tokens, through the final norm and the unembedding. None where there is none, as
-            for a code without a token.
-        direct: The same of the code vector itself, which lives at the source.
-        token_entropy: Of its tokens, in nats; 0 means a single token.
-        position_entropy: Of the positions of its tokens, in nats.
+            its tokens, through the final norm and the unembedding. None where nothing can be
+            said, as for a code without tokens.
+        direct: The same for the code vector itself, which lives at the source.
+        token_entropy: Entropy of its tokens, in nats; 0 means a single token.
+        position_entropy: Entropy of the positions of its tokens, in nats.
         nearest: Codes with the nearest code vectors.
-        labels: The commonest of the labels that were given, if any.
+        token_labels: The commonest labels of its tokens, if token labels were given.
     """
 
     code: int
@@ -133,72 +136,104 @@ class Concept:
     direct: Unembedded | None
     token_entropy: float
     position_entropy: float
-    nearest: tuple[Neighbour, ...]
-    labels: tuple[Counted, ...]
+    nearest: tuple[Neighbor, ...]
+    token_labels: tuple[Counted, ...]
 
     @property
-    def label(self) -> str:
+    def title(self) -> str:
         """Its name, or else its three commonest tokens."""
-        return self.name or " ".join(spelled(token.text) for token in self.tokens[:3])
+        return self.name or name_from(self.tokens)
 
     @property
     def read_out(self) -> Unembedded | None:
-        """`at_target`, or None where fewer than ten tokens stand behind it."""
+        """`at_target`, or None for a code of fewer than ten tokens."""
         return self.at_target if self.usage >= READ_OUT_FROM else None
 
     def named(self, name: str) -> "Concept":
-        """The same with a name."""
+        """The same concept with a name."""
         return replace(self, name=checked_text(name, "The name"))
 
     def __repr__(self) -> str:
-        return f"Concept({self.code}: {self.label!r}, {self.usage:,} tokens, {self.share:.2%})"
+        return f"Concept({self.code}: {self.title!r}, {self.usage:,} tokens, {self.share:.2%})"
 
     def _repr_html_(self) -> str:
-        parts = [
-            Markup("<b>code {}</b> {}<br>{:,} tokens, {:.2%} of all").format(
-                self.code, self.label, self.usage, self.share
-            ),
-            _listed("commonest", [f"{_shown(t.text)} {t.count:,}" for t in self.tokens]),
-            _listed("by lift", [f"{_shown(t.text)} \u00d7{t.lift:.3g}" for t in self.distinctive]),
-            _listed("labels", [f"{t.text} {t.share:.0%}" for t in self.labels]),
-            *_unembedded_lines(f"at the target, mean of {self.usage:,} tokens", self.read_out),
-            *_unembedded_lines("directly", self.direct),
-            _listed("nearest codes", [str(near.code) for near in self.nearest]),
-            _contexts("typical", self.typical),
-            _contexts("borderline", self.borderline),
-            _contexts("random", self.random),
-        ]
-        return Markup("").join(part for part in parts if part)
+        html = Markup("<b>code {}</b> {}<br>{:,} tokens, {:.2%} of all").format(
+            self.code, self.title, self.usage, self.share
+        )
+        html += _listed("commonest", self.tokens, _with_count)
+        html += _listed("by lift", self.distinctive, _with_lift)
+        html += _listed("labels", self.token_labels, _with_share)
+        html += _logits(f"at the target, mean of {self.usage:,} tokens", self.read_out)
+        html += _logits("directly", self.direct)
+        html += _listed("nearest codes", self.nearest, _number)
+        html += _contexts("typical", self.typical)
+        html += _contexts("borderline", self.borderline)
+        html += _contexts("random", self.random)
+        return html
 
 
-def _unembedded_lines(where: str, vector: Unembedded | None) -> list[Markup]:
-    if vector is None:
-        return []
-    return [
-        _listed(f"{what}, {where}", [f"{_shown(t.token)} {t.logit:+.2g}" for t in tokens])
-        for what, tokens in (("promotes", vector.promoted), ("suppresses", vector.suppressed))
-    ]
+def name_from(tokens: Sequence[Counted]) -> str:
+    """A name for a code, made of the first three of some tokens."""
+    return " ".join(spelled(token.text) for token in tokens[:_IN_NAME])
 
 
-def _listed(title: str, items: Sequence[str]) -> Markup:
+# ---- how it looks in a notebook ------------------------------------------------------------------
+
+
+def _listed(title: str, items: Sequence[T], as_text: Callable[[T], str]) -> Markup:
+    """A line with the first few items, or nothing if there are none."""
     if not items:
         return Markup("")
-    shown = Markup(" \u00b7 ").join(escape(item) for item in items[:_SHOWN])
-    return Markup("<div><i>{}:</i> {}</div>").format(title, shown)
+    texts = [escape(as_text(item)) for item in items[:_SHOWN]]
+    return Markup("<div><i>{}:</i> {}</div>").format(title, Markup(" \u00b7 ").join(texts))
+
+
+def _logits(where: str, vector: Unembedded | None) -> Markup:
+    """Two lines with what a vector says about the next token, or nothing."""
+    if vector is None:
+        return Markup("")
+    promoted = _listed(f"promotes, {where}", vector.promoted, _with_logit)
+    suppressed = _listed(f"suppresses, {where}", vector.suppressed, _with_logit)
+    return promoted + suppressed
 
 
 def _contexts(title: str, examples: Sequence[Example]) -> Markup:
+    """A list of examples that can be folded, or nothing if there are none."""
     if not examples:
         return Markup("")
-    lines = Markup("").join(
-        Markup('<div style="white-space: pre-wrap">{}<mark>{}</mark>{}</div>').format(
-            *(part.replace("\n", "\u21b5") for part in (e.before, e.token, e.after))
+    lines = Markup("")
+    for example in examples[:_SHOWN]:
+        # HTML folds runs of spaces, and the spaces belong to the tokens.
+        lines += Markup('<div style="white-space: pre-wrap">{}<mark>{}</mark>{}</div>').format(
+            _in_one_line(example.before), _in_one_line(example.token), _in_one_line(example.after)
         )
-        for e in examples[:_SHOWN]
-    )
     return Markup("<details open><summary>{}</summary>{}</details>").format(title, lines)
 
 
-def _shown(token: str) -> str:
-    """A token among others: white space at its ends can be seen."""
-    return token.replace(" ", "\u2423").replace("\n", "\u21b5")
+def _with_count(token: Counted) -> str:
+    return f"{_with_spaces(token.text)} {token.count:,}"
+
+
+def _with_lift(token: Counted) -> str:
+    return f"{_with_spaces(token.text)} \u00d7{token.lift:.3g}"
+
+
+def _with_share(label: Counted) -> str:
+    return f"{label.text} {label.share:.0%}"
+
+
+def _with_logit(token: TokenLogit) -> str:
+    return f"{_with_spaces(token.token)} {token.logit:+.2g}"
+
+
+def _number(neighbor: Neighbor) -> str:
+    return str(neighbor.code)
+
+
+def _with_spaces(token: str) -> str:
+    """A token with visible spaces: " cat" and "cat" are two tokens, and should not look alike."""
+    return _in_one_line(token.replace(" ", "\u2423"))
+
+
+def _in_one_line(text: str) -> str:
+    return text.replace("\n", "\u21b5")

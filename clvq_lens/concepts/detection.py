@@ -9,32 +9,33 @@ import plotly.graph_objects as go
 from scipy.stats import bootstrap
 
 from clvq_lens.arguments import as_list, check_count, check_is, check_names, check_seed
-from clvq_lens.concepts.concept import Concept, Example
-from clvq_lens.concepts.table import ConceptTable
+from clvq_lens.concepts.concept import Example
+from clvq_lens.concepts.table import ConceptTable, kept_back_examples
 from clvq_lens.errors import DataError, ShapeError
-from clvq_lens.plots.detection import plot_detection
+from clvq_lens.plots.detection_points import plot_detection
+from clvq_lens.showing import Shown
 
 Judge = Callable[[str, Sequence[str]], Sequence[bool]]
-"""From a name and some contexts to which of them belong to it."""
+"""A function of a name and some contexts that says which of them belong to the name."""
 
 CHANCE = 0.5  # as many contexts belong as do not
 _OPEN, _CLOSE = "<<", ">>"  # around the token in question
 
 
-@dataclass(frozen=True)
-class Detection:
+@dataclass(frozen=True, repr=False)
+class Detection(Shown):
     """How often a judge could tell which contexts belong to a name.
 
     Attributes:
         codes: The codes that were judged.
-        labels: The name of each.
+        names: The name of each.
         n_contexts: Contexts shown for each, half of them its own.
         accuracy: Fraction judged rightly, in [0, 1]; chance is 0.5.
         control: The same with the name of another code on the same contexts.
     """
 
     codes: tuple[int, ...]
-    labels: tuple[str, ...]
+    names: tuple[str, ...]
     n_contexts: tuple[int, ...]
     accuracy: tuple[float, ...]
     control: tuple[float, ...]
@@ -44,7 +45,7 @@ class Detection:
         frame = pd.DataFrame(
             {
                 "code": self.codes,
-                "label": self.labels,
+                "name": self.names,
                 "n_contexts": self.n_contexts,
                 "accuracy": self.accuracy,
                 "control": self.control,
@@ -55,11 +56,20 @@ class Detection:
 
     def summary(self) -> pd.DataFrame:
         """Mean accuracy over codes beside the control's, each with a 95 % bootstrap interval."""
-        rows = [
-            {"names": names, "accuracy": np.mean(values), **_interval(values), "chance": CHANCE}
-            for names, values in (("own", self.accuracy), ("of another code", self.control))
-        ]
-        return pd.DataFrame(rows)
+        own = _mean_with_interval("own", self.accuracy)
+        control = _mean_with_interval("of another code", self.control)
+        return pd.DataFrame([own, control])
+
+    def headline(self) -> str:
+        """The mean accuracy over codes, beside the control's and chance."""
+        return (
+            f"{len(self.codes)} codes, mean accuracy {np.mean(self.accuracy):.2f}, "
+            f"with names of other codes {np.mean(self.control):.2f}, chance {CHANCE}"
+        )
+
+    def preview(self) -> pd.DataFrame:
+        """The codes whose names tell most."""
+        return self.frame()
 
     def plot(self) -> go.Figure:
         """Accuracy of every code, the best first, beside the control and chance."""
@@ -69,7 +79,7 @@ class Detection:
 def detection(
     table: ConceptTable,
     judge: Judge | None = None,
-    labels: Mapping[int, str] | None = None,
+    names: Mapping[int, str] | None = None,
     *,
     codes: Sequence[int] | None = None,
     n_contexts: int = 20,
@@ -79,19 +89,19 @@ def detection(
 
     A judge is shown a name and contexts in random order, each with a token marked as
     ``<<token>>``: half of them of that code, half of other codes, drawn by their usage. No function
-    that was given to `ConceptTable.label` saw any of them; names made of the commonest or most
+    that was given to `ConceptTable.named` saw any of them; names made of the commonest or most
     distinctive tokens come from all tokens, so for those pass a table of other texts and the names
-    as ``labels``. Then the same contexts once more with the name of another code, which is chance
-    as this judge has it.
+    as ``names``. Then the judge is shown the same contexts with the name of another code. That
+    accuracy is the control: chance, for a judge with these habits.
 
     Args:
         table: With random examples.
-        judge: From a name and contexts to which of them belong; a person or a language model may
-            stand behind it. None: those whose marked token is a word of the name.
-        labels: The names; None: ``table.labels()``.
+        judge: A function of a name and contexts that says which of them belong to the name, such
+            as a call of a language model. None: those whose marked token is a word of the name.
+        names: The names; None: ``table.names()``.
         codes: The codes to be judged; None: all that have enough examples.
-        n_contexts: Contexts shown for each code, at most.
-        seed: Of the contexts and their order.
+        n_contexts: Most contexts shown for each code.
+        seed: Random seed for the contexts and their order.
 
     Raises:
         CodeRangeError: If one of ``codes`` does not exist.
@@ -100,80 +110,127 @@ def detection(
         ShapeError: If a judge does not answer for every context.
 
     Example:
-        >>> detection(table.label()).summary()  # doctest: +SKIP
+        >>> detection(table.named()).summary()  # doctest: +SKIP
     """
     check_count("n_contexts", n_contexts, least=2)
     check_seed(seed)
-    check_is("judge", judge, Callable | None, "Pass a function of a label and contexts.")
-    check_names(labels)
-    chosen = None if codes is None else as_list("codes", codes, "Pass a list of codes.")
-    judge, labels = judge or marked_token, labels or table.labels()
+    check_is("judge", judge, Callable | None, "Pass a function of a name and contexts.")
+    check_names(names)
+    judge = judge or marked_token
+    names = names or table.names()
+    kept_back = {concept.code: kept_back_examples(concept) for concept in table}
+    judged = _codes_to_judge(table, codes, kept_back, names)
     random = np.random.default_rng(seed)
-    pool = {concept.code: _kept_back(concept) for concept in table}
-    for code in chosen or ():
-        table[code]  # refuses what is no code
-    usable = [code for code in (chosen or pool) if pool[code] and labels.get(code)]
-    if len(usable) < 2:
-        raise DataError(
-            f"{len(usable)} codes have a name and random examples that were kept back; it takes "
-            f"two at least. Pass a table made with a larger n_examples, of more text."
-        )
-    others = _derangement(usable, random)
-    rows = []
-    for code, other in zip(usable, others, strict=True):
-        contexts, belongs = _mixed(code, pool, table, n_contexts, random)
-        own, control = (_accuracy(judge, labels[name], contexts, belongs) for name in (code, other))
-        rows.append((code, labels[code], len(contexts), own, control))
-    return Detection(*(tuple(column) for column in zip(*rows, strict=True)))
+    others = _derangement(judged, random)
+    n_shown: list[int] = []
+    accuracy: list[float] = []
+    control: list[float] = []
+    for code, other in zip(judged, others, strict=True):
+        contexts, belongs = _mixed(code, kept_back, table, n_contexts, random)
+        n_shown.append(len(contexts))
+        # On the same contexts, so that the two differ in the name alone.
+        accuracy.append(_accuracy(judge, names[code], contexts, belongs))
+        control.append(_accuracy(judge, names[other], contexts, belongs))
+    return Detection(
+        codes=tuple(judged),
+        names=tuple(names[code] for code in judged),
+        n_contexts=tuple(n_shown),
+        accuracy=tuple(accuracy),
+        control=tuple(control),
+    )
 
 
-def marked_token(label: str, contexts: Sequence[str]) -> list[bool]:
+def marked_token(name: str, contexts: Sequence[str]) -> list[bool]:
     """A judge that needs no language model: does the marked token occur in the name?
 
     Example:
         >>> marked_token("cat dog", ["a <<cat>> sat", "a cat <<sat>>"])
         [True, False]
     """
-    words = set(label.split())
-    marked = (context.split(_OPEN, 1)[1].rsplit(_CLOSE, 1)[0] for context in contexts)
-    return [token.strip() in words for token in marked]
+    words = set(name.split())
+    answers: list[bool] = []
+    for context in contexts:
+        marked = context.split(_OPEN, 1)[1]
+        token = marked.rsplit(_CLOSE, 1)[0]  # the last one: the token itself may hold brackets
+        answers.append(token.strip() in words)
+    return answers
 
 
-def _kept_back(concept: Concept) -> tuple[Example, ...]:
-    """The examples that no label was made from."""
-    return concept.random[1::2]
+def _codes_to_judge(
+    table: ConceptTable,
+    codes: Sequence[int] | None,
+    kept_back: Mapping[int, tuple[Example, ...]],
+    names: Mapping[int, str],
+) -> list[int]:
+    """The codes with a name and contexts to show.
+
+    Raises:
+        CodeRangeError: If one of ``codes`` does not exist.
+        DataError: If there are fewer than two.
+    """
+    wanted: list[int] = []
+    if codes is not None:
+        wanted = as_list("codes", codes, "Pass a list of codes.")
+    for code in wanted:
+        table[code]  # raises for a code that does not exist
+    usable = [code for code in (wanted or kept_back) if kept_back[code] and names.get(code)]
+    if len(usable) < 2:
+        raise DataError(
+            f"{len(usable)} codes have a name and random examples that were kept back; it takes "
+            f"two at least. Pass a table made with a larger n_examples, of more text."
+        )
+    return usable
 
 
 def _mixed(
     code: int,
-    pool: Mapping[int, tuple[Example, ...]],
+    kept_back: Mapping[int, tuple[Example, ...]],
     table: ConceptTable,
     n_contexts: int,
     random: np.random.Generator,
 ) -> tuple[list[str], np.ndarray]:
     """Contexts in random order, and which of them are of the code."""
-    n_own = min(len(pool[code]), n_contexts // 2)
-    others = [other for other in pool if other != code and pool[other]]
-    usage = np.array([table[other].usage for other in others], dtype=float)
-    drawn = random.choice(others, size=n_own, p=usage / usage.sum()).tolist()
-    own = [pool[code][i] for i in random.permutation(len(pool[code]))[:n_own]]
-    foreign = [pool[other][random.integers(len(pool[other]))] for other in drawn]
+    own = kept_back[code]
+    n_own = min(len(own), n_contexts // 2)
+    others: list[int] = []
+    usage: list[int] = []
+    for other, examples in kept_back.items():
+        if other != code and examples:
+            others.append(other)
+            usage.append(table[other].usage)
+    # By usage, as a token of all the data would be: rare codes should not be the common contrast.
+    shares = np.array(usage, dtype=float) / sum(usage)
+    drawn = random.choice(others, size=n_own, p=shares)
+    shown: list[Example] = []
+    for index in random.permutation(len(own))[:n_own]:
+        shown.append(own[index])
+    for other in drawn.tolist():
+        index = random.integers(len(kept_back[other]))
+        shown.append(kept_back[other][index])
     order = random.permutation(2 * n_own)
-    examples = [*own, *foreign]
-    contexts = [f"{e.before}{_OPEN}{e.token}{_CLOSE}{e.after}" for e in examples]
-    return [contexts[i] for i in order], order < n_own
+    contexts: list[str] = []
+    for index in order:
+        example = shown[index]
+        contexts.append(f"{example.before}{_OPEN}{example.token}{_CLOSE}{example.after}")
+    return contexts, order < n_own
 
 
 def _derangement(codes: Sequence[int], random: np.random.Generator) -> list[int]:
     """For each code another one: all of them in a random cycle."""
+    # Names drawn at random would now and then be a code's own, and some would never be used.
     cycle = random.permutation(len(codes))
     other = np.empty_like(cycle)
     other[cycle] = np.roll(cycle, 1)
-    return [codes[i] for i in other]
+    return [codes[index] for index in other]
 
 
-def _accuracy(judge: Judge, label: str, contexts: list[str], belongs: np.ndarray) -> float:
-    answers = judge(label, tuple(contexts))
+def _accuracy(judge: Judge, name: str, contexts: list[str], belongs: np.ndarray) -> float:
+    """Fraction of contexts that a judge puts on the right side.
+
+    Raises:
+        ShapeError: If the judge does not answer for every context.
+    """
+    answers = judge(name, tuple(contexts))  # a tuple, which the judge cannot change
     answers = as_list("The answers of the judge", answers, "Return one for each context.")
     if len(answers) != len(contexts):
         raise ShapeError(
@@ -183,8 +240,18 @@ def _accuracy(judge: Judge, label: str, contexts: list[str], belongs: np.ndarray
     return float((np.array(answers, dtype=bool) == belongs).mean())
 
 
-def _interval(values: Sequence[float]) -> dict[str, float]:
-    if len(set(values)) == 1:
-        return {"low": values[0], "high": values[0]}
-    ends = bootstrap((np.array(values),), np.mean, rng=0, method="percentile").confidence_interval
-    return {"low": float(ends.low), "high": float(ends.high)}
+def _mean_with_interval(names: str, values: Sequence[float]) -> dict[str, object]:
+    """A row of the summary: the mean over codes and its 95 % bootstrap interval."""
+    low = high = values[0]
+    # The bootstrap warns, and gives NaN, where all values are the same.
+    if len(set(values)) > 1:
+        resampled = bootstrap((np.array(values),), np.mean, rng=0, method="percentile")
+        low = float(resampled.confidence_interval.low)
+        high = float(resampled.confidence_interval.high)
+    return {
+        "names": names,
+        "accuracy": np.mean(values),
+        "low": low,
+        "high": high,
+        "chance": CHANCE,
+    }

@@ -9,28 +9,27 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from clvq_lens.arguments import check_is
-from clvq_lens.concepts.concept import Concept, Example
+from clvq_lens.concepts.concept import Concept, Counted, Example, TokenLogit, name_from
 from clvq_lens.errors import CodeRangeError
-from clvq_lens.evaluation.agreement import Agreement
 from clvq_lens.plots.concepts import plot_usage
-from clvq_lens.plots.text import spelled
+from clvq_lens.showing import Shown
+from clvq_lens.stats.agreement import Agreement
 from clvq_lens.writing import write_atomically
 
 _IN_FRAME = 5  # tokens named in a cell
-_IN_NAME = 3  # tokens that make a name
 
 
 @dataclass(frozen=True, repr=False)
-class ConceptTable:
+class ConceptTable(Shown):
     """The concepts of a codebook in some data; ``table[17]`` is code 17.
 
     Attributes:
         concepts: One for every code, unused ones included.
         n_tokens: Real tokens read.
-        token_entropy: Of all tokens, in nats: the baseline of a code's own.
-        position_entropy: Of the positions of all tokens, in nats.
-        agreement: Of codes with the labels that were given, or None.
-        token_identity: Of token ids with those labels: the baseline.
+        token_entropy: Entropy of all tokens, in nats: the baseline of a code's own.
+        position_entropy: Entropy of the positions of all tokens, in nats.
+        agreement: How well codes agree with the token labels; None if none were given.
+        token_identity: How well token ids agree with those labels: the baseline.
         complete: Whether all of the data were read; False after Ctrl-C.
     """
 
@@ -54,48 +53,52 @@ class ConceptTable:
     def __iter__(self) -> Iterator[Concept]:
         return iter(self.concepts)
 
-    def __repr__(self) -> str:
+    def headline(self) -> str:
+        """How many codes are in use, and on how many tokens."""
         n_used = sum(concept.usage > 0 for concept in self)
-        read = f"{self.n_tokens:,} tokens" + ("" if self.complete else ", interrupted")
-        return f"ConceptTable({n_used} of {len(self)} codes in use, {read})"
+        interrupted = "" if self.complete else ", interrupted"
+        return f"{n_used} of {len(self)} codes in use, {self.n_tokens:,} tokens{interrupted}"
+
+    def preview(self) -> pd.DataFrame:
+        """The most used codes."""
+        return self.frame()
 
     def frame(self) -> pd.DataFrame:
         """One row for each code, the most used first.
 
         ``promotes`` is empty for a code of fewer than ten tokens: the mean of so few says little.
         """
-        rows = [_row(concept) for concept in self]
-        frame = pd.DataFrame(rows)
+        frame = pd.DataFrame([_row(concept) for concept in self])
         if self.agreement is None:
             frame = frame.drop(columns=["top_label", "top_label_share"])
+        # Stable: of equally used codes the lowest comes first, as in every other table.
         return frame.sort_values("usage", ascending=False, kind="stable").reset_index(drop=True)
 
-    def labels(self) -> dict[int, str]:
+    def names(self) -> dict[int, str]:
         """A short name for every code: the one it was given, or else its commonest tokens."""
-        return {concept.code: concept.label for concept in self}
+        return {concept.code: concept.title for concept in self}
 
-    def label(self, name: Callable[[Sequence[Example]], str] | None = None) -> "ConceptTable":
+    def named(self, name: Callable[[Sequence[Example]], str] | None = None) -> "ConceptTable":
         """The same table with a name for every code in use.
 
         Args:
-            name: From examples of a code to its name; a language model may stand behind it. It
-                sees the typical examples and every other random one: the rest is kept back for
-                `clvq_lens.detection`. None: the most distinctive tokens of the code.
+            name: A function of examples of a code that names it, such as a call of a language
+                model. It sees the typical examples and every other random one: the rest is kept
+                back for `clvq_lens.detection`. None: the most distinctive tokens of the code.
 
         Example:
-            >>> table.label(lambda examples: examples[0].token)[17].name  # doctest: +SKIP
+            >>> table.named(lambda examples: examples[0].token)[17].name  # doctest: +SKIP
         """
-        named = (
-            concept.named(
-                distinctive_tokens(concept)
-                if name is None
-                else str(name((*concept.typical, *concept.random[::2])))
-            )
-            if concept.usage
-            else concept
-            for concept in self
-        )
-        return replace(self, concepts=tuple(named))
+        concepts: list[Concept] = []
+        for concept in self:
+            if concept.usage == 0:
+                concepts.append(concept)  # there is nothing to name
+            elif name is None:
+                concepts.append(concept.named(distinctive_tokens(concept)))
+            else:
+                examples = (*concept.typical, *seen_examples(concept))
+                concepts.append(concept.named(str(name(examples))))
+        return replace(self, concepts=tuple(concepts))
 
     def plot(self) -> go.Figure:
         """The usage curve: the share of every code, the most used first, beside uniform use."""
@@ -105,7 +108,7 @@ class ConceptTable:
         """Writes everything, one row for each code, with examples and tokens as nested columns.
 
         Args:
-            path: Of the file; `pandas.read_parquet` reads it. One of that name is replaced.
+            path: Where to write; `pandas.read_parquet` reads it. An existing file is replaced.
 
         Raises:
             PathError: If nothing can be written there.
@@ -115,31 +118,46 @@ class ConceptTable:
         write_atomically(path, table.to_parquet(index=False))
         return path
 
-    def _repr_html_(self) -> str:
-        return self.frame().to_html(index=False, escape=True, float_format="{:.3g}".format)
+
+def seen_examples(concept: Concept) -> tuple[Example, ...]:
+    """The random examples that a function which names codes is shown."""
+    return concept.random[::2]
+
+
+def kept_back_examples(concept: Concept) -> tuple[Example, ...]:
+    """The other random examples, which no name was made from: names are judged by them."""
+    return concept.random[1::2]
+
+
+def distinctive_tokens(concept: Concept) -> str:
+    """A name for a concept: its tokens of the highest lift, or else the commonest ones."""
+    return name_from(concept.distinctive or concept.tokens)
 
 
 def _row(concept: Concept) -> dict[str, object]:
-    at_target = concept.read_out
-    label = next(iter(concept.labels), None)
-    example = next(iter((*concept.typical, *concept.random)), "")
+    """What the frame says of a code."""
+    examples = (*concept.typical, *concept.random)
+    promoted = concept.read_out.promoted if concept.read_out else ()
+    top_label = concept.token_labels[0] if concept.token_labels else None
     return {
         "code": concept.code,
         "name": concept.name,
         "usage": concept.usage,
         "share": concept.share,
-        "tokens": " ".join(token.text for token in concept.tokens[:_IN_FRAME]),
-        "distinctive": " ".join(token.text for token in concept.distinctive[:_IN_FRAME]),
-        "promotes": " ".join(t.token for t in at_target.promoted[:_IN_FRAME]) if at_target else "",
+        "tokens": _token_cell(concept.tokens),
+        "distinctive": _token_cell(concept.distinctive),
+        "promotes": _logit_cell(promoted),
         "token_entropy": concept.token_entropy,
         "position_entropy": concept.position_entropy,
-        "top_label": label.text if label else "",
-        "top_label_share": label.share if label else float("nan"),
-        "example": str(example),
+        "top_label": top_label.text if top_label else "",
+        "top_label_share": top_label.share if top_label else float("nan"),
+        "example": str(examples[0]) if examples else "",
     }
 
 
-def distinctive_tokens(concept: Concept) -> str:
-    """A name for a concept: its tokens of the highest lift, or else the commonest ones."""
-    tokens = concept.distinctive or concept.tokens
-    return " ".join(spelled(token.text) for token in tokens[:_IN_NAME])
+def _token_cell(tokens: Sequence[Counted]) -> str:
+    return " ".join(token.text for token in tokens[:_IN_FRAME])
+
+
+def _logit_cell(logits: Sequence[TokenLogit]) -> str:
+    return " ".join(logit.token for logit in logits[:_IN_FRAME])

@@ -2,170 +2,172 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from clvq_lens.config import LongTexts
-from clvq_lens.errors import EmptyCorpusError
-from clvq_lens.evaluation.bootstrap import BootstrapSums, Estimate
-from clvq_lens.evaluation.labels import DocumentLabels, TokenLabels
-from clvq_lens.evaluation.metrics import ce_loss_recovered
-from clvq_lens.evaluation.norms import LogHistogram, Norms, point_norms
-from clvq_lens.evaluation.recovery import Recovery, concept_recovery
-from clvq_lens.evaluation.report import Report
-from clvq_lens.host.host import Host
-from clvq_lens.quantizer.codebook import perplexity_of_usage
-from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.quantizer.precision import in_double
-from clvq_lens.training.activations import check_finite
-from clvq_lens.training.documents import Data, open_documents
-from clvq_lens.training.objective import kl_divergence
-from clvq_lens.training.tokens import TokenBatch, token_batches
+from clvq_lens.data.documents import Data, open_documents
+from clvq_lens.data.reading import read_with_logits
+from clvq_lens.data.token_labels import TokenLabels
+from clvq_lens.data.tokens import TokenBatch, require_real, token_batches
+from clvq_lens.evaluation.evaluation import Evaluation
+from clvq_lens.evaluation.norms import Norms, point_norms
+from clvq_lens.evaluation.recovery import RecoveryTokens
+from clvq_lens.host.attachment import Attached, Attachment, ready
+from clvq_lens.stats.bootstrap import BootstrapSums, Estimate
+from clvq_lens.stats.divergence import kl_divergence
+from clvq_lens.stats.histogram import LogHistogram
+from clvq_lens.stats.metrics import ce_loss_recovered, perplexity_of_usage
+from clvq_lens.stats.precision import in_double
 
 Sums = Mapping[str, np.ndarray]
+"""Sums by name; the first value is of the data themselves, the others of bootstrap replicates."""
 _Statistic = Callable[[Sums], np.ndarray]
-_ROUNDING = 1e-9  # of a sum of squares, that a difference of two such sums may be off by
-_RECOVERY_TOKENS = 2**15  # k-means on more would take longer than all the rest
+_ROUNDING = 1e-9  # fraction of a sum of squares that a difference of two such sums may be off by
 
 
 def evaluate(
-    host: Host,
-    quantizer: CrossLayerQuantizer,
-    source: str,
-    target: str,
+    lens: Attached,
     data: Data,
     *,
-    labels: TokenLabels | None = None,
+    token_labels: TokenLabels | None = None,
     long_texts: LongTexts = "split",
     n_replicates: int = 1_000,
     seed: int = 0,
     progress: bool = True,
-) -> Report:
-    """Measures a fitted quantizer on data that it was not fitted on.
+) -> Evaluation:
+    """How well the codes stand for the target, on data that the quantizer was not fitted on.
 
     Args:
-        host: The model.
-        quantizer: Fitted.
-        source: Hook point that is read.
-        target: Hook point that is reconstructed.
-        data: Documents, as for fitting.
-        labels: The true concept of every real token of every document, to add concept recovery.
+        lens: A fitted lens.
+        data: Documents, as for `clvq_lens.Lens.fit`, but not the same ones.
+        token_labels: The true concept of every real token of every document, to add concept
+            recovery.
         long_texts: What to do with a text beyond the context.
-        n_replicates: Of the bootstrap over documents.
-        seed: Of the bootstrap, of random codes and of k-means.
+        n_replicates: Replicates of the bootstrap over documents.
+        seed: Random seed for the bootstrap, for random codes and for k-means.
         progress: Whether to show a progress bar.
 
+    Returns:
+        Reconstruction, reliance on codes and effect in the model, each beside its baseline and
+        with an interval over documents.
+
     Raises:
+        NotFittedError: If the quantizer has not been fitted.
+        OpenBlockError: Inside a block of this lens, such as an edit.
         ConfigError: If ``n_replicates`` or ``seed`` has an impossible value.
         EmptyCorpusError: If the data hold no real token.
         DataError: If labels do not match the tokens.
         NonFiniteError: If activations hold NaN or infinity.
     """
-    quantizer.eval()
-    run = Evaluation(host, quantizer, source, target, labels, n_replicates, seed)
-    batches = token_batches(host, open_documents(data), long_texts=long_texts)
+    attachment = ready(lens, "evaluate")
+    running = _RunningEvaluation(attachment, token_labels, n_replicates, seed)
+    batches = token_batches(attachment.host, open_documents(data), long_texts=long_texts)
     for batch in tqdm(batches, desc="evaluate", unit="batch", disable=not progress):
-        run.add(batch)
-    return run.report()
+        running.add(batch)
+    return running.evaluation()
 
 
-class Evaluation:
-    """Sums over batches, from which the report is made.
+@dataclass(frozen=True)
+class _EvaluatedBatch:
+    """A batch as it went through the model and the quantizer.
 
-    Args:
-        host: The model.
-        quantizer: Fitted.
-        source: Hook point that is read.
-        target: Hook point that is reconstructed.
-        labels: Of every real token of every document, or None.
-        n_replicates: Of the bootstrap.
-        seed: Of bootstrap, random codes and k-means.
+    Attributes:
+        tokens: Token ids.
+        attended: True where a sequence has a token.
+        mask: True on real tokens that are no outliers.
+        y: Activations at the target.
+        encoded: Encoder outputs.
+        quantized: Code vectors.
+        recon: Reconstruction of the target.
     """
+
+    tokens: Int[Tensor, "b pos"]
+    attended: Bool[Tensor, "b pos"]
+    mask: Bool[Tensor, "b pos"]
+    y: Float[Tensor, "b pos d_target"]
+    encoded: Float[Tensor, "b pos d_source"]
+    quantized: Float[Tensor, "b pos d_source"]
+    recon: Float[Tensor, "b pos d_target"]
+
+
+class _RunningEvaluation:
+    """Sums over batches, from which the evaluation is made."""
 
     def __init__(
         self,
-        host: Host,
-        quantizer: CrossLayerQuantizer,
-        source: str,
-        target: str,
-        labels: TokenLabels | None,
+        attachment: Attachment,
+        token_labels: TokenLabels | None,
         n_replicates: int,
         seed: int,
     ) -> None:
-        self.host, self.quantizer, self.source, self.target = host, quantizer, source, target
+        host, quantizer = attachment.host, attachment.quantizer
+        self.host, self.quantizer = host, quantizer
+        self.source, self.target = attachment.source, attachment.target
         self.sums = BootstrapSums(n_replicates=n_replicates, seed=seed)
         self.usage = torch.zeros_like(quantizer.usage)
         self.n_documents = 0
+        self.n_outliers = 0
         self.generator = torch.Generator(quantizer.device).manual_seed(seed)
-        self.recovery = None if labels is None else _LabelledTokens(labels, seed)
-        self.seed = seed
+        self.recovery = None if token_labels is None else RecoveryTokens(token_labels, seed)
         self.source_norms, self.target_norms = LogHistogram(), LogHistogram()
         self.errors = LogHistogram()
-        self.n_outliers = 0
-        self.function = _FUNCTION if host.predicts_tokens else _OF_OTHER_OUTPUTS
+        self.has_memory = quantizer.config.decoder_memory == "encoder"
+        self.effects = _EFFECTS if host.predicts_tokens else _EFFECTS_ON_OTHER_OUTPUTS
         if host.outputs_tokens and not host.causal:
-            self.function = {}  # an encoder repeats the tokens that it sees
+            self.effects = {}  # an encoder repeats the tokens that it sees
 
     @torch.no_grad()
     def add(self, batch: TokenBatch) -> None:
         """Runs the model, clean and changed, on one batch."""
-        tokens, attended = batch.tokens.to(self.host.device), batch.attended.to(self.host.device)
-        found: dict[str, Tensor] = {}
-        with self.host.reading([self.source, self.target], found):
-            clean_logits = self.host.run(tokens, attended)
-        x = found[self.source].float()
-        y = found[self.target].float().to(x.device)
-        mask, attended = batch.mask.to(x.device), attended.to(x.device)
-        check_finite(x[attended], self.source)
-        check_finite(y[attended], self.target)
-        mask = self._without_outliers(x, y, mask)
+        points = [self.source, self.target]
+        activations, clean_logits = read_with_logits(self.host, batch, points)
+        x = activations[self.source].float()
+        # Blocks may sit on different devices; here everything is on that of the source.
+        y = activations[self.target].float().to(x.device)
+        tokens, attended = batch.on(x.device)
+        mask = self._without_outliers(x, y, batch.mask.to(x.device))
         encoded = self.quantizer.encode(x)
         codes = self.quantizer.codebook.nearest(encoded)
         quantized = self.quantizer.codebook(codes)
         recon = self._decode(quantized, encoded, attended)
-        values = self._reconstruction(y, recon, quantized, encoded, mask, attended)
-        if self.function:
-            values |= self._function(y, recon, clean_logits, tokens, mask, attended)
+        evaluated = _EvaluatedBatch(tokens, attended, mask, y, encoded, quantized, recon)
+        values = self._reconstruction(evaluated)
+        if self.effects:
+            values |= self._effect(evaluated, clean_logits)
         numbers = {name: value.cpu().double().numpy() for name, value in values.items()}
         self.sums.add(batch.documents, numbers)
         self.usage += torch.bincount(codes[mask], minlength=len(self.usage))
+        # The pieces of a long text are one document, which its first piece counts.
         self.n_documents += sum(batch.part(row).piece == 0 for row in range(len(batch.documents)))
         if self.recovery is not None:
             self.recovery.add(batch, mask.cpu(), codes.cpu(), x.cpu())
 
     def _without_outliers(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
         """The mask without tokens whose activation is too long; counts and measures all."""
-        for norms, values in ((self.source_norms, x), (self.target_norms, y)):
-            norms.add(torch.linalg.vector_norm(values[mask], dim=-1).cpu().numpy())
+        self.source_norms.add(_norms_of(x[mask]))
+        self.target_norms.add(_norms_of(y[mask]))
         long = self.quantizer.outliers(x, y) & mask
         self.n_outliers += int(long.sum())
         return mask & ~long
 
     def _decode(self, quantized: Tensor, encoded: Tensor, attended: Tensor) -> Tensor:
+        # In a causal decoder no token sees the padding, which is on its right.
         key_mask = None if self.quantizer.causal else attended
         return self.quantizer.decode(quantized, encoded=encoded, key_mask=key_mask)
 
-    def _reconstruction(
-        self,
-        y: Tensor,
-        recon: Tensor,
-        quantized: Tensor,
-        encoded: Tensor,
-        mask: Tensor,
-        attended: Tensor,
-    ) -> dict[str, Tensor]:
+    def _reconstruction(self, evaluated: _EvaluatedBatch) -> dict[str, Tensor]:
         """Sums per sequence for the FVU and its controls."""
-        quantizer = self.quantizer
-        shape = mask.shape
-        drawn = torch.multinomial(
-            quantizer.shares, mask.numel(), replacement=True, generator=self.generator
-        )
-        random = self._decode(quantizer.codebook(drawn.view(shape)), encoded, attended)
-        centered = (y - quantizer.target_mean) * mask.unsqueeze(-1)
+        y, recon, mask = evaluated.y, evaluated.recon, evaluated.mask
+        random = self._decode(self._random_codes(mask), evaluated.encoded, evaluated.attended)
+        # The mean of these data is not known yet. The training mean is near it, so that _total does
+        # not subtract two numbers that are far larger than their difference.
+        centered = (y - self.quantizer.target_mean) * mask.unsqueeze(-1)
         self.errors.add((y - recon)[mask].square().sum(-1).cpu().numpy())
         values = {
             "n": mask.sum(1),
@@ -174,36 +176,42 @@ class Evaluation:
             "sum": centered.sum(1),
             "squares": in_double(centered).square().sum((1, 2)),
         }
-        if quantizer.config.decoder_memory == "encoder":
-            n = int(attended.sum())
-            order = torch.randperm(n, generator=self.generator, device=self.generator.device)
-            shuffled = encoded.clone()
-            shuffled[attended] = encoded[attended][order]
-            kept = self._decode(quantized, shuffled, attended)
-            values["error_shuffled"] = _squared_error(y, kept, mask)
+        if self.has_memory:
+            shuffled = self._shuffled_memory(evaluated.encoded, evaluated.attended)
+            recon_of_shuffled = self._decode(evaluated.quantized, shuffled, evaluated.attended)
+            values["error_shuffled"] = _squared_error(y, recon_of_shuffled, mask)
         return values
 
-    def _function(
-        self,
-        y: Tensor,
-        recon: Tensor,
-        clean_logits: Tensor,
-        tokens: Tensor,
-        mask: Tensor,
-        attended: Tensor,
-    ) -> dict[str, Tensor]:
+    def _random_codes(self, mask: Tensor) -> Float[Tensor, "b pos d_source"]:
+        """Vectors of codes drawn for every position, by their shares."""
+        drawn = torch.multinomial(
+            self.quantizer.shares, mask.numel(), replacement=True, generator=self.generator
+        )
+        return self.quantizer.codebook(drawn.view(mask.shape))
+
+    def _shuffled_memory(self, encoded: Tensor, attended: Tensor) -> Tensor:
+        """Encoder outputs that were shuffled over all tokens of a batch, but not over padding."""
+        n_attended = int(attended.sum())
+        order = torch.randperm(n_attended, generator=self.generator, device=self.generator.device)
+        shuffled = encoded.clone()  # the original is still needed
+        shuffled[attended] = encoded[attended][order]
+        return shuffled
+
+    def _effect(self, evaluated: _EvaluatedBatch, clean_logits: Tensor) -> dict[str, Tensor]:
         """Sums per sequence of cross-entropy and KL: predictions of real tokens at real tokens.
 
         Where outputs are no tokens, there is only the KL of outputs at all real tokens.
         """
+        y, mask = evaluated.y, evaluated.mask
         predicts, n_positions = mask, mask.shape[1]
         if self.host.predicts_tokens:
+            # The last position predicts a token that is not there.
             predicts, n_positions = mask[:, :-1] & mask[:, 1:], n_positions - 1
         predicts = predicts.to(clean_logits.device)
-        following = tokens[:, 1:].to(clean_logits.device)
+        following = evaluated.tokens[:, 1:].to(clean_logits.device)
         clean = clean_logits[:, :n_positions].float().log_softmax(-1)
         replacements = {
-            "spliced": recon,
+            "spliced": evaluated.recon,
             "mean_ablated": self.quantizer.target_mean.expand_as(y),
             "zero_ablated": torch.zeros_like(y),
         }
@@ -211,8 +219,11 @@ class Evaluation:
         if self.host.predicts_tokens:
             values["ce_clean"] = _ce(clean, following, predicts)
         for name, replacement in replacements.items():
+            # Special tokens and outliers stay: the decoder was not trained on them.
             changed = torch.where(mask.unsqueeze(-1), replacement, y)
-            logits = self.host.logits_with(self.target, changed, tokens, attended)
+            logits = self.host.logits_with(
+                self.target, changed, evaluated.tokens, evaluated.attended
+            )
             logits = logits[:, :n_positions]
             if self.host.predicts_tokens:
                 values[f"ce_{name}"] = _ce(logits.float().log_softmax(-1), following, predicts)
@@ -220,49 +231,58 @@ class Evaluation:
                 values[f"kl_{name}"] = (kl_divergence(clean, logits) * predicts).sum(1)
         return values
 
-    def report(self) -> Report:
+    def evaluation(self) -> Evaluation:
         """The numbers, with intervals."""
         n_tokens = int(self.usage.sum())
-        if n_tokens == 0:
-            raise EmptyCorpusError(
-                "The data hold no real token: only special tokens such as BOS, or padding. "
-                "Pass texts with words in them."
-            )
-        estimate = self.sums.estimate
-        has_memory = self.quantizer.config.decoder_memory == "encoder"
-        function: dict[str, Estimate | None] = dict.fromkeys(_FUNCTION)
-        for name, statistic in self.function.items() if self._has_predictions else ():
-            function[name] = estimate(statistic)
-        fvu = estimate(lambda s: s["error"] / _total(s))
-        variance = float(estimate(lambda s: _total(s) / s["n"]))
-        return Report(
+        require_real(n_tokens)
+        fvu = self.sums.estimate(_fvu_with("error"))
+        fvu_shuffled = None
+        if self.has_memory:
+            fvu_shuffled = self.sums.estimate(_fvu_with("error_shuffled"))
+        recovery = None
+        if self.recovery is not None:
+            recovery = self.recovery.result(n_codes=self.quantizer.config.n_codes)
+        return Evaluation(
             n_codes=self.quantizer.config.n_codes,
             n_tokens=n_tokens,
             n_documents=self.n_documents,
             fvu=fvu,
-            fvu_median=self.errors.median() / variance if variance > 0 else math.nan,
-            fvu_random_codes=estimate(lambda s: s["error_random"] / _total(s)),
-            fvu_shuffled_memory=(
-                estimate(lambda s: s["error_shuffled"] / _total(s)) if has_memory else None
-            ),
+            fvu_median=self._fvu_median(),
+            fvu_random_codes=self.sums.estimate(_fvu_with("error_random")),
+            fvu_shuffled_memory=fvu_shuffled,
             perplexity=perplexity_of_usage(self.usage),
             n_dead_codes=int((self.usage == 0).sum()),
             n_outliers=self.n_outliers,
             norms=self._norms(),
-            recovery=self._recovery(),
+            recovery=recovery,
             left_out=self._left_out(has_fvu=not np.isnan(fvu)),
-            **function,
+            **self._estimated_effects(),
         )
 
+    def _fvu_median(self) -> float:
+        """Squared error of the median token in units of the variance."""
+        variance = float(self.sums.estimate(lambda s: _total(s) / s["n"]))
+        return self.errors.median() / variance if variance > 0 else math.nan
+
+    def _estimated_effects(self) -> dict[str, Estimate | None]:
+        """Cross-entropy and KL; None where this model or these data give them no meaning."""
+        estimates: dict[str, Estimate | None] = dict.fromkeys(_EFFECTS)
+        if self._has_predictions:
+            for name, statistic in self.effects.items():
+                estimates[name] = self.sums.estimate(statistic)
+        return estimates
+
     def _norms(self) -> Norms:
-        limits = self.quantizer.max_source_norm, self.quantizer.max_target_norm
+        source_limit = float(self.quantizer.max_source_norm)
+        target_limit = float(self.quantizer.max_target_norm)
         return Norms(
-            point_norms("source", self.source_norms, float(limits[0])),
-            point_norms("target", self.target_norms, float(limits[1])),
+            point_norms("source", self.source_norms, source_limit),
+            point_norms("target", self.target_norms, target_limit),
         )
 
     @property
     def _has_predictions(self) -> bool:
+        # An encoder makes no predictions that could be counted, and has no effects to estimate.
         return bool(self.sums.estimate(lambda s: s.get("n_predictions", s["n"])))
 
     def _left_out(self, *, has_fvu: bool) -> str | None:
@@ -283,62 +303,9 @@ class Evaluation:
             )
         return " ".join(reasons) or None
 
-    def _recovery(self) -> Recovery | None:
-        if self.recovery is None:
-            return None
-        self.recovery.labels.check_all_used()
-        n_codes = self.quantizer.config.n_codes
-        return concept_recovery(*self.recovery.arrays(), n_codes=n_codes, seed=self.seed)
 
-
-class _LabelledTokens:
-    """Codes, activations, tokens and labels of a fair draw of tokens, for concept recovery."""
-
-    def __init__(self, labels: TokenLabels, seed: int) -> None:
-        self.labels = DocumentLabels(labels)
-        self._random = np.random.default_rng(seed)
-        self._parts: list[dict[str, np.ndarray]] = []
-        self._n_waiting = 0
-
-    def add(self, batch: TokenBatch, mask: Tensor, codes: Tensor, source: Tensor) -> None:
-        """Takes the tokens of a batch.
-
-        Args:
-            batch: Whose real tokens have a label each.
-            mask: True on those that are looked at: the real ones without outliers.
-            codes: The code of each position.
-            source: Activations at the source.
-        """
-        names: list[str] = []
-        for row in range(len(batch.documents)):
-            names += self.labels.of_row(batch, row)
-        kept = mask[batch.mask].numpy()
-        part = {
-            "key": self._random.random(int(kept.sum())),
-            "codes": codes[mask].numpy(),
-            "source": source[mask].numpy(),
-            "tokens": batch.tokens[mask].numpy(),
-            "names": np.array(names, dtype=object)[kept],
-        }
-        self._parts.append(part)
-        self._n_waiting += len(part["key"])
-        if self._n_waiting > 2 * _RECOVERY_TOKENS:
-            self._draw()
-
-    def _draw(self) -> dict[str, np.ndarray]:
-        """The tokens with the lowest keys: a fair draw, however many come later."""
-        joined = {
-            name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]
-        }
-        order = np.argsort(joined["key"], kind="stable")[:_RECOVERY_TOKENS]
-        drawn = {name: values[order] for name, values in joined.items()}
-        self._parts, self._n_waiting = [drawn], len(order)
-        return drawn
-
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-        """Codes, activations, token ids and labels."""
-        drawn = self._draw()
-        return drawn["codes"], drawn["source"], drawn["tokens"], drawn["names"].tolist()
+def _norms_of(activations: Float[Tensor, "n d"]) -> Float[np.ndarray, " n"]:
+    return torch.linalg.vector_norm(activations, dim=-1).cpu().numpy()
 
 
 def _squared_error(
@@ -352,31 +319,35 @@ def _ce(log_probabilities: Tensor, following: Tensor, predicts: Tensor) -> Float
     return -in_double(chosen * predicts).sum(1)
 
 
-def _total(s: Sums) -> np.ndarray:
+def _total(sums: Sums) -> np.ndarray:
     """sum ||y - mean(y)||^2 from sums that were shifted by the training mean.
 
     NaN where only rounding is left of it, since all activations are the same.
     """
-    total = s["squares"] - (s["sum"] ** 2).sum(-1) / s["n"]
-    return np.where(total > _ROUNDING * s["squares"], total, np.nan)
+    total = sums["squares"] - (sums["sum"] ** 2).sum(-1) / sums["n"]
+    return np.where(total > _ROUNDING * sums["squares"], total, np.nan)
+
+
+def _fvu_with(error: str) -> _Statistic:
+    return lambda sums: sums[error] / _total(sums)
 
 
 def _per_prediction(name: str) -> _Statistic:
-    return lambda s: s[name] / s["n_predictions"]
+    return lambda sums: sums[name] / sums["n_predictions"]
 
 
-def _recovered(ablated: str) -> _Statistic:
-    return lambda s: ce_loss_recovered(s["ce_clean"], s["ce_spliced"], s[ablated])
+def _ce_recovered(ablated: str) -> _Statistic:
+    return lambda sums: ce_loss_recovered(sums["ce_clean"], sums["ce_spliced"], sums[ablated])
 
 
-_FUNCTION = {
+_EFFECTS = {
     "ce_clean": _per_prediction("ce_clean"),
     "ce_spliced": _per_prediction("ce_spliced"),
     "ce_mean_ablated": _per_prediction("ce_mean_ablated"),
     "ce_zero_ablated": _per_prediction("ce_zero_ablated"),
     "kl": _per_prediction("kl_spliced"),
     "kl_mean_ablated": _per_prediction("kl_mean_ablated"),
-    "ce_loss_recovered": _recovered("ce_mean_ablated"),
-    "ce_loss_recovered_zero": _recovered("ce_zero_ablated"),
+    "ce_loss_recovered": _ce_recovered("ce_mean_ablated"),
+    "ce_loss_recovered_zero": _ce_recovered("ce_zero_ablated"),
 }
-_OF_OTHER_OUTPUTS = {name: _FUNCTION[name] for name in ("kl", "kl_mean_ablated")}
+_EFFECTS_ON_OTHER_OUTPUTS = {name: _EFFECTS[name] for name in ("kl", "kl_mean_ablated")}

@@ -1,183 +1,124 @@
-"""A case: labelled texts with all that does not depend on codes, so that many can be judged."""
+"""A case: texts with classes and all that does not depend on codes, so that many can be judged."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
 
 from clvq_lens.arguments import check_choice, check_count, check_is, check_seed
-from clvq_lens.errors import DataError
-from clvq_lens.faithfulness.folds import Fold, Protocol, make_folds
-from clvq_lens.faithfulness.groups import Group, batches_of
-from clvq_lens.faithfulness.probe import LinearProbe, MLPProbe
-from clvq_lens.faithfulness.probing import linear_probes, published_probes
-from clvq_lens.faithfulness.reading import LabelledTexts, SentenceVectors, read_vectors
+from clvq_lens.data.tokens import check_long_texts
+from clvq_lens.faithfulness.classified_texts import ClassifiedTexts
+from clvq_lens.faithfulness.folds import Fold, ProtocolName, make_folds
+from clvq_lens.faithfulness.probes import LinearProbe, MLPProbe, linear_probes, published_probes
+from clvq_lens.faithfulness.readers import Reader, probe_readers
+from clvq_lens.faithfulness.salient import Salient, find_salient
+from clvq_lens.faithfulness.tokenized_texts import SentenceVectors, TokenizedTexts, read_vectors
 from clvq_lens.host.host import Host
-from clvq_lens.interventions.readout import Readout, Sentence, head, read_classes
-from clvq_lens.interventions.salience import Cut, salience
+from clvq_lens.readouts.integrated_gradients import N_STEPS
+from clvq_lens.readouts.readout import Readout, Sentence
+from clvq_lens.readouts.salience import Cut
 
 
-@dataclass(frozen=True)
-class Salient:
-    """The most salient token of each text, and what the model says of the text.
+@dataclass(frozen=True, kw_only=True)
+class CaseOptions:
+    """How texts are read and probed; see `clvq_lens.Lens.faithfulness`, which names them all.
 
-    Attributes:
-        positions: Where the token stands.
-        tokens: Its text.
-        probabilities: Of classes, by the readout.
-        completeness_error: Median over texts.
+    Raises:
+        ConfigError: If there is no such protocol, or an option has an impossible value.
     """
 
-    positions: Int[np.ndarray, " n"]
-    tokens: tuple[str, ...]
-    probabilities: Float[np.ndarray, "n c"]
-    completeness_error: float
+    protocol: ProtocolName = "honest"
+    readout: Readout | None = None
+    sentence: Sentence | None = None
+    n_folds: int | None = None
+    n_steps: int = N_STEPS
+    long_texts: Cut = "error"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("protocol", self.protocol, get_args(ProtocolName))
+        how = "Pass clvq_lens.head(...) or answers(...)."
+        check_is("readout", self.readout, Readout | None, how)
+        if self.sentence is not None:
+            check_choice("sentence", self.sentence, get_args(Sentence))
+        if self.n_folds is not None:
+            check_count("n_folds", self.n_folds, least=2)
+        check_count("n_steps", self.n_steps)
+        check_long_texts(self.long_texts, splittable=False)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Labelled texts, their vectors at a hook point, probes of them, and their salient tokens.
+    """Texts with classes, their vectors at a hook point, probes of them, and their salient tokens.
 
     Attributes:
-        host: The model.
         source: The hook point.
         protocol: "honest" or "paper".
         texts: Texts, classes and documents.
+        tokens: The texts as rows of tokens.
         sentence: How a text becomes one vector.
         vectors: The vectors.
-        folds: Of the cross-validation.
-        probes: One for each fold, of vectors at the source.
-        groups: Who reads which texts in the model.
-        salient: Tokens.
-        long_texts: What is done with a text beyond the context.
+        folds: Folds of the cross-validation.
+        probes: One for each fold, fitted on vectors at the source.
+        readers: Who reads which texts in the model.
+        salient: The most salient token of each text.
     """
 
-    host: Host
     source: str
-    protocol: Protocol
-    texts: LabelledTexts
+    protocol: ProtocolName
+    texts: ClassifiedTexts
+    tokens: TokenizedTexts
     sentence: Sentence
     vectors: SentenceVectors
     folds: list[Fold]
     probes: list[LinearProbe] | list[MLPProbe]
-    groups: list[Group]
+    readers: list[Reader]
     salient: Salient
-    long_texts: Cut
 
 
 def prepare(
-    host: Host,
-    source: str,
-    texts: Iterable[str],
-    labels: Iterable[Any],
-    *,
-    protocol: Protocol = "honest",
-    documents: Iterable[Any] | None = None,
-    readout: Readout | None = None,
-    sentence: Sentence | None = None,
-    n_folds: int | None = None,
-    n_steps: int = 16,
-    long_texts: Cut = "error",
-    seed: int = 0,
-    progress: bool = True,
+    host: Host, source: str, texts: ClassifiedTexts, options: CaseOptions, *, progress: bool = True
 ) -> Case:
-    """Reads the texts, fits probes, and finds salient tokens; see `clvq_lens.Lens.faithfulness`.
+    """Reads the texts, fits probes, and finds salient tokens.
+
+    Args:
+        host: The model.
+        source: The hook point whose codes are to be tested.
+        texts: The texts with their classes.
+        options: How texts are read and probed.
+        progress: Whether to show progress bars.
 
     Raises:
-        ConfigError: If there is no such protocol, or fewer than two folds.
-        DataError: If texts, labels, documents and readout do not fit together, or a class has too
-            few documents.
+        DataError: If classes and readout do not fit together, or a class has too few documents.
         EmptyCorpusError: If a text holds no real token.
-        TextTooLongError: If a text is longer than the model's context.
+        TextTooLongError: If a text is longer than the context and long texts are an error.
     """
-    check_choice("protocol", protocol, get_args(Protocol))
-    check_is("readout", readout, Readout | None, "Pass clvq_lens.head(...) or answers(...).")
-    if sentence is not None:
-        check_choice("sentence", sentence, get_args(Sentence))
-    if n_folds is not None:
-        check_count("n_folds", n_folds, least=2)
-    check_count("n_steps", n_steps)
-    check_seed(seed)
-    sentence = sentence or ("last" if host.causal else "cls")
-    labelled = LabelledTexts.of(texts, labels, documents)
-    folds = make_folds(labelled, protocol, n_folds=n_folds, seed=seed)
-    vectors = read_vectors(host, source, labelled.texts, sentence=sentence, long_texts=long_texts)
-    fit_probes = published_probes if protocol == "paper" else linear_probes
-    groups = [Group(np.arange(len(labelled)), readout)] if readout is not None else None
-    groups = groups or _probed(host, labelled, vectors.last, folds, sentence, seed)
+    # The first token of a causal model sees no other, so it says nothing about its text.
+    sentence = options.sentence or ("last" if host.causal else "cls")
+    # Before anything takes long: a class may have too few documents.
+    folds = make_folds(texts, options.protocol, n_folds=options.n_folds, seed=options.seed)
+    tokens = TokenizedTexts(host, texts.texts, options.long_texts)
+    vectors = read_vectors(tokens, source, sentence)
+    if options.readout is not None:
+        readers = [Reader(np.arange(len(texts)), options.readout)]
+    else:
+        readers = probe_readers(
+            host, vectors.last, texts, folds, sentence=sentence, seed=options.seed
+        )
+    salient = find_salient(
+        tokens, texts, source, readers, n_steps=options.n_steps, progress=progress
+    )
+    fit_probes = published_probes if options.protocol == "paper" else linear_probes
     return Case(
-        host=host,
         source=source,
-        protocol=protocol,
-        texts=labelled,
+        protocol=options.protocol,
+        texts=texts,
+        tokens=tokens,
         sentence=sentence,
         vectors=vectors,
         folds=folds,
-        probes=fit_probes(vectors.source, labelled, folds, seed=seed),
-        groups=groups,
-        salient=_salient(host, source, labelled, groups, n_steps, long_texts, progress),
-        long_texts=long_texts,
+        probes=fit_probes(vectors.source, texts, folds, seed=options.seed),
+        readers=readers,
+        salient=salient,
     )
-
-
-def _probed(
-    host: Host,
-    texts: LabelledTexts,
-    last: Float[np.ndarray, "n d"],
-    folds: Sequence[Fold],
-    sentence: Sentence,
-    seed: int,
-) -> list[Group]:
-    """Each fold read by a probe of the last layer that did not see it."""
-    at = host.resolve(host.n_layers - 1)
-    groups = []
-    for (_, test), probe in zip(folds, linear_probes(last, texts, folds, seed=seed), strict=True):
-        weight, bias = (torch.as_tensor(part).float() for part in (probe.weight, probe.bias))
-        groups.append(Group(test, head(weight, bias, at=at, sentence=sentence)))
-    return groups
-
-
-def _salient(
-    host: Host,
-    source: str,
-    texts: LabelledTexts,
-    groups: Sequence[Group],
-    n_steps: int,
-    long_texts: Cut,
-    progress: bool,
-) -> Salient:
-    """Where integrated gradients of the predicted class are largest."""
-    n = len(texts)
-    positions, tokens = np.empty(n, dtype=np.int64), [""] * n
-    probabilities, errors = np.empty((n, len(texts.classes))), np.empty(n)
-    for group in groups:
-        scores = salience(
-            host.model,
-            [texts.texts[row] for row in group.rows],
-            source,
-            group.readout,
-            n_steps=n_steps,
-            long_texts=long_texts,
-            progress=progress,
-        )
-        top = scores.top()
-        positions[group.rows[top["text"]]] = top["position"]
-        errors[group.rows] = scores.completeness_errors
-        for row, token in zip(group.rows[top["text"]], top["token"], strict=True):
-            tokens[row] = token
-        for rows, batch in batches_of(host, group, texts.texts, long_texts):
-            logits = read_classes(host, group.readout, batch)
-            _check_n_classes(logits.shape[1], texts)
-            probabilities[rows] = logits.double().softmax(-1).cpu().numpy()
-    return Salient(positions, tuple(tokens), probabilities, float(np.median(errors)))
-
-
-def _check_n_classes(n: int, texts: LabelledTexts) -> None:
-    if n != len(texts.classes):
-        raise DataError(
-            f"The readout knows {n} classes, but the labels are {list(texts.classes)}. Give it a "
-            f"logit for each of them, in sorted order."
-        )

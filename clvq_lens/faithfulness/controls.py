@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from clvq_lens.errors import DataError
-from clvq_lens.faithfulness.reading import TextCodes
+from clvq_lens.faithfulness.tokenized_texts import TextCodes
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.stats.matched import nearest_in_share
+from clvq_lens.stats.projection import project_out, unit_basis
 
 CONCEPT = "concept"
 RANDOM_DIRECTION = "random direction"
@@ -23,7 +26,7 @@ class Removal:
     Attributes:
         condition: "concept" or the name of a control.
         codes: Draws for each text; one of the concept itself. None: a direction, not a code.
-        directions: The same as vectors.
+        directions: The code vectors, or the directions.
     """
 
     condition: str
@@ -32,8 +35,8 @@ class Removal:
 
 
 @dataclass(frozen=True)
-class Codes:
-    """A codebook with its usage.
+class WeightedCodebook:
+    """The code vectors of a quantizer, weighted by their usage.
 
     Attributes:
         vectors: Code vectors.
@@ -44,23 +47,26 @@ class Codes:
     usage: Int[np.ndarray, " k"]
 
     @classmethod
-    def of(cls, quantizer: CrossLayerQuantizer) -> "Codes":
-        """Those of a fitted quantizer."""
+    def of(cls, quantizer: CrossLayerQuantizer) -> "WeightedCodebook":
+        """The codebook of a fitted quantizer."""
         vectors = quantizer.codebook.vectors.detach().double().cpu().numpy()
         return cls(vectors, quantizer.usage.cpu().numpy())
 
     def centered(self, removal: Removal) -> Float[np.ndarray, "n draws d"]:
-        """The directions of a removal less the mean code vector; random ones have no such mean."""
-        if removal.codes is None:
+        """The directions of a removal less the mean code vector.
+
+        Code vectors share a large mean, so that projecting out a raw one takes out the mean.
+        """
+        if removal.codes is None:  # random directions share no mean
             return removal.directions
         return removal.directions - self.usage @ self.vectors / self.usage.sum()
 
 
-def removals(
+def draw_removals(
     salient: Int[np.ndarray, " n"],
     of_texts: TextCodes,
-    labels: Int[np.ndarray, " n"],
-    codes: Codes,
+    classes: Int[np.ndarray, " n"],
+    codebook: WeightedCodebook,
     *,
     n_draws: int,
     random: np.random.Generator,
@@ -74,44 +80,52 @@ def removals(
     Args:
         salient: The code of each text's most salient token.
         of_texts: The codes of all their tokens.
-        labels: The class of each text.
-        codes: The codebook.
-        n_draws: Of each control.
+        classes: The class of each text.
+        codebook: The codebook.
+        n_draws: Draws of each control.
         random: Makes the draws.
 
     Raises:
         DataError: If fewer than two codes are in use.
     """
-    used = np.flatnonzero(codes.usage)
+    used = np.flatnonzero(codebook.usage)
     if len(used) < 2:
         raise DataError(
             "Only one code is in use, so there is nothing to compare it with. Fit more codes."
         )
+    # Pools repeat a code as often as it is salient or stands in the text, so draws follow that.
     pools = {
         "random code": [used] * len(salient),
-        "share-matched code": _near_in_share(salient, used, codes.usage),
-        OF_ANOTHER_CLASS: [salient[labels != label] for label in labels],
+        "share-matched code": _near_in_share(salient, codebook.usage),
+        OF_ANOTHER_CLASS: _of_another_class(salient, classes),
         OF_THE_TEXT: list(of_texts.codes),
     }
-    found = [Removal(CONCEPT, salient[:, None], codes.vectors[salient[:, None]])]
-    for condition, pool in pools.items():
-        pairs = zip(pool, salient.tolist(), strict=True)
-        drawn = np.stack([_draw(some, own, n_draws, random) for some, own in pairs])
-        found.append(Removal(condition, drawn, codes.vectors[drawn]))
-    shape = (len(salient), n_draws, codes.vectors.shape[1])
-    return [*found, Removal(RANDOM_DIRECTION, None, random.standard_normal(shape))]
+    removals = [Removal(CONCEPT, salient[:, None], codebook.vectors[salient[:, None]])]
+    for condition, pool_of_texts in pools.items():
+        codes = np.empty((len(salient), n_draws), dtype=np.int64)
+        for text, pool in enumerate(pool_of_texts):
+            codes[text] = _draw(pool, int(salient[text]), n_draws, random)
+        removals.append(Removal(condition, codes, codebook.vectors[codes]))
+    shape = (len(salient), n_draws, codebook.vectors.shape[1])
+    removals.append(Removal(RANDOM_DIRECTION, None, random.standard_normal(shape)))
+    return removals
+
+
+def _of_another_class(
+    salient: Int[np.ndarray, " n"], classes: Int[np.ndarray, " n"]
+) -> list[np.ndarray]:
+    """For each text, the most salient codes of all texts of other classes."""
+    return [salient[classes != number] for number in classes]
 
 
 def _near_in_share(
-    salient: Int[np.ndarray, " n"], used: Int[np.ndarray, " u"], usage: Int[np.ndarray, " k"]
+    salient: Int[np.ndarray, " n"], usage: Int[np.ndarray, " k"]
 ) -> list[np.ndarray]:
     """For each text, the codes whose usage is nearest, in ratio, to that of its concept."""
-    pools = {}
-    for code in np.unique(salient):
-        others = used[used != code]
-        distance = np.abs(np.log(usage[others]) - np.log(max(usage[code], 1)))
-        pools[code] = others[np.argsort(distance, kind="stable")[:_NEAR_IN_SHARE]]
-    return [pools[code] for code in salient]
+    pools: dict[int, np.ndarray] = {}
+    for code in set(salient.tolist()):  # once for each code: many texts share one
+        pools[code] = nearest_in_share(usage, code, _NEAR_IN_SHARE)
+    return [pools[code] for code in salient.tolist()]
 
 
 def _draw(
@@ -119,19 +133,19 @@ def _draw(
 ) -> Int[np.ndarray, " draws"]:
     """Codes from a pool, other than the concept itself as far as there are others."""
     others = pool[pool != own]
+    # A text of one code alone keeps it: its control then shows no difference, which is right.
     return random.choice(others if len(others) else np.array([own]), size=n_draws)
 
 
-def project_out(
+def without_directions(
     vectors: Float[np.ndarray, "n d"],
     directions: Float[np.ndarray, "n draws d"],
     origin: Float[np.ndarray, " d"],
 ) -> Float[np.ndarray, "n draws d"]:
-    """h - u u.(h - m), with u the unit direction and m the origin, for each text and draw.
+    """Vectors without one direction each, for each text and draw.
 
-    Raw, as published (arXiv 2506.20040): m is zero. Centred: m is the mean vector, which stays.
+    Raw, as published: the origin is zero. Centered: it is the mean vector, which stays.
     """
-    length = np.linalg.norm(directions, axis=-1, keepdims=True)
-    unit = directions / np.maximum(length, np.finfo(np.float64).tiny)
-    along = np.einsum("nd,nrd->nr", vectors - origin, unit)
-    return vectors[:, None] - along[..., None] * unit
+    x = torch.from_numpy(vectors)[:, None, None]  # [n, draws, one row for a matrix product, d]
+    basis = unit_basis(torch.from_numpy(directions))
+    return project_out(x, basis, torch.from_numpy(origin)).squeeze(2).numpy()

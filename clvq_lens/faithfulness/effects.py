@@ -14,12 +14,12 @@ class Effect:
 
     Attributes:
         place: "probe" or "model".
-        ablation: "raw", "centred", "code", or "" where nothing was removed.
+        ablation: "raw", "centered", "code", or "" where nothing was removed.
         condition: What was removed.
-        correct: Whether the label is predicted, for each text.
-        probability: Of the label.
+        correct: Whether the class of the text is predicted, for each text.
+        probability: Probability of the class of the text.
         changed: Whether another class is predicted than without the removal.
-        retrained: Whether a probe that was fitted on such vectors predicts the label.
+        retrained: Whether a probe that was fitted on such vectors predicts the class of the text.
     """
 
     place: str
@@ -35,24 +35,24 @@ def effect(
     name: tuple[str, str, str],
     probabilities: Float[np.ndarray, "n draws c"],
     unperturbed: Float[np.ndarray, "n c"],
-    labels: Int[np.ndarray, " n"],
+    classes: Int[np.ndarray, " n"],
     retrained: Float[np.ndarray, " n"] | None = None,
 ) -> Effect:
     """The effect of a removal, from probabilities of classes with and without it.
 
     Args:
         name: Place, ablation and condition.
-        probabilities: With it, for each draw.
-        unperturbed: Without it.
-        labels: Class of each text.
+        probabilities: Probabilities with the removal, for each draw.
+        unperturbed: Probabilities without it.
+        classes: The class of each text.
         retrained: Whether a probe fitted on such vectors is right.
     """
     predicted = probabilities.argmax(-1)
-    of_label = np.take_along_axis(probabilities, labels[:, None, None], axis=-1)[..., 0]
+    of_class = np.take_along_axis(probabilities, classes[:, None, None], axis=-1)[..., 0]
     return Effect(
         *name,
-        correct=(predicted == labels[:, None]).mean(1),
-        probability=of_label.mean(1),
+        correct=(predicted == classes[:, None]).mean(1),
+        probability=of_class.mean(1),
         changed=(predicted != unperturbed.argmax(-1)[:, None]).mean(1),
         retrained=retrained,
     )

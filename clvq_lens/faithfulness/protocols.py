@@ -1,62 +1,128 @@
-"""Faithfulness as published, and as a sceptic would accept it."""
+"""Faithfulness as published, and as a skeptic would accept it."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
 from clvq_lens.arguments import check_count, check_seed
 from clvq_lens.errors import ConfigError
-from clvq_lens.faithfulness.case import Case, prepare
-from clvq_lens.faithfulness.controls import Codes, removals
-from clvq_lens.faithfulness.effects import UNPERTURBED, Effect, effect
-from clvq_lens.faithfulness.in_model import in_model
-from clvq_lens.faithfulness.probe import LinearProbe
-from clvq_lens.faithfulness.probing import honest_effects, published_effects
-from clvq_lens.faithfulness.reading import read_codes
-from clvq_lens.faithfulness.result import Faithfulness, tabulate
-from clvq_lens.host.attach import Attachment
+from clvq_lens.faithfulness.case import Case, CaseOptions, prepare
+from clvq_lens.faithfulness.classified_texts import ClassifiedTexts
+from clvq_lens.faithfulness.controls import WeightedCodebook, draw_removals
+from clvq_lens.faithfulness.effects import Effect
+from clvq_lens.faithfulness.faithfulness import Faithfulness, tabulate
+from clvq_lens.faithfulness.folds import ProtocolName
+from clvq_lens.faithfulness.model_effects import model_effects
+from clvq_lens.faithfulness.probe_effects import honest_effects, published_effects
+from clvq_lens.faithfulness.probes import LinearProbe
+from clvq_lens.faithfulness.tokenized_texts import read_codes
+from clvq_lens.host.attachment import Attached, ready
+from clvq_lens.readouts.integrated_gradients import N_STEPS
+from clvq_lens.readouts.readout import Readout, Sentence
+from clvq_lens.readouts.salience import Cut
 
-JUDGING = ("n_draws", "n_model_draws", "n_replicates")
-"""Options of `judge`; all others are those of `prepare`."""
+
+class JudgingOptions(TypedDict, total=False):
+    """Options of `faithfulness` that are the same for all methods of a comparison."""
+
+    documents: Iterable[object] | None
+    readout: Readout | None
+    sentence: Sentence | None
+    n_folds: int | None
+    n_draws: int
+    n_model_draws: int
+    n_steps: int
+    n_replicates: int
 
 
 def faithfulness(
-    attachment: Attachment,
-    texts: Sequence[str],
-    labels: Iterable[Any],
+    lens: Attached,
+    texts: Iterable[str],
+    classes: Iterable[object],
     *,
+    protocol: ProtocolName = "honest",
+    documents: Iterable[object] | None = None,
+    readout: Readout | None = None,
+    sentence: Sentence | None = None,
+    n_folds: int | None = None,
+    n_draws: int = 10,
+    n_model_draws: int = 3,
+    n_steps: int = N_STEPS,
+    n_replicates: int = 1_000,
+    long_texts: Cut = "error",
     seed: int = 0,
     progress: bool = True,
-    **options: Any,
 ) -> Faithfulness:
-    """Whether predictions about texts depend on their concepts; see `clvq_lens.Lens.faithfulness`.
+    """Whether predictions about texts depend on their most salient concepts.
+
+    Integrated gradients find the token that counts most for what the model says of a text. The
+    vector of its code is projected out of the sentence vector, raw and centered, and probes that
+    did not see the text predict its class again; the same is done in the running model, where the
+    code is ablated too. Controls stand beside: a random code, one of about the same share, one of
+    another class, another one of the same text, and a random direction.
 
     Args:
-        attachment: Of a fitted quantizer.
-        texts: The texts.
-        labels: Their classes.
-        seed: Of folds, controls and bootstrap.
+        lens: A fitted lens.
+        texts: Texts that the quantizer was not fitted on.
+        classes: The class of each text.
+        protocol: "honest", or "paper": the published one.
+        documents: The document of each text; folds and intervals keep documents whole. None: equal
+            texts share one.
+        readout: What the model says of a text, a `clvq_lens.head` or `clvq_lens.answers`; None: a
+            probe of its last layer.
+        sentence: How a text becomes one vector: "cls", "last" or "mean"; None: "cls" for encoders,
+            "last" for causal models.
+        n_folds: Folds of the cross-validation; None: 5, or 20 as published, or as many as the
+            rarest class allows.
+        n_draws: Draws of each control.
+        n_model_draws: Draws of each control in the model, at most ``n_draws``.
+        n_steps: Points of the path of integrated gradients.
+        n_replicates: Replicates of the bootstrap over documents.
+        long_texts: What to do with a text beyond the context: raise an "error", or "truncate" it.
+        seed: Random seed for folds, controls and bootstrap.
         progress: Whether to show progress bars.
-        **options: Of `prepare` and `judge`.
+
+    Returns:
+        Accuracy and probability of the class in every condition with intervals over documents, and
+        how much of the effect is specific to the concept.
+
+    Raises:
+        NotFittedError: If the quantizer has not been fitted.
+        OpenBlockError: Inside a block of this lens, such as an edit.
+        ConfigError: If there is no such protocol, or an option has an impossible value.
+        DataError: If texts and classes do not fit together, or a class has too few documents.
+        EmptyCorpusError: If a text holds no real token.
+        TextTooLongError: If a text is longer than the context and ``long_texts`` is "error".
     """
-    judging = {name: options.pop(name) for name in JUDGING if name in options}
+    attachment = ready(lens, "measure faithfulness")
+    judging = {"n_draws": n_draws, "n_model_draws": n_model_draws, "n_replicates": n_replicates}
     check_judging(**judging)
+    options = CaseOptions(
+        protocol=protocol,
+        readout=readout,
+        sentence=sentence,
+        n_folds=n_folds,
+        n_steps=n_steps,
+        long_texts=long_texts,
+        seed=seed,
+    )
+    classified = ClassifiedTexts.of(texts, classes, documents)
     host, source = attachment.host, attachment.source
-    case = prepare(host, source, texts, labels, seed=seed, progress=progress, **options)
-    return judge(case, attachment, seed=seed, progress=progress, **judging)
+    case = prepare(host, source, classified, options, progress=progress)
+    return judge(case, attachment, **judging, seed=seed, progress=progress)
 
 
-def check_judging(**options: Any) -> None:
-    """Raises `ConfigError` if an option of `judge` is no count; before anything that takes long."""
+def check_judging(**options: object) -> None:
+    """Raises `ConfigError` unless options of `judge` are counts, before anything takes long."""
     for name, value in options.items():
         check_count(name, value)
 
 
 def judge(
     case: Case,
-    attachment: Attachment,
+    lens: Attached,
     *,
     n_draws: int = 10,
     n_model_draws: int = 3,
@@ -68,17 +134,18 @@ def judge(
 
     Args:
         case: Prepared at the hook point that the quantizer reads.
-        attachment: Of a fitted quantizer.
-        n_draws: Of each control.
-        n_model_draws: Of each control in the model, at most as many.
-        n_replicates: Of the bootstrap over documents.
-        seed: Of controls and bootstrap.
+        lens: A fitted lens.
+        n_draws: Draws of each control.
+        n_model_draws: Draws of each control in the model, at most ``n_draws``.
+        n_replicates: Replicates of the bootstrap over documents.
+        seed: Random seed for controls and bootstrap.
         progress: Whether to show a progress bar.
 
     Raises:
         ConfigError: If the case is of another hook point, or there is no draw of a control.
         DataError: If fewer than two codes are in use.
     """
+    attachment = ready(lens)  # here too: a comparison judges many lenses by one case
     if case.source != attachment.source:
         raise ConfigError(
             f"The case was prepared at {case.source!r}, but {attachment.name!r} reads "
@@ -86,36 +153,32 @@ def judge(
         )
     check_judging(n_draws=n_draws, n_model_draws=n_model_draws, n_replicates=n_replicates)
     check_seed(seed)
-    codes = Codes.of(attachment.quantizer)
-    of_texts = read_codes(attachment, case.texts.texts, long_texts=case.long_texts)
+    codebook = WeightedCodebook.of(attachment.quantizer)
+    of_texts = read_codes(attachment, case.tokens)
     salient = of_texts.at(case.salient.positions)
     random = np.random.default_rng(seed)
-    found = removals(salient, of_texts, case.texts.labels, codes, n_draws=n_draws, random=random)
+    removals = draw_removals(
+        salient, of_texts, case.texts.classes, codebook, n_draws=n_draws, random=random
+    )
     vectors, texts, folds = case.vectors.source, case.texts, case.folds
     if case.protocol == "paper":
-        effects = published_effects(vectors, texts, folds, case.probes, found)
+        effects = published_effects(vectors, texts, folds, case.probes, removals)
     else:
-        linear = [probe for probe in case.probes if isinstance(probe, LinearProbe)]
+        probes = [probe for probe in case.probes if isinstance(probe, LinearProbe)]
         effects = [
-            *honest_effects(vectors, texts, folds, linear, found, codes),
-            _said(case),
-            *in_model(case, attachment, found, n_draws=n_model_draws, progress=progress),
+            *honest_effects(vectors, texts, folds, probes, removals, codebook),
+            *model_effects(case, attachment, removals, n_draws=n_model_draws, progress=progress),
         ]
     return _result(case, salient, effects, n_replicates, seed)
-
-
-def _said(case: Case) -> Effect:
-    """What the model says with nothing removed."""
-    said = case.salient.probabilities
-    return effect(("model", "", UNPERTURBED), said[:, None], said, case.texts.labels)
 
 
 def _result(
     case: Case, salient: np.ndarray, effects: Sequence[Effect], n_replicates: int, seed: int
 ) -> Faithfulness:
     texts = case.texts
-    tables = tabulate(effects, texts.documents, n_replicates=n_replicates, seed=seed)
-    names = np.array(texts.classes, dtype=object)
+    conditions, contrasts = tabulate(effects, texts.documents, n_replicates=n_replicates, seed=seed)
+    # As objects: an array of numbers and strings would turn all of them into strings.
+    names = np.array(texts.class_names, dtype=object)
     return Faithfulness(
         protocol=case.protocol,
         n_texts=len(texts),
@@ -124,12 +187,12 @@ def _result(
         chance=float(texts.shares.max()),
         floor=float(texts.shares.min()),
         completeness_error=case.salient.completeness_error,
-        conditions=tables[0],
-        contrasts=tables[1],
+        conditions=conditions,
+        contrasts=contrasts,
         texts=pd.DataFrame(
             {
                 "document": texts.documents,
-                "label": names[texts.labels],
+                "class": names[texts.classes],
                 "predicted": names[case.salient.probabilities.argmax(1)],
                 "position": case.salient.positions,
                 "token": case.salient.tokens,

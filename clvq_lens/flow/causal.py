@@ -1,6 +1,7 @@
 """How concepts flow through several quantizers: what ablating one does to the next."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -15,16 +16,19 @@ from tqdm.auto import tqdm
 
 from clvq_lens.arguments import check_count
 from clvq_lens.config import LongTexts
-from clvq_lens.errors import ConfigError, EmptyCorpusError, LayerOrderError
+from clvq_lens.data.documents import Data, open_documents
+from clvq_lens.data.tokens import TokenBatch, require_real, token_batches
+from clvq_lens.errors import ConfigError, LayerOrderError
 from clvq_lens.flow.chain import fitted_chain
-from clvq_lens.host.attach import Attachment
+from clvq_lens.host.attachment import Attachment
+from clvq_lens.interventions.counterfactuals import Counterfactuals
 from clvq_lens.interventions.edits import Ablate, Replacement
-from clvq_lens.interventions.runs import Counterfactuals
 from clvq_lens.plots.flow import plot_causal_flow
-from clvq_lens.training.documents import Data, open_documents
-from clvq_lens.training.tokens import TokenBatch, token_batches
+from clvq_lens.quantizer.draft import Draft
+from clvq_lens.showing import Shown
+from clvq_lens.stats.matched import nearest_in_share
 
-_NORMAL_95 = 1.959964
+_NORMAL_95 = 1.959964  # standard errors to each end of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ class CausalStep:
         joint: Tokens in both, at the same position, [a, b].
         effect: Tokens of a code of the second gained (or lost: negative) per token of a code of
             the first that was ablated, [a, b]; NaN where there was none.
-        error: Standard error of the effect over documents, [a, b]; NaN where a single one has the
-            code.
+        error: Standard error of the effect over documents, [a, b]; NaN where a single document
+            has the code.
         control: Mean effect of the other codes of the first that are nearest in share, [a, b].
     """
 
@@ -54,8 +58,8 @@ class CausalStep:
     control: Float[np.ndarray, "a b"]
 
 
-@dataclass(frozen=True)
-class CausalFlow:
+@dataclass(frozen=True, repr=False)
+class CausalFlow(Shown):
     """Observed and causal flow of concepts, from each quantizer to the next one.
 
     Attributes:
@@ -74,6 +78,7 @@ class CausalFlow:
         """
         frames = [_step_frame(step) for step in self.steps]
         frame = pd.concat(frames, ignore_index=True)
+        # Stable, so that equal effects stay in order of steps and codes.
         order = np.argsort(-np.abs(frame["effect"].to_numpy()), kind="stable")
         return frame.iloc[order].reset_index(drop=True)
 
@@ -82,24 +87,7 @@ class CausalFlow:
 
         Means over the codes of the first quantizer, weighted by their tokens.
         """
-        rows = []
-        for step in self.steps:
-            used = step.n_tokens > 0
-            weights = step.n_tokens[used] / step.n_tokens.sum()
-            follower = step.joint[used].argmax(1)
-            pick = np.arange(used.sum()), follower
-            observed = step.joint[used][pick] / step.n_tokens[used]
-            rows.append(
-                {
-                    "source": step.source,
-                    "target": step.target,
-                    "n_codes": int(used.sum()),
-                    "observed": float(weights @ observed),
-                    "effect": float(weights @ step.effect[used][pick]),
-                    "control": float(weights @ step.control[used][pick]),
-                }
-            )
-        return pd.DataFrame(rows)
+        return pd.DataFrame([_step_summary(step) for step in self.steps])
 
     def to_networkx(self) -> nx.DiGraph:
         """A graph of codes, ``(quantizer, code)``, with every row of `frame` as an edge.
@@ -112,15 +100,31 @@ class CausalFlow:
             for name, counts in ((step.source, step.n_tokens), (step.target, step.n_next)):
                 for code in np.flatnonzero(counts).tolist():
                     graph.add_node((name, code), n_tokens=int(counts[code]))
-        ends = ["source", "code", "target", "next_code"]
+        # Tokens belong to nodes; left in the rows, they would be written on every edge.
         for row in self.frame().drop(columns="n_tokens").to_dict("records"):
-            source, code, target, next_code = (row.pop(end) for end in ends)
-            graph.add_edge((source, code), (target, next_code), **row)
+            source = row.pop("source"), row.pop("code")
+            target = row.pop("target"), row.pop("next_code")
+            graph.add_edge(source, target, **row)
         return graph
 
     def plot(self) -> go.Figure:
         """Causal against observed flow, each pair of codes a point, beside its control."""
         return plot_causal_flow(self.frame())
+
+    def headline(self) -> str:
+        """The quantizers, how many tokens went through them, and the effect of the first step."""
+        summary = self.summary()
+        first = summary.iloc[0]
+        names = " -> ".join([first["source"], *summary["target"]])
+        return (
+            f"{names}, {int(self.steps[0].n_tokens.sum()):,} tokens; ablating a code of "
+            f"{first['source']} changes its main follower by {first['effect']:+.2f} tokens per "
+            f"token (other codes {first['control']:+.2f})"
+        )
+
+    def preview(self) -> pd.DataFrame:
+        """The table of `summary`."""
+        return self.summary()
 
 
 def causal_flow(
@@ -160,16 +164,19 @@ def causal_flow(
         >>> causal_flow(model, texts).frame()  # doctest: +SKIP
     """
     check_count("n_controls", n_controls, least=0)
-    steps = [_Step(*pair, to) for pair in pairwise(_chain(model))]
-    host = steps[0].first.host
+    sums: list[_AblationSums] = []
+    for first, second in pairwise(_causal_chain(model)):
+        sums.append(_AblationSums(first, second, to))
+    host = sums[0].first.host
     batches = token_batches(host, open_documents(data), long_texts=long_texts)
     for batch in tqdm(batches, desc="causal flow", unit="batch", disable=not progress):
-        for step in steps:
+        for step in sums:
             step.add(batch)
-    return CausalFlow(tuple(step.result(n_controls) for step in steps))
+    return CausalFlow(tuple(step.result(n_controls) for step in sums))
 
 
-def _chain(model: Any) -> list[Attachment]:
+def _causal_chain(model: Any) -> list[Attachment]:
+    """The quantizers of a model, if what one changes can reach the next."""
     attachments = fitted_chain(model)
     if len(attachments) < 2:
         raise ConfigError(
@@ -186,76 +193,88 @@ def _chain(model: Any) -> list[Attachment]:
     return attachments
 
 
-@dataclass
-class _Step:
+class _AblationSums:
     """Sums over texts for one pair of quantizers.
 
-    The three sums of squares and products give the standard error of a ratio of sums over
+    ``squares``, ``products`` and ``n_squares`` give the standard error of a ratio of sums over
     documents (delta method), in memory that does not grow with the corpus.
+
+    Args:
+        first: The quantizer whose codes are ablated.
+        second: The quantizer whose codes are counted.
+        to: What takes the place of an ablated code.
     """
 
-    first: Attachment
-    second: Attachment
-    to: Replacement
-    n_tokens: Tensor = field(init=False)
-    n_next: Tensor = field(init=False)
-    joint: Tensor = field(init=False)
-    change: Tensor = field(init=False)
-    squares: Tensor = field(init=False)
-    products: Tensor = field(init=False)
-    n_squares: Tensor = field(init=False)
-    n_texts: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        a = self.first.quantizer.config.n_codes
-        b = self.second.quantizer.config.n_codes
-        self.n_tokens, self.n_next = torch.zeros(a).long(), torch.zeros(b).long()
+    def __init__(self, first: Attachment, second: Attachment, to: Replacement) -> None:
+        self.first, self.second = first, second
+        self.to: Replacement = to
+        a = first.quantizer.config.n_codes
+        b = second.quantizer.config.n_codes
+        self.n_tokens = torch.zeros(a).long()
+        self.n_next = torch.zeros(b).long()
         self.joint = torch.zeros(a, b).long()
-        self.change, self.squares, self.products = (torch.zeros(a, b).double() for _ in range(3))
+        # Doubles: the standard error is a small difference of large sums.
+        self.change = torch.zeros(a, b).double()
+        self.squares = torch.zeros(a, b).double()
+        self.products = torch.zeros(a, b).double()
         self.n_squares = torch.zeros(a).double()
         self.n_texts = torch.zeros(a).long()
 
     def add(self, batch: TokenBatch) -> None:
         """Runs a batch of texts, as it is and with every code ablated that occurs in it."""
+        # Runs end at the source of the second: what lies above it changes none of its codes.
         runs = Counterfactuals(self.first, batch, until=self.second.source)
         mask = runs.mask
-        codes, following = runs.codes, self._next_codes(runs.outcome)
+        codes = runs.codes
+        next_codes = self._next_codes(runs.outcome)
         self.n_tokens += torch.bincount(codes[mask], minlength=len(self.n_tokens))
-        self.n_next += torch.bincount(following[mask], minlength=len(self.n_next))
-        pairs = (codes[mask], following[mask])
+        self.n_next += torch.bincount(next_codes[mask], minlength=len(self.n_next))
+        pairs = (codes[mask], next_codes[mask])
         self.joint.index_put_(pairs, torch.ones_like(pairs[0]), accumulate=True)
         active = codes[mask].unique().tolist()
-        drafts = (runs.edited(Ablate(code, self.to)) for code in active)
-        for code, (rows, outcome) in zip(active, runs.outcomes(drafts), strict=True):
-            self._count(code, codes, following, rows.cpu(), self._next_codes(outcome), mask)
+        outcomes = runs.outcomes(self._ablations(runs, active))
+        for code, (rows, outcome) in zip(active, outcomes, strict=True):
+            n_here = (codes == code).sum(1).double()
+            self.n_squares[code] += n_here.square().sum()
+            self.n_texts[code] += (n_here > 0).sum()
+            # Rows that the ablation leaves alone are not run again: their change is 0.
+            after = self._next_codes(outcome)
+            for row, now in zip(rows.tolist(), after, strict=True):
+                real = mask[row]
+                self._count_change(code, n_here[row], next_codes[row][real], now[real])
+
+    def _ablations(self, runs: Counterfactuals, codes: list[int]) -> Iterator[Draft]:
+        # One by one as they are needed: all of them at once would not fit in memory.
+        for code in codes:
+            yield runs.edited(Ablate(code, self.to))
 
     def _next_codes(self, activations: Float[Tensor, "r pos d"]) -> Int[Tensor, "r pos"]:
         return self.second.quantizer.assign(activations).cpu()
 
-    def _count(
-        self, code: int, codes: Tensor, before: Tensor, rows: Tensor, after: Tensor, mask: Tensor
+    def _count_change(
+        self,
+        code: int,
+        n_here: Float[Tensor, ""],
+        before: Int[Tensor, " n"],
+        after: Int[Tensor, " n"],
     ) -> None:
-        n_here = (codes == code).sum(1).double()
-        self.n_squares[code] += n_here.square().sum()
-        self.n_texts[code] += (n_here > 0).sum()
-        for row, now in zip(rows.tolist(), after, strict=True):
-            real = mask[row]
-            gained = torch.bincount(now[real], minlength=len(self.n_next))
-            lost = torch.bincount(before[row][real], minlength=len(self.n_next))
-            change = (gained - lost).double()
-            self.change[code] += change
-            self.squares[code] += change.square()
-            self.products[code] += change * n_here[row]
+        """Adds what ablating a code changed in one text, in which it stood ``n_here`` times."""
+        gained = torch.bincount(after, minlength=len(self.n_next))
+        lost = torch.bincount(before, minlength=len(self.n_next))
+        change = (gained - lost).double()
+        self.change[code] += change
+        self.squares[code] += change.square()
+        self.products[code] += change * n_here
 
     def result(self, n_controls: int) -> CausalStep:
         """Effects, their errors, and those of codes matched in share."""
-        if int(self.n_tokens.sum()) == 0:
-            raise EmptyCorpusError("The data hold no real token. Pass texts with words in them.")
+        require_real(self.n_tokens.sum())
         n = self.n_tokens.double().unsqueeze(1)
         effect = self.change / n
+        # Sum over texts of (change - effect * n_here)^2, expanded so that one pass is enough.
         spread = self.squares - 2 * effect * self.products
         spread += effect.square() * self.n_squares.unsqueeze(1)
-        error = spread.clamp_min(0).sqrt() / n
+        error = spread.clamp_min(0).sqrt() / n  # rounding may leave a spread just below 0
         error[self.n_texts < 2] = torch.nan  # one text always agrees with itself
         return CausalStep(
             source=self.first.name,
@@ -274,34 +293,51 @@ def _matched_mean(
 ) -> Float[np.ndarray, "a b"]:
     """For each code, the mean effect of the other used codes that are nearest in share."""
     control = np.full_like(effect, np.nan)
-    used = np.flatnonzero(n_tokens)
-    log_share = np.log(n_tokens[used])
-    for index, code in enumerate(used):
-        distance = np.abs(log_share - log_share[index])
-        distance[index] = np.inf
-        nearest = used[np.argsort(distance, kind="stable")[: min(n_controls, len(used) - 1)]]
+    for code in np.flatnonzero(n_tokens).tolist():
+        # Matched in share, because a common code moves more tokens than a rare one.
+        nearest = nearest_in_share(n_tokens, code, n_controls)
         if len(nearest):
             control[code] = effect[nearest].mean(0)
     return control
 
 
+def _step_summary(step: CausalStep) -> dict[str, object]:
+    """One row of `CausalFlow.summary`."""
+    used = step.n_tokens > 0
+    weights = step.n_tokens[used] / step.n_tokens.sum()
+    follower = step.joint[used].argmax(1)
+    pairs = np.arange(used.sum()), follower
+    observed = step.joint[used][pairs] / step.n_tokens[used]
+    return {
+        "source": step.source,
+        "target": step.target,
+        "n_codes": int(used.sum()),
+        "observed": float(weights @ observed),
+        "effect": float(weights @ step.effect[used][pairs]),
+        "control": float(weights @ step.control[used][pairs]),
+    }
+
+
 def _step_frame(step: CausalStep) -> pd.DataFrame:
-    kept = (step.joint > 0) | (np.nan_to_num(step.effect) != 0)
-    codes, following = np.nonzero(kept)
-    effect, error = step.effect[kept], step.error[kept]
+    """The rows of `CausalFlow.frame` for one step."""
+    # Pairs that never meet and do not move each other would fill the table with zeros.
+    chosen = (step.joint > 0) | (np.nan_to_num(step.effect) != 0)
+    codes, next_codes = np.nonzero(chosen)
+    effect = step.effect[chosen]
+    error = step.error[chosen]
     return pd.DataFrame(
         {
             "source": step.source,
             "code": codes,
             "target": step.target,
-            "next_code": following,
+            "next_code": next_codes,
             "n_tokens": step.n_tokens[codes],
-            "n_both": step.joint[kept],
-            "observed": step.joint[kept] / step.n_tokens[codes],
-            "expected": step.n_next[following] / step.n_next.sum(),
+            "n_both": step.joint[chosen],
+            "observed": step.joint[chosen] / step.n_tokens[codes],
+            "expected": step.n_next[next_codes] / step.n_next.sum(),
             "effect": effect,
             "low": effect - _NORMAL_95 * error,
             "high": effect + _NORMAL_95 * error,
-            "control": step.control[kept],
+            "control": step.control[chosen],
         }
     )

@@ -3,9 +3,9 @@
 from typing import Any
 
 from clvq_lens.errors import ConfigError
-from clvq_lens.host.attach import Attachment, lenses_of
+from clvq_lens.host.attachment import Attachment, ready
 from clvq_lens.host.host import Host
-from clvq_lens.interventions.runs import fitted
+from clvq_lens.host.lenses import lenses_of
 
 
 def fitted_chain(model: Any) -> list[Attachment]:
@@ -14,15 +14,15 @@ def fitted_chain(model: Any) -> list[Attachment]:
     Raises:
         NotFittedError: If one of them has not been fitted.
     """
-    attachments = [fitted(lens) for lens in lenses_of(Host(model).model).values()]
-    return sorted(attachments, key=_place)
+    attachments = [ready(lens) for lens in lenses_of(Host(model).model).values()]
+    return sorted(attachments, key=_depths)
 
 
 def require_chain(model: Any) -> list[Attachment]:
-    """`fitted_chain`, of one quantizer at least.
+    """`fitted_chain` with at least one quantizer.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If the model has none.
         NotFittedError: If one of them has not been fitted.
     """
     chain = fitted_chain(model)
@@ -34,6 +34,7 @@ def require_chain(model: Any) -> list[Attachment]:
     return chain
 
 
-def _place(attachment: Attachment) -> tuple[Any, ...]:
+def _depths(attachment: Attachment) -> tuple[Any, Any, str]:
     depth = attachment.host.depth
+    # The name comes last: two quantizers between the same points keep one order in every run.
     return depth(attachment.source), depth(attachment.target), attachment.name

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,24 +10,24 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from clvq_lens.arguments import check_flags, check_seed
-from clvq_lens.concepts.encoding import colours_of
-from clvq_lens.concepts.tally import Tally
+from clvq_lens.concepts.encoding import colors_of
 from clvq_lens.config import LongTexts
-from clvq_lens.errors import ConfigError, EmptyCorpusError
-from clvq_lens.evaluation.labels import TokenLabels
+from clvq_lens.data.documents import Data, open_documents
+from clvq_lens.data.interrupt import add_each
+from clvq_lens.data.reading import read, read_with_logits
+from clvq_lens.data.token_labels import TokenLabels
+from clvq_lens.data.tokens import TokenBatch, require_real, token_batches
+from clvq_lens.errors import ConfigError
 from clvq_lens.flow.chain import require_chain
-from clvq_lens.flow.classes import StageClasses, WordClasses
-from clvq_lens.flow.grouping import Groups
-from clvq_lens.flow.labels import StageLabels
+from clvq_lens.flow.concept_flow import ConceptFlow
 from clvq_lens.flow.paths import PathTally
-from clvq_lens.flow.result import ConceptFlow, StageAgreement
-from clvq_lens.flow.steps import FlowStage, StageKind, flow_step
-from clvq_lens.host.attach import Attachment
+from clvq_lens.flow.stage_labels import StageLabels
+from clvq_lens.flow.steps import FlowStage, FlowStep, StageKind, flow_step
+from clvq_lens.flow.word_classes import StageWordClasses, WordClasses
+from clvq_lens.host.attachment import Attachment
 from clvq_lens.host.host import Host
-from clvq_lens.training.activations import check_finite
-from clvq_lens.training.documents import Data, open_documents
-from clvq_lens.training.interrupt import add_each
-from clvq_lens.training.tokens import TokenBatch, token_batches
+from clvq_lens.plots.sankey import Groups
+from clvq_lens.stats.tally import Tally
 
 
 def concept_flow(
@@ -35,7 +35,7 @@ def concept_flow(
     data: Data,
     *,
     ends: bool | None = None,
-    labels: TokenLabels | None = None,
+    token_labels: TokenLabels | None = None,
     long_texts: LongTexts = "split",
     seed: int = 0,
     progress: bool = True,
@@ -44,8 +44,8 @@ def concept_flow(
 
     One pass over any amount of text, in memory that does not grow with it; Ctrl-C ends it early and
     gives the flow of what was read. Tokens that are outliers for one of the quantizers are left
-    out. Nothing is edited, so quantizers may overlap; what ablating a code does to the next ones
-    says `causal_flow`.
+    out. Nothing is edited, so quantizers may overlap; `causal_flow` tells what ablating a code
+    does to the next ones.
 
     Args:
         model: A model with one fitted quantizer or several.
@@ -53,10 +53,10 @@ def concept_flow(
         ends: Whether the flow begins with the token itself and ends with the token that the model
             predicts; None: with a single quantizer only. Encoders predict no next token, and
             their flow ends with the last codes.
-        labels: A known label of every real token of every document, to see in `agreement` where in
-            depth they appear.
+        token_labels: A known label of every real token of every document, to see in `agreement`
+            where in depth they appear.
         long_texts: What to do with a text beyond the context.
-        seed: Of the shuffled controls.
+        seed: Random seed for the shuffled controls.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -76,13 +76,15 @@ def concept_flow(
     check_seed(seed)
     if ends is not None:
         check_flags(ends=ends)
-    survey = _Survey(_chain(model, ends), ends, labels)
-    batches = token_batches(survey.host, open_documents(data), long_texts=long_texts)
-    complete = add_each(batches, survey.add, desc="concept flow", progress=progress)
-    return survey.flow(seed, complete=complete)
+    chain = _flow_chain(model, ends)
+    counts = _FlowCounts(chain, len(chain) == 1 if ends is None else ends, token_labels)
+    batches = token_batches(counts.host, open_documents(data), long_texts=long_texts)
+    complete = add_each(batches, counts.add, desc="concept flow", progress=progress)
+    return counts.flow(seed, complete=complete)
 
 
-def _chain(model: Any, ends: bool | None) -> list[Attachment]:
+def _flow_chain(model: Any, ends: bool | None) -> list[Attachment]:
+    """The quantizers of a model, unless nothing could flow through them."""
     chain = require_chain(model)
     if len(chain) == 1 and ends is False:
         raise ConfigError(
@@ -98,96 +100,108 @@ def _chain(model: Any, ends: bool | None) -> list[Attachment]:
     return chain
 
 
-class _Survey:
+class _StagePlan(NamedTuple):
+    """A stage before it is known which of its nodes occur."""
+
+    name: str
+    kind: StageKind
+    size: int
+
+
+def _planned(chain: Sequence[Attachment], host: Host, *, ends: bool) -> list[_StagePlan]:
+    plans: list[_StagePlan] = []
+    d_vocab = host.cfg.d_vocab
+    if ends:
+        plans.append(_StagePlan("token", "token", d_vocab))
+    for attachment in chain:
+        plans.append(_StagePlan(attachment.name, "codes", attachment.quantizer.config.n_codes))
+    if ends and host.predicts_tokens:
+        plans.append(_StagePlan("prediction", "prediction", d_vocab))
+    return plans
+
+
+class _FlowCounts:
     """Counts of pairs and paths, over batches of texts."""
 
     def __init__(
-        self, chain: Sequence[Attachment], ends: bool | None, labels: TokenLabels | None
+        self, chain: Sequence[Attachment], ends: bool, token_labels: TokenLabels | None
     ) -> None:
         self.host: Host = chain[0].host
         self.chain = chain
-        cfg = self.host.cfg
-        ends = len(chain) == 1 if ends is None else ends
-        self.predicts = ends and self.host.predicts_tokens
-        names: list[tuple[str, StageKind, int]] = [
-            (attachment.name, "codes", attachment.quantizer.config.n_codes) for attachment in chain
-        ]
-        first: list[tuple[str, StageKind, int]] = [("token", "token", cfg.d_vocab)] if ends else []
-        last: list[tuple[str, StageKind, int]] = [("prediction", "prediction", cfg.d_vocab)]
-        self.kinds = [*first, *names, *(last if self.predicts else [])]
-        self.reads_tokens = bool(first)
-        sizes = [size for _, _, size in self.kinds]
-        self.pairs = [Tally(*pair) for pair in pairwise(sizes)]
-        self.paths = PathTally(len(sizes))
+        self.plans = _planned(chain, self.host, ends=ends)
+        self.reads_tokens = ends
+        self.predicts = self.plans[-1].kind == "prediction"
+        d_vocab = self.host.cfg.d_vocab
+        # A tally holds the pairs that occur, not all d_vocab * n_codes of them.
+        self.pairs = [Tally(here.size, there.size) for here, there in pairwise(self.plans)]
+        self.paths = PathTally(len(self.plans))
+        n_codes: dict[str, int] = {}
+        n_nodes: dict[str, int] = {}  # without the first stage: labels are counted by token anyway
+        for plan in self.plans:
+            if plan.kind == "codes":
+                n_codes[plan.name] = plan.size
+            if plan.kind != "token":
+                n_nodes[plan.name] = plan.size
+        words = WordClasses(self.host.vocabulary, d_vocab)
+        self.word_classes = StageWordClasses(words, n_codes)
         self.labels = None
-        if labels is not None:
-            stages = [(name, size) for name, _, size in self.kinds if name != "token"]
-            self.labels = StageLabels(labels, cfg.d_vocab, stages)
-        words = WordClasses(self.host.vocabulary, cfg.d_vocab)
-        self.classes = StageClasses(words, {name: size for name, _, size in names})
-        for attachment in chain:
-            attachment.quantizer.eval()
+        if token_labels is not None:
+            self.labels = StageLabels(token_labels, d_vocab, n_nodes)
 
     def add(self, batch: TokenBatch) -> None:
         """Counts one batch."""
-        nodes, mask = self._codes_and_prediction(batch)
+        nodes, mask = self._nodes_after_the_token(batch)
         tokens = batch.tokens[mask].numpy()
         stages = [tokens, *nodes] if self.reads_tokens else nodes
-        for pairs, pair in zip(self.pairs, pairwise(stages), strict=True):
-            pairs.add(*pair)
+        for tally, (here, there) in zip(self.pairs, pairwise(stages), strict=True):
+            tally.add(here, there)
         self.paths.add(np.stack(stages, axis=1))
-        self.classes.add(tokens, nodes[: len(self.chain)])
+        self.word_classes.add(tokens, nodes[: len(self.chain)])  # codes alone, no predictions
         if self.labels is not None:
             self.labels.add(batch, mask, tokens, nodes)
 
     @torch.no_grad()
-    def _codes_and_prediction(
+    def _nodes_after_the_token(
         self, batch: TokenBatch
     ) -> tuple[list[Int[np.ndarray, " n"]], Bool[Tensor, "b pos"]]:
         """The nodes of tokens at every stage but that of the tokens themselves, and which tokens.
 
         These are the real ones that are no outliers at any stage.
         """
-        tokens = batch.tokens.to(self.host.device)
-        attended = batch.attended.to(self.host.device)
         sources = [attachment.source for attachment in self.chain]
-        predicted = []
+        predicted: list[Tensor] = []
         if self.predicts:
-            found: dict[str, Tensor] = {}
-            with self.host.reading(sources, found):
-                logits = self.host.run(tokens, attended)
-            predicted = [logits.argmax(-1)]
-        else:
-            found = self.host.activations(tokens, attended, sources)
-        nodes, mask = [], batch.mask
+            activations, logits = read_with_logits(self.host, batch, sources)
+            predicted.append(logits.argmax(-1))
+        else:  # the blocks above the last source are not computed
+            activations = read(self.host, batch, sources)
+        nodes: list[Tensor] = []
+        mask = batch.mask
         for attachment in self.chain:
-            source = found[attachment.source]
-            check_finite(source[attended.to(source.device)], attachment.source)
+            source = activations[attachment.source]
             nodes.append(attachment.quantizer.assign(source))
+            # A path needs a node at every stage, so an outlier anywhere drops the whole token.
             mask = mask & ~attachment.quantizer.outliers(source).cpu()
-        return [part.cpu()[mask].numpy() for part in (*nodes, *predicted)], mask
+        return [values.cpu()[mask].numpy() for values in (*nodes, *predicted)], mask
 
     def flow(self, seed: int, *, complete: bool) -> ConceptFlow:
-        """What was found."""
+        """The flow of the tokens that were counted."""
         nodes, counts = self.paths.commonest()
-        if len(counts) == 0:
-            raise EmptyCorpusError("The data hold no real token. Pass texts with words in them.")
-        stages = tuple(self._stage(index) for index in range(len(self.kinds)))
-        steps = tuple(
-            flow_step(*pair, pairs, seed=seed)
-            for pair, pairs in zip(pairwise(stages), self.pairs, strict=True)
-        )
+        require_real(len(counts))
+        stages: list[FlowStage] = []
+        for index in range(len(self.plans)):
+            stages.append(self._stage(index))
+        steps: list[FlowStep] = []
+        for (source, target), pairs in zip(pairwise(stages), self.pairs, strict=True):
+            steps.append(flow_step(source, target, pairs, seed=seed))
         agreements = None
-        groups: dict[str, Groups] = {"classes": self._classes(stages)}
+        groups: dict[str, Groups] = {"classes": self._classes_of(stages)}
         if self.labels is not None:
-            groups["labels"] = self.labels.groups()
-            agreements = tuple(
-                StageAgreement(stage, "ambiguous" if ambiguous else "all", found)
-                for stage, ambiguous, found in self.labels.agreements(seed, complete=complete)
-            )
+            groups["token_labels"] = self.labels.groups()
+            agreements = self.labels.agreements(seed, complete=complete)
         return ConceptFlow(
-            stages=stages,
-            steps=steps,
+            stages=tuple(stages),
+            steps=tuple(steps),
             n_tokens=steps[0].n_tokens,
             path_nodes=nodes,
             path_counts=counts,
@@ -195,23 +209,24 @@ class _Survey:
             agreements=agreements,
             complete=complete,
             groups=groups,
-            colours={part.name: colours_of(part.quantizer) for part in self.chain},
+            colors={part.name: colors_of(part.quantizer) for part in self.chain},
         )
 
-    def _classes(self, stages: Sequence[FlowStage]) -> Groups:
-        """The class of words in each node of every stage."""
-        return {
-            stage.name: self.classes.of(stage.name, stage.nodes)
-            if stage.kind == "codes"
-            else self.classes.of_tokens(stage.nodes)
-            for stage in stages
-        }
+    def _classes_of(self, stages: Sequence[FlowStage]) -> Groups:
+        """The word class of each node of every stage."""
+        classes: dict[str, dict[int, str]] = {}
+        for stage in stages:
+            if stage.kind == "codes":
+                classes[stage.name] = self.word_classes.of(stage.name, stage.nodes)
+            else:
+                classes[stage.name] = self.word_classes.of_tokens(stage.nodes)
+        return classes
 
     def _stage(self, index: int) -> FlowStage:
-        name, kind, size = self.kinds[index]
+        name, kind, size = self.plans[index]
         side = min(index, 1)  # every stage but the first is the second one of a pair
-        codes, counts = self.pairs[index - side].entries()
-        n_tokens = np.bincount(codes[side], counts, size).astype(np.int64)
+        pair, counts = self.pairs[index - side].entries()
+        n_tokens = np.bincount(pair[side], counts, size).astype(np.int64)
         nodes = np.flatnonzero(n_tokens)
         texts = None
         if kind != "codes":

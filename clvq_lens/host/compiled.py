@@ -1,4 +1,4 @@
-"""Models under torch.compile, which takes no notice of hooks that come and go unless it is told."""
+"""Models under torch.compile, which notices hooks that come and go only when told to."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,35 +12,36 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def uncompiled(model: Any) -> Any:
-    """The model itself, if what was given is what torch.compile made of it."""
+    """The model inside what torch.compile made of it; any other object is given back as it is."""
     return getattr(model, "_orig_mod", model)
 
 
 def never_compiled(function: F) -> F:
-    """A hook that runs as it is written also where the model around it was compiled.
+    """A hook that stays plain Python where the model around it is compiled.
 
-    What our hooks know of a pass changes from one pass to the next.
+    What our hooks know about a pass changes from one pass to the next, and compiled code would
+    keep what it was in the first.
     """
     return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
 
 
 class HookGuards:
-    """Torch's guards on hooks, which cost a little and are on while any quantizer is attached."""
+    """Torch's guards on hooks, which cost a little; they are on while a quantizer is attached."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._skipped_before: bool | None = None  # None: they are as torch or its user set them
+        self._skipped_before: bool | None = None  # None: we have not touched the setting
 
     def turn_on(self) -> None:
-        """Compiled code is compiled anew now, and from now on whenever hooks come and go."""
+        """Makes torch compile again now, and from now on whenever hooks come or go."""
         with self._lock:
             if self._skipped_before is None:
                 self._skipped_before = torch._dynamo.config.skip_nnmodule_hook_guards
             torch._dynamo.config.skip_nnmodule_hook_guards = False
-            torch.compiler.reset()
+            torch.compiler.reset()  # code that was compiled before has no guards
 
     def turn_off(self) -> None:
-        """Puts back what was set before."""
+        """Restores the setting that was there before."""
         with self._lock:
             if self._skipped_before is not None:
                 torch._dynamo.config.skip_nnmodule_hook_guards = self._skipped_before
@@ -51,7 +52,7 @@ hook_guards = HookGuards()
 
 
 class _EagerPasses:
-    """Counts our own passes under way: torch's stance is one for all threads."""
+    """Counts our own passes that are running: all threads share one stance of torch."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

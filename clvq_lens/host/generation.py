@@ -1,4 +1,4 @@
-"""Decoding the next tokens of a generation, when earlier positions are only in the caches."""
+"""Decoding the next tokens of a generation, whose earlier positions are only in the caches."""
 
 import weakref
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from clvq_lens.host.sequences import follow_sequences
 from clvq_lens.quantizer.attention import DecoderCache
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 
-_MOST_WAITING = 128  # positions whose activations are kept before they are turned into codes
+_MOST_WAITING = 128  # positions whose activations are kept; then codes take their place
 
 
 @dataclass(eq=False)
@@ -22,13 +22,13 @@ class GenerationState:
     """What the decoder remembers of the earlier positions of one generation.
 
     Attributes:
-        entry: Weak reference to the host's cache that it goes along with.
-        clean: Of the unchanged codes.
-        edited: Of the codes as hooks left them.
-        waiting: Source activations of positions that nobody asked about yet, the last ones.
-        codes: Nearest codes of such positions, which came before those.
-        encoded: Their encoder outputs, kept only for decoders that read them.
-        diverged: Whether any position was edited so far, so that later ones attend to other codes.
+        entry: Weak reference to the host's cache that the state belongs to.
+        clean: Decoder cache of the unchanged codes.
+        edited: Decoder cache of the codes as hooks left them.
+        waiting: Source activations of the last positions, which are not decoded yet.
+        codes: Nearest codes of the positions before them, which are not decoded yet either.
+        encoded: Encoder outputs of these positions, kept only for decoders that read them.
+        diverged: Whether a position was edited so far, so that later ones attend to other codes.
         length: Positions seen, waiting ones included.
         n_missing: Positions in the host's cache from before the quantizer was attached.
     """
@@ -56,13 +56,14 @@ class GenerationState:
 
     @torch.no_grad()
     def wait_(self, quantizer: CrossLayerQuantizer, source: Float[Tensor, "b pos d"]) -> None:
-        """Puts positions off until somebody asks about them or about later ones."""
-        self.waiting.append(source.detach())
-        if sum(part.shape[1] for part in self.waiting) >= _MOST_WAITING:
+        """Puts positions off until they are needed; most generations are never edited."""
+        self.waiting.append(source.detach())  # the graph would keep the whole pass in memory
+        n_waiting = sum(source.shape[1] for source in self.waiting)
+        if n_waiting >= _MOST_WAITING:
             self._settle_(quantizer)
 
     def _settle_(self, quantizer: CrossLayerQuantizer) -> None:
-        """Turns waiting activations into codes, which are small."""
+        """Turns waiting activations into codes, which take less memory."""
         if not self.waiting:
             return
         encoded = quantizer.encode(torch.cat(self.waiting, dim=1))
@@ -86,51 +87,55 @@ class GenerationState:
         if not self.codes:
             return
         vectors = quantizer.codebook(torch.cat(self.codes, dim=1))
+        # Other decoders read no encoder outputs; the vectors only fill the argument.
         encoded = torch.cat(self.encoded, dim=1) if self.encoded else vectors
         self.codes, self.encoded = [], []
         length = self.clean.length + vectors.shape[1]
         mask = None if context.key_mask is None else context.key_mask[:, :length]
         quantizer.decode(vectors, encoded=encoded, key_mask=mask, cache=self.clean)
-        self.edited = self.clean.fork()  # once a position was edited, none waits any more
+        self.edited = self.clean.fork()  # once a position was edited, no later one waits
 
-    # ---- what the host does to its cache between passes ----------------------------------------
+    # ---- following the host's cache between passes ----------------------------------------------
 
     def take_(self, rows: Int[Tensor, " r"]) -> None:
         """Goes on with these sequences, in this order, each as often as it is named."""
-        for name in ("clean", "edited"):
-            cache = getattr(self, name)
-            if cache.layers:
-                cache = cache.take(rows.to(_device_of(cache)))
-            setattr(self, name, cache)
-        for name in ("waiting", "codes", "encoded"):
-            parts = getattr(self, name)
-            setattr(self, name, [part[rows.to(part.device)] for part in parts])
+        self.clean = _sequences_of(self.clean, rows)
+        self.edited = _sequences_of(self.edited, rows)
+        for chunks in (self.waiting, self.codes, self.encoded):
+            for index, chunk in enumerate(chunks):
+                chunks[index] = chunk[rows.to(chunk.device)]
 
     def cut_(self, quantizer: CrossLayerQuantizer, length: int) -> None:
-        """Forgets the last positions, so that this many are left."""
+        """Forgets the last positions, so that only the first ``length`` are left."""
         if length >= self.length:
             return
         self._settle_(quantizer)
-        self.length, self.n_missing = length, min(self.n_missing, length)
+        self.length = length
+        self.n_missing = min(self.n_missing, length)
         n_decoded = self.clean.length
         if length < n_decoded:
-            self.clean, self.edited = self.clean.cut(length), self.edited.cut(length)
+            self.clean = self.clean.cut(length)
+            self.edited = self.edited.cut(length)
         n_waiting = max(0, length - n_decoded)
-        for name in ("codes", "encoded"):
-            parts = getattr(self, name)
-            setattr(self, name, [torch.cat(parts, dim=1)[:, :n_waiting]] if parts else [])
+        if self.codes:
+            self.codes = [torch.cat(self.codes, dim=1)[:, :n_waiting]]
+        if self.encoded:
+            self.encoded = [torch.cat(self.encoded, dim=1)[:, :n_waiting]]
 
 
-def _device_of(cache: DecoderCache) -> torch.device:
-    buffers = (layer.buffer for layer in cache.layers.values() if layer.buffer is not None)
-    return next(buffers).device
+def _sequences_of(cache: DecoderCache, rows: Int[Tensor, " r"]) -> DecoderCache:
+    """Some sequences of a decoder's cache; an empty cache stays as it is."""
+    for layer in cache.layers.values():
+        if layer.buffer is not None:
+            return cache.take(rows.to(layer.buffer.device))
+    return cache
 
 
 class GenerationStates:
-    """The states of the generations under way, which end when the host drops its cache.
+    """The states of the running generations, each of which ends when the host drops its cache.
 
     Args:
-        quantizer: Whose codes are decoded.
+        quantizer: The quantizer that decodes their codes.
     """
 
     def __init__(self, quantizer: CrossLayerQuantizer) -> None:
@@ -138,20 +143,20 @@ class GenerationStates:
         self._states: dict[int, GenerationState] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_states": {}}  # a copy of the model has caches of its own
+        return {**vars(self), "_states": {}}  # a copy of the model has its own caches
 
     def of(self, context: PassContext) -> GenerationState | None:
-        """The state that goes along with a pass; None outside generation with a cache."""
+        """The state that belongs to a pass; None outside of generation with a cache."""
         entry = context.cache_entry
         if entry is None:
             return None
-        key = id(entry)
+        key = id(entry)  # entries of TransformerLens have no hash
         state = self._states.get(key)
         if state is not None and state.length > context.n_past:
-            state.cut_(self._quantizer, context.n_past)  # the host took positions back
+            state.cut_(self._quantizer, context.n_past)  # the host dropped positions
         if state is None or state.length != context.n_past:
             reference = weakref.ref(entry, lambda _: self._states.pop(key, None))
             state = GenerationState(reference, length=context.n_past, n_missing=context.n_past)
             self._states[key] = state
             follow_sequences(entry, state.take_)
-        return state.fork() if context.frozen else state  # a frozen cache forgets this pass
+        return state.fork() if context.frozen else state  # a frozen cache will forget this pass

@@ -1,14 +1,11 @@
-"""Host: what we need of a TransformerLens model, under names that outlive its versions."""
+"""Host: what we use of a TransformerLens model, under names that outlive its versions."""
 
 import functools
-import operator
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -16,25 +13,22 @@ from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 
 from clvq_lens.arguments import closest
-from clvq_lens.errors import HookNotFoundError, LayerOrderError, ShapeError
+from clvq_lens.errors import HookNotFoundError, LayerOrderError
 from clvq_lens.host.calls import shadow_methods, unshadow_methods
 from clvq_lens.host.compiled import uncompiled, uncompiled_passes
+from clvq_lens.host.hook_order import read_at, write_at
 from clvq_lens.host.modes import evaluating
-from clvq_lens.host.order import read_at, write_at
-from clvq_lens.host.protocol.base import Replacement, silenced
+from clvq_lens.host.points import IN_BLOCK, depth_at, layer_number, width_at
+from clvq_lens.host.protocol.base import KnownStart, silenced
 from clvq_lens.host.protocol.choice import protocol_of
 from clvq_lens.host.threads import only_here
 from clvq_lens.host.vocabulary import Vocabulary
 from clvq_lens.host.weights import sample_weights
 from clvq_lens.quantizer.origin import Origin
 
-_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
-_OF_MODEL_WIDTH = re.compile(
-    r"(blocks\.\d+\.)?hook_(resid_(pre|mid|post)|normalized_resid_post|(attn|mlp)_out)"
-    r"|hook_(embed|pos_embed|full_embed)|embed\.hook_(embed|pos_embed|out)"
-    r"|(blocks\.\d+\.ln[12]|ln_final)\.hook_normalized"
-)
-_CENTERED = 1e-4  # mean of an embedding, relative to its size, that counts as zero
+_POSITIONS_ON_CPU = 2_048  # in one pass; larger passes only touch more memory there
+_POSITIONS_ON_GPU = 16_384
+_CENTERED = 1e-4  # the mean of an embedding counts as zero below this share of its size
 
 
 class Host:
@@ -42,17 +36,20 @@ class Host:
 
     Args:
         model: A `HookedTransformer`, `HookedEncoder` or `TransformerBridge`.
+        positions_per_pass: Positions that a batch may have, padding included; None: as many as
+            the model's device runs fast on.
 
     Raises:
         UnsupportedHostError: If a quantizer cannot be attached to the object.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, positions_per_pass: int | None = None) -> None:
         self.model = model = uncompiled(model)
         self.protocol = protocol_of(model)
         self.cfg = model.cfg
         self.vocabulary = Vocabulary(model, self.protocol)
-        self._points: dict[str, HookPoint] = {}  # a bridge makes its hook_dict at every look
+        self._positions_per_pass = positions_per_pass
+        self._points: dict[str, HookPoint] = {}  # a bridge builds its hook_dict at every look
 
     # ---- what kind of model --------------------------------------------------------------------
 
@@ -68,42 +65,49 @@ class Host:
 
     @property
     def causal(self) -> bool:
-        """Whether a token sees earlier tokens only."""
+        """Whether a token sees only earlier tokens."""
         return self.protocol.causal
 
     @property
     def outputs_tokens(self) -> bool:
-        """Whether its logits are of the tokens that it reads, and not of classes, for instance."""
+        """Whether there is a logit for each token that it reads, and not for each class, say."""
         return self.cfg.d_vocab_out == self.cfg.d_vocab
 
     @property
     def predicts_tokens(self) -> bool:
-        """Whether its logits are of the next token."""
+        """Whether its logits predict the next token."""
         return self.causal and self.outputs_tokens
 
     @property
     def device(self) -> torch.device:
-        """Where tokens go in."""
+        """The device that tokens go in on."""
         return next(self.model.parameters()).device
 
     @property
     def positions_per_pass(self) -> int:
-        """Positions of a fast forward pass: on a CPU, larger ones only touch more memory."""
-        return 2_048 if self.device.type == "cpu" else 16_384
+        """How many positions a batch may have, padding included."""
+        if self._positions_per_pass is not None:
+            return self._positions_per_pass
+        # Looked up at each use: a user may move the model to another device.
+        return _POSITIONS_ON_CPU if self.device.type == "cpu" else _POSITIONS_ON_GPU
+
+    @positions_per_pass.setter
+    def positions_per_pass(self, n_positions: int) -> None:
+        self._positions_per_pass = n_positions
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the model's weights and activations."""
+        """The dtype of the model's weights and activations."""
         return self.model.W_E.dtype
 
     @property
     def state(self) -> str:
-        """Of the weights: changes when they are cast or processed."""
+        """Dtype and processing of the weights, in words that change whenever the weights do."""
         dtype = str(self.dtype).removeprefix("torch.")
         return ", ".join(map(str, (dtype, *self.protocol.processing)))
 
     def origin(self, source: str, target: str, name: str) -> Origin:
-        """What a quantizer fitted here has to remember."""
+        """What a quantizer that is fitted here has to remember."""
         protocol = self.protocol
         return Origin(
             model_name=_without_folders(protocol.model_name),
@@ -121,7 +125,7 @@ class Host:
         )
 
     def _weights_are_centered(self) -> bool:
-        written = self.model.W_E[:64].detach().float()  # [token, d_model]
+        written = self.model.W_E[:64].detach().float()  # [token, d_model]; a few tokens can tell
         return bool(written.mean(-1).abs().max() <= _CENTERED * written.abs().max())
 
     # ---- hook points ---------------------------------------------------------------------------
@@ -134,7 +138,7 @@ class Host:
                 name says.
         """
         if not isinstance(point, str):
-            return self.protocol.residual_after(self._layer(point))
+            return self.protocol.residual_after(layer_number(point, self.n_layers))
         if point not in self.model.hook_dict:
             raise HookNotFoundError(
                 f"No hook point {point!r} in this model. "
@@ -143,25 +147,8 @@ class Host:
             )
         return self.protocol.usual_name(point)
 
-    def _layer(self, point: Any) -> int:
-        """A layer number, from any kind of whole number: also of numpy, or a tensor of one."""
-        layer: int | None = None
-        is_truth = isinstance(point, bool | np.bool_) or getattr(point, "dtype", None) == torch.bool
-        with suppress(TypeError):
-            layer = None if is_truth else operator.index(point)  # pyright: ignore[reportArgumentType]
-        if layer is None:
-            raise HookNotFoundError(
-                f"{point!r} is neither a layer nor a hook point. Pass a layer number from 0 to "
-                f"{self.n_layers - 1}, or a name such as 'blocks.0.hook_resid_post'."
-            )
-        if not 0 <= layer < self.n_layers:
-            raise HookNotFoundError(
-                f"No layer {layer} in this model. It has layers 0 to {self.n_layers - 1}."
-            )
-        return layer
-
     def check_order(self, source: str, target: str) -> None:
-        """Raises `LayerOrderError` unless the source is passed before the target, or is it."""
+        """Raises `LayerOrderError` unless the source lies at or before the target."""
         if self.depth(source) > self.depth(target):
             raise LayerOrderError(
                 f"The target {target!r} comes before the source {source!r}. A quantizer reads the "
@@ -169,13 +156,8 @@ class Host:
             )
 
     def depth(self, name: str) -> tuple[int, int]:
-        """Where a hook point lies: block, and rank within it; comparable."""
-        block = _BLOCK.fullmatch(name)
-        if block is None:  # around the blocks: embeddings before, final norm and unembedding after
-            return (self.n_layers, 0) if name.startswith(("ln_final", "unembed")) else (-1, 0)
-        order = self.protocol.order
-        rank = next((i for i, part in enumerate(order) if block[2].startswith(part)), len(order))
-        return int(block[1]), rank + (block[2] == "hook_resid_post")
+        """Where a pass meets a hook point: block, and rank within it. Depths can be compared."""
+        return depth_at(name, self.n_layers, self.protocol.order)
 
     def width(self, name: str) -> int:
         """Width of the vectors at a hook point.
@@ -183,47 +165,42 @@ class Host:
         Raises:
             ShapeError: If the point does not carry one vector of known width per token.
         """
-        if _OF_MODEL_WIDTH.fullmatch(name):
-            return self.cfg.d_model
-        if re.fullmatch(r"blocks\.\d+\.mlp\.hook_(pre|pre_linear|post)", name):
-            return self.cfg.d_mlp
-        raise ShapeError(
-            f"Hook point {name!r} does not carry one vector per token that a quantizer could read. "
-            f"Pass a layer number, or a point such as 'blocks.0.hook_resid_post'."
-        )
+        return width_at(name, self.model)
 
     def hook_point(self, name: str) -> HookPoint:
-        """The hook point of a resolved name."""
+        """The hook point that has a resolved name."""
         if name not in self._points:
             self._points[name] = self.model.hook_dict[name]
         return self._points[name]
 
     def register(self, points: Mapping[str, HookPoint]) -> None:
-        """Gives the model more hook points, for run_with_cache, add_hook and the like."""
+        """Gives the model more hook points, which run_with_cache, add_hook and so on then know."""
         shadow_methods(self.model)
         self.protocol.register(points)
 
     def unregister(self, names: Sequence[str]) -> None:
-        """Takes them away again, with any hook on them."""
-        points = [point for name, point in self.model.hook_dict.items() if name in names]
+        """Takes hook points away from the model again, and every hook off them."""
+        known = self.model.hook_dict
+        points = [known[name] for name in names if name in known]
         self.protocol.unregister(names)
         unshadow_methods(self.model)
         for point in points:
             point.remove_hooks("both", including_permanent=True)
 
     def is_inside(self, name: str) -> bool:
-        """Whether a hook point is passed inside a block."""
-        return _BLOCK.fullmatch(name) is not None
+        """Whether a hook point lies inside a block."""
+        return IN_BLOCK.fullmatch(name) is not None
 
     def block_of(self, name: str) -> Any:
-        """The module that computes a hook point; the nearest block for points around them."""
+        """The block that a hook point lies in; the nearest one for points outside of the blocks."""
         index, _ = self.depth(name)
         return self.model.blocks[min(max(index, 0), self.n_layers - 1)]
 
     def device_of(self, name: str) -> torch.device:
-        """Where the activations at a hook point are; blocks may be spread over devices."""
+        """The device of the activations at a hook point; blocks may be spread over devices."""
         index, _ = self.depth(name)
         if index > 0 and name == self.protocol.residual_before(index):
+            # Some hosts move the stream to a block's device only after this point.
             index -= 1 - self.protocol.moves_before_block
         block = self.model.blocks[min(max(index, 0), self.n_layers - 1)]
         return next(block.parameters()).device
@@ -247,8 +224,8 @@ class Host:
         return self._run(tokens, attended)
 
     def _run(self, tokens: Tensor, attended: Tensor, **options: Any) -> Any:
-        # Dropout would make codes differ from one call to the next; and the hooks that read and
-        # stop would be compiled at every pass.
+        # Eval mode, because dropout would make codes differ between calls. Uncompiled, because
+        # torch would compile the hooks that read and stop again at every pass.
         with self.protocol.turn(), evaluating(self.model), uncompiled_passes():
             return self.protocol.run(tokens, attended, **options)
 
@@ -257,14 +234,14 @@ class Host:
         self, tokens: Int[Tensor, "b pos"], attended: Bool[Tensor, "b pos"], names: Sequence[str]
     ) -> dict[str, Float[Tensor, "b pos d"]]:
         """What passes the named hook points; the pass stops after the last of them."""
-        found: dict[str, Tensor] = {}
-        with self.reading(names, found):
+        activations: dict[str, Tensor] = {}
+        with self.reading(names, activations):
             self._run(tokens, attended, n_blocks=self._blocks_until(names))
-        return found
+        return activations
 
     @contextmanager
     def reading(self, names: Sequence[str], into: dict[str, Tensor]) -> Iterator[None]:
-        """While open, keeps what passes the named hook points, as other hooks left it."""
+        """While open, puts what passes hook points into a dict, as other hooks left it."""
         handles: list[RemovableHandle] = []
         for name in set(names):
             keep = only_here(functools.partial(into.__setitem__, name))
@@ -281,8 +258,13 @@ class Host:
         if columns is None:
             yield
             return
-        cut = only_here(lambda module, args: (args[0][:, columns.to(args[0].device)],))
-        handle = self.model.unembed.register_forward_pre_hook(cut)
+
+        @only_here
+        def select(module: Any, args: tuple[Any, ...]) -> tuple[Tensor]:
+            hidden = args[0]
+            return (hidden[:, columns.to(hidden.device)],)
+
+        handle = self.model.unembed.register_forward_pre_hook(select)
         try:
             yield
         finally:
@@ -290,15 +272,18 @@ class Host:
 
     @torch.no_grad()
     def unembed(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
-        """Logits of residual-stream vectors, through what comes after the last block alone."""
+        """Logits of residual-stream vectors, through only what comes after the last block."""
         device = next(self.model.unembed.parameters()).device
         value = vectors.to(device, self.dtype).unsqueeze(1)
+        # Every block is skipped, so any token will do. No hook runs: this is not a pass of the
+        # user's text.
         tokens = torch.zeros(value.shape[:2], dtype=torch.long, device=self.device)
         with silenced(self.model):
             logits = self._go_on(self.n_layers, value, tokens, tokens == 0)
         return logits[:, 0].to(vectors.device).float()
 
     def _blocks_until(self, names: Sequence[str]) -> int | None:
+        """How many blocks to run to pass the named hook points; None: the whole model."""
         last = max(self.depth(name)[0] for name in names)
         return None if last >= self.n_layers else max(last, 0) + 1
 
@@ -313,14 +298,14 @@ class Host:
     ) -> Float[Tensor, "b n d_vocab"]:
         """Logits of the model with the activations at a hook point replaced.
 
-        From the residual stream on, only the layers above are computed.
+        At the residual stream, only the layers above are computed.
 
         Args:
-            name: Of the hook point.
+            name: Name of the hook point.
             value: Activations, as hooks at the point left them.
-            tokens: Of the pass.
+            tokens: Tokens of the pass.
             attended: False on padding.
-            before_hooks: Whether the user's hooks at the point are yet to act on the value.
+            before_hooks: Whether the user's hooks at the point still have to act on the value.
         """
         return self._resume(name, value, tokens, attended, before_hooks=before_hooks)
 
@@ -334,11 +319,11 @@ class Host:
         until: str,
         before_hooks: bool = False,
     ) -> Float[Tensor, "b pos d_until"]:
-        """What passes a later hook point; else as `logits_with`."""
-        found: dict[str, Tensor] = {}
-        with self.reading([until], found):
+        """What passes a later hook point of the pass that `logits_with` describes."""
+        activations: dict[str, Tensor] = {}
+        with self.reading([until], activations):
             self._resume(name, value, tokens, attended, until=until, before_hooks=before_hooks)
-        return found[until]
+        return activations[until]
 
     def _resume(
         self,
@@ -355,17 +340,17 @@ class Host:
         n_blocks = None if until is None else self._blocks_until([until])
         index, _ = self.depth(name)
         point = self.hook_point(name)
-        with _passing(value, point, before_hooks=before_hooks):
+        with _replaced(value, point, before_hooks=before_hooks):
             if name == self.protocol.residual_after(index):
                 options = {"point": point, "n_blocks": n_blocks}
                 return self._go_on(index + 1, value, tokens, attended, **options)
             if name == self.protocol.residual_before(index) and index > 0:
                 return self._go_on(index, value, tokens, attended, n_blocks=n_blocks)
-            return self._run(tokens, attended, n_blocks=n_blocks)
+            return self._run(tokens, attended, n_blocks=n_blocks)  # in the middle of a block
 
     def _go_on(
         self,
-        blocks: int,
+        n_skipped: int,
         value: Tensor,
         tokens: Tensor,
         attended: Tensor,
@@ -373,18 +358,22 @@ class Host:
         point: HookPoint | None = None,
         n_blocks: int | None = None,
     ) -> Any:
-        instead = Replacement(blocks=blocks, value=value, point=point)
-        return self._run(tokens, attended, n_blocks=n_blocks, instead=instead)
+        """A pass whose first blocks are skipped, because their result is known."""
+        start = KnownStart(n_skipped=n_skipped, value=value, point=point)
+        return self._run(tokens, attended, n_blocks=n_blocks, start=start)
 
 
 def _without_folders(name: str) -> str:
-    """A quantizer may be published, and a folder tells of its user."""
+    """The name of a model, and of one in a folder only the last part.
+
+    Quantizers may be published, and the path of a folder says something about its user.
+    """
     return Path(name).name if Path(name).is_absolute() else name
 
 
 @contextmanager
-def _passing(value: Tensor, point: HookPoint, *, before_hooks: bool) -> Iterator[None]:
-    """While open, a value passes a point, before the user's hooks there or after them."""
+def _replaced(value: Tensor, point: HookPoint, *, before_hooks: bool) -> Iterator[None]:
+    """While open, a value replaces what passes a point, before the user's hooks or after them."""
     if before_hooks:
         handles = write_at(point, only_here(lambda _: value))
     else:

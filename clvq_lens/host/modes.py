@@ -1,4 +1,4 @@
-"""Modes that a model or torch may be in, and what our own passes need of them."""
+"""Modes of a model and of torch, and the ones that our own passes need."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,12 @@ from clvq_lens.errors import ModeError
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """While open, a model is in eval mode; afterwards each part is in the mode that it was in."""
-    # A bridge keeps the model that it is a bridge of outside its modules.
-    roots = [model, vars(model).get("original_model")]
-    modules = {module for root in roots if root is not None for module in root.modules()}
+    """While open, a model is in eval mode; afterwards each part has the mode that it had before."""
+    modules = set(model.modules())
+    # A bridge keeps the Hugging Face model outside its own modules.
+    original = vars(model).get("original_model")
+    if original is not None:
+        modules |= set(original.modules())
     in_training = [module for module in modules if module.training]
     try:
         for module in in_training:
@@ -22,14 +24,14 @@ def evaluating(model: Any) -> Iterator[None]:
         yield
     finally:
         for module in in_training:
-            module.training = True
+            module.training = True  # train() would also reach parts that were in eval mode
 
 
 def require_gradients(what: str) -> None:
     """Raises `ModeError` where torch records nothing for gradients.
 
     Args:
-        what: That needs them, as the beginning of a sentence.
+        what: What needs gradients, as the beginning of a sentence, such as "A fit".
     """
     if torch.is_inference_mode_enabled():
         raise ModeError(

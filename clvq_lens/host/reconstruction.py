@@ -1,4 +1,4 @@
-"""From codes to the target: what the model goes on with when codes were changed or spliced."""
+"""From codes to the target: what the model goes on with after an edit, a hook or a splice."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,13 @@ from clvq_lens.quantizer.draft import Draft
 
 @dataclass(frozen=True)
 class Recorded:
-    """What passed an attachment in one pass, to go on from there with other codes.
+    """One pass through an attachment, to go on from it with other codes.
 
     Attributes:
-        quantized: As edits and hooks left it.
-        target: Activations at the target before anything was changed there.
+        quantized: The codes of the pass as edits and hooks left them, and its nearest codes.
+        target: Activations at the target before we changed anything there.
         text: The tokens of the pass.
-        context: Of the block at the target.
+        context: What the block at the target was told.
     """
 
     quantized: Quantized
@@ -32,11 +32,11 @@ class Recorded:
 
 
 class Reconstruction:
-    """The target of a pass, from its codes and from others.
+    """Computes the target of a pass from its codes, or from other codes.
 
     Args:
-        quantizer: Decodes.
-        causal: Whether the host is.
+        quantizer: The quantizer, whose decoder is used.
+        causal: Whether a token of the host sees only earlier tokens.
     """
 
     def __init__(self, quantizer: CrossLayerQuantizer, *, causal: bool) -> None:
@@ -45,38 +45,41 @@ class Reconstruction:
     def of_pass(
         self, recorded: Recorded, state: GenerationState | None, *, splices: bool
     ) -> Float[Tensor, "b pos d_target"] | None:
-        """The new target of the pass under way; None if it stays as it is.
+        """The new target of the running pass; None if it stays as it is.
 
         Args:
             recorded: The pass.
-            state: Of the generation that it belongs to, which is extended.
+            state: State of the generation that it belongs to; the pass is added to it.
             splices: Whether the reconstruction takes the place of the target.
         """
-        q, context = recorded.quantized, recorded.context.to(self.quantizer.device)
-        mask = context.key_mask
+        quantized = recorded.quantized
+        context = recorded.context.to(self.quantizer.device)
+        clean_cache = edited_cache = None
         if state is not None:
             state.catch_up_(self.quantizer, context)
-            state.diverged |= q.changed
-        clean_vectors = self.quantizer.codebook(q.codes)
-        clean_cache = None if state is None else state.clean
+            state.diverged |= quantized.changed
+            clean_cache, edited_cache = state.clean, state.edited
         clean = self.quantizer.decode(
-            clean_vectors, encoded=q.clean_encoded, key_mask=mask, cache=clean_cache
+            self.quantizer.codebook(quantized.codes),
+            encoded=quantized.clean_encoded,
+            key_mask=context.key_mask,
+            cache=clean_cache,
         )
-        # Earlier positions may have been changed, too.
-        changed = q.changed or (state is not None and state.diverged)
+        # The codes here may be clean and those of earlier positions not: these attend to them.
+        changed = quantized.changed or (state is not None and state.diverged)
+        edited = clean
         if changed:
-            cache = None if state is None else state.edited
-            edited = self.quantizer.reconstruct(q.draft, key_mask=mask, cache=cache)
-        else:
-            edited = clean
-            if state is not None:
-                state.edited = state.clean.fork()
+            edited = self.quantizer.reconstruct(
+                quantized.draft, key_mask=context.key_mask, cache=edited_cache
+            )
+        elif state is not None:
+            state.edited = state.clean.fork()
         return self._combine(
             recorded.target,
             clean,
             edited,
             recorded.text.real,
-            q.draft.named,
+            quantized.draft.named,
             changed=changed,
             splices=splices,
         )
@@ -94,11 +97,13 @@ class Reconstruction:
     ) -> Float[Tensor, "b pos d_target"] | None:
         """The target with the edited reconstruction in it, or None if it stays as it is.
 
-        The decoder knows real tokens only: what it says of special ones is noise, and a change of
-        codes elsewhere changes that noise. It is written only where an edit or a hook asks for it.
+        The decoder was trained on real tokens: at special ones its output is noise, which changes
+        when codes of other tokens do. So there it is written only where an edit or a hook names
+        the position.
         """
         device = target.device
-        clean, edited, real = clean.to(device), edited.to(device), real.to(device).unsqueeze(-1)
+        clean, edited = clean.to(device), edited.to(device)
+        real = real.to(device).unsqueeze(-1)
         recon = pass_through(self.quantizer.hook_recon, edited)
         error = pass_through(self.quantizer.hook_error, target.float() - clean)
         if not (splices or changed or recon.changed or error.changed):
@@ -106,6 +111,7 @@ class Reconstruction:
         written = real if named is None else real | named.to(device).unsqueeze(-1)
         # Equal reconstructions differ by an exact zero, and the target keeps its bits.
         difference = torch.where(written, edited - clean, 0.0)
+        # What a hook changes is written wherever the hook changed it: the user asked for it.
         if recon.changed:
             difference = difference + (recon.after - recon.before)
         if splices:
@@ -120,28 +126,31 @@ class Reconstruction:
     def from_codes(
         self, recorded: Recorded, draft: Draft, rows: Int[Tensor, " r"]
     ) -> Float[Tensor, "r pos d_target"]:
-        """The reconstruction from other codes of some sequences of a recorded pass.
+        """The reconstruction of some sequences of a recorded pass from other codes.
 
-        A causal decoder begins at the first position that differs.
+        A causal decoder starts at the first position that differs.
         """
         mask = recorded.context.to(self.quantizer.device).key_mask
         reconstruct = self.quantizer.reconstruct
         before = recorded.quantized.draft
         start = 0
+        # Not with gradients, which the earlier positions of this draft need too, and not with a
+        # mask, which belongs to whole sequences.
         if self.causal and mask is None and not torch.is_grad_enabled():
             start = draft.first_difference(before.take(rows))
         if start == 0:
             return reconstruct(draft, key_mask=None if mask is None else mask[rows])
-        cache = DecoderCache()
+        cache = DecoderCache()  # the common beginning of all sequences, decoded once
         beginning = reconstruct(before.cut(None, start), cache=cache)
         rest = reconstruct(draft.cut(start, None), cache=cache.take(rows))
         return torch.cat([beginning[rows], rest], dim=1)
 
     def clean(self, recorded: Recorded) -> Float[Tensor, "b pos d_target"]:
         """The reconstruction from the nearest codes of a recorded pass."""
-        q, mask = recorded.quantized, recorded.context.to(self.quantizer.device).key_mask
-        vectors = self.quantizer.codebook(q.codes)
-        return self.quantizer.decode(vectors, encoded=q.clean_encoded, key_mask=mask)
+        mask = recorded.context.to(self.quantizer.device).key_mask
+        vectors = self.quantizer.codebook(recorded.quantized.codes)
+        encoded = recorded.quantized.clean_encoded
+        return self.quantizer.decode(vectors, encoded=encoded, key_mask=mask)
 
     def target_with(
         self,
@@ -153,17 +162,17 @@ class Reconstruction:
         named: Bool[Tensor, "r pos"] | None,
         splices: bool,
     ) -> Float[Tensor, "r pos d_target"]:
-        """What the target of some sequences would have been with another reconstruction.
+        """What the target of some sequences would be with another reconstruction.
 
         Args:
             recorded: The pass.
-            rows: Its sequences.
+            rows: The sequences of the pass.
             clean: Their reconstruction from the nearest codes.
-            edited: The other one.
+            edited: Their other reconstruction.
             named: Positions that edits name.
             splices: Whether the reconstruction takes the place of the target.
         """
-        target, text = recorded.target[rows.to(recorded.target.device)], recorded.text.take(rows)
-        options = {"changed": True, "splices": splices}
-        moved = self._combine(target, clean, edited, text.real, named, **options)
-        return target if moved is None else moved
+        target = recorded.target[rows.to(recorded.target.device)]
+        real = recorded.text.take(rows).real
+        combined = self._combine(target, clean, edited, real, named, changed=True, splices=splices)
+        return target if combined is None else combined

@@ -1,6 +1,6 @@
-"""Which sequences a key-value cache goes on with: a beam search changes them between passes.
+"""Which sequences a key-value cache holds: a beam search changes them between passes.
 
-What is remembered beside the cache (the decoder's own cache, the tokens so far) has to follow.
+What we remember beside the cache (the decoder's own cache, the tokens so far) has to change too.
 """
 
 import weakref
@@ -22,27 +22,28 @@ _followed: set[tuple[type, str]] = set()
 _moving: "weakref.WeakSet[Any]" = weakref.WeakSet()  # caches whose method is running
 
 
-def follow_sequences(cache: Any, follow: Follow) -> None:
+def follow_sequences(cache: object, follow: Follow) -> None:
     """Calls a method of an object whenever a cache goes on with other sequences.
 
-    The cache's class is wrapped and not the cache, which its user may copy.
+    The class of the cache is wrapped and not the cache itself, which its user may copy.
 
     Args:
-        cache: The host's; one without such methods never does.
-        follow: A bound method, which is not kept alive. It is given the rows that go on.
+        cache: The host's cache; one without methods that select sequences is left alone.
+        follow: A bound method, which is not kept alive. It gets the rows that the cache kept.
     """
     methods = [name for name in _METHODS if hasattr(type(cache), name)]
     if not methods:
         return
     for name in methods:
         _wrap(type(cache), name)
-    method, known = weakref.WeakMethod(follow), _followers.setdefault(cache, [])
+    method = weakref.WeakMethod(follow)
+    known = _followers.setdefault(cache, [])
     if method not in known:
         known.append(method)
 
 
 def _wrap(kind: type, name: str) -> None:
-    """Wraps the method where it is defined, once."""
+    """Wraps a method once, in the class that defines it."""
     owner = next(parent for parent in kind.__mro__ if name in vars(parent))
     if (owner, name) not in _followed:
         _followed.add((owner, name))
@@ -50,16 +51,17 @@ def _wrap(kind: type, name: str) -> None:
 
 
 def _move(wrapped: Any, cache: Any, args: Any, kwargs: Any) -> Any:
-    if cache in _moving:  # a class that calls the method of its parent
+    if cache in _moving:  # a method that calls that of its parent class: one move, told once
         return wrapped(*args, **kwargs)
     _moving.add(cache)
     try:
-        found = wrapped(*args, **kwargs)
+        result = wrapped(*args, **kwargs)
     finally:
         _moving.discard(cache)
-    rows = torch.as_tensor(next(iter((*args, *kwargs.values()))))
+    first_argument = args[0] if args else next(iter(kwargs.values()))
+    rows = torch.as_tensor(first_argument)
     for method in _followers.get(cache, []):
         follow = method()
         if follow is not None:
             follow(rows)
-    return found
+    return result

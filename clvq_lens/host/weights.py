@@ -1,4 +1,4 @@
-"""A few values of each weight matrix of a model, by names that all hosts share."""
+"""A few values of each weight matrix of a model, under names that all kinds of host share."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ _OF_BLOCK = (
 
 
 def sample_weights(model: Any, n_blocks: int | None) -> dict[str, list[float]]:
-    """Values of the embedding and of every matrix in the first blocks.
+    """A few values of the embedding and of every matrix in the first blocks.
 
     Args:
-        model: The host.
-        n_blocks: Blocks that a quantizer's activations pass through; None: all.
+        model: The host model.
+        n_blocks: How many blocks a quantizer's activations pass through; None: all blocks.
     """
     matrices = {"W_E": model.W_E}
     for index, block in enumerate(list(model.blocks)[:n_blocks]):
@@ -26,16 +26,13 @@ def sample_weights(model: Any, n_blocks: int | None) -> dict[str, list[float]]:
             matrix = _matrix(block, part, name)
             if matrix is not None:
                 matrices[f"blocks.{index}.{part}.{name}"] = matrix
-    samples = [_sample(matrix) for matrix in matrices.values()]
-    values = torch.cat(samples).tolist()  # at once: on a GPU each look waits for it
-    return {
-        name: values[start : start + 2 * _N_VALUES]
-        for name, start in zip(matrices, range(0, len(values), 2 * _N_VALUES), strict=True)
-    }
+    samples = torch.stack([_sample(matrix) for matrix in matrices.values()])
+    # One transfer for all matrices: on a GPU each look at a value waits for it.
+    return dict(zip(matrices, samples.tolist(), strict=True))
 
 
 def _matrix(block: Any, part: str, name: str) -> Tensor | None:
-    """A matrix of a block, if it has it in a form that can be read."""
+    """A matrix of a block; None if the block lacks it, or has it in a form that cannot be read."""
     try:
         matrix = getattr(getattr(block, part), name)
     except (AttributeError, ValueError, RuntimeError, TypeError):
@@ -47,8 +44,8 @@ def _matrix(block: Any, part: str, name: str) -> Tensor | None:
 def _sample(matrix: Tensor) -> Float[Tensor, " n"]:
     """Values spread over the first and the last head, expert or row.
 
-    Hosts differ in whether keys and values that several heads share are repeated; their first and
-    last head are the same.
+    Where several heads share keys and values, some hosts repeat these and others do not; the first
+    and the last head are the same on all of them.
     """
     ends = []
     for part in (matrix[0], matrix[-1]):

@@ -1,1 +1,1 @@
-"""Quantizers on the Hugging Face Hub: the only room that speaks to a network of its own accord."""
+"""Quantizers on the Hugging Face Hub: the only room that uses the network on its own."""

@@ -1,90 +1,102 @@
-"""The model card: what the quantizer is, where it belongs, how good it is, what it cannot say."""
+"""The model card: what the quantizer is, where it was fitted, how good it is, and its limits."""
 
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from clvq_lens.evaluation.report import Report
+from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.origin import Origin
 
 _TAGS = ["clvq-lens", "interpretability", "transformer-lens", "concepts", "vq-vae"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_PLAIN = re.compile(r"[A-Za-z0-9_ ./:,+=@()-]+")  # between backticks none of these means anything
-_MARKUP = re.compile(r"[^A-Za-z0-9 .,;:/%()+=-]")  # could mean something in Markdown or HTML
+# Between backticks none of these characters means anything.
+_PLAIN = re.compile(r"[A-Za-z0-9_ ./:,+=@()-]+")
+# Any other character could mean something in Markdown or in HTML.
+_MARKUP = re.compile(r"[^A-Za-z0-9 .,;:/%()+=-]")
 
 
 class _Markdown(str):
-    """Text that is Markdown already."""
+    """Text that is Markdown already, and must not be escaped again."""
 
 
 def card(
     quantizer: CrossLayerQuantizer,
     repo: str,
     *,
-    report: Report | None = None,
+    evaluation: Evaluation | None = None,
     license: str | None = None,
     revision: str | None = None,
 ) -> str:
     """The model card of a quantizer; the same arguments give the same text.
 
     Args:
-        quantizer: A fitted one.
+        quantizer: A fitted quantizer.
         repo: The repository that the card is for.
-        report: Numbers of ``lens.evaluate``, with their baselines.
-        license: As the Hub abbreviates it, such as "mit".
-        revision: The branch that the card is on; None: the main one.
+        evaluation: What `clvq_lens.Lens.evaluate` returned: numbers with their baselines.
+        license: The license as the Hub abbreviates it, such as "mit".
+        revision: The branch that the card is on; None: the main branch.
     """
     origin = quantizer.origin
+    # Without autoescape, which knows HTML only: everything below is made safe for Markdown too.
     environment = Environment(
         loader=PackageLoader("clvq_lens.hub"),
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    arguments = json.dumps(repo)
-    if revision is not None:
-        arguments += f", revision={json.dumps(revision)}"
     return environment.get_template("card.md").render(
-        metadata=_Markdown(_metadata(origin, license)),
-        arguments=_Markdown(arguments),
-        repo=_code(repo),
-        source=_code(origin.source if origin else "the source"),
-        target=_code(origin.target if origin else "the target"),
-        model=_code(origin.model_name if origin else "unknown"),
-        origin=origin and _options(_readable(origin)),
-        quantizer=_options(_described(quantizer)),
+        metadata=_metadata(origin, license),
+        arguments=_arguments(repo, revision),
+        repo=_as_code(repo),
+        source=_as_code(origin.source if origin else "the source"),
+        target=_as_code(origin.target if origin else "the target"),
+        model=_as_code(origin.model_name if origin else "unknown"),
+        origin=origin and _options_table(_without_weights(origin)),
+        quantizer=_options_table(_quantizer_options(quantizer)),
         config=quantizer.config,
-        report=report,
-        metrics=report and _metrics(report),
-        recovery=report and report.recovery and _frame(report.recovery.frame()),
+        evaluation=evaluation,
+        metrics=evaluation and _metrics_table(evaluation),
+        recovery=evaluation and evaluation.recovery and _frame_table(evaluation.recovery.frame()),
     )
 
 
-def _readable(origin: Origin) -> dict[str, Any]:
-    """The origin without its values of weights, which say nothing to a reader."""
-    return {name: value for name, value in vars(origin).items() if name != "weights"}
-
-
-def _metadata(origin: Origin | None, license: str | None) -> str:
+def _metadata(origin: Origin | None, license: str | None) -> _Markdown:
     """What the Hub reads, as YAML."""
-    named = origin is not None and _HUB_ID.fullmatch(origin.model_name)
+    base_model = None
+    # A local folder or a short name would be a broken link on the Hub, or lead to another model.
+    if origin is not None and _HUB_ID.fullmatch(origin.model_name):
+        base_model = origin.model_name
     data = ModelCardData(
         license=license,
         library_name="clvq-lens",
         tags=_TAGS,
-        base_model=origin.model_name if origin and named else None,
+        base_model=base_model,
     )
-    return data.to_yaml()
+    return _Markdown(data.to_yaml())
 
 
-def _described(quantizer: CrossLayerQuantizer) -> dict[str, Any]:
+def _arguments(repo: str, revision: str | None) -> _Markdown:
+    """Arguments of `clvq_lens.load`; strings in JSON are strings in Python too."""
+    arguments = json.dumps(repo)
+    if revision is not None:
+        arguments += f", revision={json.dumps(revision)}"
+    return _Markdown(arguments)
+
+
+def _without_weights(origin: Origin) -> dict[str, object]:
+    """The origin without its fingerprint of the weights, which says nothing to a reader."""
+    options = dict(vars(origin))
+    del options["weights"]
+    return options
+
+
+def _quantizer_options(quantizer: CrossLayerQuantizer) -> dict[str, object]:
     usage = quantizer.usage
     return {
         **dataclasses.asdict(quantizer.config),
@@ -96,36 +108,43 @@ def _described(quantizer: CrossLayerQuantizer) -> dict[str, Any]:
     }
 
 
-def _metrics(report: Report) -> _Markdown:
-    """The report's table, with both ends of an interval in one column."""
+def _metrics_table(evaluation: Evaluation) -> _Markdown:
+    """The metrics, with both ends of an interval in one column."""
     rows = []
-    for name, value, low, high, meaning in report.frame().itertuples(index=False, name=None):
-        interval = "" if pd.isna(low) else f"{_number(low)} to {_number(high)}"
-        rows.append((_code(name), value, interval, meaning))
-    return _table(("metric", "value", "95 % interval", "meaning"), rows)
+    for name, value, low, high, meaning in evaluation.frame().itertuples(index=False, name=None):
+        interval = "" if pd.isna(low) else f"{_short_number(low)} to {_short_number(high)}"
+        rows.append((_as_code(name), value, interval, meaning))
+    return _markdown_table(("metric", "value", "95 % interval", "meaning"), rows)
 
 
-def _options(values: dict[str, Any]) -> _Markdown:
-    """A table of names and values; lists of numbers are for programs."""
-    shown = {name: value for name, value in values.items() if not isinstance(value, list)}
-    rows = ((_code(name), _code(str(value))) for name, value in shown.items())
-    return _table(("option", "value"), rows)
+def _options_table(options: Mapping[str, object]) -> _Markdown:
+    """Options and their values, without lists of numbers, which are for programs."""
+    rows = []
+    for name, value in options.items():
+        if not isinstance(value, list):
+            rows.append((_as_code(name), _as_code(str(value))))
+    return _markdown_table(("option", "value"), rows)
 
 
-def _frame(frame: pd.DataFrame) -> _Markdown:
-    return _table(list(frame.columns), frame.itertuples(index=False))
+def _frame_table(frame: pd.DataFrame) -> _Markdown:
+    return _markdown_table(list(frame.columns), frame.itertuples(index=False))
 
 
-def _table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> _Markdown:
-    lines = [columns, [_Markdown("---")] * len(columns), *rows]
-    return _Markdown("\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines))
+def _markdown_table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> _Markdown:
+    rule = [_Markdown("---")] * len(columns)
+    lines = []
+    for cells in (columns, rule, *rows):
+        lines.append(f"| {' | '.join(map(_escaped, cells))} |")
+    return _Markdown("\n".join(lines))
 
 
-def _code(text: str) -> _Markdown:
-    """Text from data as code: between backticks where that is safe, else character by character."""
+def _as_code(text: str) -> _Markdown:
+    """Text from data, shown as code and nothing else."""
+    # A line break would end the row of a table, or begin a heading.
     text = " ".join(text.split())
     if _PLAIN.fullmatch(text):
         return _Markdown(f"`{text}`")
+    # A backtick in the text would end the code, and between backticks nothing can be escaped.
     return _Markdown(f"<code>{_entities(text)}</code>")
 
 
@@ -134,14 +153,15 @@ def _escaped(value: object) -> str:
     if isinstance(value, _Markdown):
         return value
     if isinstance(value, float):
-        return _number(value)
+        return _short_number(value)
     return _entities(" ".join(str(value).split()))
 
 
 def _entities(text: str) -> str:
-    """References to characters are never read as structure, neither in Markdown nor in HTML."""
+    """Text with a character reference for each character that could be markup."""
+    # Neither Markdown nor HTML reads a reference as structure; a backslash works in Markdown only.
     return _MARKUP.sub(lambda match: f"&#{ord(match[0])};", text)
 
 
-def _number(value: float) -> str:
+def _short_number(value: float) -> str:
     return "" if pd.isna(value) else f"{value:.4g}"

@@ -1,14 +1,14 @@
-"""The Hub's own client, which introduces itself as ours."""
+"""The client of the Hub, which tells it the name and version of this library."""
+
+from importlib.metadata import version
 
 from huggingface_hub import HfApi
 
-from clvq_lens import __version__
-
 
 def client(token: str | bool | None) -> HfApi:
-    """A client for one task; the token is sent to the Hub and written nowhere.
+    """A client for one task; it sends the token to the Hub and writes it nowhere.
 
     Args:
-        token: None: that of ``hf auth login``, if any; False: none.
+        token: Access token; None: the one of ``hf auth login``, if any; False: no token.
     """
-    return HfApi(token=token, library_name="clvq-lens", library_version=__version__)
+    return HfApi(token=token, library_name="clvq-lens", library_version=version("clvq-lens"))

@@ -3,7 +3,6 @@
 import operator
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +12,10 @@ from torch import Tensor
 from clvq_lens.errors import CodeRangeError, ConfigError
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 
-Codes = int | Iterable[int]
+CodeOrCodes = int | Iterable[int]
 
 
-def code_numbers(codes: Codes, quantizer: CrossLayerQuantizer) -> tuple[int, ...]:
+def code_numbers(codes: CodeOrCodes, quantizer: CrossLayerQuantizer) -> tuple[int, ...]:
     """One or several codes as a tuple.
 
     Raises:
@@ -30,42 +29,52 @@ def code_numbers(codes: Codes, quantizer: CrossLayerQuantizer) -> tuple[int, ...
 
 
 def check_range(codes: Sequence[int], quantizer: CrossLayerQuantizer, who: str) -> None:
-    """Raises `CodeRangeError` if the quantizer does not have one of the codes."""
+    """Raises `CodeRangeError` if the quantizer does not have one of the codes.
+
+    Args:
+        codes: The codes.
+        quantizer: The quantizer.
+        who: What names them, for the error, such as the edit as it is printed.
+    """
     n_codes = quantizer.config.n_codes
-    wrong = next((code for code in codes if not 0 <= code < n_codes), None)
-    if wrong is not None:
-        raise CodeRangeError(
-            f"{who} names code {wrong}. Pass codes of the codebook: 0 to {n_codes - 1}."
-        )
+    for code in codes:
+        if not 0 <= code < n_codes:
+            raise CodeRangeError(
+                f"{who} names code {code}. Pass codes of the codebook: 0 to {n_codes - 1}."
+            )
 
 
-def as_codes(codes: Any) -> tuple[int, ...]:
+def as_codes(codes: object) -> tuple[int, ...]:
     """One code, or several, as a tuple of ints; those of NumPy and torch are taken too.
 
     Raises:
-        ConfigError: If one of them is no whole number.
+        ConfigError: If one of them is not a whole number.
     """
-    if _is_number(codes):
-        return (operator.index(codes),)
-    given: list[Any] = [codes]
-    if not isinstance(codes, str):
-        with suppress(TypeError):  # no iterable, or an array without an axis
-            given = list(codes)
-    for code in given:
-        if not _is_number(code):
-            raise ConfigError(f"{codes!r} is no code. Pass whole numbers.")
-    return tuple(operator.index(code) for code in given)
+    number = _whole_number(codes)
+    if number is not None:
+        return (number,)
+    items: list[object] = [codes]
+    if not isinstance(codes, str):  # "17" does not mean the codes 1 and 7
+        with suppress(TypeError):  # not iterable, or an array without an axis
+            items = list(codes)  # pyright: ignore[reportArgumentType]
+    numbers = []
+    for item in items:
+        number = _whole_number(item)
+        if number is None:
+            raise ConfigError(f"{codes!r} is not a code. Pass whole numbers.")
+        numbers.append(number)
+    return tuple(numbers)
 
 
-def _is_number(code: Any) -> bool:
-    """Whether it is one whole number; True and False are answers, not codes."""
+def _whole_number(code: object) -> int | None:
+    """One whole number as an int; None for anything else."""
+    # True is 1 to Python, but to a user it is an answer.
     if isinstance(code, bool | np.bool_) or getattr(code, "dtype", None) == torch.bool:
-        return False
+        return None
     try:
-        operator.index(code)
+        return operator.index(code)  # pyright: ignore[reportArgumentType]
     except (TypeError, RuntimeError, ValueError):
-        return False
-    return True
+        return None
 
 
 def membership(codes: Sequence[int], quantizer: CrossLayerQuantizer) -> Bool[Tensor, " k"]:
@@ -76,6 +85,12 @@ def membership(codes: Sequence[int], quantizer: CrossLayerQuantizer) -> Bool[Ten
 
 
 def one_code(codes: Sequence[Sequence[int]]) -> list[int]:
-    """The code at each position; -1 where texts differ, or none counts."""
-    columns = zip(*codes, strict=True)
-    return [column[0] if len(set(column)) == 1 else -1 for column in columns]
+    """The code at each position; -1 where texts differ, or none counts.
+
+    Args:
+        codes: The codes of each text, all of the same length.
+    """
+    codes_at_positions = np.array(codes)
+    first = codes_at_positions[0]
+    agree = (codes_at_positions == first).all(axis=0)
+    return np.where(agree, first, -1).tolist()

@@ -2,10 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from functools import reduce
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,9 +14,9 @@ from torch import Tensor
 from clvq_lens.arguments import check_choice, check_seed
 from clvq_lens.errors import CodeRangeError, ConfigError, ShapeError
 from clvq_lens.host.context import PassText
-from clvq_lens.interventions.codes import Codes, as_codes, check_range, membership
+from clvq_lens.interventions.codes import CodeOrCodes, as_codes, check_range, membership
 from clvq_lens.interventions.positions import (
-    At,
+    EditPositions,
     frozen_positions,
     over_positions,
     resolve_positions,
@@ -25,7 +24,6 @@ from clvq_lens.interventions.positions import (
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.draft import Draft
 
-CodeFunction = Callable[[Tensor, Tensor | None], Tensor]
 Replacement = Literal["nearest", "mean", "resample"]
 _SHOWN = 16  # longer tuples are shown by their shape
 
@@ -35,9 +33,10 @@ class Edit(ABC):
     """A change of codes, as a pure function; immutable, to be used any number of times."""
 
     _CODES: ClassVar[tuple[str, ...]] = ()  # the fields that name codes
-    at: At = field(default=None, kw_only=True, hash=False)  # slices have no hash
+    at: EditPositions = field(default=None, kw_only=True, hash=False)  # slices have no hash
 
     def __post_init__(self) -> None:
+        # Past the frozen dataclass: an edit keeps values of its own, whatever the caller's become.
         object.__setattr__(self, "at", frozen_positions(self.at))
         for name in self._CODES:
             codes = as_codes(getattr(self, name))
@@ -49,16 +48,21 @@ class Edit(ABC):
             object.__setattr__(self, name, codes if name == "codes" else codes[0])
 
     def __repr__(self) -> str:
-        shown = sorted(fields(self), key=lambda f: f.kw_only is True)
-        values = [(f, getattr(self, f.name)) for f in shown]
-        parts = (f"{f.name}={_short(v)}" for f, v in values if not _is_default(f, v))
-        return f"{type(self).__name__}({', '.join(parts)})"
+        arguments = []
+        # As they are written in a call: ``at`` comes first among the fields, for it is inherited.
+        for f in sorted(fields(self), key=lambda f: f.kw_only is True):
+            value = getattr(self, f.name)
+            if not _is_default(f, value):
+                arguments.append(f"{f.name}={_short(value)}")
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
     @property
     def codes_named(self) -> tuple[int, ...]:
         """The codes that it names, which must be codes of the quantizer."""
-        named = (getattr(self, name) for name in self._CODES)
-        return tuple(code for codes in named for code in np.atleast_1d(codes).tolist())
+        named: list[int] = []
+        for name in self._CODES:
+            named += np.atleast_1d(getattr(self, name)).tolist()
+        return tuple(named)
 
     def check(self, quantizer: CrossLayerQuantizer) -> None:
         """Raises `CodeRangeError` if it names a code that the quantizer does not have."""
@@ -68,6 +72,7 @@ class Edit(ABC):
         """The codes after the edit."""
         where = resolve_positions(self.at, text).to(draft.codes.device)
         changed = self._change(draft, where, text, quantizer)
+        # Positions that a user names may be special tokens, where nothing is written otherwise.
         return changed if self.at is None else changed.naming(where)
 
     @abstractmethod
@@ -91,9 +96,9 @@ class Ablate(Edit):
             decoder, the mean of its table). "resample": a code drawn from the corpus' shares, the
             ablated ones left out.
         at: Positions; None: every real token.
-        seed: Of the draws of "resample", which depend on the row and the position alone: a beam
-            search, which moves texts to other rows, finds other texts with the key-value cache
-            than without.
+        seed: Random seed for "resample". A draw depends on the row and the position alone, so a
+            beam search, which moves texts to other rows, finds other texts with the key-value
+            cache than without.
 
     Example:
         >>> Ablate([3, 17], to="mean")
@@ -101,7 +106,7 @@ class Ablate(Edit):
     """
 
     _CODES = ("codes",)
-    codes: Codes
+    codes: CodeOrCodes
     to: Replacement = "nearest"
     seed: int = field(default=0, kw_only=True)
 
@@ -117,6 +122,7 @@ class Ablate(Edit):
         losing = where & ablated[draft.codes]
         if self.to == "nearest":
             return draft.without(ablated, where, quantizer.codebook)
+        # They are banned as well: else the next ablation could bring them back.
         draft = draft.banning(ablated, where)
         if self.to == "mean":
             return draft.with_mean(quantizer.shares @ quantizer.codebook.vectors, losing)
@@ -126,13 +132,15 @@ class Ablate(Edit):
     def _drawn(
         self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
     ) -> Int[Tensor, " n"]:
-        """Codes drawn from the shares of those not banned, the same in whatever passes."""
+        """Codes drawn from the shares of those not banned, the same however passes are cut."""
         edges = draft.allowed(where, quantizer.shares).cumsum(1)
         if len(edges) and float(edges[:, -1].min()) <= 0:
             raise CodeRangeError(f"{self!r} leaves no used code to draw from. Ablate fewer codes.")
         n_batch, n_all = text.shape
+        # On the CPU, so that every device draws the same; positions first, so that a longer text
+        # begins with the same numbers.
         generator = torch.Generator().manual_seed(self.seed)
-        uniform = torch.rand(n_all, n_batch, generator=generator)  # longer: the same beginning
+        uniform = torch.rand(n_all, n_batch, generator=generator)
         uniform = uniform[text.n_past :].T.to(edges)[where].unsqueeze(1)
         drawn = torch.searchsorted(edges, uniform * edges[:, -1:], right=True).squeeze(1)
         # Rounding may reach beyond the last edge, where no code has a share.
@@ -142,7 +150,7 @@ class Ablate(Edit):
 
 @dataclass(frozen=True, repr=False)
 class Restrict(Edit):
-    """Leaves only some codes to choose from; where another one was nearest, they take over.
+    """Leaves only some codes to choose from; where another one was nearest, one of them takes over.
 
     Args:
         codes: The codes that may be chosen.
@@ -150,7 +158,7 @@ class Restrict(Edit):
     """
 
     _CODES = ("codes",)
-    codes: Codes
+    codes: CodeOrCodes
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -183,6 +191,7 @@ class Swap(Edit):
     ) -> Draft:
         was_a, was_b = draft.codes == self.a, draft.codes == self.b
         codes = torch.where(was_a, self.b, torch.where(was_b, self.a, draft.codes))
+        # Only there: elsewhere an earlier edit may have put in a vector that is not the code's.
         return draft.with_codes(codes, where & (was_a | was_b), quantizer.codebook)
 
 
@@ -218,7 +227,7 @@ class Patch(Edit):
     codes: Tensor | Sequence[int]
 
     def __eq__(self, other: object) -> bool:
-        return self is other
+        return self is other  # == of tensors is a tensor, and they have no hash of their values
 
     def __hash__(self) -> int:
         return id(self)
@@ -230,8 +239,8 @@ class Patch(Edit):
             given = f"{codes.dtype} of shape {list(codes.shape)}"
         except (TypeError, ValueError, RuntimeError, OverflowError):  # no numbers, or ragged rows
             codes, given = torch.empty(0), type(self.codes).__name__
-        is_broken = codes.is_floating_point() or codes.is_complex()
-        if is_broken or codes.dtype == torch.bool or codes.ndim not in (1, 2):
+        is_fractional = codes.is_floating_point() or codes.is_complex()
+        if is_fractional or codes.dtype == torch.bool or codes.ndim not in (1, 2):
             raise ShapeError(
                 f"Patch takes whole numbers of shape [pos] or [batch, pos], not {given}. Pass "
                 f"cache['clvq.<name>.hook_codes'] or lens.encode(texts).codes."
@@ -249,6 +258,7 @@ class Patch(Edit):
     ) -> Draft:
         given = torch.as_tensor(self.codes).to(draft.codes)
         codes = over_positions(given, text, fill=-1, what="codes")  # generated ones stay
+        # Clamped because -1 would be looked up in the codebook before it is left out.
         return draft.with_codes(codes.clamp_min(0), where & (codes >= 0), quantizer.codebook)
 
 
@@ -272,6 +282,7 @@ class Steer(Edit):
     def __post_init__(self) -> None:
         super().__post_init__()
         try:
+            # float() would take "2" and True, which are slips.
             is_real = not isinstance(self.scale, str | bool | complex)
             scale = float(self.scale) if is_real else math.nan
         except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -281,7 +292,7 @@ class Steer(Edit):
         object.__setattr__(self, "scale", scale)
 
     def check(self, quantizer: CrossLayerQuantizer) -> None:
-        """Raises `CodeRangeError` if the code has no direction, `ConfigError` if none so long."""
+        """Raises `CodeRangeError` if the code has no direction, `ConfigError` if it is too long."""
         super().check(quantizer)
         if quantizer.usage[self.code] == 0:
             raise CodeRangeError(
@@ -300,80 +311,12 @@ class Steer(Edit):
         return self.scale * (quantizer.mean_target[self.code] - quantizer.target_mean)
 
 
-@dataclass(frozen=True, repr=False)
-class Function(Edit):
-    """Any function of codes and tokens, such as ``lens.edit`` makes of a plain function.
-
-    Args:
-        function: From codes and tokens, both [batch, pos], to codes. In generation with the
-            key-value cache it sees the new positions only. Tokens are None where a pass began in
-            the middle of the model.
-        at: Positions where its codes are taken; None: every real token.
-    """
-
-    function: CodeFunction
-
-    def _change(
-        self, draft: Draft, where: Tensor, text: PassText, quantizer: CrossLayerQuantizer
-    ) -> Draft:
-        tokens = None if text.tokens is None else text.tokens[:, text.n_past :]
-        if tokens is not None:  # a copy, since they may be the very tensor that the user passed in
-            tokens = tokens.to(draft.codes.device, copy=True)
-        codes = self.function(draft.codes.clone(), tokens)
-        if not isinstance(codes, Tensor) or codes.layout != torch.strided or codes.is_meta:
-            kind = type(codes).__name__
-            kind = f"a {codes.layout} on {codes.device}" if isinstance(codes, Tensor) else kind
-            raise ShapeError(f"{self!r} returned {kind}. Return a dense tensor of codes.")
-        if codes.shape != draft.codes.shape or codes.dtype not in (torch.int32, torch.int64):
-            raise ShapeError(
-                f"{self!r} returned {codes.dtype} of shape {list(codes.shape)}; expected "
-                f"torch.int64 of shape {list(draft.codes.shape)}. Return one code per token."
-            )
-        n_codes, chosen = quantizer.config.n_codes, codes[where]
-        if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < n_codes:
-            raise CodeRangeError(
-                f"{self!r} returned codes from {int(chosen.min())} to {int(chosen.max())}. Return "
-                f"codes of the codebook: 0 to {n_codes - 1}."
-            )
-        codes = codes.to(draft.codes)
-        return draft.with_codes(codes, where & (codes != draft.codes), quantizer.codebook)
-
-
-def as_edits(
-    edits: Sequence[Edit | CodeFunction], quantizer: CrossLayerQuantizer
-) -> tuple[Edit, ...]:
-    """Edits and plain functions as edits that fit a quantizer.
-
-    Raises:
-        CodeRangeError: If one names a code that the quantizer does not have.
-        ConfigError: If something else was given.
-    """
-    made = []
-    for edit in edits:
-        if not isinstance(edit, Edit):
-            if not callable(edit) or isinstance(edit, type):
-                raise ConfigError(
-                    f"{edit!r} is no edit. Pass clvq_lens.Ablate, Swap, Force, Restrict, Patch or "
-                    f"Steer, or a function of (codes, tokens) that returns codes."
-                )
-            edit = Function(edit)
-        edit.check(quantizer)
-        made.append(edit)
-    return tuple(made)
-
-
-def apply_edits(
-    edits: Sequence[Edit], quantizer: CrossLayerQuantizer, draft: Draft, text: PassText
-) -> Draft:
-    """The codes after some edits, one after another."""
-    return reduce(lambda so_far, edit: edit(so_far, text, quantizer), edits, draft)
-
-
-def _is_default(f: Any, value: Any) -> bool:
+def _is_default(f: Field, value: object) -> bool:
+    # Compared only where == gives an answer: that of a tensor is a tensor.
     return value is f.default or (isinstance(value, int | float | str) and value == f.default)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, tuple) and np.size(value) > _SHOWN:
         value = torch.as_tensor(value)
     if isinstance(value, Tensor):

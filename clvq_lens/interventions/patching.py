@@ -1,7 +1,7 @@
 """Concept patching: the effect of putting in, position by position, the codes of another run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,33 +9,34 @@ import plotly.graph_objects as go
 from jaxtyping import Int
 from torch import Tensor
 
-from clvq_lens.arguments import check_flags, check_seed
+from clvq_lens.arguments import CodeNames, check_flags, check_seed
+from clvq_lens.data.documents import Data
+from clvq_lens.data.tokens import TokenBatch, one_batch, require_real
 from clvq_lens.errors import LengthMismatchError, MetricError, NothingChangesError
-from clvq_lens.host.attach import Attached
+from clvq_lens.host.attachment import Attached, Attachment, ready
 from clvq_lens.interventions.codes import one_code
+from clvq_lens.interventions.counterfactuals import Counterfactuals, random_codes
 from clvq_lens.interventions.edits import Patch
-from clvq_lens.interventions.metrics import LogitsFunction, Metric, bind, columns_of, name_of
-from clvq_lens.interventions.runs import Counterfactuals, fitted, random_codes, require_real
-from clvq_lens.interventions.sweep import Labels, token_labels
+from clvq_lens.interventions.logit_metrics import LogitsFunction, Metric, bind, columns_of, name_of
+from clvq_lens.interventions.strings import strings_at_positions
 from clvq_lens.plots.interventions import plot_patching
-from clvq_lens.training.documents import Data
-from clvq_lens.training.tokens import TokenBatch, one_batch
+from clvq_lens.showing import Shown
 
 
-@dataclass(frozen=True)
-class ConceptPatching:
+@dataclass(frozen=True, repr=False)
+class ConceptPatching(Shown):
     """The effect of patching codes of a clean run into a corrupted one, position by position.
 
     Attributes:
-        metric: Its name.
+        metric: Name of the metric.
         clean: The metric of the clean run.
         corrupted: The metric of the corrupted run.
         values: The metric with the code of each position patched.
         controls: The same with random codes there, drawn from the corpus' shares.
         clean_codes: Codes of the clean run, [batch, pos].
         corrupted_codes: Codes of the corrupted run.
-        clean_strings: What stands at each position of the clean texts.
-        corrupted_strings: What stands at each position of the corrupted texts.
+        clean_strings: Token at each position of the clean texts, an ellipsis where they differ.
+        corrupted_strings: The same of the corrupted texts.
         n_changed: Texts whose code a patch changes at each position; where it is 0, the two runs
             share their codes, and the effect is 0 for that reason alone.
     """
@@ -51,13 +52,31 @@ class ConceptPatching:
     corrupted_strings: tuple[str, ...]
     n_changed: tuple[int, ...]
 
-    def frame(self, labels: Labels = None) -> pd.DataFrame:
+    def headline(self) -> str:
+        """How many positions, the metric of both runs, and the largest effect."""
+        n = len(self.values)
+        line = (
+            f"{n:,} {'position' if n == 1 else 'positions'}, {self.metric} "
+            f"{self.corrupted:.4g} corrupted and {self.clean:.4g} clean"
+        )
+        if n == 0:
+            return line
+        effects = self._normalized(self.values)
+        # Sorted and not argmax, which would take NaN for the largest.
+        position = int(np.argsort(-np.abs(effects), kind="stable")[0])
+        return f"{line}: largest effect {effects[position]:.4g} at position {position}"
+
+    def preview(self) -> pd.DataFrame:
+        """The effect at each position."""
+        return self.frame()
+
+    def frame(self, names: CodeNames | None = None) -> pd.DataFrame:
         """One row for each position; ``effect`` is 0 as corrupted, 1 as clean.
 
         Where ``n_changed`` is 0 both runs have the same codes: there is nothing to patch.
 
         Args:
-            labels: What codes mean, such as ``lens.concepts(texts).labels()``.
+            names: What codes mean, such as ``lens.concepts(texts).names()``.
         """
         frame = pd.DataFrame(
             {
@@ -68,27 +87,27 @@ class ConceptPatching:
                 "corrupted_code": one_code(self.corrupted_codes),
                 "n_changed": self.n_changed,
                 "value": self.values,
-                "effect": self._normalised(self.values),
+                "effect": self._normalized(self.values),
             }
         )
         if self.controls is not None:
-            frame["control"] = self._normalised(self.controls)
-        if labels is not None:
+            frame["control"] = self._normalized(self.controls)
+        if names is not None:
             for run in ("clean", "corrupted"):
                 codes = frame[f"{run}_code"]
-                frame[f"{run}_label"] = [labels.get(code, "") for code in codes]
+                frame[f"{run}_name"] = [names.get(code, "") for code in codes]
         return frame
 
-    def _normalised(self, values: Sequence[float]) -> np.ndarray:
+    def _normalized(self, values: Sequence[float]) -> np.ndarray:
         return (np.array(values) - self.corrupted) / (self.clean - self.corrupted)
 
-    def plot(self, labels: Labels = None) -> go.Figure:
+    def plot(self, names: CodeNames | None = None) -> go.Figure:
         """A heatmap over the tokens: the clean run's code, and random codes below it.
 
         Args:
-            labels: What codes mean, shown on hover.
+            names: What codes mean, shown on hover.
         """
-        return plot_patching(self.frame(labels or {}), metric=self.metric)
+        return plot_patching(self.frame(names or {}), metric=self.metric)
 
 
 def concept_patching(
@@ -110,7 +129,7 @@ def concept_patching(
         metric: `logit_diff`, `probability`, `loss`, or any function of logits that returns one
             number. For `kl`, the corrupted run is the reference.
         control: Whether random codes are patched in too, at the same positions.
-        seed: Of the random codes.
+        seed: Random seed for the random codes.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -119,70 +138,113 @@ def concept_patching(
 
     Raises:
         NotFittedError: If the quantizer has not been fitted.
-        ConfigError: If there cannot be such a seed.
+        ConfigError: If the seed is impossible.
         EmptyCorpusError: If the texts hold no real token.
         LengthMismatchError: If the two differ in length.
         NothingChangesError: If both have the same code at every position.
-        MetricError: If the metric is the same for both runs, so that nothing can be normalised.
+        MetricError: If the metric is the same for both runs, so that nothing can be normalized.
     """
-    attachment = fitted(lens)
+    attachment = ready(lens)
     check_seed(seed)
     check_flags(control=control)
-    good, bad = one_batch(attachment.host, clean), one_batch(attachment.host, corrupted)
-    _check_lengths(good, bad)
-    require_real(replace(bad, mask=good.mask & bad.mask))
-    columns = columns_of(metric, [good, bad])
-    runs = Counterfactuals(attachment, bad, columns=columns)
-    other = Counterfactuals(attachment, good, columns=columns)
-    function = bind(metric, runs.reference)
-    at_clean, at_corrupted = float(function(other.outcome)), float(function(runs.outcome))
-    if at_clean == at_corrupted:
-        raise MetricError(
-            f"{name_of(metric)} is {at_clean:.6g} for the clean and for the corrupted run, so "
-            f"there is no effect to restore. Choose a metric in which they differ."
-        )
-    where = runs.mask & other.mask  # where a patch acts, and knows by what
-    clean_codes = other.codes.masked_fill(~where, -1)
-    n_changed = ((clean_codes != runs.codes) & where).sum(0)
-    _check_some_differ(n_changed, attachment.name)
-
-    def patched(codes: Tensor, what: str) -> list[float]:
-        drafts = (runs.edited(Patch(codes, at=p)) for p in range(where.shape[1]))
-        n = where.shape[1]
-        return runs.measure(drafts, function, n=n, desc=f"patch {what}", progress=progress)
-
-    random = random_codes(runs, seed).masked_fill(~where, -1)
+    pair = _RunPair(attachment, clean, corrupted, metric)
+    pair.require_effect()
+    pair.require_other_codes()
+    values = pair.patched(pair.clean_codes, "patch clean codes", progress)
+    controls = None
+    if control:
+        random = random_codes(pair.corrupted, seed).masked_fill(~pair.where, -1)
+        controls = pair.patched(random, "patch random codes", progress)
     return ConceptPatching(
-        metric=name_of(metric),
-        clean=at_clean,
-        corrupted=at_corrupted,
-        values=tuple(patched(clean_codes, "clean codes")),
-        controls=tuple(patched(random, "random codes")) if control else None,
-        clean_codes=tuple(map(tuple, clean_codes.tolist())),
-        corrupted_codes=tuple(map(tuple, runs.codes.tolist())),
-        clean_strings=token_labels(good, runs.host),
-        corrupted_strings=token_labels(bad, runs.host),
-        n_changed=tuple(n_changed.tolist()),
+        metric=pair.name,
+        clean=pair.clean_value,
+        corrupted=pair.corrupted_value,
+        values=values,
+        controls=controls,
+        clean_codes=_rows(pair.clean_codes),
+        corrupted_codes=_rows(pair.corrupted.codes),
+        clean_strings=strings_at_positions(pair.clean.batch, attachment.host),
+        corrupted_strings=strings_at_positions(pair.corrupted.batch, attachment.host),
+        n_changed=tuple(pair.n_changed.tolist()),
     )
 
 
-def _check_some_differ(n_changed: Int[Tensor, " pos"], name: str) -> None:
-    if not n_changed.any():
-        raise NothingChangesError(
-            f"The clean and the corrupted texts have the same code of {name!r} at every position, "
-            f"so patching changes nothing. The codes do not tell these texts apart: choose other "
-            f"words, a quantizer with more codes, or another layer."
-        )
+class _RunPair:
+    """A clean and a corrupted run of texts of the same lengths.
+
+    Args:
+        attachment: A fitted quantizer on its model.
+        clean: The clean texts.
+        corrupted: The corrupted texts, into which codes are patched.
+        metric: What is measured.
+
+    Raises:
+        LengthMismatchError: If the texts differ in length.
+        EmptyCorpusError: If they hold no real token.
+    """
+
+    def __init__(
+        self, attachment: Attachment, clean: Data, corrupted: Data, metric: Metric | LogitsFunction
+    ) -> None:
+        clean_batch = one_batch(attachment.host, clean)
+        corrupted_batch = one_batch(attachment.host, corrupted)
+        _check_lengths(clean_batch, corrupted_batch)
+        require_real((clean_batch.mask & corrupted_batch.mask).sum())
+        # The same columns for both, or a metric could not be applied to both outcomes.
+        columns = columns_of(metric, [clean_batch, corrupted_batch])
+        self.corrupted = Counterfactuals(attachment, corrupted_batch, columns=columns)
+        self.clean = Counterfactuals(attachment, clean_batch, columns=columns)
+        self.name, self.metric = name_of(metric), bind(metric, self.corrupted.reference)
+        self.clean_value = float(self.metric(self.clean.outcome))
+        self.corrupted_value = float(self.metric(self.corrupted.outcome))
+        # Where a code acts in the corrupted run, and there is one of the clean run to put in.
+        self.where = self.corrupted.mask & self.clean.mask
+        self.clean_codes = self.clean.codes.masked_fill(~self.where, -1)
+
+    @property
+    def n_changed(self) -> Int[Tensor, " pos"]:
+        """Texts whose codes differ at each position."""
+        return ((self.clean_codes != self.corrupted.codes) & self.where).sum(0)
+
+    def require_effect(self) -> None:
+        """Raises `MetricError` if the metric is the same for both runs."""
+        if self.clean_value == self.corrupted_value:
+            raise MetricError(
+                f"{self.name} is {self.clean_value:.6g} for the clean and for the corrupted run, "
+                f"so there is no effect to restore. Choose a metric in which they differ."
+            )
+
+    def require_other_codes(self) -> None:
+        """Raises `NothingChangesError` if both runs have the same code at every position."""
+        if not self.n_changed.any():
+            raise NothingChangesError(
+                f"The clean and the corrupted texts have the same code of "
+                f"{self.clean.attachment.name!r} at every position, so patching changes nothing. "
+                f"The codes do not tell these texts apart: choose other words, a quantizer with "
+                f"more codes, or another layer."
+            )
+
+    def patched(self, codes: Int[Tensor, "b pos"], desc: str, progress: bool) -> tuple[float, ...]:
+        """The metric of the corrupted run with these codes at one position after another."""
+        n = codes.shape[1]
+        drafts = (self.corrupted.edited(Patch(codes, at=position)) for position in range(n))
+        return tuple(self.corrupted.measure(drafts, self.metric, n=n, desc=desc, progress=progress))
+
+
+def _rows(codes: Int[Tensor, "b pos"]) -> tuple[tuple[int, ...], ...]:
+    return tuple(map(tuple, codes.tolist()))
 
 
 def _check_lengths(clean: TokenBatch, corrupted: TokenBatch) -> None:
-    lengths = [batch.attended.sum(1).tolist() for batch in (clean, corrupted)]
-    if len(lengths[0]) != len(lengths[1]):
+    clean_lengths = clean.attended.sum(1).tolist()
+    corrupted_lengths = corrupted.attended.sum(1).tolist()
+    if len(clean_lengths) != len(corrupted_lengths):
         raise LengthMismatchError(
-            f"There are {len(lengths[0])} clean and {len(lengths[1])} corrupted texts. "
+            f"There are {len(clean_lengths)} clean and {len(corrupted_lengths)} corrupted texts. "
             f"Pass them in pairs."
         )
-    for row, (n_clean, n_corrupted) in enumerate(zip(*lengths, strict=True)):
+    pairs = zip(clean_lengths, corrupted_lengths, strict=True)
+    for row, (n_clean, n_corrupted) in enumerate(pairs):
         if n_clean != n_corrupted:
             raise LengthMismatchError(
                 f"Text {row} has {n_clean} tokens clean and {n_corrupted} corrupted, so positions "

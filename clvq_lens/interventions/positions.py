@@ -1,7 +1,6 @@
 """Where an edit acts: positions, slices, masks, or a function of the tokens."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -10,16 +9,17 @@ from torch import Tensor
 from clvq_lens.errors import PositionError
 from clvq_lens.host.context import PassText
 
+Mask = Sequence[bool] | Sequence[Sequence[bool]]
+TokenFunction = Callable[[Tensor], Tensor]
 # None: every real token. Numbers: columns of the tokens as they were passed in, negative ones
 # from their end. A slice may reach further, into what is generated. A mask: [pos] or [batch, pos].
 # A string: a special token, such as "cls" or "[SEP]".
 # A function: from all tokens so far to such a mask; what it says of a token must not depend on
 # later tokens, or generation with and without the key-value cache would differ.
-Mask = Sequence[bool] | Sequence[Sequence[bool]]
-At = int | str | slice | Sequence[int] | Mask | Tensor | Callable[[Tensor], Tensor] | None
+EditPositions = int | str | slice | Sequence[int] | Mask | Tensor | TokenFunction | None
 
 
-def resolve_positions(at: At, text: PassText) -> Bool[Tensor, "b pos"]:
+def resolve_positions(at: EditPositions, text: PassText) -> Bool[Tensor, "b pos"]:
     """True where an edit acts, among the positions of a pass.
 
     Raises:
@@ -39,14 +39,15 @@ def resolve_positions(at: At, text: PassText) -> Bool[Tensor, "b pos"]:
         if given.dtype == torch.bool:
             return over_positions(given, text, fill=False, what="a mask").to(text.real.device)
         everywhere = _of_numbers(given, text)
+    # Resolved over the whole text and then cut: with the key-value cache a pass sees its end only.
     return everywhere.to(text.real.device)[:, text.n_past :]
 
 
-def frozen_positions(at: Any) -> At:
+def frozen_positions(at: object) -> EditPositions:
     """The same positions as values that nobody can change.
 
     Raises:
-        PositionError: If they are no positions at all.
+        PositionError: If they are not positions at all.
     """
     if isinstance(at, slice):
         _check_slice(at)
@@ -56,7 +57,9 @@ def frozen_positions(at: Any) -> At:
         given = torch.as_tensor(at)
     except (TypeError, ValueError, RuntimeError):
         given = None
+    # A bare True would be a mask without an axis.
     is_answer = given is not None and given.dtype == torch.bool and given.ndim == 0
+    # An empty list becomes a float tensor, and means nowhere.
     if given is None or is_answer or (given.is_floating_point() and given.numel()):
         raise PositionError(
             f"{at!r} names no positions. Pass whole numbers, a slice, a boolean mask of shape "
@@ -71,16 +74,16 @@ def frozen_positions(at: Any) -> At:
 
 
 def over_positions(given: Tensor, text: PassText, *, fill: int | bool, what: str) -> Tensor:
-    """What was given for a text, at the positions of a pass over it.
+    """Values that were given for a text, at the positions of a pass over it.
 
     Args:
         given: [pos] or [batch, pos], for the text as it was passed in.
         text: The text of the pass.
-        fill: For positions that a generation added.
-        what: Its name in the error.
+        fill: Value at positions that a generation added.
+        what: Name of the values in the error.
 
     Raises:
-        PositionError: If it does not have the text's shape.
+        PositionError: If the values do not have the text's shape.
     """
     n_batch, _ = text.shape
     if tuple(given.shape) not in {(text.n_given,), (1, text.n_given), (n_batch, text.n_given)}:
@@ -93,23 +96,28 @@ def over_positions(given: Tensor, text: PassText, *, fill: int | bool, what: str
     return everywhere[:, text.n_past :]
 
 
-def _tuples(values: Any) -> Any:
-    return tuple(map(_tuples, values)) if isinstance(values, list) else values
+def _tuples(values: object) -> EditPositions:
+    """Nested lists as nested tuples, which can be compared and hashed."""
+    if not isinstance(values, list):
+        return values  # pyright: ignore[reportReturnType]
+    return tuple(map(_tuples, values))  # pyright: ignore[reportReturnType]
 
 
 def _check_slice(at: slice) -> None:
     try:
-        range(0)[at]
+        range(0)[at]  # what a slice may be, Python itself says
     except (TypeError, ValueError) as error:
         raise PositionError(f"{at!r} names no positions: {error}. Pass whole numbers.") from None
 
 
 def _of_slice(at: slice, text: PassText) -> Tensor:
     def from_start(end: int | None) -> int | None:
+        # Negative ends count from the end of what was passed in, however much was generated since.
         return end if end is None or end >= 0 else max(0, end + text.n_given)
 
+    columns = list(range(text.shape[1]))
     mask = torch.zeros(text.shape, dtype=torch.bool)
-    mask[:, list(range(text.shape[1]))[from_start(at.start) : from_start(at.stop) : at.step]] = True
+    mask[:, columns[from_start(at.start) : from_start(at.stop) : at.step]] = True
     return mask
 
 
@@ -133,7 +141,7 @@ def _tokens_of(text: PassText) -> Tensor:
     return text.tokens
 
 
-def _of_function(at: Callable[[Tensor], Tensor], text: PassText) -> Tensor:
+def _of_function(at: TokenFunction, text: PassText) -> Tensor:
     tokens = _tokens_of(text)
     mask = at(tokens.clone())  # the user's own tensor may not change under the function
     if not isinstance(mask, Tensor):

@@ -1,7 +1,7 @@
 """Sweep: the effect of ablating each code."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,42 +9,43 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 
-from clvq_lens.arguments import check_flags, check_names, check_seed
+from clvq_lens.arguments import CodeNames, check_flags, check_names, check_seed
+from clvq_lens.data.documents import Data
 from clvq_lens.errors import NothingChangesError
-from clvq_lens.host.attach import Attached
-from clvq_lens.host.host import Host
+from clvq_lens.host.attachment import Attached, ready
 from clvq_lens.interventions.codes import code_numbers
+from clvq_lens.interventions.counterfactuals import Counterfactuals, random_codes, run_on
 from clvq_lens.interventions.edits import Ablate, Edit, Patch, Replacement
-from clvq_lens.interventions.metrics import LogitsFunction, Metric, bind, columns_of, name_of
-from clvq_lens.interventions.runs import Counterfactuals, fitted, random_codes, require_real
+from clvq_lens.interventions.logit_metrics import LogitsFunction, Metric, bind, name_of
+from clvq_lens.interventions.strings import strings_at_positions
 from clvq_lens.plots.interventions import plot_ablations, plot_ablations_by_position
 from clvq_lens.plots.text import spelled
-from clvq_lens.training.documents import Data
-from clvq_lens.training.tokens import TokenBatch, one_batch
+from clvq_lens.showing import Shown
+from clvq_lens.stats.matched import nearest_in_share
 
-Labels = Mapping[int, str] | None
 _N_TOKENS = 3  # different tokens that are named of each code
 _N_AROUND = 4  # tokens of the context on each side of one
 _N_MATCHED = 5  # other codes of about the same usage that an ablated code is compared with
 
 
-@dataclass(frozen=True)
-class AblationSweep:
+@dataclass(frozen=True, repr=False)
+class AblationSweep(Shown):
     """The effect of ablating codes, one at a time.
 
     Attributes:
-        metric: Its name.
+        metric: Name of the metric.
         unedited: The metric without the ablation.
         codes: The ablated code of each experiment.
         positions: Where it was ablated; None: everywhere.
         n_tokens: How many tokens that changed.
         values: The metric of each experiment; NaN where the code does not occur, so that nothing
             was taken away.
-        controls: Mean effect of the five other codes nearest in number of tokens; by position, the
-            effect of a random code there, drawn by the shares in training.
-        strings: What stands at each position of the texts.
-        tokens: What each ablated code stands at in the texts, the commonest tokens.
-        contexts: The first place where it stands, with a few tokens on each side.
+        controls: Mean effect of the five other codes nearest in number of tokens, by ratio: 10 and
+            20 tokens are further apart than 1,000 and 1,010. By position, the effect of a random
+            code there, drawn by the shares in training.
+        strings: Token at each position of the texts, an ellipsis where they differ.
+        tokens: The commonest tokens of each ablated code in the texts.
+        contexts: The first occurrence of the code, with a few tokens on each side.
     """
 
     metric: str
@@ -58,14 +59,28 @@ class AblationSweep:
     tokens: tuple[str, ...]
     contexts: tuple[str, ...]
 
-    def frame(self, labels: Labels = None) -> pd.DataFrame:
+    def headline(self) -> str:
+        """How many ablations, and the largest effect."""
+        n = len(self.codes)
+        line = f"{n:,} {'ablation' if n == 1 else 'ablations'}, {self.metric}"
+        if n == 0:
+            return line
+        largest = self.frame().iloc[0]
+        where = "" if self.positions is None else f" at position {largest['position']}"
+        return f"{line}: largest effect {largest['effect']:+.4g}, code {largest['code']}{where}"
+
+    def preview(self) -> pd.DataFrame:
+        """The largest effects."""
+        return self.frame()
+
+    def frame(self, names: CodeNames | None = None) -> pd.DataFrame:
         """One row for each experiment, the largest effect first.
 
-        ``tokens`` are the commonest tokens of the code in the texts, and ``context`` is the first
-        place where it stands.
+        ``tokens`` are the commonest tokens of the code in the texts, and ``context`` is its first
+        occurrence.
 
         Args:
-            labels: What codes mean, such as ``lens.concepts(texts).labels()``.
+            names: What codes mean, such as ``lens.concepts(texts).names()``.
         """
         frame = pd.DataFrame({"code": self.codes, "n_tokens": self.n_tokens, "value": self.values})
         frame["effect"] = frame["value"] - self.unedited
@@ -75,20 +90,21 @@ class AblationSweep:
         frame["control"] = self.controls
         frame["tokens"] = self.tokens
         frame["context"] = self.contexts
-        check_names(labels)
-        if labels is not None:
-            frame.insert(1, "label", [labels.get(code, "") for code in self.codes])
+        check_names(names)
+        if names is not None:
+            frame.insert(1, "name", [names.get(code, "") for code in self.codes])
+        # Stable, so that equal effects stay in the order of the codes; NaN comes last.
         order = np.argsort(-np.abs(frame["effect"].to_numpy()), kind="stable")
         return frame.iloc[order].reset_index(drop=True)
 
-    def plot(self, labels: Labels = None, *, n_codes: int = 30) -> go.Figure:
+    def plot(self, names: CodeNames | None = None, *, n_codes: int = 30) -> go.Figure:
         """Effects by code, beside their controls; by position, a heatmap of codes and tokens.
 
         Args:
-            labels: What codes mean, shown beside them.
+            names: What codes mean, shown beside them.
             n_codes: How many of the codes with the largest effects.
         """
-        frame = self.frame(labels or {})
+        frame = self.frame(names or {})
         if self.positions is None:
             return plot_ablations(frame, metric=self.metric, n_codes=n_codes)
         return plot_ablations_by_position(frame, self.strings, metric=self.metric, n_codes=n_codes)
@@ -116,16 +132,18 @@ def ablation_sweep(
         codes: The codes to ablate; None: all that are active. One that does not occur in the texts
             has no effect to measure, but NaN; by position it is left out.
         to: What takes the place of an ablated code, as for `Ablate`.
-        seed: Of the random codes that effects by position are compared with.
+        seed: Random seed for the codes that effects by position are compared with.
         progress: Whether to show a progress bar.
 
     Returns:
-        The effects beside their controls, with ``.frame()`` and ``.plot()``.
+        The effects beside their controls, with ``.frame()`` and ``.plot()``. The control of a code
+        is the mean effect of the five ablated codes nearest in usage, by ratio; by position, the
+        effect of a random code there.
 
     Raises:
         NotFittedError: If the quantizer has not been fitted.
         CodeRangeError: If one of ``codes`` does not exist.
-        ConfigError: If there cannot be such a seed.
+        ConfigError: If the seed is impossible.
         EmptyCorpusError: If the texts hold no real token.
         NothingChangesError: If none of ``codes`` occurs in the texts.
         MetricError: If the metric does not return one number.
@@ -133,82 +151,130 @@ def ablation_sweep(
     Example:
         >>> cl.ablation_sweep(lens, "The film was", cl.kl()).frame()  # doctest: +SKIP
     """
-    attachment = fitted(lens)
+    attachment = ready(lens)
     check_seed(seed)
     check_flags(by_position=by_position)
-    batch = one_batch(attachment.host, data)
-    require_real(batch)
-    runs = Counterfactuals(attachment, batch, columns=columns_of(metric, [batch]))
-    runs.require_tokens()
-    active, counts = runs.codes[runs.mask].unique(return_counts=True)
-    usage = dict(zip(active.tolist(), counts.tolist(), strict=True))
-    if codes is None:
-        chosen = sorted(usage, key=lambda code: -usage[code])
-    else:
-        chosen = list(code_numbers(codes, runs.quantizer))
-        _check_some_occur(chosen, usage)
-    function = bind(metric, runs.reference)
-
-    def measured(edits: Iterable[Edit], what: str) -> list[float]:
-        drafts = (runs.edited(edit) for edit in edits)
-        return runs.measure(drafts, function, n=len(chosen), desc=what, progress=progress)
-
-    unedited = float(function(runs.outcome))
+    runs = run_on(attachment, data, metric)
+    usage = _usage(runs)
+    chosen = _chosen(codes, usage, runs)
+    experiments = _AblationRuns(runs, bind(metric, runs.reference), to, progress)
     if by_position:
-        pairs = [(code, position) for code in chosen for position in _positions_of(runs, code)]
-        chosen, positions = [code for code, _ in pairs], [position for _, position in pairs]
-        values = measured((Ablate(code, to, at=position) for code, position in pairs), "ablate")
-        random = random_codes(runs, seed)
-        there = (Patch(random.masked_fill(runs.codes != code, -1), at=p) for code, p in pairs)
-        controls = [value - unedited for value in measured(there, "random codes")]
+        effects = experiments.by_position(chosen, seed)
     else:
-        positions = None
-        values = measured((Ablate(code, to) for code in chosen), "ablate")
-        values = [
-            value if code in usage else float("nan")
-            for code, value in zip(chosen, values, strict=True)
-        ]
-        controls = _matched(usage, chosen, values, unedited)
-    where = [_where(runs, code) for code in chosen]
+        effects = experiments.everywhere(chosen, usage)
+    tokens, contexts = _occurrences(runs, effects.codes)
     return AblationSweep(
         metric=name_of(metric),
-        unedited=unedited,
-        codes=tuple(chosen),
-        positions=None if positions is None else tuple(positions),
-        n_tokens=_n_tokens(runs, chosen, positions),
-        values=tuple(values),
-        controls=tuple(controls),
-        strings=token_labels(runs.batch, runs.host),
-        tokens=tuple(tokens for tokens, _ in where),
-        contexts=tuple(context for _, context in where),
+        unedited=experiments.unedited,
+        codes=tuple(effects.codes),
+        positions=None if effects.positions is None else tuple(effects.positions),
+        n_tokens=_n_tokens(runs, effects.codes, effects.positions),
+        values=tuple(effects.values),
+        controls=tuple(effects.controls),
+        strings=strings_at_positions(runs.batch, runs.host),
+        tokens=tokens,
+        contexts=contexts,
     )
 
 
-def _check_some_occur(codes: Sequence[int], usage: Mapping[int, int]) -> None:
-    if not usage.keys() & set(codes):
+def _usage(runs: Counterfactuals) -> dict[int, int]:
+    """How many tokens of the texts have each code; codes without any are left out."""
+    codes, counts = runs.codes[runs.mask].unique(return_counts=True)
+    return dict(zip(codes.tolist(), counts.tolist(), strict=True))
+
+
+def _chosen(
+    codes: Sequence[int] | None, usage: Mapping[int, int], runs: Counterfactuals
+) -> list[int]:
+    """The codes to ablate: those asked for, or all that occur, the commonest first."""
+    if codes is None:
+        return sorted(usage, key=lambda code: -usage[code])
+    chosen = list(code_numbers(codes, runs.quantizer))
+    if not usage.keys() & set(chosen):
         raise NothingChangesError(
-            f"None of the codes {list(codes)} occurs in these texts, so ablating them changes "
-            f"nothing. Those that do: {sorted(usage)}."
+            f"None of the codes {chosen} occurs in these texts, so ablating them changes nothing. "
+            f"Those that do: {sorted(usage)}."
         )
+    return chosen
 
 
-def _where(runs: Counterfactuals, code: int) -> tuple[str, str]:
-    """The commonest tokens of a code in the texts, and the first of them in its context."""
-    vocabulary, batch = runs.host.vocabulary, runs.batch
-    places = (runs.codes == code).nonzero().tolist()
-    if not places:
-        return "", ""
-    counts = Counter(int(batch.tokens[row, position]) for row, position in places)
-    commonest = [token for token, _ in counts.most_common(_N_TOKENS)]
-    names = [spelled(name) for name in vocabulary.names(torch.tensor(commonest))]
-    row, position = places[0]
-    real = batch.mask[row, max(0, position - _N_AROUND) : position + _N_AROUND + 1]
-    tokens = batch.tokens[row, max(0, position - _N_AROUND) : position + _N_AROUND + 1]
-    before = int(real[: min(position, _N_AROUND)].sum())
-    strings = vocabulary.displayed(tokens[real])
-    space = " " if strings[before].startswith(" ") else ""
-    strings[before] = f"{space}[{strings[before].removeprefix(' ')}]"
-    return " ".join(names), "".join(strings)
+@dataclass(frozen=True)
+class _Ablations:
+    """What was measured, with one entry of each list for each experiment."""
+
+    codes: list[int]
+    positions: list[int] | None
+    values: list[float]
+    controls: list[float]
+
+
+class _AblationRuns:
+    """Ablates one code after another in the same texts.
+
+    Args:
+        runs: The run whose codes are ablated.
+        metric: A function of logits to one number.
+        to: What takes the place of an ablated code.
+        progress: Whether to show a progress bar.
+    """
+
+    def __init__(
+        self, runs: Counterfactuals, metric: LogitsFunction, to: Replacement, progress: bool
+    ) -> None:
+        self.runs, self.metric, self.progress = runs, metric, progress
+        self.to: Replacement = to
+        self.unedited = float(metric(runs.outcome))
+
+    def everywhere(self, codes: list[int], usage: Mapping[int, int]) -> _Ablations:
+        """Each code ablated wherever it occurs, beside codes that occur about as often."""
+        edits = (Ablate(code, self.to) for code in codes)
+        values = self._measured(edits, len(codes), "ablate")
+        for index, code in enumerate(codes):
+            # Nothing was taken away, and an effect of 0 would say that the code does not matter.
+            if code not in usage:
+                values[index] = float("nan")
+        return _Ablations(codes, None, values, self._matched(codes, values, usage))
+
+    def by_position(self, codes: list[int], seed: int) -> _Ablations:
+        """Each code ablated at each position where it occurs, beside a random code there."""
+        experiments = []
+        for code in codes:
+            for position in _positions_of(self.runs, code):
+                experiments.append((code, position))
+        ablations = (Ablate(code, self.to, at=position) for code, position in experiments)
+        values = self._measured(ablations, len(experiments), "ablate")
+        patches = self._random_patches(experiments, seed)
+        controls = []
+        for value in self._measured(patches, len(experiments), "random codes"):
+            controls.append(value - self.unedited)
+        ablated = [code for code, _ in experiments]
+        positions = [position for _, position in experiments]
+        return _Ablations(ablated, positions, values, controls)
+
+    def _random_patches(self, experiments: list[tuple[int, int]], seed: int) -> Iterator[Edit]:
+        """A random code in the place of each code at its position, in the texts that have it."""
+        random = random_codes(self.runs, seed)
+        # One at a time: each of them holds codes of all texts.
+        for code, position in experiments:
+            instead = random.masked_fill(self.runs.codes != code, -1)
+            yield Patch(instead, at=position)
+
+    def _measured(self, edits: Iterable[Edit], n: int, desc: str) -> list[float]:
+        drafts = (self.runs.edited(edit) for edit in edits)
+        return self.runs.measure(drafts, self.metric, n=n, desc=desc, progress=self.progress)
+
+    def _matched(
+        self, codes: list[int], values: list[float], usage: Mapping[int, int]
+    ) -> list[float]:
+        """For each code, the mean effect of the ablated codes nearest in usage, by ratio."""
+        # Codes that do not occur count 0, which leaves them out as controls.
+        counts = np.array([usage.get(code, 0) for code in codes])
+        effects = np.array(values) - self.unedited
+        controls = []
+        for index in range(len(codes)):
+            nearest = nearest_in_share(counts, index, _N_MATCHED)
+            controls.append(float(effects[nearest].mean()) if len(nearest) else float("nan"))
+        return controls
 
 
 def _positions_of(runs: Counterfactuals, code: int) -> list[int]:
@@ -219,37 +285,43 @@ def _n_tokens(
     runs: Counterfactuals, codes: list[int], positions: list[int] | None
 ) -> tuple[int, ...]:
     """How many tokens each experiment takes the code from."""
-    if positions is None:
-        return tuple(int((runs.codes == code).sum()) for code in codes)
-    pairs = zip(codes, positions, strict=True)
-    return tuple(int((runs.codes[:, position] == code).sum()) for code, position in pairs)
+    counts = []
+    for index, code in enumerate(codes):
+        has_code = runs.codes == code
+        if positions is not None:
+            has_code = has_code[:, positions[index]]
+        counts.append(int(has_code.sum()))
+    return tuple(counts)
 
 
-def _matched(
-    usage: dict[int, int], codes: list[int], values: list[float], unedited: float
-) -> list[float]:
-    """For each code, the mean effect of the others that are nearest in number of tokens."""
-    counts = np.array([usage.get(code, 0) for code in codes])
-    effects = np.array(values) - unedited
-    controls = []
-    for index in range(len(codes)):
-        distance = np.abs(counts - counts[index]).astype(float)
-        distance[index] = np.inf
-        distance[np.isnan(effects)] = np.inf  # codes that do not occur
-        n_others = int(np.isfinite(distance).sum())
-        nearest = np.argsort(distance, kind="stable")[: min(_N_MATCHED, n_others)]
-        controls.append(float(effects[nearest].mean()) if len(nearest) else float("nan"))
-    return controls
+def _occurrences(
+    runs: Counterfactuals, codes: list[int]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """For each code its commonest tokens in the texts, and its first occurrence in context."""
+    tokens, contexts = [], []
+    for code in codes:
+        occurrences = (runs.codes == code).nonzero().tolist()
+        tokens.append(_commonest(runs, occurrences) if occurrences else "")
+        contexts.append(_context(runs, *occurrences[0]) if occurrences else "")
+    return tuple(tokens), tuple(contexts)
 
 
-def token_labels(batch: TokenBatch, host: Host) -> tuple[str, ...]:
-    """What stands at each position: the token if all texts agree, else an ellipsis."""
-    rows = [
-        host.vocabulary.displayed(tokens[attended])
-        for tokens, attended in zip(batch.tokens, batch.attended, strict=True)
-    ]
-    labels = []
-    for position in range(batch.tokens.shape[1]):
-        found = {row[position] for row in rows if position < len(row)}
-        labels.append(found.pop() if len(found) == 1 else "\u2026")
-    return tuple(labels)
+def _commonest(runs: Counterfactuals, occurrences: list[list[int]]) -> str:
+    """The commonest tokens among some occurrences, by name."""
+    counts = Counter(int(runs.batch.tokens[row, position]) for row, position in occurrences)
+    commonest = [token for token, _ in counts.most_common(_N_TOKENS)]
+    names = runs.host.vocabulary.names(torch.tensor(commonest))
+    return " ".join(map(spelled, names))
+
+
+def _context(runs: Counterfactuals, row: int, position: int) -> str:
+    """A token in brackets, with a few tokens on each side."""
+    around = slice(max(0, position - _N_AROUND), position + _N_AROUND + 1)
+    real = runs.batch.mask[row, around]
+    # Shown together, since one character may be spelled by several tokens.
+    strings = runs.host.vocabulary.displayed(runs.batch.tokens[row, around][real])
+    n_before = int(real[: min(position, _N_AROUND)].sum())
+    # The space that belongs to the token stays outside of its brackets.
+    space = " " if strings[n_before].startswith(" ") else ""
+    strings[n_before] = f"{space}[{strings[n_before].removeprefix(' ')}]"
+    return "".join(strings)

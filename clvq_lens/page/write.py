@@ -4,10 +4,9 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -32,14 +31,17 @@ _SCRIPTS = (  # in the order in which they need each other
     "keyboard.js",
     "router.js",
 )
-_PAGE_BYTES = 6 * 2**20  # the scripts alone are 4 MB
-# Characters that could end the element that holds the data, end a line in a script, or that
-# cannot be written as UTF-8 at all.
+_PAGE_BYTES = 6 * 2**20  # the scripts alone take 4 MB
+# Characters that could end the element that holds the data, or end a line in a script, and halves
+# of surrogate pairs, which cannot be written as UTF-8.
 _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
 def check_path(path: str | Path) -> Path:
-    """The path of a page, which can be written.
+    """The path of a page, checked before anything slow.
+
+    Args:
+        path: Path of the .html file.
 
     Raises:
         PathError: If it is a folder, a link or a device, lies in a folder that does not exist, or
@@ -49,11 +51,11 @@ def check_path(path: str | Path) -> Path:
 
 
 def write_page(path: str | Path, contents: Contents) -> Path:
-    """Writes the page; an interrupted write leaves what was there before.
+    """Writes the page; an interrupted write leaves an earlier file as it was.
 
     Args:
-        path: Of the .html file, in a folder that exists.
-        contents: What it shows.
+        path: Path of the .html file, in a folder that exists.
+        contents: Everything that the page shows.
 
     Raises:
         PathError: If nothing can be written there.
@@ -63,16 +65,17 @@ def write_page(path: str | Path, contents: Contents) -> Path:
     return path
 
 
-def render(data: dict[str, Any]) -> str:
-    """The page as text. Only scripts whose hashes it names may run in it, and none may load more.
+def render(data: Mapping[str, object]) -> str:
+    """The page as text. Only its own scripts may run in it, and they may load nothing.
 
     Args:
-        data: From `payload`.
+        data: The data, from `payload`.
     """
     environment = Environment(
         loader=PackageLoader("clvq_lens.page"), autoescape=True, undefined=StrictUndefined
     )
-    scripts = [_inline(get_plotlyjs()), _inline(_script())]
+    # One element for plotly and one for all of ours, whose hashes the policy names.
+    scripts = [_inline(get_plotlyjs()), _inline(_own_scripts())]
     return environment.get_template("page.html").render(
         title=data["title"],
         policy=_policy(scripts),
@@ -82,14 +85,19 @@ def render(data: dict[str, Any]) -> str:
     )
 
 
-def as_json(data: Any) -> str:
-    """JSON that can stand inside an HTML element, whatever texts are in it."""
+def as_json(data: object) -> str:
+    """JSON that can stand inside an HTML element, whatever texts it holds.
+
+    Args:
+        data: Anything that JSON holds.
+    """
+    # NaN is refused: it is not JSON, and a browser would not read the page at all.
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _script() -> str:
-    """All of our scripts as one, none of whose names can be seen from outside."""
+def _own_scripts() -> str:
+    """All of our scripts in one function, so that their names cannot be seen from outside."""
     return "\n".join(["(() => {", '"use strict";', *map(_read, _SCRIPTS), "start();", "})();"])
 
 
@@ -103,10 +111,13 @@ def _inline(script: str) -> str:
 
 
 def _policy(scripts: Sequence[str]) -> str:
-    """A Content-Security-Policy; plotly writes styles and draws from data: and blob: images."""
-    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
-    hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    """A Content-Security-Policy that allows these scripts and no others."""
+    hashes = []
+    for script in scripts:
+        digest = hashlib.sha256(script.encode()).digest()
+        hashes.append(f"'sha256-{base64.b64encode(digest).decode()}'")
+    # Plotly writes styles and draws from data: and blob: images.
     return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src {' '.join(hashes)}; style-src 'unsafe-inline'; "
         f"img-src data: blob:; base-uri 'none'; form-action 'none'"
     )

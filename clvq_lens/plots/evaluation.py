@@ -1,14 +1,15 @@
-"""A report in pictures."""
+"""An evaluation in pictures."""
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from clvq_lens.plots.inputs import HasFrame, as_frame
+from clvq_lens.plots.inputs import HasFrame, as_frame, numbers, whiskers
 from clvq_lens.plots.text import plain
-from clvq_lens.plots.theme import COLOURS, TEXT, ink, themed
+from clvq_lens.plots.theme import BLUE, COLORS, TEXT, ink, themed
 
-_CONDITIONS = {
+# What is called otherwise than in the table.
+_TITLES = {
     "ce_clean": "model as it is",
     "ce_spliced": "target := reconstruction",
     "ce_mean_ablated": "target := its mean",
@@ -16,33 +17,29 @@ _CONDITIONS = {
 }
 
 
-def plot_cross_entropy(report: pd.DataFrame | HasFrame) -> go.Figure:
+def plot_cross_entropy(evaluation: pd.DataFrame | HasFrame) -> go.Figure:
     """Cross-entropy of the model as it is, spliced and ablated, with intervals over documents.
 
     Args:
-        report: A `Report`, or its table.
+        evaluation: An `Evaluation`, or its table; every metric ``ce_...`` in nats per token is
+            drawn.
     """
-    frame = as_frame(report)
-    rows = frame[frame["metric"].isin(list(_CONDITIONS))]
-    value, low, high = (
-        np.asarray(rows[column], dtype=float) for column in ("value", "low", "high")
-    )
+    frame = as_frame(evaluation)
+    metrics = frame["metric"]
+    # CE loss recovered is a fraction, which has no place on an axis in nats.
+    is_entropy = metrics.str.startswith("ce_") & ~metrics.str.startswith("ce_loss_recovered")
+    rows = frame.loc[is_entropy]
+    value, low, high = numbers(rows, "value"), numbers(rows, "low"), numbers(rows, "high")
     bars = go.Bar(
         x=value,
-        y=[_CONDITIONS[metric] for metric in rows["metric"]],
+        y=[_TITLES.get(metric, plain(metric)) for metric in rows["metric"]],
         orientation="h",
-        marker={"color": COLOURS[0]},
-        text=[f"{number:.3f}" for number in value],
+        marker={"color": BLUE},
+        text=list(map("{:.3f}".format, value)),
         textposition="inside",
-        insidetextanchor="start",
-        insidetextfont={"color": ink(COLOURS[0])},
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "color": TEXT,
-            "array": high - value,
-            "arrayminus": value - low,
-        },
+        insidetextanchor="start",  # at the other end stands the interval
+        insidetextfont={"color": ink(BLUE)},
+        error_x={"type": "data", "color": TEXT, **whiskers(value, low, high)},
         customdata=np.stack([low, high], axis=1),
         hovertemplate="%{y}<br>%{x:.4f} nats per token"
         "<br>95 %: %{customdata[0]:.4f} to %{customdata[1]:.4f}<extra></extra>",
@@ -51,11 +48,11 @@ def plot_cross_entropy(report: pd.DataFrame | HasFrame) -> go.Figure:
     figure.update_xaxes(title_text="cross-entropy in nats per token (95 % interval over documents)")
     figure.update_yaxes(autorange="reversed", title_text="")
     figure = themed(figure, title="What the reconstruction costs the model", height=290)
-    return figure.update_layout(margin_t=56)
+    return figure.update_layout(margin_t=56)  # one series has no legend
 
 
 def plot_recovery(recovery: pd.DataFrame | HasFrame) -> go.Figure:
-    """Concept recovery of codes beside k-means, token identity and shuffled labels.
+    """Concept recovery of codes beside that of every other assignment in the table.
 
     Args:
         recovery: A `Recovery`, or its table.
@@ -63,13 +60,15 @@ def plot_recovery(recovery: pd.DataFrame | HasFrame) -> go.Figure:
     frame = as_frame(recovery)
     figure = go.Figure()
     for index, (tokens, rows) in enumerate(frame.groupby("tokens", sort=False)):
-        for metric, pattern in (("nmi", ""), ("purity", "/")):
+        methods = rows["method"].map(plain).tolist()
+        # Color tells sets of tokens apart, hatching the two measures on the same set.
+        for column, measure, pattern in (("nmi", "NMI", ""), ("purity", "purity", "/")):
             figure.add_bar(
-                x=[plain(method) for method in rows["method"]],
-                y=rows[metric],
-                name=f"{'NMI' if metric == 'nmi' else 'purity'}, {plain(str(tokens))} tokens",
-                marker={"color": COLOURS[index], "pattern": {"shape": pattern}},
-                text=[f"{value:.2f}" for value in rows[metric]],
+                x=methods,
+                y=rows[column],
+                name=f"{measure}, {plain(str(tokens))} tokens",
+                marker={"color": COLORS[index], "pattern": {"shape": pattern}},
+                text=rows[column].map("{:.2f}".format).tolist(),
                 textposition="outside",
             )
     figure.update_yaxes(title_text="agreement with the true concepts (0 to 1)", range=[0, 1.1])

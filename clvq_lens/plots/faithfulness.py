@@ -6,82 +6,87 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from clvq_lens.errors import DataError
-from clvq_lens.plots.inputs import HasFrame, as_frame
+from clvq_lens.plots.inputs import HasFrame, as_frame, numbers, whiskers
 from clvq_lens.plots.text import plain
-from clvq_lens.plots.theme import COLOURS, themed
+from clvq_lens.plots.theme import AXIS_TITLE_PX, BLUE, GRAY, themed
 
-_TITLES = {
-    ("probe", "raw"): "probe: raw code vector projected out",
-    ("probe", "centred"): "probe: centred code vector projected out",
-    ("model", "raw"): "in the model: raw code vector projected out",
-    ("model", "centred"): "in the model: centred code vector projected out",
-    ("model", "code"): "in the model: code replaced by the mean code",
+# How places and ablations read in a title; others stand there as the table has them.
+_PLACES = {"model": "in the model"}
+_ABLATIONS = {
+    "raw": "raw code vector projected out",
+    "centered": "centered code vector projected out",
+    "code": "code replaced by the mean code",
 }
+_ROW_PX = 27
+_TITLE_PX = 30  # height of the title of a panel
+_BETWEEN_ROWS = 1.3  # between panels, in rows
 
 
 def plot_faithfulness(
-    conditions: pd.DataFrame | HasFrame, *, protocol: str = "honest"
+    conditions: pd.DataFrame | HasFrame, *, protocol: str = "honest", concept: str = "concept"
 ) -> go.Figure:
-    """How far the probability of the label falls when a concept or a control is removed.
+    """How far the probability of the class falls when a concept or a control is removed.
 
-    One panel for each place and ablation; the concept in colour, controls in grey, 95 % intervals
+    One panel for each place and ablation; the concept in color, controls in gray, 95 % intervals
     over documents. An effect is specific where the concept is clear of every control.
 
     Args:
         conditions: A `Faithfulness`, or its table.
-        protocol: Its name, for the title.
+        protocol: Name of the protocol, for the title.
+        concept: Name of the condition in which the concept is removed; all others are controls.
 
     Raises:
         DataError: If nothing was removed in any row.
     """
     frame = as_frame(conditions)
-    panels = [
-        (title, rows)
-        for (place, ablation), title in _TITLES.items()
-        if len(rows := frame.query("place == @place and ablation == @ablation"))
-    ]
-    if not panels:
-        raise DataError("No row tells of a removal. Pass the result of lens.faithfulness(...).")
-    heights = [len(rows) + 1 for _, rows in panels]
+    removals = frame.loc[frame["ablation"] != ""]  # where nothing was removed, nothing fell
+    if not len(removals):
+        raise DataError(
+            "The table has no row in which something was removed. Pass the result of "
+            "lens.faithfulness(...)."
+        )
+    titles: list[str] = []
+    panels: list[pd.DataFrame] = []
+    for _, rows in removals.groupby(["place", "ablation"], sort=False):
+        place, ablation = str(rows["place"].iloc[0]), str(rows["ablation"].iloc[0])
+        titles.append(plain(f"{_PLACES.get(place, place)}: {_ABLATIONS.get(ablation, ablation)}"))
+        panels.append(pd.DataFrame(rows))
+    heights = [len(rows) + 1 for rows in panels]
     figure = make_subplots(
         rows=len(panels),
         cols=1,
         shared_xaxes=True,
         row_heights=heights,
-        vertical_spacing=1.3 / (sum(heights) + 1.3 * len(panels)),
-        subplot_titles=[title for title, _ in panels],
+        vertical_spacing=_BETWEEN_ROWS / (sum(heights) + _BETWEEN_ROWS * len(panels)),
+        subplot_titles=titles,
     )
-    for number, (_, rows) in enumerate(panels, start=1):
-        figure.add_trace(_points(rows), row=number, col=1)
-    figure.update_yaxes(autorange="reversed", title_text="")
+    for number, rows in enumerate(panels, start=1):
+        figure.add_trace(_points(rows, concept), row=number, col=1)
+        # From one row above the first to one below the last: rows are as far apart in all panels.
+        figure.update_yaxes(range=[len(rows), -1], row=number)
+    figure.update_yaxes(title_text="")
     figure.update_xaxes(zeroline=True, zerolinewidth=2)
     figure.update_xaxes(
-        title_text="fall of the label's probability (95 % interval over documents)",
+        title_text="fall of the class's probability (95 % interval over documents)",
         row=len(panels),
     )
-    figure.update_annotations(x=0, xanchor="left", font={"size": 14})
-    height = 130 + 27 * sum(heights) + 30 * len(panels)
+    figure.update_annotations(x=0, xanchor="left", font={"size": AXIS_TITLE_PX})
+    height = 130 + _ROW_PX * sum(heights) + _TITLE_PX * len(panels)
     title = f"What removing concepts does to predictions ({plain(protocol)} protocol)"
     return themed(figure, title=title, height=height).update_layout(showlegend=False)
 
 
-def _points(rows: pd.DataFrame) -> go.Scatter:
-    value, low, high, accuracy = (
-        rows[column].to_numpy(dtype=float)
-        for column in ("drop", "drop_low", "drop_high", "accuracy")
-    )
-    is_concept = rows["condition"] == "concept"
-    colours = [COLOURS[0] if mine else COLOURS[5] for mine in is_concept]
+def _points(rows: pd.DataFrame, concept: str) -> go.Scatter:
+    drop = numbers(rows, "drop")
+    low, high = numbers(rows, "drop_low"), numbers(rows, "drop_high")
+    is_concept = rows["condition"] == concept
     return go.Scatter(
-        x=value,
-        y=[plain(condition) for condition in rows["condition"]],
+        x=drop,
+        y=rows["condition"].map(plain).tolist(),
         mode="markers",
-        marker={"color": colours, "size": 10},
-        error_x={
-            **{"type": "data", "symmetric": False, "color": COLOURS[5], "thickness": 1.5},
-            **{"array": high - value, "arrayminus": value - low},
-        },
-        customdata=np.stack([low, high, accuracy], axis=1),
+        marker={"color": np.where(is_concept, BLUE, GRAY).tolist(), "size": 10},
+        error_x={"type": "data", "color": GRAY, "thickness": 1.5, **whiskers(drop, low, high)},
+        customdata=np.stack([low, high, numbers(rows, "accuracy")], axis=1),
         hovertemplate="%{y}: %{x:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]"
         "<br>accuracy %{customdata[2]:.3f}<extra></extra>",
     )

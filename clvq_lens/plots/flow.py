@@ -1,23 +1,35 @@
 """How concepts flow from layer to layer."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 
-from clvq_lens.plots.inputs import HasFrame, as_frame
-from clvq_lens.plots.sankey import OTHER, Column, Flow, Groups, middles, node_colours, thinned
+from clvq_lens.plots.inputs import HasFrame, as_frame, numbers
+from clvq_lens.plots.sankey import OTHER, Column, Flow, Groups, middles, node_colors, thinned
 from clvq_lens.plots.text import plain, shortened, spelled, visible
-from clvq_lens.plots.theme import COLOURS, TEXT, themed
+from clvq_lens.plots.theme import (
+    BLUE,
+    DOT_PX,
+    FONT_PX,
+    GRAY,
+    REFERENCE_LINE,
+    SMALL_FONT_PX,
+    TEXT,
+    themed,
+    translucent,
+)
 
-_FLOW_HEIGHT = 420  # pixels that all tokens take
-_GAP = 15  # pixels between nodes: a line of text, so that labels never overlap
-_ABOVE, _BELOW = 120, 30  # margins in pixels
-_FONT = 12
-_INSET = 5  # pixels between the edge of a node and its label
-_CHARACTER = 6.6  # pixels, on average
+# Pixels.
+_FLOW_HEIGHT = 420  # that all tokens take
+_GAP = 15  # between nodes: a line of text, so that names never overlap
+_ABOVE, _BELOW = 120, 30  # margins
+_INSET = 5  # between the edge of a node and its name
+_CHARACTER = 6.6  # on average
 # By itself plotly sorts links by where it would have put the nodes. Version 6 knows no other way.
 _IN_ORDER = {"sort": "input"} if hasattr(go.sankey.Link, "sort") else {}
 
@@ -28,30 +40,34 @@ def plot_causal_flow(frame: pd.DataFrame) -> go.Figure:
     Args:
         frame: From `CausalFlow.frame()`.
     """
-    rows = frame[frame["n_both"] > 0]
-    columns = ("source", "code", "target", "next_code", "n_both")
-    names = [
-        f"{source} code {code} to {target} code {following}<br>{n_both} tokens"
-        for source, code, target, following, n_both in zip(
-            *(rows[column] for column in columns), strict=True
-        )
-    ]
-    observed = np.asarray(rows["observed"], dtype=float)
+    rows = frame.loc[frame["n_both"] > 0]
+    hovers: list[str] = []
+    columns = rows.loc[:, ["source", "code", "target", "next_code", "n_both"]]
+    for source, code, target, following, n_both in columns.itertuples(index=False):
+        pair = plain(f"{source} code {code} to {target} code {following}")
+        hovers.append(f"{pair}<br>{n_both} tokens")
     figure = go.Figure()
-    shown = (("control", "codes of the same share", COLOURS[5]), ("effect", "code", COLOURS[0]))
-    for column, who, colour in shown:
+    # The control comes first, so that it never covers an effect.
+    for column, series, color in (
+        ("control", "codes of the same share ablated", GRAY),
+        ("effect", "code ablated", BLUE),
+    ):
         figure.add_scattergl(
-            x=observed,
-            y=np.asarray(rows[column], dtype=float),
-            text=names,
+            x=numbers(rows, "observed"),
+            y=numbers(rows, column),
+            text=hovers,
             mode="markers",
-            name=f"{who} ablated",
-            marker={"color": colour, "size": 6, "opacity": 0.5},
+            name=series,
+            marker={"color": color, "size": DOT_PX, "opacity": 0.5},
             hovertemplate="%{text}<br>observed %{x:.3f}<br>change %{y:.3f}<extra></extra>",
         )
-    line = {"color": COLOURS[5], "dash": "dot"}
     figure.add_scatter(
-        x=[0, 1], y=[0, -1], mode="lines", line=line, name="all of it lost", hoverinfo="skip"
+        x=[0, 1],
+        y=[0, -1],
+        mode="lines",
+        line=REFERENCE_LINE,
+        name="all of it lost",
+        hoverinfo="skip",
     )
     figure.update_xaxes(title_text="observed: chance of the next code, given the code")
     figure.update_yaxes(title_text="causal: change of the next code<br>per ablated token")
@@ -61,10 +77,10 @@ def plot_causal_flow(frame: pd.DataFrame) -> go.Figure:
 def plot_flow(
     flow: pd.DataFrame | HasFrame,
     *,
-    labels: Mapping[str, Mapping[int, str]] | None = None,
+    names: Mapping[str, Mapping[int, str]] | None = None,
     n_nodes: int = 15,
     groups: Groups | None = None,
-    colours: Mapping[str, Sequence[str]] | None = None,
+    colors: Mapping[str, Sequence[str]] | None = None,
     title: str = "Flow of concepts",
 ) -> go.Figure:
     """A Sankey diagram of tokens flowing from stage to stage.
@@ -74,89 +90,124 @@ def plot_flow(
 
     Args:
         flow: From `concept_flow`, or its ``.frame()``.
-        labels: Names of codes, for each stage by its name.
+        names: Names of codes, for each stage by its name.
         n_nodes: How many nodes of each stage stand for themselves: those between which most
             tokens flow. With 0, only groups are shown.
-        groups: Of nodes, for each stage by its name: ``{"token": {13: "numbers"}}``.
-        colours: Of the codes of each stage by its name, from `code_colours`.
-        title: Of the figure; the number of tokens follows it.
+        groups: Groups of nodes, for each stage by its name: ``{"token": {13: "numbers"}}``.
+        colors: Colors of the codes of each stage by its name, from `code_colors`.
+        title: Title of the figure; the number of tokens follows it.
     """
     thin = thinned(as_frame(flow), n_nodes, groups)
-    width = _lane_width(len(thin.columns))
-    names = [
-        _node_names(column, (labels or {}).get(column.name, {}), n_nodes > 0)
-        for column in thin.columns
-    ]
-    places = np.linspace(0.0, 1.0, len(thin.columns))
-    gaps = _GAP * (max(len(column.nodes) for column in thin.columns) - 1)
+    width = _node_width(len(thin.columns))
+    longest = max(len(column.nodes) for column in thin.columns)
+    gaps = _GAP * (longest - 1)
     height = gaps + max(_FLOW_HEIGHT, gaps)  # plotly narrows gaps of more than two thirds
+    places = np.linspace(0.0, 1.0, len(thin.columns))
     heights = middles(thin, share_of_gaps=gaps / height)
-    figure = go.Figure(
-        _sankey(thin, names, node_colours(thin, colours or {}), heights, places, width)
-    )
-    for column, name, y, x in zip(thin.columns, names, heights, places, strict=True):
-        _write_labels(figure, column, name, 1 - y, x, width)
+    nodes: list[list[_Node]] = []
+    for column, its_colors in zip(thin.columns, node_colors(thin, colors or {}), strict=True):
+        its_names = (names or {}).get(column.name, {})
+        nodes.append(_nodes(column, its_names, its_colors, groups_are_rest=n_nodes > 0))
+    figure = go.Figure(_sankey(thin, nodes, heights, places, width))
+    for index, column in enumerate(thin.columns):
+        _write_stage(figure, column, places[index], width)
+        _write_names(figure, nodes[index], 1 - heights[index], places[index], width)
     figure = themed(
         figure,
         title=f"{plain(title)}: {thin.n_tokens:,} tokens",
         height=height + _ABOVE + _BELOW,
     )
-    side = width // 2 + 12
+    side = width // 2 + 12  # half of the first and of the last node stand in the margin
     return figure.update_layout(margin={"l": side, "r": side, "t": _ABOVE, "b": _BELOW})
 
 
-def _lane_width(n_stages: int) -> int:
-    """Pixels of a node, whose label stands inside; many stages have to share the page."""
+def _node_width(n_stages: int) -> int:
+    """Pixels of a node, whose name stands inside; many stages have to share the page."""
     return max(72, min(160, 620 // n_stages - 20))
 
 
-def _node_names(column: Column, labels: Mapping[int, str], are_rest: bool) -> list[str]:
-    """What stands on each node, not yet cut or escaped; ``are_rest``: groups hold what is left."""
-    names = []
-    for node in column.nodes:
-        if node == OTHER:
-            names.append("other")
-        elif node < 0:
-            names.append(f"other {column.texts[node]}" if are_rest else column.texts[node])
+@dataclass(frozen=True)
+class _Node:
+    """A node as it is drawn.
+
+    Attributes:
+        number: Code or token id, or the negative number of a group.
+        name: What stands on it, not yet cut or escaped.
+        count: How many members a group has, such as " (35)"; "" for a single node.
+        is_token: Whether the node is a single token, whose spaces are shown.
+        size: Tokens in it.
+        color: As ``#rrggbb``.
+    """
+
+    number: int
+    name: str
+    count: str
+    is_token: bool
+    size: int
+    color: str
+
+    def shown(self, width: int | None = None) -> str:
+        """Name and count, safe to show, and cut to so many characters."""
+        name = self.name
+        if width is not None:
+            name = shortened(name, max(1, width - len(self.count)))
+        return (visible(name) if self.is_token else plain(name)) + self.count
+
+
+def _nodes(
+    column: Column, names: Mapping[int, str], colors: Mapping[int, str], *, groups_are_rest: bool
+) -> list[_Node]:
+    """The nodes of a column; ``groups_are_rest``: groups hold what does not stand for itself."""
+    nodes: list[_Node] = []
+    for number in column.nodes:
+        is_group = number < 0
+        if number == OTHER:
+            name = "other"
+        elif is_group:
+            name = f"other {column.texts[number]}" if groups_are_rest else column.texts[number]
         elif column.is_token:
-            text = column.texts[node]
-            names.append(" " * (text.startswith(" ") and text != " ") + spelled(text))
+            name = _spelled_with_space(column.texts[number])
         else:
-            label = labels.get(node, "")
-            names.append(f"{node} {label if label.strip() else visible(label)}".strip())
-    return names
+            name = _numbered(number, names.get(number, ""))
+        count = f" ({len(column.members[number]):,})" if is_group else ""
+        is_token = column.is_token and not is_group
+        nodes.append(_Node(number, name, count, is_token, column.sizes[number], colors[number]))
+    return nodes
 
 
-def _shown(column: Column, node: int, name: str, width: int | None = None) -> str:
-    """A name as it is shown: that of a group with the number of its members."""
-    count = f" ({len(column.members[node]):,})" if node < 0 else ""
-    name = name if width is None else shortened(name, max(1, width - len(count)))
-    return (visible(name) if column.is_token and not count else plain(name)) + count
+def _spelled_with_space(token: str) -> str:
+    """A token with marks written out; the space before it stays, as part of the token."""
+    begins_word = token.startswith(" ") and token != " "
+    return " " + spelled(token) if begins_word else spelled(token)
+
+
+def _numbered(code: int, name: str) -> str:
+    meaning = name if name.strip() else visible(name)  # a name of white space would not be seen
+    return f"{code} {meaning}".strip()
 
 
 def _sankey(
     flow: Flow,
-    names: Sequence[Sequence[str]],
-    colours: Sequence[Mapping[int, str]],
-    heights: Sequence[np.ndarray],
-    places: np.ndarray,
+    nodes: Sequence[Sequence[_Node]],
+    heights: Sequence[Float[np.ndarray, " _"]],
+    places: Float[np.ndarray, " stage"],
     width: int,
 ) -> go.Sankey:
-    columns = list(enumerate(flow.columns))
-    hovers = [
-        f"<b>{plain(column.name)}: {_shown(column, node, name)}</b><br>"
-        f"{column.sizes[node]:,} tokens, {column.sizes[node] / flow.n_tokens:.1%} of all"
-        for index, column in columns
-        for node, name in zip(column.nodes, names[index], strict=True)
-    ]
-    fills = [
-        translucent(colours[index][node], 0.2) for index, column in columns for node in column.nodes
-    ]
+    hovers: list[str] = []
+    fills: list[str] = []
+    for column, its_nodes in zip(flow.columns, nodes, strict=True):
+        for node in its_nodes:
+            share = node.size / flow.n_tokens
+            hovers.append(
+                f"<b>{plain(column.name)}: {node.shown()}</b><br>"
+                f"{node.size:,} tokens, {share:.1%} of all"
+            )
+            fills.append(translucent(node.color, 0.2))
     return go.Sankey(
         arrangement="fixed",
         node={
             # plotly takes a place of exactly 0 for one that is not given
-            "x": np.repeat(np.maximum(places, 1e-6), [len(column.nodes) for _, column in columns]),
+            "x": np.repeat(np.maximum(places, 1e-6), [len(its_nodes) for its_nodes in nodes]),
             "y": np.concatenate(heights),
             "color": fills,
             "thickness": width,
@@ -166,96 +217,101 @@ def _sankey(
             "hovertemplate": "%{customdata}<extra></extra>",
         },
         link={
-            **_links(flow, names, colours),
+            **_links(flow, nodes),
             **_IN_ORDER,
             "hovertemplate": "%{customdata}<extra></extra>",
         },
     )
 
 
-def _links(
-    flow: Flow, names: Sequence[Sequence[str]], colours: Sequence[Mapping[int, str]]
-) -> dict[str, list[Any]]:
+def _links(flow: Flow, nodes: Sequence[Sequence[_Node]]) -> dict[str, list[object]]:
     """All links, from the top at both of their ends."""
-    starts = np.cumsum([0, *(len(column.nodes) for column in flow.columns)]).tolist()
-    links: dict[str, list[Any]] = {
-        part: [] for part in ("source", "target", "value", "color", "customdata")
-    }
-    for index, pairs in enumerate(flow.links):
-        first, second = flow.columns[index : index + 2]
-        for a, code in enumerate(first.nodes):
-            for b, following in enumerate(second.nodes):
-                if (code, following) not in pairs:
+    sources: list[object] = []
+    targets: list[object] = []
+    counts: list[object] = []
+    colors: list[object] = []
+    hovers: list[object] = []
+    start = 0  # nodes are numbered through from the first stage to the last
+    for pairs, (first, second) in zip(flow.links, pairwise(nodes), strict=True):
+        for a, here in enumerate(first):
+            for b, there in enumerate(second):
+                count = pairs.get((here.number, there.number))
+                if count is None:
                     continue
-                links["source"].append(starts[index] + a)
-                links["target"].append(starts[index + 1] + b)
-                links["value"].append(pairs[code, following])
-                links["color"].append(_link_colour(code, following, colours[index : index + 2]))
-                here = _shown(first, code, names[index][a])
-                there = _shown(second, following, names[index + 1][b])
-                sizes = (first.sizes[code], second.sizes[following], flow.n_tokens)
-                links["customdata"].append(_hover(here, there, pairs[code, following], *sizes))
-    return links
+                sources.append(start + a)
+                targets.append(start + len(first) + b)
+                counts.append(count)
+                colors.append(_link_color(here, there))
+                hovers.append(_link_hover(here, there, count, flow.n_tokens))
+        start += len(first)
+    return {
+        "source": sources,
+        "target": targets,
+        "value": counts,
+        "color": colors,
+        "customdata": hovers,
+    }
 
 
-def _hover(here: str, there: str, count: int, n_here: int, n_there: int, n_tokens: int) -> str:
+def _link_hover(here: _Node, there: _Node, count: int, n_tokens: int) -> str:
+    name, next_name = here.shown(), there.shown()
+    lift = count * n_tokens / (here.size * there.size)
     return (
-        f"<b>{here} \u2192 {there}</b><br>{count:,} tokens<br>"
-        f"{count / n_here:.1%} of those of {here}<br>"
-        f"{count / n_there:.1%} of those of {there}<br>"
-        f"lift over independence {count * n_tokens / (n_here * n_there):.2f}"
+        f"<b>{name} \u2192 {next_name}</b><br>{count:,} tokens<br>"
+        f"{count / here.size:.1%} of those of {name}<br>"
+        f"{count / there.size:.1%} of those of {next_name}<br>"
+        f"lift over independence {lift:.2f}"
     )
 
 
-def _link_colour(code: int, following: int, colours: Sequence[Mapping[int, str]]) -> str:
-    """That of where it comes from, fainter where one end is no single node."""
-    first, second = colours
-    if code == OTHER:
-        return translucent(second[following], 0.1 if following == OTHER else 0.2)
-    return translucent(first[code], 0.25 if code < 0 or following < 0 else 0.45)
+def _link_color(here: _Node, there: _Node) -> str:
+    """The color of where a link comes from, fainter where one end is not a single node."""
+    if here.number == OTHER:
+        return translucent(there.color, 0.1 if there.number == OTHER else 0.2)
+    is_between_nodes = here.number >= 0 and there.number >= 0
+    return translucent(here.color, 0.45 if is_between_nodes else 0.25)
 
 
-def _write_labels(
+def _write_stage(figure: go.Figure, column: Column, place: float, width: int) -> None:
+    """Writes the name of a stage above its column, and how many nodes it had."""
+    what = "distinct token" if column.is_token else "code"
+    if column.n_nodes != 1:
+        what += "s"
+    name = shortened(column.name, int(width / _CHARACTER))
+    figure.add_annotation(
+        text=f"<b>{plain(name)}</b><br>{column.n_nodes:,} {what}",
+        x=place,
+        xref="paper",
+        xanchor="center",
+        y=1,
+        yref="paper",
+        yanchor="bottom",
+        yshift=18,
+        showarrow=False,
+        font={"size": FONT_PX, "color": TEXT},
+    )
+
+
+def _write_names(
     figure: go.Figure,
-    column: Column,
-    names: Sequence[str],
-    heights: np.ndarray,
+    nodes: Sequence[_Node],
+    heights: Float[np.ndarray, " n"],
     place: float,
     width: int,
 ) -> None:
-    """The name of the stage above its column, and that of each node on it."""
-    what = "distinct token" if column.is_token else "code"
-    what += "" if column.n_nodes == 1 else "s"
-    title = shortened(column.name, int(width / _CHARACTER))
-    common: dict[str, Any] = {"x": place, "xref": "paper", "yref": "paper", "showarrow": False}
-    figure.add_annotation(
-        **common,
-        y=1,
-        yshift=18,
-        xanchor="center",
-        yanchor="bottom",
-        text=f"<b>{plain(title)}</b><br>{column.n_nodes:,} {what}",
-        font={"size": 13, "color": TEXT},
-    )
-    for node, name, height in zip(column.nodes, names, heights, strict=True):
+    """Writes the name of each node on it: plotly itself writes beside nodes, over the links."""
+    n_characters = int((width - 2 * _INSET) / _CHARACTER)
+    for node, height in zip(nodes, heights, strict=True):
         figure.add_annotation(
-            **common,
-            y=height,
+            text=node.shown(n_characters),
+            x=place,
+            xref="paper",
             xanchor="left",
             xshift=_INSET - width / 2,
+            y=height,
+            yref="paper",
             yanchor="middle",
             align="left",
-            text=_shown(column, node, name, int((width - 2 * _INSET) / _CHARACTER)),
-            font={"size": _FONT, "color": TEXT},
+            showarrow=False,
+            font={"size": SMALL_FONT_PX, "color": TEXT},
         )
-
-
-def translucent(colour: str, opacity: float) -> str:
-    """A colour through which the page shows.
-
-    Args:
-        colour: As ``#rrggbb``.
-        opacity: From 0 to 1.
-    """
-    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
-    return f"rgba({red}, {green}, {blue}, {opacity})"

@@ -2,12 +2,14 @@
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 
 @runtime_checkable
 class HasFrame(Protocol):
-    """A result with its numbers as a table, such as `Report` or `History`."""
+    """A result with its numbers as a table, such as `Evaluation` or `History`."""
 
     def frame(self) -> pd.DataFrame:
         """The table."""
@@ -15,9 +17,32 @@ class HasFrame(Protocol):
 
 
 def as_frame(result: pd.DataFrame | HasFrame) -> pd.DataFrame:
-    """The table itself, or that of a result.
+    """The table of a result, or the table that was passed.
 
     Args:
         result: A table, or anything with ``.frame()``.
     """
     return result if isinstance(result, pd.DataFrame) else result.frame()
+
+
+def numbers(frame: pd.DataFrame, column: str) -> Float[np.ndarray, " n"]:
+    """A column as floating-point numbers, NaN where it has none.
+
+    Args:
+        frame: The table.
+        column: Name of the column.
+    """
+    return np.asarray(frame[column], dtype=float)
+
+
+def whiskers(
+    value: Float[np.ndarray, " n"], low: Float[np.ndarray, " n"], high: Float[np.ndarray, " n"]
+) -> dict[str, object]:
+    """Error bars from the ends of intervals, which plotly wants as distances.
+
+    Args:
+        value: The values.
+        low: Lower ends of their intervals.
+        high: Upper ends of their intervals.
+    """
+    return {"symmetric": False, "array": high - value, "arrayminus": value - low}

@@ -1,9 +1,10 @@
-"""Code vectors in few dimensions, for the map of a codebook and for the colours of its codes."""
+"""Code vectors in few dimensions, for the map of a codebook and for the colors of its codes."""
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from sklearn.decomposition import PCA
 
 N_COMPONENTS = 3  # two for the map; the third orders codes that lie in the same direction on it
 
@@ -21,15 +22,20 @@ class Components(NamedTuple):
 
 
 def principal_components(vectors: Float[np.ndarray, "n d"]) -> Components:
-    """The first three principal components; zeros where there are fewer, or nothing varies."""
+    """The first three principal components; zeros where there are fewer, or nothing varies.
+
+    Args:
+        vectors: The vectors, one a row.
+    """
     n, width = vectors.shape
     points, shares = np.zeros((n, N_COMPONENTS)), np.zeros(N_COMPONENTS)
+    # PCA divides by the total variance, which is zero where all vectors are equal.
     if n < 2 or not np.ptp(vectors, axis=0).any():
         return Components(points, shares)
-    from sklearn.decomposition import PCA
-
+    # The seed counts for large codebooks, where scikit-learn takes a randomized solver.
     pca = PCA(min(N_COMPONENTS, n, width), random_state=0)
-    found = pca.fit_transform(vectors)
-    points[:, : found.shape[1]] = found
-    shares[: found.shape[1]] = pca.explained_variance_ratio_
+    coordinates = pca.fit_transform(vectors)
+    n_components = coordinates.shape[1]
+    points[:, :n_components] = coordinates
+    shares[:n_components] = pca.explained_variance_ratio_
     return Components(points, shares)

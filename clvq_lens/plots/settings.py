@@ -1,7 +1,6 @@
 """One setting varied: what it does to each metric, and how much runs of one setting differ."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,8 +8,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from clvq_lens.errors import DataError
+from clvq_lens.plots.inputs import whiskers
 from clvq_lens.plots.text import plain
-from clvq_lens.plots.theme import COLOURS, themed
+from clvq_lens.plots.theme import COLORS, LINE_PX, SMALL_FONT_PX, themed
 
 _METRICS = {
     "fvu": "FVU:<br>0 perfect, 1 the mean",
@@ -37,9 +37,9 @@ def plot_settings(
     Args:
         runs: A row for each run, a column for each setting and metric.
         setting: The column that was varied.
-        group: A column whose values are told apart by colour.
-        metrics: From the column of each metric to its title; None: the main ones of a `Report`.
-            Those that the table has not are left out.
+        group: A column whose values are told apart by color.
+        metrics: From the column of each metric to its title; None: the main ones of an
+            `Evaluation`. Metrics without a number in the table are left out.
 
     Raises:
         DataError: If there is no run, or no such column.
@@ -47,11 +47,10 @@ def plot_settings(
     Example:
         >>> plot_settings(pd.DataFrame(runs), "n_codes")  # doctest: +SKIP
     """
-    panels = {
-        name: title
-        for name, title in (metrics or _METRICS).items()
-        if name in runs and bool(runs[name].notna().any())
-    }
+    panels: dict[str, str] = {}
+    for metric, title in (metrics or _METRICS).items():
+        if metric in runs and bool(runs[metric].notna().any()):
+            panels[metric] = title
     _check(runs, setting, group, panels)
     n_rows = -(-len(panels) // _N_COLUMNS)
     figure = make_subplots(
@@ -62,40 +61,53 @@ def plot_settings(
     )
     groups = [("", runs)] if group is None else list(runs.groupby(group, sort=False))
     for number, (metric, title) in enumerate(panels.items()):
-        place: dict[str, Any] = {"row": number // _N_COLUMNS + 1, "col": number % _N_COLUMNS + 1}
-        for index, (name, rows) in enumerate(groups):
-            trace = _means(rows, setting, metric).update(
-                name=plain(str(name)),
-                showlegend=group is not None and number == 0,
-                legendgroup=str(index),
-                line={"color": COLOURS[index % len(COLOURS)], "width": 2},
-            )
-            figure.add_trace(trace, **place)
-        figure.update_yaxes(title_text=title, rangemode="tozero", **place)
-        ends = [-0.4, runs[setting].nunique() - 0.6]
-        figure.update_xaxes(title_text=plain(setting), type="category", range=ends, **place)
+        row, column = number // _N_COLUMNS + 1, number % _N_COLUMNS + 1
+        in_legend = group is not None and number == 0
+        _draw_groups(figure, groups, setting, metric, row, column, in_legend=in_legend)
+        figure.update_yaxes(title_text=title, rangemode="tozero", row=row, col=column)
+        figure.update_xaxes(
+            title_text=plain(setting),
+            type="category",  # settings are evenly apart, whatever their values
+            range=[-0.4, runs[setting].nunique() - 0.6],
+            row=row,
+            col=column,
+        )
     figure = themed(figure, title=f"What {plain(setting)} does", height=80 + 270 * n_rows)
     figure.update_layout(legend_title_text=plain(group or ""))
-    return figure.update_yaxes(title_font_size=12)
+    return figure.update_yaxes(title_font_size=SMALL_FONT_PX)
 
 
-def _means(rows: pd.DataFrame, setting: str, metric: str) -> go.Scatter:
+def _draw_groups(
+    figure: go.Figure,
+    groups: Sequence[tuple[Hashable, pd.DataFrame]],
+    setting: str,
+    metric: str,
+    row: int,
+    column: int,
+    *,
+    in_legend: bool,
+) -> None:
+    """Draws one line for each group in the panel of a metric."""
+    for index, (name, runs) in enumerate(groups):
+        line = {"color": COLORS[index % len(COLORS)], "width": LINE_PX}
+        trace = _means(runs, setting, metric)
+        trace.update(name=plain(str(name)), legendgroup=str(index), line=line)
+        trace.update(showlegend=in_legend)
+        figure.add_trace(trace, row=row, col=column)
+
+
+def _means(runs: pd.DataFrame, setting: str, metric: str) -> go.Scatter:
     """The mean of each setting, with whiskers over its runs."""
-    values = rows.groupby(setting, sort=False)[metric].agg(["mean", "min", "max", "count"])
+    values = runs.groupby(setting, sort=False)[metric].agg(["mean", "min", "max", "count"])
     mean, least, most, n_runs = values.to_numpy(dtype=float).T
-    is_number = pd.api.types.is_numeric_dtype(rows[setting])
+    is_number = pd.api.types.is_numeric_dtype(runs[setting])
     return go.Scatter(
-        x=[f"{x:g}" if is_number else plain(str(x)) for x in values.index],
+        x=[f"{value:g}" if is_number else plain(str(value)) for value in values.index],
         y=mean,
         mode="lines+markers" if is_number else "markers",
         marker={"size": 8},
         cliponaxis=False,
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": most - mean,
-            "arrayminus": mean - least,
-        },
+        error_y={"type": "data", **whiskers(mean, least, most)},
         customdata=np.stack([least, most, n_runs], axis=1),
         hovertemplate="%{x}<br>mean %{y:.4g}<br>%{customdata[0]:.4g} to %{customdata[1]:.4g} "
         "in %{customdata[2]} runs<extra></extra>",
@@ -110,5 +122,5 @@ def _check(runs: pd.DataFrame, setting: str, group: str | None, panels: Mapping[
     if not panels:
         raise DataError(
             f"The table of runs has no metric to draw; its columns are {columns}. Pass "
-            f"metrics={{column: title}}, of columns that hold numbers."
+            f"metrics={{column: title}} for columns that hold numbers."
         )

@@ -1,6 +1,7 @@
 """Text from data, made safe for figures: plotly reads titles, labels and hovers as HTML."""
 
 import html
+import textwrap
 import unicodedata
 
 _SPACES = {" ": "\u2423", "\n": "\u21b5", "\t": "\u21e5"}
@@ -18,32 +19,33 @@ _MARKS = {
 
 
 def plain(text: str) -> str:
-    """A text in which nothing is read as markup, nor as a formula between dollar signs.
+    """A text that figures show as it is: no markup, and no formula between dollar signs.
 
     Args:
-        text: From data.
+        text: Text from data.
     """
+    # Where a page has MathJax, plotly typesets what stands between two dollars.
     return html.escape(text, quote=False).replace("$", "&#36;")
 
 
 def visible(token: str) -> str:
-    """A token on an axis or in a hover: white space shows, and nothing is read as markup.
+    """A token for an axis or a hover: every character can be seen, and none is markup.
 
-    So do characters that have no shape of their own, as in U+200B.
+    White space has symbols. Characters without a shape have their code point, such as U+200B.
 
     Args:
-        token: From data.
+        token: Token from data.
     """
-    return plain("".join(map(_seen, token)))
+    return plain("".join(map(_with_shape, token)))
 
 
 def spelled(token: str) -> str:
     """A token as part of a name: single marks and white space are written out.
 
-    Not escaped: `plain` makes it safe to show.
+    The result is not escaped: `plain` makes it safe to show.
 
     Args:
-        token: From data.
+        token: Token from data.
 
     Example:
         >>> [spelled(token) for token in (" the", ",", "\\n\\n", " \u2014")]
@@ -51,27 +53,39 @@ def spelled(token: str) -> str:
     """
     word = token.strip()
     if not word:
-        return "".join(map(_seen, token))
+        return "".join(map(_with_shape, token))
     category = unicodedata.category(word[0])
-    if len(word) > 1 or not (category.startswith("P") or category in ("Sc", "Sk", "Sm")):
+    is_mark = category.startswith("P") or category in ("Sc", "Sk", "Sm")
+    if len(word) > 1 or not is_mark:
         return word
     return _MARKS.get(word) or unicodedata.name(word, word).lower().replace(" ", "-")
 
 
 def shortened(text: str, width: int) -> str:
-    """A text of at most so many characters, an ellipsis at the end of one that was cut.
+    """A text of at most ``width`` characters; one that was cut ends with an ellipsis.
 
     Shorten before escaping, so that no entity is cut in two.
 
     Args:
-        text: From data, not yet escaped.
-        width: Characters that may stay.
+        text: Text from data, not yet escaped.
+        width: Most characters that the result has.
     """
     return text if len(text) <= width else text[: max(0, width - 1)] + "\u2026"
 
 
-def _seen(character: str) -> str:
-    """A character, or what stands for one that cannot be seen."""
+def wrapped(text: str, width: int) -> str:
+    """A text in lines, safe to show; titles and legends of plotly do not wrap by themselves.
+
+    Args:
+        text: Text from data, not yet escaped.
+        width: Most characters in a line.
+    """
+    # Each line is escaped after wrapping, so that no entity is cut in two.
+    return "<br>".join(map(plain, textwrap.wrap(text, width)))
+
+
+def _with_shape(character: str) -> str:
+    """A character, or a symbol for one that cannot be seen."""
     if character in _SPACES:
         return _SPACES[character]
     if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp"):
@@ -79,14 +93,15 @@ def _seen(character: str) -> str:
     return character
 
 
-def code_name(code: int, label: str, *, width: int | None = None) -> str:
-    """A code and what it means, safe to show.
+def code_name(code: int, name: str, *, width: int | None = None) -> str:
+    """The number and the name of a code, safe to show.
 
     Args:
-        code: Its number; below zero: no code.
-        label: What it means, or "".
-        width: Characters of the label that may stay; None: all.
+        code: Number of the code; a negative one means that there is no code.
+        name: What the code means, or "".
+        width: Most characters of the name; None: the whole name.
     """
     if code < 0:
         return "none"
-    return f"{code} {plain(label if width is None else shortened(label, width))}".strip()
+    short = name if width is None else shortened(name, width)
+    return f"{code} {plain(short)}".strip()

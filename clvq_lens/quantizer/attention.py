@@ -1,4 +1,4 @@
-"""Attention with rotary positions and a cache, the building block of the transformer decoder."""
+"""Attention with rotary positions and a cache: the building block of the transformer decoder."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ _ROTARY_BASE = 10_000.0  # arXiv 2104.09864
 
 @dataclass
 class KeyValues:
-    """Keys and values of the positions that one attention layer has already seen.
+    """Keys and values of the positions that one attention layer has seen so far.
 
     The buffer doubles when it is full, so that earlier positions are not copied at every step.
     """
@@ -22,9 +22,10 @@ class KeyValues:
     length: int = 0
 
     def extend_(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Appends new positions and returns all of them."""
+        """Appends new positions, and returns keys and values of all positions."""
         new = torch.stack([keys, values])
-        start, self.length = self.length, self.length + keys.shape[2]
+        start = self.length
+        self.length = start + keys.shape[2]
         if self.buffer is None:
             self.buffer = new
         elif self._may_be_written:
@@ -40,29 +41,32 @@ class KeyValues:
 
     @property
     def _may_be_written(self) -> bool:
-        """Not while a gradient may need it, nor from outside the inference mode it was made in."""
-        made_here = self.buffer is not None and not self.buffer.is_inference()
-        return not torch.is_grad_enabled() and (made_here or torch.is_inference_mode_enabled())
+        """Whether new positions may be written into the buffer."""
+        if torch.is_grad_enabled():
+            return False  # the backward pass may need what would be overwritten
+        # torch refuses to write into a tensor of inference mode from outside of it.
+        is_ordinary = self.buffer is not None and not self.buffer.is_inference()
+        return is_ordinary or torch.is_inference_mode_enabled()
 
     def fork(self) -> "KeyValues":
-        """A copy without room, which finds its own before it is extended."""
+        """A copy without free room, so that extending it never writes into this one's buffer."""
         buffer = None if self.buffer is None else self.buffer[..., : self.length, :]
         return KeyValues(buffer, self.length)
 
     def take(self, rows: Int[Tensor, " r"]) -> "KeyValues":
-        """Some of its sequences."""
+        """Keys and values of some sequences."""
         buffer = None if self.buffer is None else self.buffer[:, rows, :, : self.length]
         return KeyValues(buffer, self.length)
 
     def cut(self, length: int) -> "KeyValues":
-        """Its first positions."""
+        """Keys and values of the first positions."""
         buffer = None if self.buffer is None else self.buffer[..., :length, :]
         return KeyValues(buffer, length)
 
 
 @dataclass
 class DecoderCache:
-    """What a decoder keeps between the steps of a generation, so that each step costs the same."""
+    """What a decoder keeps between steps of a generation, to compute only new positions."""
 
     layers: dict[int, KeyValues] = field(default_factory=dict)
     length: int = 0
@@ -72,40 +76,44 @@ class DecoderCache:
         return self.layers.setdefault(index, KeyValues())
 
     def take(self, rows: Int[Tensor, " r"]) -> "DecoderCache":
-        """Some of its sequences, each as often as it is named."""
-        return DecoderCache({i: layer.take(rows) for i, layer in self.layers.items()}, self.length)
+        """The cache of some sequences, each as often as it is named."""
+        layers = {index: layer.take(rows) for index, layer in self.layers.items()}
+        return DecoderCache(layers, self.length)
 
     def cut(self, length: int) -> "DecoderCache":
-        """Its first positions."""
-        return DecoderCache({i: layer.cut(length) for i, layer in self.layers.items()}, length)
+        """The cache of the first positions."""
+        layers = {index: layer.cut(length) for index, layer in self.layers.items()}
+        return DecoderCache(layers, length)
 
     def fork(self) -> "DecoderCache":
         """A copy that can be extended without extending this one."""
-        return DecoderCache({i: layer.fork() for i, layer in self.layers.items()}, self.length)
+        layers = {index: layer.fork() for index, layer in self.layers.items()}
+        return DecoderCache(layers, self.length)
 
 
 def rotate(
     x: Float[Tensor, "b heads pos d_head"], *, offset: int
 ) -> Float[Tensor, "b heads pos d_head"]:
-    """Turns pairs of dimensions by angles proportional to position (rotary embedding).
+    """Rotates pairs of dimensions by angles proportional to position (rotary embedding).
 
-    Only differences of positions reach the attention scores, so left padding does not matter.
+    Only differences of positions reach the attention scores, so left padding makes no difference.
     """
     half = x.shape[-1] // 2
     position = torch.arange(offset, offset + x.shape[2], device=x.device, dtype=torch.float32)
     frequency = _ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
     angle = torch.outer(position, frequency)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    first, second = x[..., :half], x[..., half : 2 * half]
+    rest = x[..., 2 * half :]  # the last dimension, where their number is odd
     return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], dim=-1)
 
 
 def attention_mask(
     n_queries: int, key_mask: Bool[Tensor, "b keys"], *, causal: bool
 ) -> Bool[Tensor, "b 1 queries keys"]:
-    """True where a query may look: at real keys, not later than itself, and always at itself.
+    """True where a query may look: at real keys up to its own position, and always at itself.
 
-    A padded query sees itself, because a row without any key would be NaN.
+    A query on padding sees itself, because a row without any key would be NaN.
     """
     n_keys = key_mask.shape[1]
     square = key_mask.new_ones(n_queries, n_keys)
@@ -119,8 +127,8 @@ class Attention(nn.Module):
 
     Args:
         d: Width of queries.
-        d_memory: Width of what keys and values are read from.
-        n_heads: Number of heads; divides ``d``.
+        d_memory: Width of the vectors that keys and values are made of.
+        n_heads: Number of heads, which must divide ``d``.
         causal: Whether position i sees positions up to i only.
     """
 
@@ -143,20 +151,23 @@ class Attention(nn.Module):
         """What each position gathers from those it may look at.
 
         Args:
-            x: Queries are made of these.
-            memory: Keys and values of the same positions.
-            key_mask: False on padding, for past and present positions; None: no padding that a
-                real position could see.
-            past: Extended by the present positions.
-            dropout: Of attention weights.
+            x: Vectors that queries are made of.
+            memory: Vectors that keys and values are made of, at the same positions.
+            key_mask: False on padding, for past and present positions; None: there is no padding
+                that a real position could see.
+            past: Keys and values of earlier positions; the present ones are added.
+            dropout: Share of attention weights that is set to zero.
         """
         offset = past.length if past is not None else 0
         query = rotate(self._heads(self.query(x)), offset=offset)
-        key, value = map(self._heads, self.key_value(memory).chunk(2, dim=-1))
-        key = rotate(key, offset=offset)
+        key, value = self.key_value(memory).chunk(2, dim=-1)
+        key = rotate(self._heads(key), offset=offset)
+        value = self._heads(value)
         if past is not None:
             key, value = past.extend_(key, value)
         mask = None
+        # torch's is_causal aligns the first query with the first key, which is wrong once there
+        # are earlier positions; a single query may see them all.
         if key_mask is None and self.causal and offset > 0 and x.shape[1] > 1:
             key_mask = torch.ones(len(x), key.shape[2], dtype=torch.bool, device=x.device)
         if key_mask is not None:

@@ -13,13 +13,16 @@ from clvq_lens.config import CLVQConfig
 from clvq_lens.quantizer.initialization import Clusters
 
 _SMOOTHING = 1e-5  # Laplace smoothing of cluster sizes, as in VQ-VAE (arXiv 1711.00937)
-_SCALE_ROWS = 1024  # rows that estimate the mean distance to the nearest code
-_SCORES_PER_CHUNK = {"cpu": 2**20, "cuda": 2**26}  # on a CPU the scores of a chunk stay in cache
+_SCALE_ROWS = 1024  # rows, about, that estimate the mean distance to the nearest code
+# On a CPU, the scores of a chunk stay in the cache.
+_SCORES_PER_CHUNK = {"cpu": 2**20, "cuda": 2**26}
+_SCORES_ELSEWHERE = 2**24
+_FEWEST_ROWS = 256  # of a chunk
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Codes drawn for training, and the nearest ones of the same tokens."""
+    """Codes drawn for training, and the nearest codes of the same tokens."""
 
     codes: Int[Tensor, " n"]
     nearest: Int[Tensor, " n"]
@@ -27,13 +30,13 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Nearest:
-    """The nearest code of some rows, and how clear a case each of them is.
+    """The nearest code of each row, and by how much it is nearer than the second.
 
     Attributes:
-        codes: The nearest code; of several, the lowest.
-        distance: Squared distance to it.
-        margin: How much larger the squared distance to the second nearest is; infinite where
-            there is only one code.
+        codes: The nearest code; the lowest of several at the same distance.
+        distance: Squared distance to that code.
+        margin: How much larger the squared distance to the second nearest code is; infinite
+            where there is only one code.
     """
 
     codes: Int[Tensor, " n"]
@@ -51,9 +54,10 @@ def squared_distances(
     """
     with torch.autocast(z.device.type, enabled=False):
         center = vectors.float().mean(0)
-        z, vectors = z.float() - center, vectors.float() - center
+        z = z.float() - center
+        vectors = vectors.float() - center
         squares = z.square().sum(1, keepdim=True) + vectors.square().sum(1)
-        return torch.addmm(squares, z, vectors.T, alpha=-2).clamp_min_(0)
+        return torch.addmm(squares, z, vectors.T, alpha=-2).clamp_min_(0)  # rounding may go below
 
 
 def nearest_codes(z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]) -> Int[Tensor, " n"]:
@@ -70,7 +74,7 @@ def nearest_codes(z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]) -> Int
 
 
 def nearest_and_margin(z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]) -> Nearest:
-    """The nearest code of each row as `nearest_codes` has it, its distance and its margin.
+    """The nearest code of each row as in `nearest_codes`, its distance and its margin.
 
     Example:
         >>> nearest_and_margin(torch.tensor([[0.9, 0.0]]), torch.eye(2)).margin
@@ -83,6 +87,7 @@ def nearest_and_margin(z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]) -
         best = codes[rows].unsqueeze(1)
         first = scores.gather(1, best).squeeze(1)
         margin[rows] = scores.scatter_(1, best, torch.inf).amin(1) - first
+    # Computed again: scores lack ||z||^2, and adding it would cost the last digits.
     distance = (z.float() - vectors[codes].float()).square().sum(1)
     return Nearest(codes, distance, margin)
 
@@ -99,10 +104,10 @@ def sample_codes(
 
     Args:
         z: Encoder outputs.
-        vectors: The codebook.
+        vectors: The code vectors.
         top_k: How many of the nearest codes take part.
         temperature: T, in units of squared distance.
-        generator: On the device of ``z``.
+        generator: Random generator on the device of ``z``.
 
     Returns:
         The drawn and the nearest code of each row.
@@ -111,9 +116,9 @@ def sample_codes(
     codes = torch.empty(len(z), top_k, dtype=torch.long, device=z.device)
     for rows, chunk in _scores(z, vectors):
         torch.topk(chunk, top_k, dim=1, largest=False, out=(scores[rows], codes[rows]))
-    # Scores are distances less ||z||^2, which is the same for all codes of a row and cancels.
+    # Scores are distances minus ||z||^2, which is the same for all codes of a row and cancels.
     weights = torch.softmax(scores / -temperature, dim=1)
-    # The first of several exponential clocks to ring is each one with its weight's probability.
+    # Exponential clocks with these weights as rates: each rings first with probability p.
     clocks = torch.empty_like(weights).exponential_(generator=generator)
     drawn = (weights / clocks).argmax(1, keepdim=True)
     return Assignment(codes=codes.gather(1, drawn).squeeze(1), nearest=codes[:, 0])
@@ -122,13 +127,15 @@ def sample_codes(
 def _scores(
     z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]
 ) -> Iterator[tuple[slice, Float[Tensor, "rows k"]]]:
-    """Squared distances less a constant per row, chunk by chunk into one reused buffer."""
+    """Squared distances minus a constant per row, chunk by chunk in one buffer that is reused."""
     with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
         vectors = vectors.detach().float()
         center = vectors.mean(0)
-        vectors = vectors - center  # see squared_distances; z itself need not be shifted
+        # As in squared_distances; but the shift of z is a constant per row, and z can stay.
+        vectors = vectors - center
         offsets = vectors.square().sum(1) + 2 * (vectors @ center)
-        n_rows = max(256, _SCORES_PER_CHUNK.get(z.device.type, 2**24) // len(vectors))
+        n_scores = _SCORES_PER_CHUNK.get(z.device.type, _SCORES_ELSEWHERE)
+        n_rows = max(_FEWEST_ROWS, n_scores // len(vectors))
         buffer = vectors.new_empty(min(n_rows, len(z)), len(vectors))
         for start in range(0, len(z), n_rows):
             rows = z[start : start + n_rows].detach().float()
@@ -136,17 +143,12 @@ def _scores(
             yield slice(start, start + len(rows)), scores
 
 
-def perplexity_of_usage(usage: Int[Tensor, " k"]) -> float:
-    """Effective number of codes in use: exp(-sum_k p_k log p_k) of their shares, in [1, k]."""
-    shares = usage.cpu().double() / usage.sum().cpu()
-    return float(torch.special.entr(shares).sum().exp())
-
-
 class _StraightThrough(torch.autograd.Function):
     """Forward: the code vector. Backward: as if it were z, so q = z + stop_gradient(e - z)."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, vectors: Tensor) -> Tensor:
+        # torch treats an output that is an input specially, hence the clone.
         return vectors.clone() if vectors is z else vectors
 
     @staticmethod
@@ -157,7 +159,7 @@ class _StraightThrough(torch.autograd.Function):
 def straight_through(
     z: Float[Tensor, "*n d"], vectors: Float[Tensor, "*n d"]
 ) -> Float[Tensor, "*n d"]:
-    """The code vectors themselves, with the gradient handed on to ``z`` (arXiv 1711.00937)."""
+    """The code vectors, whose gradient goes on to ``z`` unchanged (arXiv 1711.00937)."""
     return _StraightThrough.apply(z, vectors.detach())  # type: ignore[return-value]
 
 
@@ -167,7 +169,7 @@ class Codebook(nn.Module):
     Args:
         config: Number of codes, sampling, decay, revival.
         d: Width of a code vector.
-        generator: Draws the vectors that stand there before `initialize_`.
+        generator: Random generator for the vectors that are there before `initialize_`.
     """
 
     vectors: Float[Tensor, "k d"]
@@ -189,7 +191,7 @@ class Codebook(nn.Module):
         self.register_buffer("n_revived", torch.zeros((), dtype=torch.long))
 
     def forward(self, codes: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
-        """The vectors of some codes."""
+        """The code vectors of some codes."""
         return F.embedding(codes, self.vectors)
 
     def nearest(self, z: Float[Tensor, "*n d"]) -> Int[Tensor, "*n"]:
@@ -197,20 +199,20 @@ class Codebook(nn.Module):
         return nearest_codes(z.reshape(-1, z.shape[-1]), self.vectors).view(z.shape[:-1])
 
     def nearest_and_margin(self, z: Float[Tensor, "n d"]) -> Nearest:
-        """The nearest code of each encoder output, and how clear a case it is."""
+        """The nearest code of each encoder output, and by how much it is nearer than the second."""
         return nearest_and_margin(z, self.vectors)
 
     def distances(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        """What the nearest code has least of: the squared distance."""
+        """Squared distance of each encoder output to every code."""
         return squared_distances(z, self.vectors)
 
     def code_of(self, vectors: Float[Tensor, "*n d"]) -> Int[Tensor, "*n"]:
-        """The code whose vector each one is, or is nearest to."""
+        """The code whose vector is nearest to each given vector."""
         flat = vectors.reshape(-1, vectors.shape[-1])
         return nearest_codes(flat, self.vectors).view(vectors.shape[:-1])
 
     def sample(self, z: Float[Tensor, "*n d"], *, generator: torch.Generator) -> Assignment:
-        """Codes for training: drawn among the ``top_k`` nearest."""
+        """Codes for training, drawn among the ``top_k`` nearest."""
         unit = self.mean_distance if self.config.temperature_unit == "relative" else 1.0
         return sample_codes(
             z.reshape(-1, z.shape[-1]),
@@ -222,7 +224,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def initialize_(self, clusters: Clusters) -> None:
-        """Takes over centroids; running sizes and sums start at the clusters' own."""
+        """Takes over centroids; running sizes and sums start at those of the clusters."""
         self.vectors.copy_(clusters.centroids)
         self.ema_sizes.copy_(clusters.sizes)
         self.ema_sums.copy_(clusters.centroids * clusters.sizes.unsqueeze(1))
@@ -234,23 +236,25 @@ class Codebook(nn.Module):
         self, z: Float[Tensor, "n d"], nearest: Int[Tensor, " n"], *, decay: float
     ) -> None:
         """Moves the running mean of the squared distance to the nearest code."""
-        rows = slice(None, None, max(1, len(z) // _SCALE_ROWS))  # a thousand rows are enough
+        rows = slice(None, None, max(1, len(z) // _SCALE_ROWS))  # spread over the batch
         d2 = (z[rows].float() - self(nearest[rows])).square().sum(1).mean()
+        # Never zero: the temperature is a multiple of this mean, and is divided by.
         self.mean_distance.lerp_(d2.clamp_min(torch.finfo(torch.float32).tiny), 1 - decay)
 
     @torch.no_grad()
     def update_(
         self, z: Float[Tensor, "n d"], assignment: Assignment, *, generator: torch.Generator
     ) -> None:
-        """One EMA step on the real tokens of a batch, then revival of dead codes.
+        """Makes one EMA step on the real tokens of a batch, and revives dead codes.
 
         N <- g N + (1 - g) n; M <- g M + (1 - g) sum z; e = M / N for the codes in use (VQ-VAE,
-        arXiv 1711.00937). N is Laplace-smoothed where used, not where stored, and codes that no
-        token chose keep their vector: their ratio does not change.
+        arXiv 1711.00937). N is Laplace-smoothed where it is used, not where it is stored. Codes
+        that no token chose keep their vector, because their M / N does not change.
         """
         if len(z) == 0:
             return  # a mean over no distances would be NaN
-        z, codes, decay = z.detach(), assignment.codes, self.config.ema_decay
+        z = z.detach()
+        codes, decay = assignment.codes, self.config.ema_decay
         sizes = torch.bincount(codes, minlength=self.config.n_codes)
         self.measure_distance_(z, assignment.nearest, decay=decay)
         self.ema_sizes.lerp_(sizes.to(self.ema_sizes), 1 - decay)
@@ -266,15 +270,19 @@ class Codebook(nn.Module):
     def _revive_(
         self, z: Float[Tensor, "n d"], codes: Int[Tensor, " n"], generator: torch.Generator
     ) -> None:
-        dead = (self.tokens_since_use >= self.config.resolved_dead_after_tokens).nonzero().flatten()
+        """Moves dead codes to tokens of the batch that are far from their own code."""
+        is_dead = self.tokens_since_use >= self.config.resolved_dead_after_tokens
+        dead = is_dead.nonzero().flatten()
         dead = dead[: len(z)]
         if len(dead) == 0:
             return
-        badly_served = (z.float() - self(codes)).square().sum(1)  # p proportional to d2: k-means++
-        clocks = torch.empty_like(badly_served).exponential_(generator=generator)
-        rows = (badly_served / clocks).topk(len(dead)).indices
-        # As heavy as the average code. A light one would move to the mean of the few tokens drawn
-        # for it first, which is closer to all tokens than their codes are, and soon have them all.
+        # Rows are drawn with p proportional to their squared distance, as in k-means++.
+        distances = (z.float() - self(codes)).square().sum(1)
+        clocks = torch.empty_like(distances).exponential_(generator=generator)
+        rows = (distances / clocks).topk(len(dead)).indices
+        # As heavy as the average code. A light one would move to the mean of the few tokens that
+        # are first drawn for it. That mean is closer to all tokens than their codes are, so that
+        # this code would soon have all tokens.
         size = self.ema_sizes.mean()
         self.vectors[dead] = z[rows].float()
         self.ema_sizes[dead] = size

@@ -1,4 +1,4 @@
-"""CrossLayerQuantizer: encoder, codebook and decoder together, with their hook points."""
+"""CrossLayerQuantizer: encoder, codebook and decoder with their hook points, as one module."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,21 +23,19 @@ from clvq_lens.quantizer.draft import Draft
 from clvq_lens.quantizer.encoder import AdaptiveResidualEncoder
 from clvq_lens.quantizer.initialization import initialize
 from clvq_lens.quantizer.origin import Origin
-from clvq_lens.quantizer.precision import in_double
 
-_LONG = 10.0  # times the median norm of a sample: longer activations are outliers
-_RIDGE = 1e-3  # of the mean square of the inputs; keeps unused directions of the skip map small
+_OUTLIER = 10.0  # times the median norm of a sample; a longer activation is an outlier
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """One pass of source activations through the hook points up to ``hook_quantized``.
+    """Source activations after the hook points up to ``hook_quantized``.
 
     Attributes:
         codes: Nearest codes, before any edit or hook.
         clean_encoded: Encoder output, before any hook.
         draft: Encoder output, codes and code vectors, as edits and hooks left them.
-        changed: Whether an edit modified anything, or a hook did or returned anything.
+        changed: Whether an edit or a hook changed anything, or a gradient is recorded.
     """
 
     codes: Int[Tensor, "b pos"]
@@ -50,12 +48,12 @@ class CrossLayerQuantizer(nn.Module):
     """A discrete bottleneck between two layers (CLVQ-VAE, arXiv 2506.20040).
 
     Args:
-        config: Codebook, sampling and decoder.
+        config: Options of codebook, sampling and decoder.
         d_source: Width at the source.
         d_target: Width at the target.
-        causal: Whether the host is: a decoder then sees no later position.
-        generator: Draws the weights before fitting; None: a new one with seed 0.
-        codebook: The class of its codebook.
+        causal: Whether the host is causal; the decoder then sees no later position.
+        generator: Random generator for the weights before fitting; None: a new one with seed 0.
+        codebook: Class of the codebook.
 
     Example:
         >>> quantizer = CrossLayerQuantizer(CLVQConfig(n_codes=8), d_source=4, d_target=4)
@@ -83,11 +81,13 @@ class CrossLayerQuantizer(nn.Module):
     ) -> None:
         super().__init__()
         config = resolve(config, d_target)
-        self.config, self.d_source, self.d_target, self.causal = config, d_source, d_target, causal
+        self.config, self.causal = config, causal
+        self.d_source, self.d_target = d_source, d_target
         self.origin: Origin | None = None
         self.fit_config: FitConfig | None = None
         generator = generator or torch.Generator().manual_seed(0)
-        with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global state
+        # torch's layers draw weights from the global generator, which is left as it was.
+        with torch.random.fork_rng(devices=[]):
             self.encoder = AdaptiveResidualEncoder(d_source)
             self.codebook = codebook(config, d_source, generator=generator)
             self.decoder: TransformerDecoder | MLPDecoder | TableDecoder = make_decoder(
@@ -100,32 +100,35 @@ class CrossLayerQuantizer(nn.Module):
         self.register_buffer("target_variance", torch.ones(()))
         self.register_buffer("max_source_norm", torch.tensor(torch.inf))
         self.register_buffer("max_target_norm", torch.tensor(torch.inf))
-        self.hook_encoded, self.hook_codes = HookPoint(), HookPoint()
-        self.hook_quantized, self.hook_recon, self.hook_error = (HookPoint() for _ in range(3))
-        self.float()  # whatever torch's default is
+        self.hook_encoded = HookPoint()
+        self.hook_codes = HookPoint()
+        self.hook_quantized = HookPoint()
+        self.hook_recon = HookPoint()
+        self.hook_error = HookPoint()
+        self.float()  # also where the user has set another default dtype
         self._reset_parameters_(generator)
-        self.requires_grad_(False)  # but during a fit: an edited pass of the model needs no graph
+        self.requires_grad_(False)  # outside of a fit, an edited pass of the model needs no graph
         self.eval()
 
     @property
     def hooks(self) -> dict[str, HookPoint]:
-        """The hook points by name, in the order in which they are passed."""
+        """The hook points by name, in the order in which a pass meets them."""
         names = ("hook_encoded", "hook_codes", "hook_quantized", "hook_recon", "hook_error")
         return {name: getattr(self, name) for name in names}
 
     @property
     def device(self) -> torch.device:
-        """Where the quantizer lives: with the source."""
+        """The device of the quantizer, which is that of the source."""
         return self.usage.device
 
     @property
     def fitted(self) -> bool:
-        """Whether the frozen pass over training tokens was made, so that codes mean something."""
+        """Whether a fit has recorded what its codes stand for, so that codes mean something."""
         return bool(self.usage.sum() > 0)
 
     @property
     def shares(self) -> Float[Tensor, " k"]:
-        """Fraction of the training tokens in each code."""
+        """Fraction of the training tokens that have each code."""
         return self.usage.float() / self.usage.sum()
 
     @property
@@ -138,7 +141,7 @@ class CrossLayerQuantizer(nn.Module):
         source: Float[Tensor, "*n d_source"] | None = None,
         target: Float[Tensor, "*n d_target"] | None = None,
     ) -> Bool[Tensor, "*n"]:
-        """Which activations are so long that their token is no part of fitting and statistics.
+        """Which activations are so long that fitting and statistics leave their token out.
 
         Some models give a token here and there, such as the first word, an activation that is
         twenty times as long as that of the others; a few of them would decide every mean. An
@@ -147,22 +150,23 @@ class CrossLayerQuantizer(nn.Module):
 
         Args:
             source: Activations at the source; None: only the target is looked at.
-            target: Those of the same tokens at the target; None: only the source is looked at.
+            target: Activations of the same tokens at the target; None: only the source is looked
+                at.
 
         Returns:
-            True on outliers, on the device of the source (or of the target, without one). False
-            everywhere before a fit, and if it was told to keep them.
+            True on outliers, on the device of the source (or of the target, without a source).
+            False everywhere before a fit, or after a fit that kept outliers.
         """
-        found: Tensor | None = None
+        outliers: Tensor | None = None
         for activations, limit in ((source, self.max_source_norm), (target, self.max_target_norm)):
             if activations is None:
                 continue
             norms = torch.linalg.vector_norm(activations.float(), dim=-1)
-            long = norms > limit.to(norms.device)
-            found = long if found is None else found | long.to(found.device)
-        if found is None:
+            is_long = norms > limit.to(norms.device)
+            outliers = is_long if outliers is None else outliers | is_long.to(outliers.device)
+        if outliers is None:
             raise ShapeError("Pass activations at the source, at the target, or both.")
-        return found
+        return outliers
 
     def require_fitted(self) -> None:
         """Raises `NotFittedError` before the first fit."""
@@ -188,7 +192,7 @@ class CrossLayerQuantizer(nn.Module):
         source: Float[Tensor, "b pos d_source"],
         edit: Callable[[Draft], Draft] | None = None,
     ) -> Quantized:
-        """Source activations to code vectors, through the hook points.
+        """Turns source activations into code vectors, through the hook points.
 
         Args:
             source: Activations at the source.
@@ -200,32 +204,39 @@ class CrossLayerQuantizer(nn.Module):
         encoded = pass_through(self.hook_encoded, self.encode(source))
         nearest = self.codebook.nearest(encoded.before)
         chosen = self.codebook.nearest(encoded.after) if encoded.changed else nearest
-        # A hook may write into the codes that it receives, so it gets its own.
+        # A clone, because a hook may write into the codes that it receives.
         plain = Draft(encoded.after, chosen.clone(), self.codebook(chosen))
         if encoded.changed:
             plain = plain.naming((encoded.after != encoded.before).any(-1))
         edited = plain if edit is None else edit(plain)
-        codes = pass_through(self.hook_codes, edited.codes)
-        if codes.changed:
-            self._check_codes(codes.after, nearest.shape)
-            where = codes.after != codes.before
-            edited = edited.with_codes(codes.after, where, self.codebook).naming(where)
+        edited, codes_changed = self._through_codes(edited)
         wants_gradient = torch.is_grad_enabled() and bool(self.hook_quantized.bwd_hooks)
-        if wants_gradient:  # as a leaf of its own
+        if wants_gradient:  # a leaf, so that the gradient ends here and reaches the hook
             edited = replace(edited, vectors=edited.vectors.detach().requires_grad_())
-        vectors = pass_through(self.hook_quantized, edited.vectors)
+        draft, vectors_changed = self._through_quantized(edited)
+        changed = encoded.changed or codes_changed or vectors_changed or wants_gradient
+        if not changed and edited is not plain:  # an edit may have changed nothing here
+            changed = bool(edited.differs_from(plain).any())
+        return Quantized(nearest, clean_encoded=encoded.before, draft=draft, changed=changed)
+
+    def _through_codes(self, draft: Draft) -> tuple[Draft, bool]:
+        """The draft after ``hook_codes``, and whether a hook changed it."""
+        codes = pass_through(self.hook_codes, draft.codes)
+        if not codes.changed:
+            return draft, False
+        self._check_codes(codes.after, draft.codes.shape)
+        where = codes.after != codes.before
+        return draft.with_codes(codes.after, where, self.codebook).naming(where), True
+
+    def _through_quantized(self, draft: Draft) -> tuple[Draft, bool]:
+        """The draft after ``hook_quantized``, and whether a hook changed it."""
+        vectors = pass_through(self.hook_quantized, draft.vectors)
         if vectors.changed:
             where = (vectors.before != vectors.after).any(-1)
-            edited = edited.naming(where)
-            if edited.averaged is not None:
-                edited = replace(edited, averaged=edited.averaged & ~where)
-        changed = encoded.changed or codes.changed or vectors.changed or wants_gradient
-        return Quantized(
-            codes=nearest if encoded.changed else chosen,
-            clean_encoded=encoded.before,
-            draft=replace(edited, vectors=vectors.after),
-            changed=changed or (edited is not plain and bool(edited.differs_from(plain).any())),
-        )
+            draft = draft.naming(where)
+            if draft.averaged is not None:  # a vector of the hook's is no mean any more
+                draft = replace(draft, averaged=draft.averaged & ~where)
+        return replace(draft, vectors=vectors.after), vectors.changed
 
     def decode(
         self,
@@ -238,10 +249,10 @@ class CrossLayerQuantizer(nn.Module):
         """The reconstruction of the target from code vectors, in float32.
 
         Args:
-            quantized: Code vectors of whole sequences (or the next part of them, with a cache).
+            quantized: Code vectors of whole sequences or, with a cache, of their next positions.
             encoded: Encoder outputs, read only if ``decoder_memory`` is "encoder".
-            key_mask: False on padding that a real position could see; None: there is none.
-            cache: Of earlier positions, in generation; extended by these.
+            key_mask: False on padding; None: there is no padding that a real position could see.
+            cache: Cache of the earlier positions of a generation; these positions are added.
         """
         memory = encoded if self.config.decoder_memory == "encoder" else None
         with torch.autocast(quantized.device.type, enabled=False):
@@ -257,7 +268,8 @@ class CrossLayerQuantizer(nn.Module):
         """The reconstruction of the target from codes as edits and hooks left them."""
         recon = self.decode(draft.vectors, encoded=draft.encoded, key_mask=key_mask, cache=cache)
         if draft.averaged is not None and isinstance(self.decoder, TableDecoder):
-            mean = self.shares @ self.decoder.table  # a table knows codes, no vectors between them
+            # A table has an output for each code, and none for a mean of code vectors.
+            mean = self.shares @ self.decoder.table
             recon = torch.where(draft.averaged.unsqueeze(-1), mean, recon)
         return recon if draft.steering is None else recon + draft.steering
 
@@ -283,10 +295,10 @@ class CrossLayerQuantizer(nn.Module):
 
     @torch.no_grad()
     def reset_(self, generator: torch.Generator) -> None:
-        """Back to unfitted, with fresh weights.
+        """Makes the quantizer unfitted again, with new weights.
 
         Args:
-            generator: On the quantizer's device.
+            generator: Random generator on the quantizer's device.
         """
         self.usage.zero_()
         self.max_source_norm.fill_(torch.inf)
@@ -298,11 +310,11 @@ class CrossLayerQuantizer(nn.Module):
     def measure_norms_(
         self, source: Float[Tensor, "n d_source"], target: Float[Tensor, "n d_target"]
     ) -> None:
-        """Decides from a sample of training tokens from which norm on a token is an outlier."""
+        """Decides from a sample of training tokens above which norm a token is an outlier."""
         for limit, sample in ((self.max_source_norm, source), (self.max_target_norm, target)):
             median = torch.linalg.vector_norm(sample.float(), dim=1).median()
-            # Where most activations are zero, as they may be inside an MLP, none is too long.
-            limit.fill_(_LONG * float(median) or torch.inf)
+            # Where most activations are zero, as inside an MLP, there is no limit.
+            limit.fill_(_OUTLIER * float(median) or torch.inf)
 
     @torch.no_grad()
     def initialize_(
@@ -312,10 +324,9 @@ class CrossLayerQuantizer(nn.Module):
         *,
         generator: torch.Generator,
     ) -> None:
-        """Starts the codebook, units and decoder from a sample of training tokens.
+        """Starts codebook, units and decoder from a sample of training tokens.
 
-        The codebook is clustered from encoder outputs, not raw activations, and written where the
-        next lookup reads it.
+        The codebook comes from clusters of encoder outputs, not of raw activations.
 
         Raises:
             TooFewTokensError: If there are fewer distinct tokens than codes.
@@ -329,13 +340,11 @@ class CrossLayerQuantizer(nn.Module):
         self.codebook.measure_distance_(z, codes, decay=0.0)
         self.target_variance.copy_((target - target.mean(0)).square().sum(1).mean())
         if isinstance(self.decoder, TableDecoder):
-            self.decoder.set_(target.mean(0).expand(self.config.n_codes, -1))  # of empty codes
+            # First the mean of all tokens, for codes that no token of the sample has.
+            self.decoder.set_(target.mean(0).expand(self.config.n_codes, -1))
             self.decoder.update_(codes, target, decay=0.0)
-            return
-        self.decoder.source_units.measure_(z)
-        self.decoder.target_units.measure_(target)
-        inputs = self.decoder.source_units.strip(self.codebook(codes))
-        _least_squares_(self.decoder.skip, inputs, self.decoder.target_units.strip(target))
+        else:
+            self.decoder.start_(z, self.codebook(codes), target)
 
     @torch.no_grad()
     def record_(
@@ -345,8 +354,9 @@ class CrossLayerQuantizer(nn.Module):
         target_sums: Float[Tensor, "k d_target"],
         source_sum: Float[Tensor, " d_source"],
     ) -> None:
-        """Keeps the result of the frozen pass: usage and means of encoder, target and source."""
-        counts, n_tokens = usage.to(encoded_sums.device).clamp_min(1).unsqueeze(1), int(usage.sum())
+        """Records the frozen pass: usage, and the means of encoder outputs, target and source."""
+        counts = usage.to(encoded_sums.device).clamp_min(1).unsqueeze(1)
+        n_tokens = int(usage.sum())
         self.usage.copy_(usage)
         self.mean_encoded.copy_(encoded_sums / counts)
         self.mean_target.copy_(target_sums / counts)
@@ -363,37 +373,25 @@ class CrossLayerQuantizer(nn.Module):
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
         if not isinstance(self.decoder, TableDecoder):
-            nn.init.zeros_(self.decoder.out.weight)  # starts at the linear map alone
+            # So that a learned decoder starts at its linear map, without the blocks.
+            nn.init.zeros_(self.decoder.out.weight)
 
 
 @dataclass(frozen=True)
-class _Passed:
+class _PassedHook:
+    """A value before and after a hook point, and whether a hook changed it."""
+
     before: Tensor
     after: Tensor
     changed: bool
 
 
-def pass_through(hook: HookPoint, value: Tensor) -> _Passed:
-    """Sends a value through a hook point and tells whether a hook changed it.
-
-    A hook may return another tensor or, as is common, write into the one it receives: only a copy
-    made before can tell.
-    """
+def pass_through(hook: HookPoint, value: Tensor) -> _PassedHook:
+    """Sends a value through a hook point, and tells whether a hook changed it."""
     if not hook.has_hooks("fwd"):
-        return _Passed(value, hook(value), changed=False)
+        return _PassedHook(value, hook(value), changed=False)
+    # A hook may write into the tensor that it receives; only a copy from before can tell.
     before = value.detach().clone()
     after = hook(value)
-    return _Passed(before, after, changed=after is not value or not torch.equal(before, after))
-
-
-def _least_squares_(
-    linear: nn.Linear, inputs: Float[Tensor, "n i"], outputs: Float[Tensor, "n o"]
-) -> None:
-    """Sets a linear map to the ridge regression of outputs on inputs."""
-    mean_in, mean_out = inputs.mean(0), outputs.mean(0)
-    x, y = in_double(inputs - mean_in), in_double(outputs - mean_out)
-    gram = x.T @ x
-    gram.diagonal().add_(_RIDGE * gram.diagonal().mean().clamp_min(1e-12))
-    weight = torch.linalg.solve(gram, x.T @ y).T.to(linear.weight)
-    linear.weight.copy_(weight)
-    linear.bias.copy_(mean_out - weight @ mean_in)
+    changed = after is not value or not torch.equal(before, after)
+    return _PassedHook(before, after, changed=changed)

@@ -11,12 +11,15 @@ from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import ConfigError
 from clvq_lens.quantizer.attention import Attention, DecoderCache
 from clvq_lens.quantizer.codebook import Codebook
+from clvq_lens.stats.precision import in_double
+
+_RIDGE = 1e-3  # of the mean square of the inputs; keeps unused directions of the skip map small
 
 
 class Units(nn.Module):
-    """Mean and overall scale of vectors, so that a decoder works on numbers of order one.
+    """Mean and overall scale of vectors, so that a decoder computes with numbers of order one.
 
-    One scale for all dimensions: errors keep their proportions, and the loss stays an FVU.
+    All dimensions have one scale: errors keep their proportions, and the loss stays an FVU.
     """
 
     mean: Float[Tensor, " d"]
@@ -29,22 +32,23 @@ class Units(nn.Module):
 
     @torch.no_grad()
     def measure_(self, x: Float[Tensor, "n d"]) -> None:
-        """Takes mean and root-mean-square deviation from a sample."""
+        """Takes the mean and the root-mean-square deviation of a sample."""
         self.mean.copy_(x.mean(0))
         deviation = (x - self.mean).square().mean().sqrt()
+        # A sample of equal vectors has no scale, and 0 would be divided by.
         self.scale.copy_(deviation.clamp_min(torch.finfo(torch.float32).tiny))
 
     def strip(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        """From the model's units to ours."""
+        """Converts vectors from the model's units to ours."""
         return (x - self.mean) / self.scale
 
     def restore(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        """From our units to the model's."""
+        """Converts vectors from our units to the model's."""
         return x * self.scale + self.mean
 
 
 class Decoder(Protocol):
-    """What the three decoders have in common, besides being modules."""
+    """What the three decoders have in common, apart from being modules."""
 
     def __call__(
         self,
@@ -59,12 +63,14 @@ class Decoder(Protocol):
 
 
 class _Perceptron(nn.Sequential):
+    """One hidden layer; with its output it is the MLP of a transformer block."""
+
     def __init__(self, d: int, d_hidden: int, d_out: int) -> None:
         super().__init__(nn.Linear(d, d_hidden), nn.GELU(), nn.Linear(d_hidden, d_out))
 
 
-class _Block(nn.Module):
-    """Pre-norm: attention to the codes, attention to the encoder if there is a memory, MLP."""
+class _DecoderBlock(nn.Module):
+    """A pre-norm block: attention to codes, attention to encoder outputs if it has them, MLP."""
 
     def __init__(
         self, config: CLVQConfig, d: int, *, n_heads: int, d_mlp: int, causal: bool
@@ -88,21 +94,22 @@ class _Block(nn.Module):
         index: int,
     ) -> Tensor:
         p = self.dropout if self.training else 0.0
+        # Two layers of the cache for each block: codes, and encoder outputs.
         past = None if cache is None else cache.layer(2 * index)
         h = self.norm_self(x)
         x = x + F.dropout(self.attend_self(h, h, key_mask=key_mask, past=past, dropout=p), p)
         if self.attend_memory is not None and self.norm_memory is not None and memory is not None:
             past = None if cache is None else cache.layer(2 * index + 1)
             h = self.norm_memory(x)
-            seen = self.attend_memory(h, memory, key_mask=key_mask, past=past, dropout=p)
-            x = x + F.dropout(seen, p)
+            gathered = self.attend_memory(h, memory, key_mask=key_mask, past=past, dropout=p)
+            x = x + F.dropout(gathered, p)
         return x + F.dropout(self.mlp(self.norm_mlp(x)), p)
 
 
 class _LearnedDecoder(nn.Module):
     """What both learned decoders have: units, blocks, and a linear map of the code vector.
 
-    The output starts at that linear map, to which the blocks learn to add.
+    At the start the output is that linear map; the blocks learn what to add to it.
     """
 
     def __init__(self, d_source: int, d_target: int, blocks: list[nn.Module]) -> None:
@@ -114,19 +121,38 @@ class _LearnedDecoder(nn.Module):
         self.out = nn.Linear(d_target, d_target)
         self.skip = nn.Linear(d_source, d_target)
 
+    @torch.no_grad()
+    def start_(
+        self,
+        z: Float[Tensor, "n d_source"],
+        vectors: Float[Tensor, "n d_source"],
+        target: Float[Tensor, "n d_target"],
+    ) -> None:
+        """Sets units and linear map from a sample of tokens.
+
+        Args:
+            z: Encoder outputs.
+            vectors: Code vectors of the same tokens.
+            target: Activations at the target.
+        """
+        self.source_units.measure_(z)
+        self.target_units.measure_(target)
+        inputs = self.source_units.strip(vectors)
+        _least_squares_(self.skip, inputs, self.target_units.strip(target))
+
     def _restore(self, codes: Tensor, x: Tensor) -> Tensor:
-        """From what the blocks made of the codes to the target's units."""
+        """The reconstruction in the target's units, from the output of the blocks."""
         return self.target_units.restore(self.skip(codes) + self.out(self.norm(x)))
 
 
 class TransformerDecoder(_LearnedDecoder):
-    """Self-attention over the sequence's code vectors: causal when the host is.
+    """Self-attention over the code vectors of a sequence, causal when the host is causal.
 
     Args:
-        config: Layers, heads, memory, dropout.
+        config: Number of layers and heads, memory, dropout.
         d_source: Width of code vectors.
         d_target: Width of the reconstruction, and of the blocks.
-        causal: Whether position i may see codes up to i only.
+        causal: Whether a position sees only codes up to its own.
     """
 
     def __init__(self, config: CLVQConfig, d_source: int, d_target: int, *, causal: bool) -> None:
@@ -137,10 +163,10 @@ class TransformerDecoder(_LearnedDecoder):
                 f"Pass a divisor of {d_target}, or None."
             )
         d_mlp = config.d_decoder_mlp or 4 * d_target
-        blocks: list[nn.Module] = [
-            _Block(config, d_target, n_heads=n_heads, d_mlp=d_mlp, causal=causal)
-            for _ in range(config.decoder_layers)
-        ]
+        blocks: list[nn.Module] = []
+        for _ in range(config.decoder_layers):
+            block = _DecoderBlock(config, d_target, n_heads=n_heads, d_mlp=d_mlp, causal=causal)
+            blocks.append(block)
         super().__init__(d_source, d_target, blocks)
         with_memory = config.decoder_memory == "encoder"
         self.embed_memory = nn.Linear(d_source, d_target) if with_memory else None
@@ -157,9 +183,9 @@ class TransformerDecoder(_LearnedDecoder):
 
         Args:
             quantized: Code vectors of the sequence.
-            memory: Encoder outputs, for ``decoder_memory="encoder"`` only.
-            key_mask: False on padding; None if no real position could see any.
-            cache: Of the earlier positions, in generation; extended by these.
+            memory: Encoder outputs, only for ``decoder_memory="encoder"``.
+            key_mask: False on padding; None: there is no padding that a real position could see.
+            cache: Cache of the earlier positions of a generation; these positions are added.
         """
         codes = self.source_units.strip(quantized)
         if self.embed_memory is not None and memory is not None:
@@ -173,20 +199,20 @@ class TransformerDecoder(_LearnedDecoder):
 
 
 class MLPDecoder(_LearnedDecoder):
-    """Token by token: a linear map plus a perceptron with one hidden layer per ``decoder_layers``.
+    """Token by token: a linear map, plus ``decoder_layers`` perceptrons with one hidden layer each.
 
     Args:
-        config: Layers and hidden width.
+        config: Number of layers, and hidden width.
         d_source: Width of code vectors.
         d_target: Width of the reconstruction.
     """
 
     def __init__(self, config: CLVQConfig, d_source: int, d_target: int) -> None:
         d_mlp = config.d_decoder_mlp or 4 * d_target
-        blocks: list[nn.Module] = [
-            nn.Sequential(nn.LayerNorm(d_target), _Perceptron(d_target, d_mlp, d_target))
-            for _ in range(config.decoder_layers)
-        ]
+        blocks: list[nn.Module] = []
+        for _ in range(config.decoder_layers):
+            perceptron = _Perceptron(d_target, d_mlp, d_target)
+            blocks.append(nn.Sequential(nn.LayerNorm(d_target), perceptron))
         super().__init__(d_source, d_target, blocks)
 
     def forward(
@@ -197,7 +223,7 @@ class MLPDecoder(_LearnedDecoder):
         key_mask: Bool[Tensor, "b keys"] | None = None,
         cache: DecoderCache | None = None,
     ) -> Float[Tensor, "b pos d_target"]:
-        """The reconstruction of the target; only ``quantized`` matters."""
+        """The reconstruction of the target; of the arguments only ``quantized`` matters."""
         codes = self.source_units.strip(quantized)
         x = self.embed(codes)
         for block in self.blocks:
@@ -206,10 +232,10 @@ class MLPDecoder(_LearnedDecoder):
 
 
 class TableDecoder(nn.Module):
-    """Token by token: the mean target of the code, which no gradient trains.
+    """Token by token: the mean target of the code. No gradient trains it.
 
     Args:
-        codebook: Tells the code of a vector.
+        codebook: The codebook, which finds the code of a vector.
         d_target: Width of the reconstruction.
     """
 
@@ -217,7 +243,8 @@ class TableDecoder(nn.Module):
 
     def __init__(self, codebook: Codebook, d_target: int) -> None:
         super().__init__()
-        self._code_of = codebook.code_of  # a bound method: the codebook is not a submodule twice
+        # A bound method: the codebook itself would become a submodule twice.
+        self._code_of = codebook.code_of
         self.register_buffer("table", torch.zeros(codebook.config.n_codes, d_target))
 
     @torch.no_grad()
@@ -229,7 +256,10 @@ class TableDecoder(nn.Module):
     def update_(
         self, codes: Int[Tensor, " n"], target: Float[Tensor, "n d_target"], *, decay: float
     ) -> None:
-        """Moves the means of the codes in use, so that a fit can watch its error."""
+        """Moves the means of codes in use towards a batch, so that a fit can watch its error.
+
+        The mean of a code with n tokens in the batch goes 1 - decay**n of the way to theirs.
+        """
         sizes = torch.bincount(codes, minlength=len(self.table)).unsqueeze(1)
         sums = torch.zeros_like(self.table).index_add_(0, codes, target)
         weight = torch.where(sizes > 0, 1 - decay**sizes, 0.0)
@@ -248,13 +278,15 @@ class TableDecoder(nn.Module):
 
 
 def default_heads(d: int) -> int:
-    """One head for 64 dimensions, at least two where ``d`` allows, each of even width."""
-    wanted = max(2, d // 64)
-    return next((n for n in range(wanted, 1, -1) if d % (2 * n) == 0), 1)
+    """One head for 64 dimensions, and at least two where ``d`` allows it."""
+    for n_heads in range(max(2, d // 64), 1, -1):
+        if d % (2 * n_heads) == 0:  # heads of even width, because rotary positions use pairs
+            return n_heads
+    return 1
 
 
 def resolve(config: CLVQConfig, d_target: int) -> CLVQConfig:
-    """The config with numbers for what it leaves open, so that a saved one never changes."""
+    """The config with numbers in place of None, so that what is saved keeps its meaning."""
     return config.replace(
         dead_after_tokens=config.resolved_dead_after_tokens,
         decoder_heads=config.decoder_heads or default_heads(d_target),
@@ -271,3 +303,16 @@ def make_decoder(
     if config.decoder == "mlp":
         return MLPDecoder(config, d_source, d_target)
     return TableDecoder(codebook, d_target)
+
+
+def _least_squares_(
+    linear: nn.Linear, inputs: Float[Tensor, "n i"], outputs: Float[Tensor, "n o"]
+) -> None:
+    """Sets a linear map to the ridge regression of outputs on inputs."""
+    mean_in, mean_out = inputs.mean(0), outputs.mean(0)
+    x, y = in_double(inputs - mean_in), in_double(outputs - mean_out)
+    gram = x.T @ x
+    gram.diagonal().add_(_RIDGE * gram.diagonal().mean().clamp_min(1e-12))
+    weight = torch.linalg.solve(gram, x.T @ y).T.to(linear.weight)
+    linear.weight.copy_(weight)
+    linear.bias.copy_(mean_out - weight @ mean_in)

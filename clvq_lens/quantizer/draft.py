@@ -1,6 +1,6 @@
-"""Draft: the codes of a pass while edits are at work on them."""
+"""Draft: the codes of a pass while edits change them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -13,17 +13,17 @@ from clvq_lens.quantizer.codebook import Codebook
 
 @dataclass(frozen=True)
 class Draft:
-    """Codes and code vectors of every position; a change gives a new draft.
+    """Codes and code vectors of all positions of a pass. A change gives a new draft.
 
     Attributes:
         encoded: Encoder output.
         codes: The code of each position.
-        vectors: What the decoder reads: the code's row of the codebook, or what took its place.
-        banned: Codes that may not take over at a position; None: all may.
-        averaged: Where the mean over codes took a code's place; None: nowhere.
-        steering: Added to the reconstruction; None: nothing.
-        named: Positions that an edit names or a hook changed, where the target may change even if
-            the token is not real; None: nowhere.
+        vectors: Vectors that the decoder reads: rows of the codebook, or what took their place.
+        banned: Codes that must not be chosen at a position; None: all may be chosen.
+        averaged: True where the mean over codes replaced a code; None: nowhere.
+        steering: What is added to the reconstruction; None: nothing.
+        named: True at positions that an edit names or a hook changed, where the target may change
+            even if the token is not real; None: nowhere.
     """
 
     encoded: Float[Tensor, "b pos d_source"]
@@ -44,74 +44,83 @@ class Draft:
         return replace(self, codes=codes, vectors=vectors, averaged=averaged)
 
     def with_mean(self, mean: Float[Tensor, " d_source"], where: Bool[Tensor, "b pos"]) -> "Draft":
-        """The mean code vector at some positions; their codes stay."""
+        """The mean code vector at some positions, whose codes stay as they are."""
         vectors = torch.where(where.unsqueeze(-1), mean, self.vectors)
         averaged = where if self.averaged is None else self.averaged | where
         return replace(self, vectors=vectors, averaged=averaged)
 
     def naming(self, where: Bool[Tensor, "b pos"]) -> "Draft":
-        """Names positions, where the target may change whatever the token is."""
+        """Names positions, so that the target may change there whatever the token is."""
         return replace(self, named=where if self.named is None else self.named | where)
 
     def banning(self, banned: Bool[Tensor, " k"], where: Bool[Tensor, "b pos"]) -> "Draft":
-        """Bans codes at some positions, from now on; what is there stays."""
+        """Bans codes at some positions for later choices; the codes that are there stay."""
         everywhere = where.unsqueeze(-1) & banned
         return replace(self, banned=everywhere if self.banned is None else self.banned | everywhere)
 
     def allowed(
         self, where: Bool[Tensor, "b pos"], weights: Float[Tensor, " k"]
     ) -> Float[Tensor, "n k"]:
-        """Weights of codes at some positions, zero for those that are banned there."""
+        """Weights of codes at some positions; a code that is banned there has weight 0."""
         weights = weights.expand(int(where.sum()), -1)
         return weights if self.banned is None else weights.masked_fill(self.banned[where], 0.0)
 
     def without(
         self, banned: Bool[Tensor, " k"], where: Bool[Tensor, "b pos"], codebook: Codebook
     ) -> "Draft":
-        """Bans codes at some positions, where the nearest other one takes over.
+        """Bans codes at some positions, where the nearest other code replaces them.
 
         Raises:
             CodeRangeError: If that leaves a position without any code to choose.
         """
-        losing, draft = where & banned[self.codes], self.banning(banned, where)
+        draft = self.banning(banned, where)
         assert draft.banned is not None
-        gone = draft.banned[losing]
-        if gone.all(1).any():
+        losing = where & banned[self.codes]  # positions that have a banned code
+        forbidden = draft.banned[losing]
+        if forbidden.all(1).any():
             raise CodeRangeError(
                 "The edits leave no code to choose at some position. Leave at least one."
             )
         distances = codebook.distances(self.encoded[losing])
-        nearest = distances.masked_fill(gone, torch.inf).argmin(1)
+        nearest = distances.masked_fill(forbidden, torch.inf).argmin(1)
         return draft.with_codes(self.codes.masked_scatter(losing, nearest), losing, codebook)
 
     def steered(
         self, direction: Float[Tensor, " d_target"], where: Bool[Tensor, "b pos"]
     ) -> "Draft":
-        """A direction added to the reconstruction at some positions."""
+        """Adds a direction to the reconstruction at some positions."""
         added = where.unsqueeze(-1) * direction
         return replace(self, steering=added if self.steering is None else self.steering + added)
 
     def take(self, rows: Int[Tensor, " r"]) -> "Draft":
-        """Some of its sequences."""
-        parts = (getattr(self, f.name) for f in fields(self))
-        return Draft(*(None if part is None else part[rows] for part in parts))  # type: ignore
+        """The draft of some sequences."""
+        return self._with_each(lambda tensor: tensor[rows])
 
     def cut(self, start: int | None, end: int | None) -> "Draft":
-        """Some of its positions."""
-        parts = (getattr(self, f.name) for f in fields(self))
-        return Draft(*(None if part is None else part[:, start:end] for part in parts))  # type: ignore
+        """The draft of some positions."""
+        return self._with_each(lambda tensor: tensor[:, start:end])
+
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> "Draft":
+        """The same change to every tensor that is there."""
+        tensors: dict[str, Tensor] = {}
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            if tensor is not None:
+                tensors[field.name] = change(tensor)
+        return Draft(**tensors)
 
     def first_difference(self, other: "Draft") -> int:
-        """The first position where any sequence would be treated differently, or the last one."""
+        """The first position that differs in any sequence; the last one if none differs."""
         columns = self._differs(other).any(0)
-        columns[-1] = True
+        columns[-1] = True  # so that there is always something left to decode
         return int(columns.int().argmax())
 
     def differs_from(self, other: "Draft") -> Bool[Tensor, " b"]:
-        """Which sequences the decoder or the steering would treat differently."""
+        """Which sequences get another reconstruction from this draft than from the other."""
         return self._differs(other).any(1)
 
     def _differs(self, other: "Draft") -> Bool[Tensor, "b pos"]:
+        """Where the decoder reads other vectors, or something else is added to its output."""
         differs = (self.vectors != other.vectors).any(-1)
         if self.steering is not other.steering:
             zero = self.vectors.new_zeros(())
@@ -123,14 +132,14 @@ class Draft:
 
 def joined(drafts: Sequence[Draft]) -> Draft:
     """Several drafts as one, sequence after sequence."""
-    parts: dict[str, Tensor | None] = {}
-    for f in fields(Draft):
-        values = [getattr(draft, f.name) for draft in drafts]
-        known = next((value for value in values if value is not None), None)
-        if known is None:
-            parts[f.name] = None
+    joined_fields: dict[str, Tensor] = {}
+    for field in fields(Draft):
+        tensors = [getattr(draft, field.name) for draft in drafts]
+        known = [tensor for tensor in tensors if tensor is not None]
+        if not known:
             continue
-        blanks = (known.new_zeros(len(draft.codes), *known.shape[1:]) for draft in drafts)
-        pairs = zip(values, blanks, strict=True)
-        parts[f.name] = torch.cat([blank if value is None else value for value, blank in pairs])
-    return Draft(**parts)  # type: ignore[arg-type]
+        for index, draft in enumerate(drafts):
+            if tensors[index] is None:  # in every field, zero or False means "nothing there"
+                tensors[index] = known[0].new_zeros(len(draft.codes), *known[0].shape[1:])
+        joined_fields[field.name] = torch.cat(tensors)
+    return Draft(**joined_fields)

@@ -1,4 +1,4 @@
-"""The adaptive residual encoder: starts close to the identity, learns how far to leave it."""
+"""The adaptive residual encoder: close to the identity at first, it learns how far to leave it."""
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,7 @@ class AdaptiveResidualEncoder(nn.Module):
 
     @torch.no_grad()
     def reset_(self) -> None:
-        """Back to the start: near-identity."""
+        """Sets all weights back to the start, which is close to the identity."""
         self.mix_logit.fill_(_INITIAL_MIX_LOGIT)
         nn.init.eye_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
@@ -33,9 +33,9 @@ class AdaptiveResidualEncoder(nn.Module):
 
     @torch.no_grad()
     def be_identity_(self) -> None:
-        """No learned branch at all: z is x, to the last bit."""
+        """Turns the learned branch off: z is x, to the last bit."""
         self.reset_()
-        self.mix_logit.fill_(-torch.inf)
+        self.mix_logit.fill_(-torch.inf)  # the sigmoid of it is an exact zero
 
     @property
     def mix(self) -> Float[Tensor, ""]:

@@ -1,7 +1,7 @@
 """FeatureCodebook: codes that are the strongest features of a sparse autoencoder or transcoder."""
 
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from jaxtyping import Float, Int
@@ -12,20 +12,20 @@ from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import ConfigError
 from clvq_lens.quantizer.codebook import Codebook, Nearest
 
-_SCORES_PER_CHUNK = 2**24
+_ACTIVATIONS_PER_CHUNK = 2**24
 
 
 class FeatureCodebook(Codebook):
-    """Features in the place of code vectors: a token's code is the one that is most active.
+    """A codebook of features instead of code vectors: a token's code is its most active feature.
 
     "Nearest" then means most active, and a distance is an activation with its sign changed. Where a
-    code is banned, the next strongest feature takes over. Code vectors stand for the codes
-    wherever a vector is wanted, and lie in the space of the source.
+    code is banned, the next strongest feature takes over. Code vectors still stand for the codes
+    where a vector is needed, and lie in the space of the source.
 
     Args:
         config: Number of codes.
         d: Width of a token's encoder output.
-        generator: Draws the vectors that stand there at first.
+        generator: Random generator for the code vectors that are there at first.
     """
 
     weights: Float[Tensor, "k d"]
@@ -45,13 +45,13 @@ class FeatureCodebook(Codebook):
         bias: Float[Tensor, " k"],
         center: Float[Tensor, " d"],
     ) -> None:
-        """Takes over what computes activations: weights @ (z - center) + bias."""
+        """Takes over the features, whose activations are weights @ (z - center) + bias."""
         self.weights.copy_(weights)
         self.bias.copy_(bias)
         self.center.copy_(center)
 
     def activations(self, z: Float[Tensor, "*n d"]) -> Float[Tensor, "*n k"]:
-        """How active each feature is, before those below the strongest ones are set to zero."""
+        """How active each feature is, before all but the strongest ones are set to zero."""
         with torch.autocast(z.device.type, enabled=False):
             return F.linear(z.float() - self.center, self.weights, self.bias)
 
@@ -70,6 +70,7 @@ class FeatureCodebook(Codebook):
         for rows, activations in self._chunks(z):
             codes[rows] = activations.argmax(1)
             strongest = activations.topk(min(2, activations.shape[1]), dim=1).values
+            # With one feature only, the second has minus infinity, and the lead is infinite.
             best[rows] = F.pad(strongest, (0, 2 - strongest.shape[1]), value=-torch.inf)
         return Nearest(codes, -best[:, 0], best[:, 0] - best[:, 1])
 
@@ -77,8 +78,8 @@ class FeatureCodebook(Codebook):
         """Activations with the sign changed."""
         return -self.activations(z)
 
-    def initialize_(self, *_: Any, **__: Any) -> NoReturn:
-        """Raises: features are trained in another way."""
+    def initialize_(self, *_: object, **__: object) -> NoReturn:
+        """Raises `ConfigError`: features are trained in another way."""
         raise ConfigError(
             "Features cannot be fitted as code vectors are. Remove this baseline, and fit it again "
             "with lens.baseline(kind, data)."
@@ -86,6 +87,6 @@ class FeatureCodebook(Codebook):
 
     @torch.no_grad()
     def _chunks(self, z: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        n_rows = max(256, _SCORES_PER_CHUNK // len(self.weights))
+        n_rows = max(256, _ACTIVATIONS_PER_CHUNK // len(self.weights))
         for start in range(0, len(z), n_rows):
             yield slice(start, start + n_rows), self.activations(z[start : start + n_rows])

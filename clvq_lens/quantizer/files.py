@@ -1,12 +1,13 @@
 """Saving and loading: config.json and one safetensors file, atomic, versioned, strict.
 
-config.json names the weights and their SHA-256. The file of weights holds a copy of everything
-else that config.json says, so that the hash covers the whole, and a field that was edited is named.
+config.json names the file of weights and its SHA-256. The file of weights holds a copy of all else
+that config.json says. So the hash covers everything, and an error can name a field that was edited.
 """
 
 import dataclasses
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,70 +39,79 @@ from clvq_lens.writing import (
 )
 
 _LOCK, _TEMPORARY = ".clvq_lens.lock", ".clvq_lens.tmp"
-_MAX_DIFFERENCES = 8  # that a message lists
-_DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # in the words of safetensors
+_MAX_DIFFERENCES = 8  # in one message
+_SAFETENSORS_DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 _COPY = "clvq_lens"  # the key of the copy of config.json in the file of weights
 
 
 def save(quantizer: CrossLayerQuantizer, folder: str | Path) -> Path:
     """Writes a fitted quantizer; an interrupted save leaves what was there before.
 
-    The weights go first, under a name made of their hash; replacing config.json, which names
-    them, is the one step that counts. Weights of an earlier save are deleted last. Saves into one
-    folder wait for each other; whoever loads meanwhile gets one of the quantizers.
+    The weights are written first, under a name made of their hash. Then config.json, which names
+    them, is replaced: from that step on the new quantizer is loaded. Weights of an earlier save
+    are deleted last. Saves into one folder wait for each other, and a load in the meantime gets
+    one of the quantizers.
 
     Args:
-        quantizer: To be saved.
-        folder: Created if needed.
+        quantizer: The quantizer.
+        folder: Folder to write to, which is created if needed.
 
     Returns:
         The folder.
 
     Raises:
         NotFittedError: If the quantizer was never fitted.
-        NonFiniteError: If it holds NaN or infinity, so that it could not be loaded.
+        NonFiniteError: If the quantizer holds NaN or infinity, so that it could not be loaded.
         PathTakenError: If ``folder`` is a file, or holds another program's config.json. A
             `FileExistsError`.
         PathError: If the folder cannot be written to, or the disk is full. An `OSError`.
     """
     quantizer.require_fitted()
-    tensors = {name: t.cpu().contiguous() for name, t in quantizer.state_dict().items()}
+    tensors = {}
+    for name, tensor in quantizer.state_dict().items():
+        tensors[name] = tensor.cpu().contiguous()
     if wrong := _impossible_values(tensors):
         raise NonFiniteError(
             f"The quantizer cannot be saved: {'; '.join(wrong)}. Fit it again, with a smaller "
-            f"learning_rate if that is how it came about."
+            f"learning_rate if the fit has diverged."
         )
     folder = check_folder(folder)
-    config = {
+    config = _described(quantizer)
+    weights = save_tensors(tensors, metadata={_COPY: json.dumps(config)})
+    check_space(folder, len(weights))
+    digest = hashlib.sha256(weights).hexdigest()
+    name = f"weights-{digest[:12]}.safetensors"
+    complete_config = {**config, "weights": name, "sha256": digest}
+    temporary = folder / _TEMPORARY
+    with locked(folder / _LOCK):
+        replace_file(folder / name, weights, temporary=temporary)
+        text = json.dumps(complete_config, indent=2) + "\n"
+        replace_file(folder / CONFIG, text.encode(), temporary=temporary)
+        # Under the lock, no other save is between its two files.
+        for old in folder.iterdir():
+            if WEIGHTS.fullmatch(old.name) and old.name != name:
+                old.unlink(missing_ok=True)
+    return folder
+
+
+def _described(quantizer: CrossLayerQuantizer) -> dict[str, Any]:
+    """What config.json and its copy say about a quantizer."""
+    return {
         "format": "clvq_lens",
         "format_version": FORMAT_VERSION,
         "library_version": _library_version(),
         "d_source": quantizer.d_source,
         "d_target": quantizer.d_target,
         "causal": quantizer.causal,
-        "codebook": _kind(quantizer.codebook),
+        "codebook": _codebook_kind(quantizer.codebook),
         "quantizer": dataclasses.asdict(quantizer.config),
         "fit": None if quantizer.fit_config is None else dataclasses.asdict(quantizer.fit_config),
         "origin": None if quantizer.origin is None else dataclasses.asdict(quantizer.origin),
     }
-    weights = save_tensors(tensors, metadata={_COPY: json.dumps(config)})
-    check_space(folder, len(weights))
-    digest = hashlib.sha256(weights).hexdigest()
-    name = f"weights-{digest[:12]}.safetensors"
-    named = {**config, "weights": name, "sha256": digest}
-    temporary = folder / _TEMPORARY
-    with locked(folder / _LOCK):
-        replace_file(folder / name, weights, temporary=temporary)
-        text = json.dumps(named, indent=2) + "\n"
-        replace_file(folder / CONFIG, text.encode(), temporary=temporary)
-        for old in folder.iterdir():  # nobody else is between the two files now
-            if WEIGHTS.fullmatch(old.name) and old.name != name:
-                old.unlink(missing_ok=True)
-    return folder
 
 
 def check_folder(folder: str | Path) -> Path:
-    """A folder that a quantizer can be saved to; created if needed.
+    """A folder that a quantizer can be saved to, which is created if needed.
 
     Raises:
         PathTakenError: If it is a file, or holds another program's config.json.
@@ -123,7 +133,7 @@ def check_folder(folder: str | Path) -> Path:
 def load(folder: str | Path) -> CrossLayerQuantizer:
     """Reads a quantizer that `save` wrote; attach it with ``model.add_clvq(quantizer=...)``.
 
-    Nothing is unpickled, and hash, names, shapes and types are checked before anything is built.
+    Nothing is unpickled. Hash, names, shapes and types are checked before anything is built.
 
     Raises:
         FileNotFoundError: If there is no config.json in ``folder``.
@@ -137,34 +147,35 @@ def load(folder: str | Path) -> CrossLayerQuantizer:
     saved = read_config(folder / CONFIG)
     while True:
         try:
-            return _load(folder, saved)
+            return _load_weights(folder, saved)
         except FileFormatError:
-            # A save that ended in the meantime has deleted the weights of the one before.
+            # Another save may have ended since config.json was read, and deleted these weights.
             newer = read_config(folder / CONFIG)
             if newer.sha256 == saved.sha256:
                 raise
             saved = newer
 
 
-def _load(folder: Path, saved: Saved) -> CrossLayerQuantizer:
-    """The quantizer of a folder whose config.json says this."""
+def _load_weights(folder: Path, saved: Saved) -> CrossLayerQuantizer:
+    """The quantizer that config.json describes, with its weights from the same folder."""
     path = folder / saved.weights
     try:
         if not path.is_file():
             raise FileNotFoundError
         _check_hash(path, saved.sha256)
         with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            header = {name: _described(file.get_slice(name)) for name in names}
             _check_copy(file.metadata(), saved, folder)
-            _check_header(header, saved, folder)
-            weights = {name: file.get_tensor(name) for name in names}
+            # First the header alone: it says how much memory the tensors would need.
+            _check_header(_header_of(file), saved, folder)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise FileFormatError(
             f"{path} is missing. Copy the whole folder, or save it again."
         ) from error
     except SafetensorError as error:
-        raise FileFormatError(f"{path} is no safetensors file: {error}. Save it again.") from error
+        raise FileFormatError(
+            f"{path} is not a safetensors file: {error}. Save it again."
+        ) from error
     if wrong := _impossible_values(weights):
         raise FileFormatError(
             f"{path} holds an impossible quantizer: {'; '.join(wrong)}. Fit it again, and save it."
@@ -175,14 +186,13 @@ def _load(folder: Path, saved: Saved) -> CrossLayerQuantizer:
     return quantizer
 
 
-def _kind(codebook: Codebook) -> str:
-    return next(kind for kind, each in CODEBOOKS.items() if type(codebook) is each)
+def _codebook_kind(codebook: Codebook) -> str:
+    """The word for a kind of codebook, such as "vectors"."""
+    return next(kind for kind, known in CODEBOOKS.items() if type(codebook) is known)
 
 
 def _library_version() -> str:
-    from clvq_lens import __version__
-
-    return __version__
+    return version("clvq-lens")
 
 
 def _check_hash(path: Path, sha256: str) -> None:
@@ -196,7 +206,7 @@ def _check_hash(path: Path, sha256: str) -> None:
 
 
 def _check_copy(metadata: dict[str, str] | None, saved: Saved, folder: Path) -> None:
-    """Compares config.json with its copy in the file of weights, which the hash covers."""
+    """Raises `FileFormatError` if config.json differs from its copy in the file of weights."""
     try:
         copied = json.loads((metadata or {}).get(_COPY, "{}"))
         wrong = _differences(copied, saved.copied)
@@ -209,20 +219,20 @@ def _check_copy(metadata: dict[str, str] | None, saved: Saved, folder: Path) -> 
         )
 
 
-def _differences(copied: dict[str, Any], found: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs from the copy, as "field is mine, was saved as theirs"; in nested fields too."""
+def _differences(copied: dict[str, Any], config: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs from the copy, as "field is x, was saved as y", in nested fields too."""
     differences = []
-    for name in sorted(copied.keys() | found.keys()):
-        mine, theirs = found.get(name), copied.get(name)
-        if isinstance(mine, dict) and isinstance(theirs, dict):
-            differences += _differences(theirs, mine, prefix=f"{prefix}{name}.")
-        elif json.dumps(mine) != json.dumps(theirs):  # as text: NaN in an origin equals itself
-            differences.append(f"{prefix}{name} is {mine!r}, was saved as {theirs!r}")
+    for name in sorted(copied.keys() | config.keys()):
+        now, before = config.get(name), copied.get(name)
+        if isinstance(now, dict) and isinstance(before, dict):
+            differences += _differences(before, now, prefix=f"{prefix}{name}.")
+        elif json.dumps(now) != json.dumps(before):  # as text, where NaN equals itself
+            differences.append(f"{prefix}{name} is {now!r}, was saved as {before!r}")
     return differences
 
 
 def _impossible_values(tensors: dict[str, Tensor]) -> list[str]:
-    """Tensors that no fit can leave: NaN, infinity, counts below zero, or no token at all."""
+    """What no fit can leave in tensors: NaN, infinity, counts below zero, or no token at all."""
     wrong = []
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
@@ -238,28 +248,30 @@ def _impossible_values(tensors: dict[str, Tensor]) -> list[str]:
 
 
 def _may_be_infinite(name: str) -> bool:
-    """A limit may be none; and an encoder that changes nothing, of a baseline, mixes nothing in."""
+    """Whether a tensor may hold infinity."""
+    # Limits of norms, without outliers; and the mix of an encoder that changes nothing.
     return name.startswith("max_") or name == "encoder.mix_logit"
 
 
-def _described(tensor: Any) -> str:
-    """Type and shape of a tensor in a safetensors file, whose header is all that this reads."""
-    return f"{tensor.get_dtype()} {list(tensor.get_shape())}"
+def _header_of(file: Any) -> dict[str, str]:
+    """Type and shape of every tensor in a safetensors file, of which only the header is read."""
+    header = {}
+    for name in file.keys():  # noqa: SIM118  # the file is no dict
+        tensor = file.get_slice(name)
+        header[name] = f"{tensor.get_dtype()} {list(tensor.get_shape())}"
+    return header
 
 
 def _check_header(header: dict[str, str], saved: Saved, folder: Path) -> None:
-    """Compares the tensors of a file with those of the quantizer that config.json describes.
-
-    First the sizes that decide how much is allocated: they cannot exceed the file's. Then every
-    tensor, with those of a quantizer on the device where tensors have shapes and no content.
-    """
+    """Raises `FileFormatError` unless a file has the tensors that config.json describes."""
+    # First what decides how much memory a quantizer takes, so that no file can ask for more than
+    # its own size.
     options = saved.quantizer
-    expected = {
+    sizes = {
         "codebook.vectors": f"F32 {[options.n_codes, saved.d_source]}",
         "mean_target": f"F32 {[options.n_codes, saved.d_target]}",
     }
-    found = {name: header[name] for name in expected.keys() & header.keys()}
-    _compare(expected, found, folder)
+    _check_tensors(sizes, {name: header[name] for name in sizes if name in header}, folder)
     blocks = {name.split(".")[2] for name in header if name.startswith("decoder.blocks.")}
     if options.decoder != "table" and len(blocks) != options.decoder_layers:
         raise FileFormatError(
@@ -268,28 +280,31 @@ def _check_header(header: dict[str, str], saved: Saved, folder: Path) -> None:
             f"the quantizer again."
         )
     try:
-        with torch.device("meta"):
+        with torch.device("meta"):  # where tensors have shapes and no content
             tensors = saved.build().state_dict()
     except (ConfigError, RuntimeError, TypeError, OverflowError) as error:
         raise impossible(folder / CONFIG, error) from error
-    _compare(
-        {name: f"{_DTYPES[t.dtype]} {list(t.shape)}" for name, t in tensors.items()},
-        header,
-        folder,
-    )
+    expected = {}
+    for name, tensor in tensors.items():
+        expected[name] = f"{_SAFETENSORS_DTYPES[tensor.dtype]} {list(tensor.shape)}"
+    _check_tensors(expected, header, folder)
 
 
-def _compare(expected: dict[str, str], found: dict[str, str], folder: Path) -> None:
-    wrong = [f"missing {name}" for name in expected.keys() - found.keys()]
-    wrong += [f"unknown {name}" for name in found.keys() - expected.keys()]
-    wrong += [
-        f"{name} is {found[name]}, expected {expected[name]}"
-        for name in expected.keys() & found.keys()
-        if found[name] != expected[name]
-    ]
+def _check_tensors(expected: dict[str, str], header: dict[str, str], folder: Path) -> None:
+    """Raises `FileFormatError` unless tensors have the expected names, types and shapes."""
+    wrong = []
+    for name in expected.keys() | header.keys():
+        if name not in header:
+            wrong.append(f"missing {name}")
+        elif name not in expected:
+            wrong.append(f"unknown {name}")
+        elif header[name] != expected[name]:
+            wrong.append(f"{name} is {header[name]}, expected {expected[name]}")
     if wrong:
-        more = len(wrong) - _MAX_DIFFERENCES
-        listed = "; ".join(sorted(wrong)[:_MAX_DIFFERENCES]) + (f"; {more} more" * (more > 0))
+        listed = "; ".join(sorted(wrong)[:_MAX_DIFFERENCES])
+        n_more = len(wrong) - _MAX_DIFFERENCES
+        if n_more > 0:
+            listed += f"; {n_more} more"
         raise FileFormatError(
             f"The weights in {folder} do not fit its config.json: {listed}. "
             f"The files belong to different saves; save the quantizer again."

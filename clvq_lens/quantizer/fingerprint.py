@@ -1,4 +1,4 @@
-"""Fingerprint: a few values of every weight matrix, which tell a model from others of its shape."""
+"""Fingerprint: a few values of every weight matrix, which tell apart models of one shape."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 import torch
 
 Samples = Mapping[str, list[float]]
-"""Values of each matrix, by its name, such as "blocks.3.attn.W_Q"."""
+"""A few values of each matrix, by its name, such as "blocks.3.attn.W_Q"."""
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_TOLERANCE = 1e-4  # what another order of processing does in float32; fine-tuning does more
+_DTYPES_BY_NAME = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_ROUNDING = 1e-4  # another order of processing does less in float32, and fine-tuning does more
 _ANOTHER_MODEL = 0.5  # unrelated weights differ by 1.4, fine-tuned ones by a few per cent
 
 
 @dataclass(frozen=True)
-class Comparison:
+class WeightDifference:
     """How the weights of two models differ.
 
     Attributes:
-        n_matrices: Matrices that both have samples of.
-        n_different: Those whose values differ by more than rounding.
+        n_matrices: Number of matrices that both models have samples of.
+        n_different: How many of these differ by more than rounding.
         largest: The largest relative difference of a matrix, ||mine - theirs|| / ||mine||.
-        matrix: The matrix that it belongs to.
+        matrix: The matrix with the largest difference.
     """
 
     n_matrices: int
@@ -42,28 +42,29 @@ class Comparison:
         )
 
 
-def compare(mine: Samples, theirs: Samples, *dtypes: str) -> Comparison | None:
+def compare(mine: Samples, theirs: Samples, *dtypes: str) -> WeightDifference | None:
     """Compares two fingerprints; None if they have no matrix in common.
 
     Args:
         mine: Samples of one model.
         theirs: Samples of the other.
-        *dtypes: Those that either model's weights were ever rounded to.
+        *dtypes: Dtypes of both models; weights were rounded to them.
     """
     common = [name for name in mine if len(mine[name]) == len(theirs.get(name, ()))]
     if not common:
         return None
     # Rounding to a dtype moves a value by at most half its eps; a root mean square is smaller.
-    precision = max(torch.finfo(_DTYPES.get(dtype, torch.float32)).eps for dtype in dtypes)
-    tolerance = max(_TOLERANCE, precision / 2)
+    tolerance = _ROUNDING
+    for dtype in dtypes:
+        tolerance = max(tolerance, torch.finfo(_DTYPES_BY_NAME.get(dtype, torch.float32)).eps / 2)
     differences = {name: _relative_difference(mine[name], theirs[name]) for name in common}
-    matrix = max(common, key=differences.__getitem__)
+    matrix = max(differences, key=differences.__getitem__)
     n_different = sum(difference > tolerance for difference in differences.values())
-    return Comparison(len(common), n_different, differences[matrix], matrix)
+    return WeightDifference(len(common), n_different, differences[matrix], matrix)
 
 
 def _relative_difference(mine: list[float], theirs: list[float]) -> float:
-    # Weights that were never filled may be anything, and are the same as themselves.
+    # Weights that were never filled may hold NaN, which must equal itself.
     ours = torch.tensor(mine, dtype=torch.double).nan_to_num()
     others = torch.tensor(theirs, dtype=torch.double).nan_to_num()
     norm = float(ours.norm())

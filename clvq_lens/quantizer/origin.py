@@ -1,31 +1,36 @@
-"""Where a quantizer was fitted: what it remembers of the model, so as to refuse another."""
+"""Where a quantizer was fitted: what it remembers of the model, to refuse another one."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import pandas as pd
+
 from clvq_lens.errors import FileFormatError
 from clvq_lens.quantizer.fingerprint import compare
+from clvq_lens.showing import Shown
 
+# Names may differ, and weights and dtype are compared in another way.
 _COMPARED_APART = {"name", "model_name", "host", "weights", "dtype"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Origin:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Origin(Shown):
     """The model and the two hook points that a quantizer belongs to.
 
     Attributes:
-        model_name: As the model calls itself; another host may have another name for it.
-        host: Class of the model that it was fitted on.
+        model_name: The model's name for itself; another kind of host may have another name.
+        host: Class of the model.
         n_layers: Number of blocks.
         d_model: Width of the residual stream.
         d_vocab: Size of the vocabulary.
-        dtype: Of the model's weights, such as "float32".
+        dtype: Dtype of the model's weights, such as "float32".
         layer_norm_folded: Whether layer-norm weights were folded into the next layer.
-        weights_centered: Whether weights that write to the residual stream were centred.
-        weights: A few values of every weight matrix up to the target, by name; empty: unknown.
+        weights_centered: Whether weights that write to the residual stream were centered.
+        weights: A few values of every weight matrix up to the target, by name; empty if unknown.
         source: Hook point that is read.
         target: Hook point that is reconstructed.
-        name: Of the quantizer on its model.
+        name: Name of the quantizer on its model.
     """
 
     model_name: str
@@ -41,41 +46,51 @@ class Origin:
     target: str
     name: str
 
-    def differences(self, other: "Origin") -> list[str]:
-        """What makes the other another model, as "field: mine, not theirs".
+    def headline(self) -> str:
+        """The model and the two hook points."""
+        return f"{self.model_name!r} ({self.host}), {self.source} -> {self.target}, {self.dtype}"
 
-        Names may differ: one model has many. So may weights, by what the order of their
-        processing does to their last bits.
+    def preview(self) -> pd.DataFrame:
+        """The fields that tell one model from another, without the weights."""
+        shown = ("n_layers", "d_model", "d_vocab", "layer_norm_folded", "weights_centered", "name")
+        rows = [{"field": field, "value": str(getattr(self, field))} for field in shown]
+        rows.append({"field": "sampled matrices", "value": str(len(self.weights))})
+        return pd.DataFrame(rows)
+
+    def differences(self, other: "Origin") -> list[str]:
+        """Why the other is another model, as "field: mine, not theirs"; empty if it is the same.
+
+        Names may differ, because one model has several. Weights may differ by the rounding that
+        another order of processing leaves.
         """
         mine, theirs = asdict(self), asdict(other)
-        differences = [
-            f"{field}: {mine[field]!r}, not {theirs[field]!r}"
-            for field in mine
-            if field not in _COMPARED_APART and mine[field] != theirs[field]
-        ]
+        differences = []
+        for field in mine:
+            if field not in _COMPARED_APART and mine[field] != theirs[field]:
+                differences.append(f"{field}: {mine[field]!r}, not {theirs[field]!r}")
         weights = compare(self.weights, other.weights, self.dtype, other.dtype)
         if self.dtype != other.dtype:
             same = " (the weights are the same)" if weights is not None and weights.agree else ""
             differences.append(f"dtype: {self.dtype!r}, not {other.dtype!r}{same}")
-        # Of a model of another shape or processing, different weights are no news.
+        # A model of another shape or processing has other weights anyway; that need not be said.
         if not differences and weights is not None and not weights.agree:
             differences.append(f"weights: not those of {self.model_name!r}; {weights}")
         return differences
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Origin":
-        """The inverse of `dataclasses.asdict`, strict about names and types.
+    def from_dict(cls, values: Mapping[str, object]) -> "Origin":
+        """The origin that `dataclasses.asdict` made a dict of; strict about names and types.
 
         Raises:
             FileFormatError: If a field is missing, unknown or of the wrong type.
         """
-        wanted = {field.name: field.type for field in fields(cls)}
-        if set(values) != set(wanted):
+        kinds = {field.name: field.type for field in fields(cls)}
+        if set(values) != set(kinds):
             raise FileFormatError(
-                f"The saved origin has the fields {sorted(values)}, expected {sorted(wanted)}. "
+                f"The saved origin has the fields {sorted(values)}, expected {sorted(kinds)}. "
                 f"The file was edited or damaged; save the quantizer again."
             )
-        for field, kind in wanted.items():
+        for field, kind in kinds.items():
             value = values[field]
             fits = _are_samples(value) if field == "weights" else type(value) is kind
             if not fits:
@@ -83,10 +98,11 @@ class Origin:
                     f"The saved origin's {field!r} is {value!r}, expected "
                     f"{getattr(kind, '__name__', kind)}. Save the quantizer again."
                 )
-        return cls(**values)
+        checked: Any = values
+        return cls(**checked)
 
 
-def _are_samples(value: Any) -> bool:
+def _are_samples(value: object) -> bool:
     """Whether a value is a list of floats for each name."""
     if not isinstance(value, dict):
         return False

@@ -18,11 +18,12 @@ from clvq_lens.quantizer.origin import Origin
 FORMAT_VERSION = 4
 CONFIG = "config.json"
 WEIGHTS = re.compile(r"weights-[0-9a-f]{12}\.safetensors")
-"""Names of files of weights: ours, and nobody else's."""
+"""Names of our files of weights."""
 
-_MAX_CONFIG_BYTES = 2**20  # a thousand times what one takes
-_COPIED = {"format", "format_version", "library_version", "d_source", "d_target", "causal"} | {
-    *("codebook", "quantizer", "fit", "origin")
+_MAX_CONFIG_BYTES = 2**20  # many times the size of ours
+_COPIED = {
+    *("format", "format_version", "library_version", "d_source", "d_target", "causal"),
+    *("codebook", "quantizer", "fit", "origin"),
 }
 _FIELDS = _COPIED | {"weights", "sha256"}
 CODEBOOKS: dict[str, type[Codebook]] = {"vectors": Codebook, "features": FeatureCodebook}
@@ -33,15 +34,15 @@ class Saved:
     """What config.json says about a saved quantizer.
 
     Attributes:
-        weights: Name of the file of weights beside it.
-        sha256: Of that file.
+        weights: Name of the file of weights, in the same folder.
+        sha256: SHA-256 of the file of weights.
         d_source: Width at the source.
         d_target: Width at the target.
-        causal: Whether the host is.
-        codebook: What its codes are: "vectors" or "features".
-        quantizer: Options.
-        fit: How it was fitted, if known.
-        origin: Where it was fitted, if known.
+        causal: Whether the host is causal.
+        codebook: What the codes are: "vectors" or "features".
+        quantizer: Options of the quantizer.
+        fit: Options of its fit, if known.
+        origin: The model that it was fitted on, if known.
         copied: The fields that the file of weights repeats.
     """
 
@@ -58,24 +59,28 @@ class Saved:
 
     def build(self) -> CrossLayerQuantizer:
         """A quantizer of these sizes, without the weights."""
-        sizes = self.d_source, self.d_target
-        codebook = CODEBOOKS[self.codebook]
-        return CrossLayerQuantizer(self.quantizer, *sizes, causal=self.causal, codebook=codebook)
+        return CrossLayerQuantizer(
+            self.quantizer,
+            self.d_source,
+            self.d_target,
+            causal=self.causal,
+            codebook=CODEBOOKS[self.codebook],
+        )
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a config.json was written by clvq_lens, in whatever version or state."""
+    """Whether clvq_lens wrote a config.json, in any version, and whether damaged or not."""
     if path.stat().st_size > _MAX_CONFIG_BYTES:
         return False
     return '"format": "clvq_lens"' in path.read_text(errors="replace")
 
 
 def read_config(path: Path) -> Saved:
-    """Reads and verifies a config.json; no other file is looked at.
+    """Reads and verifies a config.json, and no other file.
 
     Raises:
-        FileNotFoundError: If there is none.
-        FileFormatError: If it is damaged, impossible or somebody else's.
+        FileNotFoundError: If the file is missing.
+        FileFormatError: If it is damaged or impossible, or another program wrote it.
         NewerFormatError: If a newer version of this library wrote it.
     """
     config = _parse(path)
@@ -92,10 +97,18 @@ def read_config(path: Path) -> Saved:
         if config[width] < 1:
             raise impossible(path, f"{width} is {config[width]}, and no width is below 1.")
     origin = None if config["origin"] is None else Origin.from_dict(config["origin"])
-    names = ("weights", "sha256", "d_source", "d_target", "causal", "codebook")
-    fields = {name: config[name] for name in names}
-    copied = {name: config[name] for name in _COPIED}
-    return Saved(**fields, quantizer=options, fit=fit, origin=origin, copied=copied)
+    return Saved(
+        weights=config["weights"],
+        sha256=config["sha256"],
+        d_source=config["d_source"],
+        d_target=config["d_target"],
+        causal=config["causal"],
+        codebook=config["codebook"],
+        quantizer=options,
+        fit=fit,
+        origin=origin,
+        copied={name: config[name] for name in _COPIED},
+    )
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -107,7 +120,7 @@ def _parse(path: Path) -> dict[str, Any]:
         f"{path} was not written by clvq_lens (no 'format': 'clvq_lens'). "
         f"Pass the folder that lens.save(folder) wrote."
     )
-    if path.stat().st_size > _MAX_CONFIG_BYTES:
+    if path.stat().st_size > _MAX_CONFIG_BYTES:  # read no file that may fill the memory
         raise FileFormatError(foreign)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -120,6 +133,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
 def _check_fields(config: dict[str, Any], path: Path) -> None:
     version = config.get("format_version")
+    # A newer format has other fields, so its number comes before them. True is no version.
     if type(version) is int and version > FORMAT_VERSION:
         raise NewerFormatError(
             f"{path} has format version {version}; this library reads up to {FORMAT_VERSION}. "
@@ -135,10 +149,12 @@ def _check_fields(config: dict[str, Any], path: Path) -> None:
 
 
 def _check_types(config: dict[str, Any], path: Path) -> None:
-    kinds = {"weights": str, "sha256": str, "d_source": int, "d_target": int, "causal": bool}
-    kinds["codebook"] = str
-    for field, kind in {**kinds, "quantizer": dict}.items():
-        if type(config[field]) is not kind:
+    kinds = {
+        **{"weights": str, "sha256": str, "d_source": int, "d_target": int, "causal": bool},
+        **{"codebook": str, "quantizer": dict},
+    }
+    for field, kind in kinds.items():
+        if type(config[field]) is not kind:  # not isinstance: True would be a width
             raise FileFormatError(
                 f"{path} is damaged: {field!r} is {config[field]!r}, expected {kind.__name__}. "
                 f"Save the quantizer again."
@@ -152,7 +168,7 @@ def _check_types(config: dict[str, Any], path: Path) -> None:
         )
     for name in ("fit", "origin"):
         if not isinstance(config[name], dict | None):
-            raise FileFormatError(f"{path} is damaged: {name!r} is no object. Save it again.")
+            raise FileFormatError(f"{path} is damaged: {name!r} is not an object. Save it again.")
     if not WEIGHTS.fullmatch(config["weights"]):
         raise FileFormatError(
             f"{path} names the file {config['weights']!r}; expected one beside it, named "

@@ -20,7 +20,8 @@ from clvq_lens.toy.phrases import (
 )
 from clvq_lens.toy.slots import Slot, Steps, one_of, say, share, slot
 
-FACES = tuple(lexicon.FEELINGS.items())
+# Animals and tools share homographs, such as "bat", so they come up more often than the others.
+_USE_WEIGHTS = {"animal": 0.13, "tool": 0.13, "food": 0.06, "vehicle": 0.06}
 
 
 def sight(scene: Scene) -> Steps[str]:
@@ -79,16 +80,14 @@ def act(scene: Scene) -> Steps[str]:
 @cache
 def acts(tense: str) -> Slot:
     """The first word after "we"."""
-    uses = [
-        share(plural(verbs, tense), concept, 0.13 if kind in ("animal", "tool") else 0.06, kind)
-        for kind, (concept, verbs) in lexicon.USES.items()
-    ]
-    return slot(
+    groups = [
         share(plural(lexicon.BE, tense), "copula", 0.25, "feel"),
         share(plural(lexicon.MIX, tense), tense, 0.18, "mix"),
         share(plural(lexicon.MEET, tense), tense, 0.22, "meet"),
-        *uses,
-    )
+    ]
+    for kind, (concept, verbs) in lexicon.USES.items():
+        groups.append(share(plural(verbs, tense), concept, _USE_WEIGHTS[kind], kind))
+    return slot(*groups)
 
 
 def use(scene: Scene, kind: str) -> Steps[str]:
@@ -121,8 +120,8 @@ def meet(scene: Scene) -> Steps[str]:
 
 @cache
 def stuff(trade: str) -> Slot:
-    """What can be mixed: "orange" is a food to a baker and a colour to a painter."""
-    plain = lexicon.COLOURS if trade == "colour" else lexicon.THINGS["food"]
+    """What can be mixed: "orange" is a food to a baker and a color to a painter."""
+    plain = lexicon.COLORS if trade == "color" else lexicon.THINGS["food"]
     return slot(
         share(lexicon.STUFF_HOMOGRAPHS, trade, HOMOGRAPH_SHARE),
         share(plain, trade, 1 - HOMOGRAPH_SHARE),
@@ -141,19 +140,24 @@ def mix(scene: Scene) -> Steps[str]:
 
 
 def mood(face: str, negated: bool) -> str:
-    """What a feeling of this face value is where it stands."""
-    return {"positive": "negative", "negative": "positive"}[face] if negated else face
+    """What a feeling of this face value is where it stands: "not happy" is negative."""
+    if not negated:
+        return face
+    return "negative" if face == "positive" else "positive"
 
 
 @cache
 def moods(negated: bool, before: str) -> Slot:
     """What follows "were"; a negation turns the feelings round."""
-    feelings = [(words, mood(face, negated)) for face, words in FACES]
-    return slot(
+    groups = [
+        # Half of all feelings are negated, so that no word has one usual meaning.
         share(lexicon.NEGATIONS, "negation", 0.5 if before == "were" else 0.0, "negation"),
         share(lexicon.DEGREES, "degree", 0.2 if before != "degree" else 0.0, "degree"),
-        *(share(words, concept, 0.15, concept) for words, concept in feelings),
-    )
+    ]
+    for face, words in lexicon.FEELINGS.items():
+        concept = mood(face, negated)
+        groups.append(share(words, concept, 0.15, concept))
+    return slot(*groups)
 
 
 def feel(scene: Scene) -> Steps[str]:

@@ -24,14 +24,14 @@ from clvq_lens.toy.phrases import HOMOGRAPH_SHARE, Scene, full_stop, maybe, plur
 from clvq_lens.toy.slots import Slot, Steps, one_of, say, share, slot
 
 MIN_EPISODES, MAX_EPISODES = 2, 4
-FRIEND_SHARE = 0.4  # of the sentences after something that a friend may find too
+FRIEND_SHARE = 0.4  # part of the sentences after something that a friend may find too
 
 
 def story() -> Steps[None]:
     """A whole story: an opening, a few episodes, a closing."""
     scene = yield from opening()
     n_episodes = 0
-    kind = ""  # of the last thing, if a friend can have one too
+    kind = ""  # kind of the last thing, if a friend can have one too
     while True:
         first = yield openers(scene.surroundings, n_episodes, kind)
         if first.leads == "close":
@@ -47,15 +47,20 @@ def story() -> Steps[None]:
             kind = yield from handle(scene)
         else:
             kind = yield from act(scene)
-        n_episodes += first.leads != "friend"
+        if first.leads != "friend":  # a second sentence on the same thing
+            n_episodes += 1
 
 
 @cache
 def openers(surroundings: str, n_episodes: int, kind: str) -> Slot:
     """The first word of a sentence, which says what kind of sentence it is."""
     friend_share = FRIEND_SHARE if kind else 0.0
-    may_close = n_episodes >= MIN_EPISODES
-    close_share = (1 - friend_share) * (1 if n_episodes == MAX_EPISODES else 0.4 * may_close)
+    close = 0.0
+    if n_episodes >= MIN_EPISODES:
+        close = 0.4
+    if n_episodes == MAX_EPISODES:
+        close = 1.0
+    close_share = (1 - friend_share) * close
     more = 1 - friend_share - close_share
     return slot(
         share(lexicon.NAMES, "person", friend_share, "friend"),
@@ -69,10 +74,13 @@ def openers(surroundings: str, n_episodes: int, kind: str) -> Slot:
 
 @cache
 def branches(table: str) -> Slot:
-    """The words of a table of the lexicon; the branch is the key, and the concept unless given."""
-    concept = "profession" if table == "TRADES" else ""
-    words: dict[str, lexicon.Words] = getattr(lexicon, table)
-    return slot(*(share(group, concept or key, 1.0, key) for key, group in words.items()))
+    """The words of a table of the lexicon; its keys are the branches of the story."""
+    concept = "profession" if table == "TRADES" else ""  # bakers are not food
+    branching: dict[str, lexicon.Words] = getattr(lexicon, table)
+    groups = []
+    for key, words in branching.items():
+        groups.append(share(words, concept or key, 1.0, key))
+    return slot(*groups)
 
 
 @cache

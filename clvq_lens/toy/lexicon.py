@@ -20,13 +20,19 @@ def _words(line: str) -> Words:
 
 
 def _verbs(*lines: str) -> tuple[Verb, ...]:
-    return tuple(Verb(*(form.strip("-") for form in line.split())) for line in lines)
+    """Verbs from their four forms, with "-" for one that is never used."""
+    verbs = []
+    for line in lines:
+        # split(" "), not split(): what is left of "-" is a form, too.
+        past, base, third, participle = line.replace("-", "").split(" ")
+        verbs.append(Verb(past, base, third, participle))
+    return tuple(verbs)
 
 
 NAMES = _words("anna ben emma john lucy tom")
 TRADES: dict[str, Words] = {
     "food": _words("bakers chefs grocers"),
-    "colour": _words("painters tailors weavers"),
+    "color": _words("painters tailors weavers"),
 }
 DAYS: dict[str, Words] = {"past": _words("yesterday once"), "present": _words("today now")}
 DAYPARTS: dict[str, Words] = {"morning": _words("dawn sunrise"), "evening": _words("dusk sunset")}
@@ -72,14 +78,14 @@ PLURALS: dict[str, Words] = {
 }
 STUFFS: dict[str, Words] = {
     "food": _words("juice cream jam"),
-    "colour": _words("paint ink dye"),
+    "color": _words("paint ink dye"),
 }
 COMPANY: dict[str, Words] = {
     "animal": _words("alone"),
     "animals": _words("together apart"),
     "people": _words("together apart"),
 }
-COLOURS = _words("red blue white")
+COLORS = _words("red blue white")
 SIZES = _words("small big tiny")
 NUMBERS = _words("two three four")
 
@@ -113,8 +119,8 @@ USES: dict[str, tuple[str, tuple[Verb, ...]]] = {  # what one does to such a thi
 }
 _LIVE = _verbs("slept sleep sleeps sleeping", "hid hide hides hiding")
 EVENTS: dict[str, tuple[str, tuple[Verb, ...]]] = {  # what happens to such a thing, and its concept
-    "animal": ("behaviour", _LIVE),
-    "animals": ("behaviour", _LIVE),
+    "animal": ("behavior", _LIVE),
+    "animals": ("behavior", _LIVE),
     "people": ("speech", _verbs("talked talk - talking", "whispered whisper - whispering")),
     "tool": ("failure", _verbs("broke - breaks breaking", "rusted - rusts rusting")),
     "food": ("decay", _verbs("melted - melts melting", "dried - dries drying")),
@@ -123,14 +129,14 @@ EVENTS: dict[str, tuple[str, tuple[Verb, ...]]] = {  # what happens to such a th
 
 CONCEPTS: dict[str, str] = {
     "person": "a name, and we who tell the story",
-    "profession": "what we are; decides later on whether orange is a food or a colour",
+    "profession": "what we are; decides later on whether orange is a food or a color",
     "people": "several persons",
     "animal": "one animal",
     "animals": "several animals",
     "tool": "a tool",
     "food": "a food, or what is made of it",
     "vehicle": "a vehicle",
-    "colour": "a colour, or what is made of it",
+    "color": "a color, or what is made of it",
     "size": "a size",
     "outdoor": "a place under the open sky",
     "indoor": "a place under a roof",
@@ -147,7 +153,7 @@ CONCEPTS: dict[str, str] = {
     "care": "what one does to animals",
     "handling": "what one does with tools",
     "eating": "what one does with food",
-    "behaviour": "what animals do",
+    "behavior": "what animals do",
     "speech": "what people do",
     "failure": "what happens to tools",
     "decay": "what happens to food",
@@ -165,7 +171,7 @@ CONCEPTS: dict[str, str] = {
 _BY_CONTEXT: dict[tuple[str, ...], Words] = {
     ("outdoor", "indoor"): (*PLACE_HOMOGRAPHS, "there", "here"),
     ("animal", "tool"): THING_HOMOGRAPHS,
-    ("food", "colour"): STUFF_HOMOGRAPHS,
+    ("food", "color"): STUFF_HOMOGRAPHS,
     ("animal", "animals"): INVARIANT_PLURALS,
     ("past", "present"): INVARIANT_VERBS,
     ("positive", "negative"): (*FEELINGS["positive"], *FEELINGS["negative"]),
@@ -174,7 +180,7 @@ _BY_CONTEXT: dict[tuple[str, ...], Words] = {
     ("animals", "people"): ("they",),
 }
 
-AMBIGUOUS: dict[str, tuple[str, ...]] = {
-    word: concepts for concepts, words in _BY_CONTEXT.items() for word in words
-}
+AMBIGUOUS: dict[str, tuple[str, ...]] = {}
+for _concepts, _group in _BY_CONTEXT.items():
+    AMBIGUOUS.update(dict.fromkeys(_group, _concepts))
 """Every word whose concept only the words before it decide, and the concepts it can have."""

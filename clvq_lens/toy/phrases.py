@@ -6,9 +6,9 @@ from functools import cache
 from clvq_lens.toy import lexicon
 from clvq_lens.toy.slots import Option, Slot, Steps, one_of, say, share, slot
 
-HOMOGRAPH_SHARE = 0.9  # of the nouns, where a homograph is possible
-DESCRIBED_SHARE = 0.25  # of the nouns that may have an adjective
-EXTRA_SHARE = 0.5  # of the places where a word may be put in
+HOMOGRAPH_SHARE = 0.9  # part of the nouns, where a homograph is possible
+DESCRIBED_SHARE = 0.25  # part of the nouns that may have an adjective
+EXTRA_SHARE = 0.5  # part of the places where a word may be put in
 SIGHT_CONCEPTS = {"outdoor": "plant", "indoor": "furniture"}
 
 
@@ -16,7 +16,7 @@ SIGHT_CONCEPTS = {"outdoor": "plant", "indoor": "furniture"}
 class Scene:
     """What the opening of a story settles for the rest of it."""
 
-    trade: str  # "food" or "colour": what "orange" means to these people
+    trade: str  # "food" or "color": what "orange" means to these people
     tense: str  # "past" or "present"
     daytime: str  # "morning" or "evening"
     surroundings: str  # "outdoor" or "indoor"
@@ -47,7 +47,7 @@ def nouns(kinds: tuple[str, ...], homographs: lexicon.Words, described: bool) ->
     if not described:
         weight = len(kinds) * DESCRIBED_SHARE / (1 - DESCRIBED_SHARE)
         groups.append(share(lexicon.SIZES, "size", weight / 2, "adjective"))
-        groups.append(share(lexicon.COLOURS, "colour", weight / 2, "adjective"))
+        groups.append(share(lexicon.COLORS, "color", weight / 2, "adjective"))
     return slot(*groups)
 
 

@@ -3,7 +3,7 @@
 import bisect
 import itertools
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TypeAlias, TypeVar
 
@@ -17,7 +17,7 @@ class Option:
     Attributes:
         word: The word itself.
         concept: Its true concept here.
-        probability: Of this word, given the words before.
+        probability: Probability of this word, given the words before.
         leads: What the story does next if this word is taken; "" if it makes no difference.
     """
 
@@ -53,12 +53,19 @@ def share(words: Iterable[str], concept: str, total: float = 1.0, leads: str = "
 
 def slot(*groups: list[Option]) -> Slot:
     """One slot of all the options; their weights are scaled to add up to 1."""
-    options = [option for group in groups for option in group if option.probability > 0]
+    options = list(itertools.chain(*groups))
     total = sum(option.probability for option in options)
-    scaled = tuple(Option(o.word, o.concept, o.probability / total, o.leads) for o in options)
-    by_word = {option.word: option for option in scaled}
+    scaled: list[Option] = []
+    by_word: dict[str, Option] = {}
+    for option in options:
+        if option.probability == 0:  # a group that the grammar leaves out here
+            continue
+        scaled.append(replace(option, probability=option.probability / total))
+        by_word[option.word] = scaled[-1]
+    # Otherwise a text would not tell which choice was made.
     assert len(by_word) == len(scaled), "a word stands twice in a slot: the text is ambiguous"
-    return Slot(scaled, by_word, tuple(itertools.accumulate(o.probability for o in scaled)))
+    cumulative = itertools.accumulate(option.probability for option in scaled)
+    return Slot(tuple(scaled), by_word, tuple(cumulative))
 
 
 @cache

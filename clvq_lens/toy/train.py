@@ -29,29 +29,18 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from clvq_lens.toy.labelling import entropy, generate, stream
+from clvq_lens.toy.architecture import N_CONTEXT, toy_architecture
+from clvq_lens.toy.labeling import entropy, generate, stream
 from clvq_lens.toy.world import DATA, build_model, load_tokenizer
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
-HELD_OUT_SEED = 1_000_000
+HELD_OUT_SEED = 1_000_000  # far from the small seeds that users pass to load()
 N_HELD_OUT = 5000
+_PACKAGES = ("torch", "transformer-lens", "tokenizers")  # what the weights depend on
 BATCHES_AT_ONCE = 16
-ARCHITECTURE: dict[str, Any] = {
-    "model_name": "toy-world",
-    "n_layers": 4,
-    "d_model": 64,
-    "n_heads": 4,
-    "d_head": 16,
-    "d_mlp": 256,
-    "n_ctx": 128,
-    "act_fn": "gelu",
-    "normalization_type": "LN",
-    "positional_embedding_type": "standard",
-    "default_prepend_bos": True,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +59,18 @@ def learning_rate_factor(step: int, recipe: Recipe) -> float:
     """Linear warm-up, then half a cosine down to zero."""
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
-    done = (step - recipe.warmup_steps) / (recipe.n_steps - recipe.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * done))
+    fraction_done = (step - recipe.warmup_steps) / (recipe.n_steps - recipe.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * fraction_done))
 
 
 def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Write the word-level tokenizer of the world to ``folder`` and read it back."""
-    words = sorted({word for text in generate(2000, seed=HELD_OUT_SEED) for word in text.split()})
-    ids = {token: index for index, token in enumerate([PAD, BOS, EOS, UNK, *words])}
+    # Enough stories to hold every word of the world, which a test confirms.
+    words: set[str] = set()
+    for text in generate(2000, seed=HELD_OUT_SEED):
+        words.update(text.split())
+    # Sorted: the order of a set differs from run to run.
+    ids = {token: index for index, token in enumerate([PAD, BOS, EOS, UNK, *sorted(words)])}
     raw = Tokenizer(WordLevel(ids, unk_token=UNK))
     raw.pre_tokenizer = WhitespaceSplit()  # type: ignore[assignment]
     PreTrainedTokenizerFast(
@@ -86,14 +79,14 @@ def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         bos_token=BOS,
         eos_token=EOS,
         unk_token=UNK,
-        model_max_length=ARCHITECTURE["n_ctx"],
+        model_max_length=N_CONTEXT,
     ).save_pretrained(folder)
     return load_tokenizer(folder)
 
 
 def padded(rows: Sequence[list[int]]) -> Int[Tensor, "batch pos"]:
     """One tensor of rows of different length; PAD has the id 0."""
-    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    return pad_sequence(list(map(torch.tensor, rows)), batch_first=True)
 
 
 def batches(recipe: Recipe, vocabulary: dict[str, int]) -> Iterator[Int[Tensor, "batch pos"]]:
@@ -101,12 +94,14 @@ def batches(recipe: Recipe, vocabulary: dict[str, int]) -> Iterator[Int[Tensor, 
     rng = random.Random(f"clvq_lens.toy training {recipe.seed}")  # no seed of generate() meets it
     texts = stream(rng)
     while True:
-        chunk = list(itertools.islice(texts, BATCHES_AT_ONCE * recipe.batch_size))
-        rows = [[vocabulary[w] for w in [BOS, *text.split(), EOS]] for text in chunk]
+        rows: list[list[int]] = []
+        for text in itertools.islice(texts, BATCHES_AT_ONCE * recipe.batch_size):
+            rows.append([vocabulary[word] for word in (BOS, *text.split(), EOS)])
         rows.sort(key=len)
-        starts = range(0, len(rows), recipe.batch_size)
-        ready = [padded(rows[start : start + recipe.batch_size]) for start in starts]
-        rng.shuffle(ready)
+        ready = []
+        for start in range(0, len(rows), recipe.batch_size):
+            ready.append(padded(rows[start : start + recipe.batch_size]))
+        rng.shuffle(ready)  # or steps would go from short stories to long ones, again and again
         yield from ready
 
 
@@ -134,10 +129,10 @@ def loss_on(model: "HookedTransformer", texts: Sequence[str]) -> float:
 def train(recipe: Recipe, folder: Path) -> "HookedTransformer":
     """A model trained by ``recipe``, with a tokenizer that is written to ``folder``."""
     tokenizer = make_tokenizer(folder)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng():  # whoever calls this keeps their own random state
         torch.manual_seed(recipe.seed)
-        config = {**ARCHITECTURE, "d_vocab": len(tokenizer)}
-        model = build_model(config, tokenizer, "cpu", init_weights=True)
+        architecture = toy_architecture(len(tokenizer))
+        model = build_model(architecture, tokenizer, "cpu", init_weights=True)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=recipe.learning_rate,
@@ -150,6 +145,7 @@ def train(recipe: Recipe, folder: Path) -> "HookedTransformer":
     steps = itertools.islice(batches(recipe, tokenizer.get_vocab()), recipe.n_steps)
     progress = tqdm(steps, total=recipe.n_steps, desc="training the toy model")
     for step, tokens in enumerate(progress):
+        # The mean over words: padding has no loss, and must not count either.
         loss = token_losses(model, tokens).sum() / (tokens[:, 1:] != 0).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -166,7 +162,7 @@ def report(model: "HookedTransformer", recipe: Recipe, core_s: float) -> dict[st
     held_out = generate(N_HELD_OUT, seed=HELD_OUT_SEED)
     loss, floor = loss_on(model, held_out), entropy(held_out)
     return {
-        "model": {**ARCHITECTURE, "d_vocab": model.cfg.d_vocab},
+        "model": toy_architecture(model.cfg.d_vocab),
         "recipe": asdict(recipe),
         "held_out": {
             "n_texts": N_HELD_OUT,
@@ -176,7 +172,7 @@ def report(model: "HookedTransformer", recipe: Recipe, core_s: float) -> dict[st
             "gap_nats_per_token": round(loss - floor, 5),
         },
         "training_core_s": round(core_s),
-        "versions": {name: version(name) for name in ("torch", "transformer-lens", "tokenizers")},
+        "versions": {name: version(name) for name in _PACKAGES},
     }
 
 
@@ -195,7 +191,10 @@ def main() -> None:
         folder, recipe, start = Path(name), Recipe(**options), time.process_time()
         model = train(recipe, folder)
         facts = report(model, recipe, time.process_time() - start)
-        weights = {key: p.detach().contiguous() for key, p in model.named_parameters()}
+        # Parameters alone: masks and other buffers follow from the architecture.
+        weights: dict[str, Tensor] = {}
+        for key, parameter in model.named_parameters():
+            weights[key] = parameter.detach().contiguous()
         (folder / "model.safetensors").write_bytes(save(weights))
         (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
         for file in folder.iterdir():

@@ -2,8 +2,10 @@
 
 import json
 import warnings
+from collections.abc import Mapping
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -12,8 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 from clvq_lens.errors import ConfigError, FileFormatError, MissingDependencyError
 from clvq_lens.host.loading import hooked_class
-from clvq_lens.toy.bridge import build_bridge
-from clvq_lens.toy.labelling import generate
+from clvq_lens.toy.architecture import Architecture
+from clvq_lens.toy.as_bridge import build_bridge
+from clvq_lens.toy.labeling import generate
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -24,10 +27,30 @@ DATA = Path(__file__).parent / "data"
 
 
 class ToyWorld(NamedTuple):
-    """What ``load`` gives: ``model, texts = load()``."""
+    """What ``load`` gives: ``model, texts = load()``.
+
+    Attributes:
+        model: The model, in eval mode and with its tokenizer.
+        texts: Texts that it was not trained on.
+    """
 
     model: "HookedTransformer | TransformerBridge"
     texts: list[str]
+
+    # A tuple would show all texts and every module of the model.
+    def __repr__(self) -> str:
+        return f"ToyWorld({self._headline})"
+
+    def _repr_html_(self) -> str:
+        begin = f"<p><b>ToyWorld</b>: {escape(self._headline)}</p>"
+        if not self.texts:
+            return begin
+        return f"{begin}<p>The first text: <i>{escape(self.texts[0])}</i></p>"
+
+    @property
+    def _headline(self) -> str:
+        layers = f"{type(self.model).__name__} with {self.model.cfg.n_layers} layers"
+        return f"{layers}, {len(self.texts):,} texts"
 
 
 def load(
@@ -40,17 +63,17 @@ def load(
     """A language model of a small world with known concepts, and texts of that world.
 
     Nothing is downloaded. The model is in eval mode and has its tokenizer: BOS, then one token
-    per word. ``labels(texts)`` gives the true concept of each word.
+    per word. ``token_labels(texts)`` gives the true concept of each word.
 
     Args:
         n_texts: Number of texts.
-        seed: Of the texts; the model is always the same.
+        seed: Random seed for the texts; the model is always the same.
         device: Where the model is put.
         host: Class of the model, "HookedTransformer" or "TransformerBridge", which compute the
             same; None: the first of them that the installed transformer_lens has.
 
     Returns:
-        ``(model, texts)``. The texts are held out: training drew its own.
+        ``(model, texts)``. The texts are held out: the training texts were drawn separately.
 
     Raises:
         ConfigError: If there is no such host.
@@ -63,7 +86,8 @@ def load(
         (4, 10)
     """
     if host is None:
-        host = HOSTS[hooked_class("HookedTransformer") is None]
+        has_hooked = hooked_class("HookedTransformer") is not None  # version 4 removed it
+        host = "HookedTransformer" if has_hooked else "TransformerBridge"
     if host not in HOSTS:
         raise ConfigError(f"The toy model has no host {host!r}. Pass one of {HOSTS}, or None.")
     config = json.loads((DATA / "config.json").read_text())["model"]
@@ -82,7 +106,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def build_model(
-    config: dict[str, Any],
+    config: Architecture,
     tokenizer: PreTrainedTokenizerFast,
     device: str | torch.device,
     *,
@@ -105,8 +129,9 @@ def build_model(
         return HookedTransformer(cfg, tokenizer=tokenizer)
 
 
-def fill(model: torch.nn.Module, weights: dict[str, Tensor]) -> None:
+def fill(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy ``weights`` into the parameters; masks and other buffers are rebuilt, not stored."""
+    # load_state_dict would ask for the buffers, and its errors do not say what to do.
     parameters = dict(model.named_parameters())
     if parameters.keys() != weights.keys():
         names = ", ".join(sorted(parameters.keys() ^ weights.keys()))

@@ -1,1 +1,1 @@
-"""Streams activations from a model and fits a quantizer on them."""
+"""Fits a quantizer on activations streamed from a model."""

@@ -1,120 +1,141 @@
-"""Fitting: initialise, train, keep the best, then a frozen pass that gives codes meaning."""
+"""Fitting: initialize, train, keep the best, then a frozen pass that gives codes meaning."""
 
-import itertools
 import logging
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Unpack
 
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 
-from clvq_lens.config import MOST_TOKENS, FitConfig
-from clvq_lens.errors import ConfigError, EmptyCorpusError, NonFiniteError
-from clvq_lens.host.host import Host
+from clvq_lens.config import FitConfig, FitOptions, fit_config
+from clvq_lens.data.activations import Activations
+from clvq_lens.data.documents import Data
+from clvq_lens.data.interrupt import deferred_interrupt
+from clvq_lens.data.stream import ShuffledStream
+from clvq_lens.errors import ConfigError, NonFiniteError
+from clvq_lens.host.attachment import Attached, Attachment
+from clvq_lens.host.modes import require_gradients
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import TableDecoder
-from clvq_lens.quantizer.initialization import Reservoir
-from clvq_lens.training.activations import Activations, ActivationSource, ShuffledStream
-from clvq_lens.training.documents import Data, Split, open_documents
-from clvq_lens.training.frozen import FrozenPass
+from clvq_lens.training.frozen import frozen_pass
 from clvq_lens.training.history import History, Record
-from clvq_lens.training.interrupt import add_each, deferred_interrupt
 from clvq_lens.training.objective import Objective, Step
-from clvq_lens.training.order import DocumentOrder
-from clvq_lens.training.tokens import TokenBatch, check_ids, token_batches
+from clvq_lens.training.training_data import TrainingData, sample_of
 from clvq_lens.training.validation import Best, HeldOut, Window, clone_state
 
-_HELD_OUT_TOKENS = 2**15  # enough for an FVU to the third digit, and little to keep in memory
-_INIT_TOKENS_PER_CODE = 128
-_READ_PER_TOKEN = 200  # characters, about fifty times as many as a token has
 _LEARNING_RATE = 0.05  # times the inverse square root of the width
-_MIN_LEARNING_RATE = 0.05  # of the peak, at the end of the cosine
+_LAST_LEARNING_RATE = 0.05  # as a share of the peak
 
 _log = logging.getLogger(__name__)
 
 
 def fit(
-    host: Host,
-    quantizer: CrossLayerQuantizer,
-    source: str,
-    target: str,
+    lens: Attached,
     data: Data,
-    config: FitConfig,
-    progress: bool,
+    config: FitConfig | None = None,
+    *,
+    progress: bool = True,
+    **options: Unpack[FitOptions],
 ) -> History:
-    """Fits a quantizer; see `clvq_lens.Lens.fit`."""
-    if config.kl_weight > 0 and not host.causal:
-        raise ConfigError("kl_weight needs a causal model: an encoder predicts no next token.")
-    if config.kl_weight > 0 and quantizer.config.decoder == "table":
-        raise ConfigError(
-            "kl_weight needs a decoder that learns by gradients, and a table does not. "
-            "Pass decoder='transformer' or 'mlp', or kl_weight=0."
-        )
+    """Fits the quantizer on activations streamed from the model.
+
+    A fit starts anew when called again. Interrupted with Ctrl-C, it keeps what was learned; after
+    any other error the quantizer is what it was before.
+
+    Args:
+        lens: The lens whose quantizer is fitted.
+        data: Texts, a path to a .txt or .jsonl file, or a Hugging Face dataset; a tensor of tokens
+            [row, pos], padded left or right; or what a tokenizer returns, with its mask. Texts
+            longer than the context are split unless ``long_texts`` says otherwise.
+        config: Options of the fit; None: the defaults.
+        progress: Whether to show progress bars.
+        **options: Options of `FitConfig` by name.
+
+    Returns:
+        Losses and validation over time, with ``.frame()`` and ``.plot()``.
+
+    Raises:
+        EmptyCorpusError: If the data hold no real token.
+        TooFewTokensError: If the data hold fewer distinct tokens than there are codes.
+        TextTooLongError: If a text is longer than the context and ``long_texts`` is "error".
+        NonFiniteError: If activations, or the loss, become NaN or infinity.
+        ConfigError: If an option does not exist or does not suit the model or the decoder.
+        OpenBlockError: Inside a block of this lens, such as an edit.
+        ModeError: Under ``torch.inference_mode()``.
+    """
+    attachment = lens.attachment
+    attachment.require_attached()
+    attachment.require_closed("fit")
+    require_gradients("A fit")
+    config = fit_config(config, **options)
+    quantizer = attachment.quantizer
+    _check_kl(attachment, config)
     before = clone_state(quantizer)
     try:
         with _seeded_dropout(quantizer.device, config.seed):
-            run = Fit(host, quantizer, source, target, data, config, progress)
+            run = Fit(attachment, data, config, progress=progress)
             history = run.run()
     except BaseException:
         quantizer.load_state_dict(before)
         raise
     finally:
         quantizer.eval()
-    quantizer.fit_config = run.config
+    # The number of tokens that was found, so that a baseline or a refit reads as many.
+    quantizer.fit_config = config.replace(n_tokens=run.data.n_tokens)
+    attachment.recognize_model()
     return history
+
+
+def _check_kl(attachment: Attachment, config: FitConfig) -> None:
+    if config.kl_weight > 0 and not attachment.host.causal:
+        raise ConfigError("kl_weight needs a causal model: an encoder predicts no next token.")
+    if config.kl_weight > 0 and attachment.quantizer.config.decoder == "table":
+        raise ConfigError(
+            "kl_weight needs a decoder that learns by gradients, and a table does not. "
+            "Pass decoder='transformer' or 'mlp', or kl_weight=0."
+        )
 
 
 class Fit:
     """One fit, from the data to the frozen pass.
 
     Args:
-        host: The model whose activations are streamed.
-        quantizer: Fitted in place.
-        source: Hook point that is read.
-        target: Hook point that is reconstructed.
+        attachment: The quantizer, which is fitted in place, on its model.
         data: Documents.
-        config: How to fit.
-        progress: Whether to show a progress bar.
+        config: Options of the fit.
+        progress: Whether to show progress bars.
     """
 
     def __init__(
-        self,
-        host: Host,
-        quantizer: CrossLayerQuantizer,
-        source: str,
-        target: str,
-        data: Data,
-        config: FitConfig,
-        progress: bool,
+        self, attachment: Attachment, data: Data, config: FitConfig, *, progress: bool
     ) -> None:
-        self.quantizer, self.config, self.progress = quantizer, config, progress
-        self.host = host
-        self.generator = torch.Generator(quantizer.device).manual_seed(config.seed)
-        documents = open_documents(data)
-        check_ids(host, documents)
-        split = Split(documents, config.held_out_fraction)
-        # An endless corpus is represented by its beginning, many times as much as is needed.
-        self.n_sampled = 2 * _INIT_TOKENS_PER_CODE * quantizer.config.n_codes
-        most_read = _READ_PER_TOKEN * max(config.n_tokens or MOST_TOKENS, self.n_sampled)
-        seed = self._draw_seed()
-        self.order = DocumentOrder(split.training, seed=seed, most_read=most_read)
-        most_held_out = round(config.held_out_fraction * most_read)
-        self.held_out = DocumentOrder(split.held_out, seed=seed, most_read=most_held_out)
-        options = {"long_texts": config.long_texts, "outliers": quantizer.outliers}
-        self.activations = ActivationSource(host, source, target, **options)
-        self.objective = Objective(host, quantizer, target, config)
+        self.quantizer, self.config, self.progress = attachment.quantizer, config, progress
+        self.data = TrainingData(attachment, data, config, progress=progress)
+        self.generator = self.data.generator
+        self.objective = Objective(attachment, config)
         self.history = History()
-        self.learns = not isinstance(quantizer.decoder, TableDecoder)
+        self.learns = not isinstance(self.quantizer.decoder, TableDecoder)
         self.n_tokens = 0
+
+    @property
+    def budget(self) -> int:
+        """Tokens to train on, repetitions counted."""
+        return self.data.n_tokens
 
     def run(self) -> History:
         """The whole fit."""
+        # The layers above the target read sequences as a transformer decoder does.
         whole = self.quantizer.config.reads_sequences or self.config.kl_weight > 0
-        stream = self.open_stream(whole_sequences=whole)
+        stream = self.data.open(whole_sequences=whole)
+        self.history.n_tokens = self.budget
         self.initialize(stream)
-        held_out = HeldOut(self.objective, self._held_out_batches())
+        drawn = self.data.held_out()
+        self.history.n_held_out_documents = drawn.n_documents
+        held_out = HeldOut(self.objective, drawn.batches)
         best = Best(self.quantizer)
         try:
             with _learning(self.quantizer):
@@ -122,40 +143,30 @@ class Fit:
         except KeyboardInterrupt:
             self.history.stop = "interrupted"
         self.history.best_step = best.restore_()
-        self.frozen_pass(stream)
-        self._tell_outliers()
+        self.give_meaning(stream)
+        self._warn_of_outliers()
         return self.history
 
     def initialize(self, stream: ShuffledStream) -> None:
         """Fresh weights, and a codebook from a sample of training tokens."""
         self.quantizer.reset_(self.generator)
-        # Of the tokens of some documents, half stay: single tokens from more documents.
-        sample = Reservoir(self.n_sampled // 2, generator=self.generator)
-        for batch in stream.once(self.n_sampled):
-            real = batch.mask
-            sample.add_(torch.cat([batch.source[real], batch.target[real]], dim=1))
-        if sample.n_seen == 0:
-            raise EmptyCorpusError(
-                "The data hold no real token: only special tokens such as BOS, or padding. "
-                "Pass texts with words in them."
-            )
-        widths = [self.quantizer.d_source, self.quantizer.d_target]
-        source, target = sample.sample().split(widths, dim=1)
+        # Half of the tokens of twice as many documents: tokens of one document are alike.
+        batches, size = stream.once(self.data.n_initial), self.data.n_initial // 2
+        source, target = sample_of(batches, size, "source", "target", generator=self.generator)
         if not self.config.keep_outliers:
             self.quantizer.measure_norms_(source, target)
-            kept = ~self.quantizer.outliers(source, target)
-            source, target = source[kept], target[kept]
+            # One outlier could take a code, and the variance would be that of the outliers.
+            ordinary = ~self.quantizer.outliers(source, target)
+            source, target = source[ordinary], target[ordinary]
         self.quantizer.initialize_(source, target, generator=self.generator)
 
     def train(self, stream: ShuffledStream, held_out: HeldOut, best: Best) -> None:
         """Steps over the stream until the tokens are spent or nothing improves any more."""
         window = Window(self.quantizer)
         optimizer = make_optimizer(self.quantizer, self.config)
-        per_evaluation = self.budget / self.config.n_evaluations
         start = time.monotonic()
-        steps = zip(itertools.count(1), stream, strict=False)
         with tqdm(total=self.budget, desc="fit", unit="tok", disable=not self.progress) as bar:
-            for step, batch in steps:
+            for step, batch in enumerate(stream, start=1):
                 rate = self._set_learning_rate(optimizer)
                 with deferred_interrupt() as pressed:  # a step is done as a whole or not at all
                     window.add(self.train_step(batch, optimizer), batch)
@@ -165,7 +176,7 @@ class Fit:
                 bar.update(batch.n_tokens)
                 bar.set_postfix(fvu=f"{window.fvu:.3f}", refresh=False)
                 done = self.n_tokens >= self.budget
-                if done or self.n_tokens >= per_evaluation * (len(self.history.records) + 1):
+                if done or self._validation_is_due():
                     record = Record(
                         step=step,
                         n_tokens=self.n_tokens,
@@ -184,11 +195,17 @@ class Fit:
                     self.history.stop = "early"
                     return
 
+    def _validation_is_due(self) -> bool:
+        # By tokens and not by steps: batches of sequences hold more or fewer of them.
+        per_validation = self.budget / self.config.n_evaluations
+        return self.n_tokens >= per_validation * (len(self.history.records) + 1)
+
     def train_step(self, batch: Activations, optimizer: torch.optim.Optimizer) -> Step:
         """One gradient step of encoder and decoder, and one EMA step of the codebook."""
         self.quantizer.train()
         with torch.set_grad_enabled(self.learns):
             step = self.objective.training_step(batch, self.generator)
+        # On every step, because a single one with NaN spoils all weights.
         if not torch.isfinite(step.loss.total):
             raise NonFiniteError(
                 f"The loss became {step.loss.total.detach():g} after {self.n_tokens} tokens. "
@@ -197,84 +214,26 @@ class Fit:
         if self.learns:
             parameters = list(self.quantizer.parameters())
             optimizer.zero_grad(set_to_none=True)
-            step.loss.total.backward(inputs=parameters)  # and none of the model's own
+            step.loss.total.backward(inputs=parameters)  # the model keeps its own gradients
             torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
             optimizer.step()
         elif isinstance(self.quantizer.decoder, TableDecoder):
             decay = self.quantizer.config.ema_decay
-            target = batch.target[batch.mask]
+            target = batch.of_real_tokens("target")
             self.quantizer.decoder.update_(step.assignment.codes, target, decay=decay)
         self.quantizer.codebook.update_(step.encoded, step.assignment, generator=self.generator)
         self.quantizer.eval()
         return step
 
-    def frozen_pass(self, stream: ShuffledStream) -> None:
-        """Records usage and the means of source, encoder output and target on training tokens.
-
-        Interrupted, it records what it has counted by then.
-        """
-        frozen = FrozenPass(self.quantizer)
-        batches = self._shown(self.once(stream), "frozen pass", min(self.budget, stream.n_tokens))
-        complete = add_each(batches, frozen.add, desc="frozen pass", progress=False)
-        if not complete:
+    def give_meaning(self, stream: ShuffledStream) -> None:
+        """A frozen pass over the training tokens: what each code stands for."""
+        frozen = frozen_pass(self.quantizer, self.data, stream, progress=self.progress)
+        if not frozen.complete:
             self.history.stop = "interrupted"
-        frozen.record_()
         self.history.n_training_documents = stream.n_documents
         self.history.n_outliers = frozen.n_outliers
 
-    def open_stream(self, *, whole_sequences: bool) -> ShuffledStream:
-        """The training documents, as shuffled activations; decides how many tokens to train on.
-
-        Args:
-            whole_sequences: Whether a batch consists of sequences or of single tokens.
-        """
-        stream = ShuffledStream(
-            self.activations,
-            self.order,
-            buffer_tokens=self.config.buffer_tokens,
-            batch_tokens=self.config.batch_tokens,
-            whole_sequences=whole_sequences,
-            generator=self.generator,
-            progress=self.progress,
-        )
-        self.config = self.config.replace(n_tokens=self.config.tokens_for(stream.n_tokens))
-        self.history.n_tokens = self.budget
-        return stream
-
-    @property
-    def budget(self) -> int:
-        """Tokens to train on, repetitions counted, once a stream is open."""
-        return self.config.n_tokens or MOST_TOKENS
-
-    def once(self, stream: ShuffledStream) -> Iterator[Activations]:
-        """All training tokens one time, or as many of them as the fit has: a fair draw."""
-        return stream.once(self.budget)
-
-    def tokens(self) -> Iterator[TokenBatch]:
-        """The same documents as tokens, without the model; all of them."""
-        documents = self.order.epoch(0)
-        options = {"long_texts": self.config.long_texts, "generator": self.generator}
-        return token_batches(self.host, documents, **options)
-
-    def _held_out_batches(self) -> list[Activations]:
-        """A fair draw of held-out documents."""
-        counter = itertools.count()
-        documents = (doc for doc, _ in zip(self.held_out.epoch(0), counter, strict=False))
-        drawn = self.activations.first(documents, _HELD_OUT_TOKENS, generator=self.generator)
-        batches = [batch for batch in drawn if batch.n_tokens]
-        self.history.n_held_out_documents = next(counter)
-        return batches
-
-    def _shown(
-        self, batches: Iterator[Activations], desc: str, n_tokens: int
-    ) -> Iterator[Activations]:
-        """The batches, with a bar that tells how long they will take."""
-        with tqdm(desc=desc, total=n_tokens, unit="tok", disable=not self.progress) as bar:
-            for batch in batches:
-                yield batch
-                bar.update(batch.n_tokens)
-
-    def _tell_outliers(self) -> None:
+    def _warn_of_outliers(self) -> None:
         n_outliers, n_kept = self.history.n_outliers, int(self.quantizer.usage.sum())
         if n_outliers:
             _log.warning(
@@ -287,10 +246,6 @@ class Fit:
                 float(self.quantizer.max_target_norm),
             )
 
-    def _draw_seed(self) -> int:
-        device = self.generator.device
-        return int(torch.randint(2**62, (), generator=self.generator, device=device))
-
     def _set_learning_rate(self, optimizer: torch.optim.Optimizer) -> float:
         done = self.n_tokens / self.budget
         rate = peak_learning_rate(self.quantizer, self.config)
@@ -300,20 +255,16 @@ class Fit:
         return rate
 
 
-def until_enough(batches: Iterator[Activations], n_tokens: int) -> Iterator[Activations]:
-    """Batches until they hold so many real tokens."""
-    for batch in batches:
-        yield batch
-        n_tokens -= batch.n_tokens
-        if n_tokens <= 0:
-            return
-
-
 def make_optimizer(quantizer: CrossLayerQuantizer, config: FitConfig) -> torch.optim.AdamW:
     """AdamW; only matrices of the decoder decay, since the encoder starts at the identity."""
-    matrices = [p for p in quantizer.decoder.parameters() if p.ndim > 1]
-    others = [p for p in quantizer.decoder.parameters() if p.ndim <= 1]
-    others += list(quantizer.encoder.parameters())
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for parameter in quantizer.decoder.parameters():
+        if parameter.ndim > 1:
+            matrices.append(parameter)
+        else:  # biases, and scales of a layer norm: decay would switch the layer off
+            others.append(parameter)
+    others += quantizer.encoder.parameters()
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -322,21 +273,33 @@ def make_optimizer(quantizer: CrossLayerQuantizer, config: FitConfig) -> torch.o
 
 
 def peak_learning_rate(quantizer: CrossLayerQuantizer, config: FitConfig) -> float:
-    """The one that was asked for, or one that falls with the width, as Adam's steps must."""
+    """The learning rate that was asked for, or one that falls with the width.
+
+    A step of Adam moves every weight by about the learning rate, so the outputs of a wider layer
+    move further.
+    """
     return config.learning_rate or _LEARNING_RATE / math.sqrt(quantizer.d_target)
 
 
 def schedule(done: float, warmup: float) -> float:
-    """Factor of the learning rate: linear warm-up, then a half cosine down to a twentieth."""
+    """Factor of the learning rate: linear warm-up, then a half cosine down to a twentieth.
+
+    Args:
+        done: Fraction of the fit that is done; the last batch may go a little beyond 1.
+        warmup: Fraction of the fit in which the factor rises.
+    """
     if done < warmup:
-        return max(done / warmup, 0.01)
+        return max(done / warmup, 0.01)  # the first step would do nothing at zero
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / max(1 - warmup, 1e-9))))
-    return _MIN_LEARNING_RATE + (1 - _MIN_LEARNING_RATE) * cosine
+    return _LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine
 
 
 @contextmanager
 def _learning(quantizer: CrossLayerQuantizer) -> Iterator[None]:
-    """While open, parameters have gradients; afterwards they have none, and no pass keeps any."""
+    """While open, parameters have gradients; afterwards they have none.
+
+    Outside a fit, no pass through the quantizer builds a graph.
+    """
     quantizer.requires_grad_(True)
     try:
         yield
@@ -347,11 +310,12 @@ def _learning(quantizer: CrossLayerQuantizer) -> Iterator[None]:
 
 @contextmanager
 def _seeded_dropout(device: torch.device, seed: int) -> Iterator[None]:
-    """Dropout draws from the global generator of its device, which is lent to it and given back.
+    """While open, the global generator of a device is seeded; afterwards it is as before.
 
-    No other device is touched: `torch.manual_seed` would seed all of them.
+    Dropout takes no generator and draws from the global one. `torch.manual_seed` would seed all
+    devices, and no other one is touched here.
     """
-    with torch.random.fork_rng(devices=[]):  # the CPU's
+    with torch.random.fork_rng(devices=[]):  # no device listed: the generator of the CPU
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
             with torch.random.fork_rng(devices=[device]), torch.cuda.device(device):

@@ -3,16 +3,51 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from clvq_lens.data.activations import Activations
+from clvq_lens.data.interrupt import add_each
+from clvq_lens.data.stream import ShuffledStream
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.training.activations import Activations
+from clvq_lens.training.training_data import TrainingData
+
+
+def frozen_pass(
+    quantizer: CrossLayerQuantizer,
+    data: TrainingData,
+    stream: ShuffledStream,
+    *,
+    progress: bool,
+) -> "FrozenPass":
+    """Records usage and the means of source, encoder output and target on training tokens.
+
+    Interrupted, it records what it has counted by then.
+
+    Args:
+        quantizer: A fitted quantizer, which is given what was counted.
+        data: What it was fitted on.
+        stream: The stream of these data.
+        progress: Whether to show a progress bar.
+    """
+    frozen = FrozenPass(quantizer)
+    n_tokens = min(data.n_tokens, stream.n_tokens)
+    with tqdm(desc="frozen pass", total=n_tokens, unit="tok", disable=not progress) as bar:
+
+        def add(batch: Activations) -> None:
+            frozen.add(batch)
+            bar.update(batch.n_tokens)
+
+        # No bar over batches: the one over tokens tells how much is left.
+        frozen.complete = add_each(data.once(stream), add, desc="frozen pass", progress=False)
+    frozen.record_()
+    return frozen
 
 
 class FrozenPass:
     """Usage of each code, and the sums of source, encoder output and target.
 
     Args:
-        quantizer: Fitted.
+        quantizer: A fitted quantizer.
     """
 
     def __init__(self, quantizer: CrossLayerQuantizer) -> None:
@@ -24,21 +59,18 @@ class FrozenPass:
         self.target_sums = torch.zeros(k, quantizer.d_target, dtype=torch.double)
         self.source_sum = torch.zeros(quantizer.d_source, dtype=torch.double)
         self.n_outliers = 0
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens counted."""
-        return int(self.usage.sum())
+        self.complete = False
 
     @torch.no_grad()
     def add(self, batch: Activations) -> None:
-        """Counts a batch, all of it: whoever hears Ctrl-C hears it between two batches."""
-        source = batch.source[batch.mask]
+        """Counts a batch, all of it: Ctrl-C is handled between two batches."""
+        source = batch.of_real_tokens("source")
         z = self.quantizer.encode(source)
+        # Nearest codes, as in use; in training they are drawn.
         codes = self.quantizer.codebook.nearest(z)
         self.source_sum += source.sum(0).cpu().double()
         _add_by_code(self.encoded_sums, codes, z)
-        _add_by_code(self.target_sums, codes, batch.target[batch.mask])
+        _add_by_code(self.target_sums, codes, batch.of_real_tokens("target"))
         self.usage += torch.bincount(codes, minlength=len(self.usage)).cpu()
         self.n_outliers += batch.n_outliers
 

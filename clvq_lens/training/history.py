@@ -6,15 +6,20 @@ from typing import Literal
 import pandas as pd
 import plotly.graph_objects as go
 
+from clvq_lens.plots.training import plot_history
+from clvq_lens.showing import Shown
+
+_SHOWN = ["step", "n_tokens", "fvu", "held_out_fvu", "perplexity", "n_dead_codes"]
+
 Stop = Literal["finished", "early", "interrupted"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Record:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Record(Shown):
     """State of a fit at one validation.
 
     Attributes:
-        step: Optimiser steps so far.
+        step: Optimizer steps so far.
         n_tokens: Real tokens trained on so far, repetitions counted.
         epoch: Completed passes over the data.
         wall_s: Seconds since the start of the fit.
@@ -46,9 +51,16 @@ class Record:
     n_dead_codes: int
     n_revived: int
 
+    def headline(self) -> str:
+        """Step, tokens so far, and FVU."""
+        text = f"step {self.step:,}, {self.n_tokens:,} tokens, FVU {self.fvu:.4g}"
+        if self.held_out_fvu is None:
+            return text
+        return f"{text}, held out {self.held_out_fvu:.4g}"
 
-@dataclass
-class History:
+
+@dataclass(repr=False)
+class History(Shown):
     """What happened during a fit.
 
     Attributes:
@@ -70,6 +82,18 @@ class History:
     n_held_out_documents: int = 0
     n_outliers: int = 0
 
+    def headline(self) -> str:
+        """How the fit ended, and the FVU of the weights that were kept."""
+        text = f"{self.stop}, {len(self.records)} validations"
+        for record in self.records:
+            if record.step == self.best_step:
+                return f"{text}; weights of {record.headline()}"
+        return text
+
+    def preview(self) -> pd.DataFrame:
+        """The main columns of the validations."""
+        return pd.DataFrame(self.frame(), columns=_SHOWN)
+
     def frame(self) -> pd.DataFrame:
         """One row for every validation."""
         columns = [column.name for column in fields(Record)]
@@ -77,6 +101,4 @@ class History:
 
     def plot(self) -> go.Figure:
         """FVU, perplexity and, if trained on, KL over the tokens seen."""
-        from clvq_lens.plots.training import plot_history
-
         return plot_history(self.frame())

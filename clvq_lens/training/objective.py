@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clvq_lens.config import FitConfig
-from clvq_lens.host.host import Host
+from clvq_lens.data.activations import Activations
+from clvq_lens.host.attachment import Attachment
 from clvq_lens.quantizer.codebook import Assignment, straight_through
-from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.training.activations import Activations
+from clvq_lens.stats.divergence import kl_divergence
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Loss:
     """The parts of the loss on one batch.
 
     Attributes:
-        total: What is minimised.
+        total: The weighted sum that is minimized.
         squared_error: Summed over real tokens and dimensions.
         kl: KL(clean || spliced), nats per token; None unless asked for.
         commitment: Mean squared distance to the code vector, per dimension.
@@ -43,20 +43,18 @@ class Objective:
     """Computes the loss of a batch.
 
     Args:
-        host: For the layers above the target.
-        quantizer: Being fitted.
-        target: Hook point that is reconstructed.
-        config: The weights.
+        attachment: The quantizer that is fitted, on its model.
+        config: The weights of the parts.
     """
 
-    def __init__(
-        self, host: Host, quantizer: CrossLayerQuantizer, target: str, config: FitConfig
-    ) -> None:
-        self.host, self.quantizer, self.target, self.config = host, quantizer, target, config
+    def __init__(self, attachment: Attachment, config: FitConfig) -> None:
+        self.host, self.target = attachment.host, attachment.target
+        self.quantizer, self.config = attachment.quantizer, config
 
     def training_step(self, batch: Activations, generator: torch.Generator) -> Step:
         """The loss with codes drawn among the nearest."""
         encoded = self.quantizer.encode(batch.source)
+        # Everywhere, because the decoder also attends to special tokens, which the mask leaves out.
         everywhere = self.quantizer.codebook.sample(encoded.detach(), generator=generator)
         codes = everywhere.codes.view(batch.mask.shape)
         quantized = straight_through(encoded, self.quantizer.codebook(codes))
@@ -73,10 +71,12 @@ class Objective:
         return self._loss(batch, encoded, quantized)
 
     def _loss(self, batch: Activations, encoded: Tensor, quantized: Tensor) -> Loss:
+        # A causal decoder never sees the padding, which is on the right.
         key_mask = None if self.quantizer.causal else batch.attended
         recon = self.quantizer.decode(quantized, encoded=encoded, key_mask=key_mask)
         n_tokens = batch.mask.sum()
         squared_error = (recon - batch.target)[batch.mask].square().sum()
+        # In units of the variance the error is the FVU, so weights mean the same at every layer.
         unit = self.quantizer.target_variance
         if self.config.loss_unit == "raw":
             unit = torch.full_like(unit, recon.shape[-1])
@@ -84,7 +84,7 @@ class Objective:
         total = float(self.config.recon_weight) * squared_error / (n_tokens * unit)
         total = total + float(self.quantizer.config.commitment_weight) * distance
         kl = None
-        if self.config.kl_weight > 0:
+        if self.config.kl_weight > 0:  # otherwise the layers above the target need not run
             kl = self._kl(batch, recon)
             total = total + float(self.config.kl_weight) * kl
             kl = kl.detach()
@@ -92,6 +92,7 @@ class Objective:
 
     def _kl(self, batch: Activations, recon: Tensor) -> Float[Tensor, ""]:
         """KL(clean || spliced) of next-token distributions at real tokens, nats per token."""
+        # Special tokens keep their target, as in a splice: the decoder never learned them.
         spliced = torch.where(batch.mask.unsqueeze(-1), recon, batch.target)
         with torch.no_grad():
             clean_logits = self._logits(batch.target, batch)
@@ -100,12 +101,4 @@ class Objective:
 
     def _logits(self, value: Tensor, batch: Activations) -> Tensor:
         logits = self.host.logits_with(self.target, value, batch.tokens, batch.attended)
-        return logits[batch.mask.to(logits.device)]  # which are on the device of the last layer
-
-
-def kl_divergence(
-    clean_logits: Float[Tensor, "*n d_vocab"], logits: Float[Tensor, "*n d_vocab"]
-) -> Float[Tensor, "*n"]:
-    """KL(clean || edited) of next-token distributions, in nats: 0 where they agree."""
-    clean = clean_logits.float().log_softmax(-1)
-    return (clean.exp() * (clean - logits.float().log_softmax(-1))).sum(-1)
+        return logits[batch.mask.to(logits.device)]  # on the device of the last layer

@@ -1,27 +1,44 @@
 """What is measured during a fit: on held-out activations, and on the batches trained on."""
 
 import math
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from clvq_lens.config import FitConfig
-from clvq_lens.quantizer.codebook import perplexity_of_usage
+from clvq_lens.data.activations import Activations
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.training.activations import Activations
+from clvq_lens.stats.metrics import perplexity_of_usage
 from clvq_lens.training.history import Record
 from clvq_lens.training.objective import Objective, Step
 
-_IMPROVEMENT = 1e-3  # of the score, relative: what is less does not keep a fit going
+_IMPROVEMENT = 1e-3  # relative, of the score: a smaller one does not keep a fit going
+
+
+class HeldOutMeasures(TypedDict):
+    """The fields of a `Record` that are measured on held-out documents."""
+
+    held_out_fvu: float | None
+    held_out_kl: float | None
+
+
+class WindowMeasures(TypedDict):
+    """The fields of a `Record` that are measured on the batches trained on."""
+
+    fvu: float
+    kl: float | None
+    commitment: float
+    perplexity: float
+    n_dead_codes: int
 
 
 class HeldOut:
     """Measures FVU and KL on held-out activations, which are kept in memory.
 
     Args:
-        objective: Gives errors and KL.
-        batches: May be empty; then nothing is measured.
+        objective: Computes errors and KL.
+        batches: The held-out activations; if there are none, nothing is measured.
     """
 
     def __init__(self, objective: Objective, batches: list[Activations]) -> None:
@@ -31,8 +48,8 @@ class HeldOut:
             self._n_tokens = len(target)
             self._total = float((target - target.mean(0)).square().sum())
 
-    def measure(self, quantizer: CrossLayerQuantizer) -> dict[str, Any]:
-        """Held-out FVU and KL with nearest codes, as fields of a `Record`."""
+    def measure(self, quantizer: CrossLayerQuantizer) -> HeldOutMeasures:
+        """Held-out FVU and KL with nearest codes."""
         if not self._batches:
             return {"held_out_fvu": None, "held_out_kl": None}
         quantizer.eval()
@@ -41,8 +58,10 @@ class HeldOut:
             loss = self._objective.evaluate(batch)
             error += float(loss.squared_error)
             if loss.kl is not None:
-                kl, with_kl = kl + float(loss.kl) * batch.n_tokens, True
+                kl += float(loss.kl) * batch.n_tokens  # the mean of a batch, back to a sum
+                with_kl = True
         return {
+            # A single held-out token has no variance.
             "held_out_fvu": error / max(self._total, 1e-30),
             "held_out_kl": kl / self._n_tokens if with_kl else None,
         }
@@ -52,7 +71,7 @@ class Window:
     """Sums over the training batches since the last record.
 
     Args:
-        quantizer: Being fitted.
+        quantizer: The quantizer that is being fitted.
     """
 
     def __init__(self, quantizer: CrossLayerQuantizer) -> None:
@@ -65,23 +84,25 @@ class Window:
         self._n_tokens, self._with_kl = 0, False
 
     def add(self, step: Step, batch: Activations) -> None:
-        """Adds what a step found on its batch."""
+        """Adds the loss and the codes of a training step."""
         n_tokens, loss = batch.n_tokens, step.loss
         self._n_tokens += n_tokens
         self._error += float(loss.squared_error)
         self._commitment += float(loss.commitment) * n_tokens
         if loss.kl is not None:
-            self._kl, self._with_kl = self._kl + float(loss.kl) * n_tokens, True
+            self._kl += float(loss.kl) * n_tokens
+            self._with_kl = True
         self._usage += torch.bincount(step.assignment.codes, minlength=len(self._usage))
 
     @property
     def fvu(self) -> float:
         """FVU with sampled codes."""
+        # The variance of the sample that started the codebook: one unit for the whole fit.
         return self._error / (self._n_tokens * float(self._quantizer.target_variance))
 
-    def take(self) -> dict[str, Any]:
-        """The means as fields of a `Record`; what comes later is added up anew."""
-        fields = {
+    def take(self) -> WindowMeasures:
+        """The means so far; what comes later is added up anew."""
+        measures: WindowMeasures = {
             "fvu": self.fvu,
             "kl": self._kl / self._n_tokens if self._with_kl else None,
             "commitment": self._commitment / self._n_tokens,
@@ -89,26 +110,28 @@ class Window:
             "n_dead_codes": int((self._usage == 0).sum()),
         }
         self._clear()
-        return fields
+        return measures
 
 
 class Best:
     """The best weights so far: a copy, because training goes on in the originals.
 
     Args:
-        quantizer: Being fitted.
+        quantizer: The quantizer that is being fitted.
     """
 
     def __init__(self, quantizer: CrossLayerQuantizer) -> None:
         self._quantizer = quantizer
         self._score, self._step = math.inf, 0
-        self._to_beat = math.inf
         self._state: dict[str, Tensor] | None = None
+        # Apart from the score: many tiny improvements are kept, but do not keep a fit going.
+        self._to_beat = math.inf
         self.n_since = 0
+        """Validations since the last one that was better by a thousandth."""
 
     def offer(self, record: Record, config: FitConfig) -> None:
         """Keeps the weights if they are the best on held-out documents, or the latest without."""
-        score = -math.inf
+        score = -math.inf  # without held-out documents, the latest weights are the best
         if record.held_out_fvu is not None:
             score = config.recon_weight * record.held_out_fvu
             score += config.kl_weight * (record.held_out_kl or 0.0)
@@ -121,7 +144,11 @@ class Best:
             self.n_since += 1
 
     def restore_(self) -> int:
-        """Puts the best weights back; tells their step, 0 if there were none yet."""
+        """Puts the best weights back.
+
+        Returns:
+            The step of these weights; 0 if there was no validation, and the last weights stay.
+        """
         if self._state is not None:
             self._quantizer.load_state_dict(self._state)
         return self._step

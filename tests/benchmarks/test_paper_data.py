@@ -36,7 +36,7 @@ def test_no_text_is_both_fitted_on_and_judged_with(name: str):
 @pytest.mark.parametrize(
     ("name", "n_train", "n_evaluation", "n_classes"),
     [
-        ("eraser_movie", 13_877, 856, 2),  # one of 13,878 sentences is among the labelled ones
+        ("eraser_movie", 13_877, 856, 2),  # one of 13,878 sentences is among the labeled ones
         ("jigsaw", 9_000, 784, 2),
         ("ag_news", 9_988, 7_600, 4),
         ("rotten_tomatoes", 8_662, 2_000, 2),
@@ -47,8 +47,8 @@ def test_data_sets_have_the_sizes_that_results_state(
 ):
     loaded = data.load(name)
     assert (len(loaded.train), len(loaded.evaluation)) == (n_train, n_evaluation)
-    assert len(loaded.classes) == n_classes
-    assert set(loaded.evaluation.labels.tolist()) == set(range(n_classes))
+    assert len(loaded.class_names) == n_classes
+    assert set(loaded.evaluation.classes.tolist()) == set(range(n_classes))
 
 
 def test_sentences_of_a_review_are_one_document():
@@ -61,28 +61,28 @@ def test_sentences_of_a_review_are_one_document():
     assert all(len(documents) == 1 for documents in of_text.values())
 
 
-def test_labels_are_those_of_the_files():
+def test_classes_are_those_of_the_files():
     evaluation = data.load("ag_news").evaluation
     assert evaluation.texts[0].startswith("Unions representing workers at Turner Newall say")
-    assert data.load("ag_news").classes[evaluation.labels[0]] == "Business"
+    assert data.load("ag_news").class_names[evaluation.classes[0]] == "Business"
     train = data.load("rotten_tomatoes").train
-    labels = [train.labels[i] for i, text in enumerate(train.texts) if "worst film" in text]
-    assert labels.count(0) > labels.count(1)
+    classes = [train.classes[i] for i, text in enumerate(train.texts) if "worst film" in text]
+    assert classes.count(0) > classes.count(1)
 
 
 def test_a_sample_is_balanced_mixed_and_the_same_for_the_same_seed():
     texts = data.Texts(
         texts=[str(i) for i in range(100)],
-        labels=np.array([0] * 80 + [1] * 20),
+        classes=np.array([0] * 80 + [1] * 20),
         documents=np.arange(100),
     )
     sample = texts.sample(30, seed=3)
-    assert np.bincount(sample.labels).tolist() == [15, 15]
+    assert np.bincount(sample.classes).tolist() == [15, 15]
     assert len(set(sample.texts)) == 30
-    assert sample.labels.tolist() != sorted(sample.labels)
+    assert sample.classes.tolist() != sorted(sample.classes)
     assert sample.documents.tolist() == [int(text) for text in sample.texts]
     assert sample.texts == texts.sample(30, seed=3).texts != texts.sample(30, seed=4).texts
-    assert np.bincount(texts.sample(90, seed=3).labels).tolist() == [20, 20]
+    assert np.bincount(texts.sample(90, seed=3).classes).tolist() == [20, 20]
 
 
 def test_markup_is_taken_out_of_news():

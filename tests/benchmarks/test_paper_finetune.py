@@ -56,12 +56,12 @@ def test_long_texts_are_cut():
 def test_training_lowers_the_loss_and_leaves_embeddings_alone(body, monkeypatch):
     monkeypatch.setattr(finetune, "BATCH", 3)
     before = copy.deepcopy(body.state_dict())
-    labels = torch.tensor([0, 1, 0, 1, 0, 1, 0]).numpy()
+    classes = torch.tensor([0, 1, 0, 1, 0, 1, 0]).numpy()
     head = torch.nn.Linear(16, 2)
-    texts = finetune.data.Texts(texts=TEXTS, labels=labels, documents=labels)
-    loss_before = _loss(body, head, labels)
+    texts = finetune.data.Texts(texts=TEXTS, classes=classes, documents=classes)
+    loss_before = _loss(body, head, classes)
     finetune._train(tokenizer("bert"), body, head, texts, 10)
-    assert _loss(body, head, labels) < loss_before
+    assert _loss(body, head, classes) < loss_before
     assert not body.training
     word = "bert.embeddings.word_embeddings.weight"
     assert torch.equal(body.state_dict()[word], before[word])
@@ -69,9 +69,9 @@ def test_training_lowers_the_loss_and_leaves_embeddings_alone(body, monkeypatch)
     assert not torch.equal(body.state_dict()[weight], before[weight])
 
 
-def _loss(body, head, labels) -> float:
+def _loss(body, head, classes) -> float:
     logits = finetune._logits(tokenizer("bert"), body, head, TEXTS)
-    return torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).item()
+    return torch.nn.functional.cross_entropy(logits, torch.from_numpy(classes)).item()
 
 
 def test_what_has_been_made_is_not_made_again(tmp_path: Path, monkeypatch):

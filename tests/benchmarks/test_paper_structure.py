@@ -35,7 +35,7 @@ def test_a_part_that_is_there_is_not_measured_again(tmp_path, monkeypatch):
     structure.run([])
     structure.run(["collapse"])
     assert calls == ["measured"]
-    tables, about = structure.found("collapse-toy world")["0"]
+    tables, about = structure.measured("collapse-toy world")["0"]
     assert about == {"n_tokens": 7}
     assert tables["methods"].to_dict("records") == [{"method": "codes", "ami": 0.5}]
 

@@ -7,6 +7,7 @@ import torch
 from clvq_lens.comparison.alignment import alignment
 from clvq_lens.errors import ConfigError, DataError, EmptyCorpusError
 from clvq_lens.lens import Lens
+from tests.comparison.shown import HOSTILE, assert_harmless
 
 LENGTH = 20
 
@@ -38,7 +39,7 @@ def case(fitted):
 
 def test_a_code_is_aligned_from_the_threshold_on(case):
     found = alignment(*case, threshold=0.9)
-    rows = found.at((0.6, 0.9, 0.95)).set_index(["method", "threshold"]).loc["codes"]
+    rows = found.over_thresholds((0.6, 0.9, 0.95)).set_index(["method", "threshold"]).loc["codes"]
     assert rows["n_codes"].tolist() == [4, 4, 4]
     assert rows["n_aligned"].tolist() == [3, 2, 1]
     assert rows["codes_aligned"].tolist() == [0.75, 0.5, 0.25]
@@ -140,6 +141,23 @@ def test_texts_in_pieces_keep_their_labels(fitted):
     labels = [["A"] * 60]
     found = alignment(fitted, data, labels, min_tokens=1, long_texts="split")
     assert found.label_tokens.tolist() == [60]
+
+
+def test_it_says_in_one_line_how_many_codes_are_aligned(case):
+    lens, data, labels = case
+    found = alignment({HOSTILE: lens}, data, labels)
+    assert repr(found).startswith("Alignment(codes aligned at 0.9: <script>")
+    assert repr(found).endswith("0.500, token identity 1.000; 2 labels, 40 tokens)")
+    assert_harmless(found)
+    assert found._repr_html_().count("<tr") == 1 + 2
+    assert repr(found.methods[HOSTILE]) == "LabeledCodes(4 codes, 40 tokens)"
+
+
+def test_progress_is_shown_unless_it_is_turned_off(case, capsys):
+    alignment(*case, progress=False)
+    assert capsys.readouterr().err == ""
+    alignment(*case)
+    assert "alignment: 100%" in capsys.readouterr().err
 
 
 def test_the_plot_has_the_methods_and_their_controls(case):

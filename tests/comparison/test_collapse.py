@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from clvq_lens.comparison.collapse import Collapse, collapse
 from clvq_lens.errors import ConfigError, NotFittedError, TooFewTokensError
+from tests.comparison.shown import HOSTILE, assert_harmless
 from tests.conftest import random_model
 
 TRAIN = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
@@ -53,9 +56,8 @@ def test_own_clusters_need_about_as_many_for_their_own_fvu(found):
 
 
 def test_k_means_of_the_source_is_that_of_the_same_layer_there(found):
-    source, same = (
-        of(found, name).iloc[0] for name in ("k-means of the source", "k-means of the same layer")
-    )
+    source = of(found, "k-means of the source").iloc[0]
+    same = of(found, "k-means of the same layer").iloc[0]
     assert source.drop("layer").tolist() == same.drop("layer").tolist()
 
 
@@ -126,6 +128,18 @@ def test_the_same_seed_gives_the_same_numbers(fitted):
     ]
     assert frames[0].equals(frames[1])
     assert not frames[0].equals(frames[2])
+
+
+def test_it_says_in_one_line_what_codes_and_baselines_save(found):
+    saved = found.summary().set_index("method")["saved"]
+    assert repr(found) == (
+        f"Collapse(codebooks saved over 2 layers: codes {saved['codes']:.2f}, k-means of the "
+        f"source {saved['k-means of the source']:.2f}, k-means of the same layer "
+        f"{saved['k-means of the same layer']:.2f}; 960 tokens clustered, 640 held out)"
+    )
+    assert found._repr_html_().count("<tr") == 1 + 5
+    hostile = [replace(agreement, method=HOSTILE) for agreement in found.agreements[:2]]
+    assert_harmless(replace(found, agreements=(*found.agreements, *hostile)))
 
 
 def test_the_plot_has_a_line_for_each_method_but_chance(found):

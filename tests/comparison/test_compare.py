@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 
 import clvq_lens as cl
-from clvq_lens.comparison.result import Comparison
+from clvq_lens.comparison.comparison import Comparison
+from clvq_lens.comparison.metrics import METRICS
 from clvq_lens.config import FitConfig
 from clvq_lens.errors import ConfigError, DataError, FileFormatError
 from clvq_lens.lens import Lens
-from clvq_lens.plots.methods import METRICS
+from tests.comparison.shown import HOSTILE, assert_harmless
 
 FIT = FitConfig(n_tokens=8_000, n_evaluations=1)
 READOUT = cl.answers([["indoors", "upstairs"], ["outdoors", "outside"]])
@@ -26,7 +27,7 @@ def lens(toy):
 @pytest.fixture(scope="module")
 def texts() -> tuple[list[str], list[int]]:
     stories = cl.toy.generate(36, seed=9)
-    outdoors = [int("outdoor" in labels) for labels in cl.toy.labels(stories)]
+    outdoors = [int("outdoor" in labels) for labels in cl.toy.token_labels(stories)]
     return [story.split(" . ")[0] + " . finally we left the pool" for story in stories], outdoors
 
 
@@ -37,7 +38,7 @@ def comparison(lens, toy, texts) -> Comparison:
         *texts,
         train=toy.texts[:200],
         n_seeds=2,
-        fit=FIT,
+        config=FIT,
         progress=False,
         token_labels=[[str(n) for n in range(len(text.split()))] for text in texts[0]],
         readout=READOUT,
@@ -68,9 +69,9 @@ def test_values_are_means_over_fits_and_intervals_hold_those_of_all(comparison):
 
 
 def test_the_first_fit_of_a_lens_is_itself(comparison, lens, texts):
-    report = lens.evaluate(texts[0], progress=False)
+    evaluation = lens.evaluate(texts[0], progress=False)
     fits = comparison.fits.query("method == 'compared' and metric == 'fvu' and fit == 0")
-    assert fits["value"].item() == pytest.approx(float(report.fvu))
+    assert fits["value"].item() == pytest.approx(float(evaluation.fvu))
 
 
 def test_token_identity_is_the_same_in_every_fit(comparison):
@@ -90,21 +91,35 @@ def test_tables_for_reading_and_for_print(comparison):
     latex = comparison.to_latex()
     assert latex.startswith(r"\begin{tabular}")
     assert r"\toprule" in latex
-    assert repr(comparison).startswith("36 texts, 2 fits of each method")
-    assert "<table" in comparison._repr_html_()
+
+
+def with_one_method(name: str) -> Comparison:
+    row = {"method": name, "fit": 0, "metric": "fvu", "value": 0.5, "low": 0.4, "high": 0.6}
+    return Comparison(pd.DataFrame([row]), 1, 1, {})
 
 
 def test_what_data_bring_is_escaped_in_latex():
-    row = {
-        "method": "50 % & more_",
-        "fit": 0,
-        "metric": "fvu",
-        "value": 0.5,
-        "low": 0.4,
-        "high": 0.6,
-    }
-    latex = Comparison(pd.DataFrame([row]), 1, 1, {}).to_latex()
-    assert r"50 \% \& more\_" in latex
+    assert r"50 \% \& more\_" in with_one_method("50 % & more_").to_latex()
+
+
+def test_it_says_in_one_line_which_method_loses_least(comparison):
+    said = repr(comparison)
+    assert said.startswith("Comparison(3 methods on 36 held-out texts, 2 fits of each; lowest FVU ")
+    fvu = comparison.frame().set_index("method")["fvu"]
+    assert said.endswith(f"{fvu.min():.3f} ({fvu.idxmin()}))")
+    assert "\n" not in said
+    assert repr(with_one_method("k-means")) == (
+        "Comparison(1 method on 1 held-out text, 1 fit of each; lowest FVU 0.500 (k-means))"
+    )
+    assert repr(Comparison(pd.DataFrame(), 1, 1, {})).endswith("1 fit of each)")
+
+
+def test_a_notebook_shows_its_table_and_escapes_names(comparison):
+    html = comparison._repr_html_()
+    assert html.count("<tr") == 1 + 3
+    assert "NMI with labels" in html
+    assert_harmless(with_one_method(HOSTILE))
+    assert "<table" not in Comparison(pd.DataFrame(), 1, 1, {})._repr_html_()
 
 
 @pytest.fixture
@@ -112,9 +127,9 @@ def few(lens, toy, texts):
     """Arguments of a comparison that takes seconds."""
     return {
         "texts": texts[0],
-        "labels": texts[1],
+        "classes": texts[1],
         "train": toy.texts[:200],
-        "fit": FIT,
+        "config": FIT,
         "progress": False,
         "readout": READOUT,
         "documents": range(len(texts[0])),
@@ -153,8 +168,9 @@ def test_what_an_interrupted_comparison_measured_is_not_measured_again(
     assert resumed.faithfulness.keys() == whole.faithfulness.keys()
     for name, found in whole.faithfulness.items():
         assert repr(resumed.faithfulness[name]) == repr(found)
-        read = resumed.faithfulness[name].texts
-        pd.testing.assert_frame_equal(read, found.texts, check_dtype=False)
+        for table in ("conditions", "contrasts", "texts"):
+            read = getattr(resumed.faithfulness[name], table)
+            pd.testing.assert_frame_equal(read, getattr(found, table), check_dtype=False)
     assert cl.compare(["token identity", lens], **few, keep=kept).methods == [
         "token identity",
         "compared",
@@ -165,11 +181,11 @@ def test_a_file_of_other_settings_is_refused(lens, few, tmp_path):
     kept = tmp_path / "kept.json"
     cl.compare([lens], **few, keep=kept)
     for changed, named in (
-        ({"labels": [1 - label for label in few["labels"]]}, "labels"),
+        ({"classes": [1 - each for each in few["classes"]]}, "classes"),
         ({"documents": [1, *few["documents"][1:]]}, "documents"),
         ({"n_draws": 2}, "n_draws"),
         ({"seed": 3}, "seed"),
-        ({"fit": FIT.replace(n_tokens=9_000)}, r"fit\.n_tokens"),
+        ({"config": FIT.replace(n_tokens=9_000)}, r"config\.n_tokens"),
     ):
         with pytest.raises(ConfigError, match=f"keeps a comparison with other {named}"):
             cl.compare([lens], **{**few, **changed}, keep=kept)
@@ -179,13 +195,13 @@ def test_what_is_no_comparison_is_refused(tmp_path):
     path = tmp_path / "other.json"
     for content in ("{", "[]", '{"format": "another"}', '{"format": "clvq_lens comparison 1"}'):
         path.write_text(content)
-        with pytest.raises(FileFormatError, match="is no comparison, or a damaged one"):
+        with pytest.raises(FileFormatError, match="does not hold a comparison, or is damaged"):
             cl.Comparison.load(path)
     with pytest.raises(FileNotFoundError):
         cl.Comparison.load(tmp_path / "missing.json")
 
 
-def test_without_labels_there_is_no_faithfulness(lens, texts):
+def test_without_classes_there_is_no_faithfulness(lens, texts):
     comparison = cl.compare([lens], texts[0], progress=False)
     assert "fvu" in comparison.frame()
     assert "model_drop" not in comparison.frame()
@@ -201,10 +217,30 @@ def test_what_cannot_be_compared_is_refused(lens, texts):
         cl.compare([lens], texts[0], n_seeds=2)
     with pytest.raises(ConfigError, match=r"baseline is 'k-meens'\. Closest: 'k-means'"):
         cl.compare([lens, "k-meens"], texts[0], train=texts[0], progress=False)
-    with pytest.raises(DataError, match="Pass one label"):
+    with pytest.raises(DataError, match="Pass one class"):
         cl.compare([lens], texts[0], texts[1][:3], progress=False)
     with pytest.raises(ConfigError, match="Two methods are called 'compared'"):
         cl.compare([lens, lens], texts[0], progress=False)
+
+
+def test_labels_of_tokens_that_do_not_match_are_refused(lens, texts):
+    labels = [["a"] * len(text.split()) for text in texts[0]]
+    for wrong, said in (
+        ([labels[0][1:], *labels[1:]], "Document 0 has"),
+        ([*labels, ["a"]], "no document 36"),
+    ):
+        with pytest.raises(DataError, match=said):
+            cl.compare([lens], texts[0], token_labels=wrong, progress=False)
+
+
+def test_an_option_that_nothing_reads_is_refused(lens, texts):
+    """It would be lost in silence where no faithfulness is measured."""
+    with pytest.raises(ConfigError, match="compare has no option 'labels'"):
+        cl.compare([lens], texts[0], labels=texts[1], progress=False)
+    with pytest.raises(ConfigError, match=r"no option 'n_step'\. Closest: 'n_steps'"):
+        cl.compare([lens], texts[0], n_step=2, progress=False)
+    with pytest.raises(ConfigError, match="no option 'protocol'"):
+        cl.compare([lens], *texts, protocol="paper", progress=False)
 
 
 def test_the_figure_has_a_panel_for_each_metric(comparison):

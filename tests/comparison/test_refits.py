@@ -3,8 +3,9 @@ from typing import Any
 import pytest
 import torch
 
-from clvq_lens.comparison.refits import halves, refits
+from clvq_lens.comparison.refits import refits
 from clvq_lens.config import FitConfig
+from clvq_lens.data.split import halves
 from clvq_lens.errors import ConfigError, EmptyCorpusError, TooFewTokensError
 
 DATA = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
@@ -40,7 +41,7 @@ def test_the_first_seed_is_the_one_after_that_of_the_config(fitted):
 def test_nothing_is_left_on_the_model(fitted):
     before = state_of(fitted.model)
     with refits(fitted, DATA, seeds=2, **FAST):
-        assert list(fitted.model.clvqs) == ["1-2", "1-2-refit-1", "1-2-refit-2"]
+        assert list(fitted.model.clvqs) == ["1-2", "1-2 refit", "1-2 refit 2"]
     assert state_of(fitted.model) == before
 
 
@@ -59,9 +60,9 @@ def test_blocks_nest_and_names_stay_free(fitted):
         refits(fitted, DATA, seeds=1, **FAST) as [one],
         refits(one, DATA, seeds=1, **FAST) as [two],
     ):
-        assert {one.name, two.name} == {"1-2-refit-1", "1-2-refit-1-refit-1"}
+        assert {one.name, two.name} == {"1-2 refit", "1-2 refit refit"}
         with refits(fitted, DATA, seeds=1, **FAST) as [three]:
-            assert three.name == "1-2-refit-2"
+            assert three.name == "1-2 refit 2"
     assert list(fitted.model.clvqs) == ["1-2"]
 
 
@@ -93,7 +94,24 @@ def test_a_baseline_takes_the_whole_config_and_single_options_before_it(fitted, 
     config = FitConfig(n_tokens=70, batch_tokens=35, long_texts="split", seed=3)
     with refits(fitted, DATA, seeds=1, kind="transcoder", config=config, n_active=4):
         pass
-    assert calls == [("transcoder", 60, config, {"seed": 4, "n_active": 4}, True)]
+    with refits(fitted, DATA, seeds=1, kind="transcoder", config=config, n_tokens=90):
+        pass
+    assert calls == [
+        ("transcoder", 60, config.replace(seed=4), {"n_active": 4}, True),
+        ("transcoder", 60, config.replace(seed=4, n_tokens=90), {"n_active": 32}, True),
+    ]
+
+
+def test_an_option_or_a_baseline_that_does_not_exist_is_refused_at_once(fitted, unchecked_types):
+    before = state_of(fitted.model)
+    with pytest.raises(ConfigError, match="no option 'n_token'"), refits(fitted, DATA, n_token=5):
+        pass
+    with (
+        pytest.raises(ConfigError, match=r"baseline is 'k-meens'\. Closest: 'k-means'"),
+        refits(fitted, DATA[:1], kind="k-meens", how="halves"),  # before data that cannot be split
+    ):
+        pass
+    assert state_of(fitted.model) == before
 
 
 def test_no_seed_is_refused(fitted):

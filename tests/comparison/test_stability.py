@@ -8,6 +8,7 @@ from clvq_lens.comparison.refits import refits
 from clvq_lens.comparison.stability import stability
 from clvq_lens.errors import DataError
 from clvq_lens.lens import Lens
+from tests.comparison.shown import HOSTILE, assert_harmless
 
 DATA = torch.randint(0, 40, (30, 16), generator=torch.Generator().manual_seed(5))
 N_REPLICATES = 50
@@ -148,6 +149,24 @@ def test_too_few_fits_are_refused(fitted, n_fits, how, needed):
 def test_no_method_is_refused():
     with pytest.raises(DataError, match="no fit to compare"):
         stability({}, DATA)
+
+
+def test_it_says_in_one_line_how_well_each_method_agrees(two):
+    lens, other = two
+    found = stability({"a": [lens, other], HOSTILE: [lens, lens]}, DATA, n_replicates=N_REPLICATES)
+    assert repr(found).startswith(f"Stability(AMI of fits: a {float(found.ami['a']):.3f}, <script>")
+    assert repr(found).endswith("1.000; 2 pairs, 480 tokens of 30 documents)")
+    assert_harmless(found)
+    assert found._repr_html_().count("<tr") == 1 + 2
+
+
+def test_progress_is_shown_unless_it_is_turned_off(two, capsys):
+    lens, other = two
+    options = {"n_replicates": N_REPLICATES}
+    stability({"a": [lens, other, lens]}, DATA, progress=False, **options)
+    assert capsys.readouterr().err == ""
+    stability({"a": [lens, other, lens]}, DATA, **options)
+    assert "stability: 100%" in capsys.readouterr().err
 
 
 def test_its_plot_has_a_row_for_each_method(two):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from clvq_lens.concepts.contexts import ContextBatch, Reservoir
+from clvq_lens.concepts.contexts import ContextBatch, TopContexts
+from clvq_lens.data.tokens import TokenBatch
 from clvq_lens.host.vocabulary import Vocabulary
-from clvq_lens.training.tokens import TokenBatch
 
 N_CODES = 3
 
@@ -36,7 +36,7 @@ def tokens_of(n_batches: int) -> list[torch.Tensor]:
 def test_the_kept_tokens_are_those_with_the_largest_keys(vocabulary):
     """Over many batches, so that thresholds and pruning take part, against one big sort."""
     random = np.random.default_rng(0)
-    reservoir = Reservoir(N_CODES, 5, distinct=False)
+    reservoir = TopContexts(N_CODES, 5, distinct=False)
     everything = []
     for number, tokens in enumerate(tokens_of(20)):
         codes, keys = random.integers(0, N_CODES, tokens.numel()), random.random(tokens.numel())
@@ -55,7 +55,7 @@ def test_the_kept_tokens_are_those_with_the_largest_keys(vocabulary):
 
 def test_a_rare_code_keeps_all_its_tokens_until_there_are_enough(vocabulary):
     """The keys fall, and pruning for the sake of a frequent code must not shut a rare one out."""
-    reservoir = Reservoir(2, 5, distinct=False)
+    reservoir = TopContexts(2, 5, distinct=False)
     for number, tokens in enumerate(tokens_of(4)):
         codes, keys = np.zeros(tokens.numel(), dtype=int), np.full(tokens.numel(), 0.5)
         codes[0], keys[0] = 1, 1 / (number + 1)
@@ -65,7 +65,7 @@ def test_a_rare_code_keeps_all_its_tokens_until_there_are_enough(vocabulary):
 
 def test_memory_does_not_grow_with_the_tokens(vocabulary):
     random = np.random.default_rng(0)
-    reservoir = Reservoir(N_CODES, 5, distinct=False)
+    reservoir = TopContexts(N_CODES, 5, distinct=False)
     for tokens in tokens_of(50):
         codes, keys = random.integers(0, N_CODES, tokens.numel()), random.random(tokens.numel())
         reservoir.offer(contexts(batch_of(tokens), codes, keys), keys)
@@ -77,7 +77,7 @@ def test_random_keys_give_a_uniform_sample_of_early_and_late_tokens(vocabulary):
     n_draws = 400
     for seed in range(n_draws):
         random = np.random.default_rng(seed)
-        reservoir = Reservoir(1, 4, distinct=False)
+        reservoir = TopContexts(1, 4, distinct=False)
         for number, tokens in enumerate(tokens_of(4)):
             keys = random.random(tokens[:, :5].numel())
             batch = batch_of(tokens[:, :5], first=4 * number)
@@ -101,7 +101,7 @@ def test_equal_contexts_on_the_left_count_once_where_asked(vocabulary):
     codes, keys = np.zeros(4, dtype=int), np.array([0.1, 0.4, 0.3, 0.2])
     batch = batch_of(tokens, mask=mask)
     for distinct, expected in ((True, [1, 3]), (False, [1, 2, 3, 0])):
-        reservoir = Reservoir(1, 10, distinct=distinct)
+        reservoir = TopContexts(1, 10, distinct=distinct)
         reservoir.offer(contexts(batch, codes, keys), keys)
         documents = [example.document for example in reservoir.examples(vocabulary)[0]]
         assert documents == expected
@@ -110,7 +110,7 @@ def test_equal_contexts_on_the_left_count_once_where_asked(vocabulary):
 def test_a_context_has_eight_tokens_on_either_side_and_ends_with_its_text(vocabulary):
     tokens = torch.arange(20).unsqueeze(0)
     keys = np.zeros(20)
-    reservoir = Reservoir(1, 20, distinct=False)
+    reservoir = TopContexts(1, 20, distinct=False)
     reservoir.offer(contexts(batch_of(tokens), np.zeros(20, dtype=int), keys), keys)
     found = {example.position: example for example in reservoir.examples(vocabulary)[0]}
     assert (found[0].before, found[0].token) == ("", " 0")
@@ -125,7 +125,7 @@ def test_padding_is_no_part_of_a_context(vocabulary):
     attended = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
     batch = TokenBatch(tokens, attended, attended, (0, 1))
     keys = np.zeros(10)
-    reservoir = Reservoir(1, 20, distinct=False)
+    reservoir = TopContexts(1, 20, distinct=False)
     reservoir.offer(contexts(batch, np.zeros(10, dtype=int), keys), keys)
     found = {(e.document, e.position): e for e in reservoir.examples(vocabulary)[0]}
     assert found[0, 3].after == " 4 5"
@@ -133,7 +133,7 @@ def test_padding_is_no_part_of_a_context(vocabulary):
 
 
 def test_none_is_kept_where_none_is_asked_for(vocabulary):
-    reservoir = Reservoir(1, 0, distinct=True)
+    reservoir = TopContexts(1, 0, distinct=True)
     keys = np.zeros(6)
     batch = batch_of(torch.arange(6).unsqueeze(0))
     reservoir.offer(contexts(batch, np.zeros(6, dtype=int), keys), keys)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import clvq_lens as cl
+from clvq_lens.concepts.encoding import Encoding
 from clvq_lens.errors import (
     DataError,
     DetachedError,
@@ -108,6 +109,40 @@ def test_encoding_changes_nothing(fitted, tokens):
         assert torch.equal(before[name], tensor)
 
 
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_short_encoding_shows_no_progress_bar(fitted, tokens, capsys, progress: bool):
+    fitted.encode(tokens, progress=progress)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_long_encoding_shows_progress_only_if_asked_for(fitted, tokens, capsys, monkeypatch):
+    monkeypatch.setattr("clvq_lens.concepts.encoding._DELAY_S", 0.0)  # as if it took longer
+    fitted.encode(tokens, progress=False)
+    assert capsys.readouterr() == ("", "")
+    fitted.encode(tokens)
+    assert "encode" in capsys.readouterr().err
+
+
+def test_an_encoding_shows_its_size_in_one_line_and_its_first_tokens_in_html(stories_lens):
+    encoding = stories_lens.encode(TEXTS)
+    n_tokens, n_used = int(encoding.mask.sum()), len(encoding.codes[encoding.mask].unique())
+    line = f"4 rows, {n_tokens} tokens, {n_used} of 16 codes in use"
+    assert repr(encoding) == f"Encoding({line})"
+    html = encoding._repr_html_()
+    assert line in html
+    assert html.count("<tr") == 11
+    assert f"{n_tokens - 10} more rows" in html
+
+
+def test_text_from_data_is_escaped_in_html():
+    bad = "<script>alert('1')</script>\n&"
+    one = torch.zeros(1, 1, dtype=torch.long)
+    encoding = Encoding(one, one, one == 0, (0,), ((bad,),), (bad,), ("#000000",))
+    html = encoding._repr_html_()
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+
+
 def test_refusals(model, fitted, tokens):
     with pytest.raises(TextTooLongError, match="49 tokens"):
         fitted.encode(torch.zeros(49, dtype=torch.long), long_texts="error")
@@ -131,7 +166,7 @@ def test_activations_that_are_not_finite_are_refused(fitted: cl.Lens, tokens):
 
 def test_a_row_draws_its_tokens_and_codes(stories_lens):
     encoding = stories_lens.encode(TEXTS)
-    figure = encoding.plot(2, {int(encoding.codes[2, 1]): "a label"})
+    figure = encoding.plot(2, {int(encoding.codes[2, 1]): "a name"})
     drawn = {
         (bars.legendgroup, line, start)
         for bars in figure.data
@@ -139,7 +174,7 @@ def test_a_row_draws_its_tokens_and_codes(stories_lens):
     }
     codes = [int(code) for code in encoding.codes[2, : len(encoding.strings[2])]]
     assert sorted(int(code) for code, *_ in drawn) == sorted(codes)
-    assert f"{codes[1]} a label" in {bars.name for bars in figure.data}
+    assert f"{codes[1]} a name" in {bars.name for bars in figure.data}
     assert encoding.plot(-1) == encoding.plot(3)
-    with pytest.raises(PositionError, match="no row 4; these are 4 rows"):
+    with pytest.raises(PositionError, match=r"no row 4\. Choose 0 to 3, or a negative number"):
         encoding.plot(4)

@@ -11,7 +11,7 @@ N_SENTENCES = 600
 
 
 def sentences(path: Path) -> Iterator[tuple[str, list[tuple[int, int, str]]]]:
-    """Text and labelled spans of each sentence of a CoNLL-U file."""
+    """Text and labeled spans of each sentence of a CoNLL-U file."""
     for block in path.read_text(encoding="utf-8").split("\n\n"):
         lines = block.splitlines()
         text = next((line[9:] for line in lines if line.startswith("# text = ")), None)
@@ -37,7 +37,7 @@ def test_codes_agree_with_parts_of_speech_far_more_than_shuffled_ones(
     lens = stories_model.add_clvq(1, 3, n_codes=200, decoder="table", name="parts-of-speech")
     try:
         lens.fit(stories[:300], n_tokens=150_000, long_texts="split", progress=False)
-        table = lens.concepts(list(texts), labels=labels, progress=False)
+        table = lens.concepts(list(texts), token_labels=labels, progress=False)
     finally:
         lens.remove()
     agreement = table.agreement

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from clvq_lens.concepts.profile import Profile
-from clvq_lens.concepts.tally import Tally
+from clvq_lens.stats.tally import Tally
 
 
 def profile(pairs: list[tuple[int, int]], n_codes: int = 3) -> Profile:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 import clvq_lens as cl
 from clvq_lens.concepts.concept import Concept, Example
-from clvq_lens.concepts.survey import concept_table
 from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.errors import DataError, EmptyCorpusError, NonFiniteError, NotFittedError
 
@@ -86,9 +85,7 @@ def test_there_are_as_many_examples_as_asked_for_or_as_there_are(fitted):
 
 def test_the_seed_decides_the_examples(fitted):
     def places(seed: int) -> list[tuple[Example, ...]]:
-        table = concept_table(
-            fitted.host, fitted.quantizer, SOURCE, DATA, n_examples=3, seed=seed, progress=False
-        )
+        table = concepts(fitted, n_examples=3, seed=seed)
         return [concept.random for concept in table]
 
     assert places(0) == places(0)
@@ -115,7 +112,7 @@ def test_hostile_texts_are_escaped_all_the_way_from_the_data(stories_lens):
         stories_lens, ["Tom said <script>alert(1)</script> to <b>Lily</b>."]
     )._repr_html_()
     assert "<script" not in html
-    assert "<b>" not in html
+    assert html.count("<b>") == 1  # what kind of result it is
 
 
 def test_tables_do_not_change_the_quantizer(fitted):
@@ -303,17 +300,17 @@ def test_nearest_codes_have_the_nearest_code_vectors(fitted):
 
 def test_labels_are_counted_by_code_and_compared_with_shuffled_ones(toy):
     texts = toy.texts[:60]
-    labels = cl.toy.labels(texts)
+    labels = cl.toy.token_labels(texts)
     lens = toy.model.add_clvq(1, 2, n_codes=48, decoder="table")
     try:
         lens.fit(texts, n_tokens=4_000, progress=False)
-        encoding, table = lens.encode(texts), concepts(lens, texts, labels=labels)
+        encoding, table = lens.encode(texts), concepts(lens, texts, token_labels=labels)
         frame = encoding.frame()
         frame["label"] = [name for names in labels for name in names]
         for concept in table:
             counts = frame[frame["code"] == concept.code]["label"].value_counts()
-            assert [label.count for label in concept.labels] == counts.tolist()[:10]
-            assert all(counts[label.text] == label.count for label in concept.labels)
+            assert [label.count for label in concept.token_labels] == counts.tolist()[:10]
+            assert all(counts[label.text] == label.count for label in concept.token_labels)
         agreement = table.agreement
         assert agreement.n_tokens == table.n_tokens == len(frame)
         nmi = normalized_mutual_info_score(frame["label"], frame["token"])
@@ -322,9 +319,9 @@ def test_labels_are_counted_by_code_and_compared_with_shuffled_ones(toy):
         assert agreement.purity > agreement.purity_shuffled + 0.2
         assert "top_label" in table.frame()
         with pytest.raises(DataError, match=r"Document \d+ has \d+ real tokens and 0 labels"):
-            concepts(lens, texts, labels=[[]])
+            concepts(lens, texts, token_labels=[[]])
         with pytest.raises(DataError, match="61 documents, but the data have no document 60"):
-            concepts(lens, texts, labels=[*labels, ["x"]])
+            concepts(lens, texts, token_labels=[*labels, ["x"]])
     finally:
         lens.remove()
 
@@ -347,10 +344,10 @@ def test_interrupted_it_gives_the_table_of_what_was_read(fitted, monkeypatch, ct
             ctrl_c()
         return original(*arguments)
 
-    monkeypatch.setattr(type(fitted.host), "positions_per_pass", 100)
+    fitted.host.positions_per_pass = 100
     monkeypatch.setattr(fitted.host, "activations", activations)
     labels = [["x"] * 20] * 30
-    table = concepts(fitted, labels=labels)
+    table = concepts(fitted, token_labels=labels)
     assert len(batches) == 2
     assert table.n_tokens == sum(batches) < DATA.numel()
     assert not table.complete

@@ -4,10 +4,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from clvq_lens.concepts.concept import Concept, Counted, Example, Neighbour, TokenLogit, Unembedded
+from clvq_lens.concepts.concept import Concept, Counted, Example, Neighbor, TokenLogit, Unembedded
 from clvq_lens.concepts.table import ConceptTable, distinctive_tokens
 from clvq_lens.errors import CodeRangeError
-from clvq_lens.evaluation.agreement import Agreement
+from clvq_lens.stats.agreement import Agreement
 
 
 def example(token: str = "cat", document: int = 0) -> Example:
@@ -30,14 +30,14 @@ def concept(code: int = 0, usage: int = 10, word: str = "cat") -> Concept:
         direct=None,
         token_entropy=0.6,
         position_entropy=1.2,
-        nearest=(Neighbour(1, 4.0),),
-        labels=(Counted("NOUN", 9, 0.9, 5.0),),
+        nearest=(Neighbor(1, 4.0),),
+        token_labels=(Counted("NOUN", 9, 0.9, 5.0),),
     )
 
 
 EMPTY = replace(
     concept(2, 0), tokens=(), distinctive=(), typical=(), borderline=(), random=(),
-    at_target=None, labels=(),
+    at_target=None, token_labels=(),
 )  # fmt: skip
 AGREEMENT = Agreement(30, 2, 2, 0.5, 0.1, 0.8, 0.6)
 TABLE = ConceptTable((concept(0, 10), concept(1, 20, "dog"), EMPTY), 30, 1.0, 2.0, AGREEMENT)
@@ -81,13 +81,13 @@ def test_parquet_keeps_everything(tmp_path: Path):
 
 
 def test_a_code_is_called_by_its_name_or_its_commonest_tokens():
-    assert TABLE.labels() == {0: "cat catx", 1: "dog dogx", 2: ""}
-    assert TABLE[0].named("felines").label == "felines"
+    assert TABLE.names() == {0: "cat catx", 1: "dog dogx", 2: ""}
+    assert TABLE[0].named("felines").title == "felines"
 
 
-def test_marks_and_white_space_are_written_out_in_labels():
+def test_marks_and_white_space_are_written_out_in_names():
     tokens = tuple(Counted(text, 2, 0.2, 1.0) for text in (",", " the", "\n"))
-    assert replace(concept(), tokens=tokens).label == "comma the \u21b5"
+    assert replace(concept(), tokens=tokens).title == "comma the \u21b5"
     assert distinctive_tokens(replace(concept(), distinctive=tokens)) == "comma the \u21b5"
 
 
@@ -106,20 +106,22 @@ def test_a_function_of_examples_names_every_code_in_use():
         seen.append([e.token for e in examples])
         return f"{len(examples)} examples of {examples[0].token}"
 
-    named = TABLE.label(name)
-    assert named.labels()[1] == "3 examples of dog-typical"
+    named = TABLE.named(name)
+    assert named.names()[1] == "3 examples of dog-typical"
     assert named[2].name == ""  # nothing to name
     assert TABLE[1].name == ""  # the table itself stays as it was
     assert seen[0] == ["cat-typical", "cat-random0", "cat-random2"]  # others are kept back
 
 
 def test_the_built_in_name_is_made_of_the_most_distinctive_tokens():
-    assert TABLE.label().labels() == {0: "catx cat", 1: "dogx dog", 2: ""}
+    assert TABLE.named().names() == {0: "catx cat", 1: "dogx dog", 2: ""}
     assert distinctive_tokens(replace(concept(), distinctive=())) == "cat catx"
 
 
 def test_a_representation_is_short():
     assert repr(TABLE) == "ConceptTable(2 of 3 codes in use, 30 tokens)"
+    interrupted = replace(TABLE, complete=False)
+    assert repr(interrupted) == "ConceptTable(2 of 3 codes in use, 30 tokens, interrupted)"
     assert repr(TABLE[0]) == "Concept(0: 'cat catx', 10 tokens, 10.00%)"
 
 
@@ -141,6 +143,14 @@ def test_a_concept_in_a_notebook_shows_what_is_known_of_it():
     assert "None" not in EMPTY._repr_html_()
 
 
+def test_a_table_in_a_notebook_shows_the_ten_most_used_codes():
+    table = ConceptTable(tuple(concept(code, usage=code + 1) for code in range(12)), 78, 1.0, 1.0)
+    html = table._repr_html_()
+    assert "12 of 12 codes in use, 78 tokens" in html
+    assert html.count("<tr") == 11
+    assert "2 more rows" in html
+
+
 BAD = "<script>alert('1')</script>\"&"
 
 
@@ -150,7 +160,7 @@ def test_text_from_data_is_escaped_in_html():
         name=BAD,
         tokens=(Counted(BAD, 1, 1.0, 1.0),),
         distinctive=(Counted(BAD, 1, 1.0, 1.0),),
-        labels=(Counted(BAD, 1, 1.0, 1.0),),
+        token_labels=(Counted(BAD, 1, 1.0, 1.0),),
         random=(Example(0, 1, BAD, BAD, BAD, 0.0, 0.0),),
         at_target=Unembedded((TokenLogit(BAD, 1.0),), ()),
     )

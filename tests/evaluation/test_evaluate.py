@@ -15,8 +15,8 @@ from clvq_lens.errors import (
     NotFittedError,
     TextTooLongError,
 )
-from clvq_lens.evaluation.bootstrap import Estimate
-from clvq_lens.evaluation.metrics import fraction_of_variance_unexplained, perplexity
+from clvq_lens.stats.bootstrap import Estimate
+from clvq_lens.stats.metrics import fraction_of_variance_unexplained, perplexity
 from tests.conftest import random_model
 
 SOURCE, TARGET = "blocks.1.hook_resid_post", "blocks.2.hook_resid_post"
@@ -24,7 +24,7 @@ TRAINING = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_see
 DATA = torch.randint(0, 40, (20, 14), generator=torch.Generator().manual_seed(3))
 
 
-def evaluate(lens: cl.Lens, data: Any = DATA, **options: Any) -> cl.Report:
+def evaluate(lens: cl.Lens, data: Any = DATA, **options: Any) -> cl.Evaluation:
     return lens.evaluate(data, **{"progress": False, "n_replicates": 20, **options})
 
 
@@ -90,7 +90,7 @@ class Oracle:
     def mean_kl(self, name: str) -> float:
         return float(torch.cat(self.kl[name]).double().mean())
 
-    def check(self, report: cl.Report) -> None:
+    def check(self, report: cl.Evaluation) -> None:
         clean, spliced, ablated, zero = map(
             self.mean_ce, ("clean", "spliced", "mean_ablated", "zero_ablated")
         )
@@ -148,11 +148,11 @@ def test_every_number_is_right_with_padding_and_special_tokens(stories_model, st
         lens.remove()
 
 
-def test_numbers_do_not_depend_on_the_batches(monkeypatch):
+def test_numbers_do_not_depend_on_the_batches():
     lens = fitted_lens()
     rows = DATA.clone()
     whole = evaluate(lens, rows)
-    monkeypatch.setattr(type(lens.host), "positions_per_pass", 30)
+    lens.host.positions_per_pass = 30
     small = evaluate(lens, rows)
     for metric, one, other in zip(
         whole.frame()["metric"], whole.frame()["value"], small.frame()["value"], strict=True
@@ -262,7 +262,7 @@ def test_labels_add_concept_recovery_with_its_baselines():
     lens = random_model(d_vocab=12).add_clvq(1, 2, n_codes=12, top_k=3)
     data = TRAINING[:40] % 12
     lens.fit(data, n_tokens=2_000, batch_tokens=256, progress=False)
-    recovery = evaluate(lens, data, labels=labels_of(data)).recovery
+    recovery = evaluate(lens, data, token_labels=labels_of(data)).recovery
     rows = {row.method: row for row in recovery.rows if row.tokens == "all"}
     assert rows["token identity"].purity == 1
     assert rows["codes"].n_tokens == data.numel()
@@ -278,14 +278,9 @@ def test_labels_belong_to_documents_in_whatever_order_they_are_batched(fitted, r
         def __iter__(self):
             return iter(ragged)
 
-    from clvq_lens.evaluation.evaluate import Evaluation
-    from clvq_lens.training.tokens import token_batches
-
     labels = [[str(token) for token in row.tolist()] for row in ragged]
-    run = Evaluation(fitted.host, fitted.quantizer, SOURCE, TARGET, labels, 10, 0)
-    for batch in token_batches(fitted.host, Rows(), long_texts="error"):
-        run.add(batch)
-    rows = {row.method: row for row in run.report().recovery.rows}
+    recovery = evaluate(fitted, Rows(), token_labels=labels, long_texts="error").recovery
+    rows = {row.method: row for row in recovery.rows}
     assert rows["token identity"].purity == 1
     assert rows["token identity"].nmi == pytest.approx(1)
 
@@ -295,17 +290,17 @@ def test_labels_that_do_not_match_the_tokens_are_refused(fitted, change):
     labels = labels_of(DATA)
     labels[4] = change(labels[4])
     with pytest.raises(DataError, match=r"Document 4 has 14 real tokens and 1[35] labels"):
-        evaluate(fitted, labels=labels)
+        evaluate(fitted, token_labels=labels)
 
 
 def test_labels_for_too_few_documents_are_refused(fitted):
     with pytest.raises(DataError, match="Document 19 has 14 real tokens and 0 labels"):
-        evaluate(fitted, labels=labels_of(DATA)[:19])
+        evaluate(fitted, token_labels=labels_of(DATA)[:19])
 
 
 def test_labels_for_too_many_documents_are_refused(fitted):
     with pytest.raises(DataError, match="22 documents, but the data have no document 20"):
-        evaluate(fitted, labels=labels_of(DATA) + labels_of(DATA[:2]))
+        evaluate(fitted, token_labels=labels_of(DATA) + labels_of(DATA[:2]))
 
 
 # ---- refusals ------------------------------------------------------------------------------------
@@ -320,10 +315,10 @@ def test_impossible_options_are_refused_before_the_model_runs(fitted, name: str,
 
 def test_recovery_is_measured_on_a_fair_draw_of_tokens(fitted, monkeypatch):
     """Short documents come first in a window, and only some tokens are kept."""
-    from clvq_lens.evaluation import evaluate as module
+    from clvq_lens.evaluation import recovery as module
 
-    monkeypatch.setattr(module, "_RECOVERY_TOKENS", 60)
-    monkeypatch.setattr(type(fitted.host), "positions_per_pass", 14)  # a document at a time
+    monkeypatch.setattr(module, "_MOST_TOKENS", 60)
+    fitted.host.positions_per_pass = 14  # a document at a time
     labels = [[f"document {row}" for _ in range(14)] for row in range(20)]
     drawn: list[list[str]] = []
     original = module.concept_recovery
@@ -333,7 +328,7 @@ def test_recovery_is_measured_on_a_fair_draw_of_tokens(fitted, monkeypatch):
         return original(codes, source, tokens, names, **options)
 
     monkeypatch.setattr(module, "concept_recovery", concept_recovery)
-    evaluate(fitted, labels=labels)
+    evaluate(fitted, token_labels=labels)
     assert len(drawn[0]) == 60
     assert len(set(drawn[0])) > 15  # the first sixty would be of five
 

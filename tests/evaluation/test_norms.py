@@ -1,37 +1,33 @@
 import math
 
 import numpy as np
-import pytest
 
-from clvq_lens.evaluation.norms import LogHistogram
+from clvq_lens.evaluation.norms import Norms, PointNorms, point_norms
+from clvq_lens.stats.histogram import LogHistogram
+
+SOURCE = PointNorms("source", 2.0, 20.0, (1.0, 2.0, 4.0), (3, 4))
+NORMS = Norms(SOURCE, PointNorms("target", 5.0, math.inf, (4.0, 8.0), (7,)))
 
 
-def test_the_median_is_that_of_numpy_to_a_third_of_a_percent():
-    values = np.exp(np.random.default_rng(0).normal(3, 4, 10_001))
+def test_the_norms_of_a_point_are_those_of_its_histogram():
     histogram = LogHistogram()
-    for part in np.array_split(values, 7):
-        histogram.add(part)
-    assert histogram.median() == pytest.approx(np.median(values), rel=0.004)
+    histogram.add(np.array([1.0, 2.0, 4.0]))
+    norms = point_norms("source", histogram, 20.0)
+    assert (norms.point, norms.limit, norms.median) == ("source", 20.0, histogram.median())
+    assert (norms.edges, norms.counts) == histogram.bins()
 
 
-def test_bins_hold_every_number_between_their_edges():
-    values = np.exp(np.random.default_rng(1).normal(0, 2, 500))
-    histogram = LogHistogram()
-    histogram.add(values)
-    edges, counts = histogram.bins()
-    assert len(edges) == len(counts) + 1
-    assert counts[0] > 0 < counts[-1]
-    assert counts == tuple(np.histogram(values, edges)[0].tolist())
+def test_the_frame_has_a_row_for_every_bin():
+    assert NORMS.frame().to_dict("split")["data"] == [
+        ["source", 1.0, 2.0, 3, 2.0, 20.0],
+        ["source", 2.0, 4.0, 4, 2.0, 20.0],
+        ["target", 4.0, 8.0, 7, 5.0, math.inf],
+    ]
 
 
-def test_zeros_and_numbers_beyond_the_axis_are_counted_at_its_ends():
-    histogram = LogHistogram()
-    histogram.add(np.array([0.0, 0.0, 1e30]))
-    assert sum(histogram.bins()[1]) == 3
-    assert histogram.median() < 1e-19
-
-
-def test_without_numbers_there_is_no_median():
-    histogram = LogHistogram()
-    assert math.isnan(histogram.median())
-    assert histogram.bins() == ((), ())
+def test_they_show_their_medians_in_one_line_and_the_limits_in_html():
+    assert repr(NORMS) == "Norms(7 tokens, median 2 at the source, 5 at the target)"
+    assert repr(SOURCE) == "PointNorms(source, 7 tokens, median 2, outliers beyond 20)"
+    html = NORMS._repr_html_()
+    assert html.count("<tr") == 3
+    assert "<td>20</td>" in html

@@ -3,8 +3,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clvq_lens.evaluation.metrics import normalized_mutual_information, purity
 from clvq_lens.evaluation.recovery import Recovered, Recovery, concept_recovery
+from clvq_lens.stats.metrics import normalized_mutual_information, purity
 
 N = 600
 
@@ -92,3 +92,12 @@ def test_the_frame_has_a_line_for_every_row():
     assert frame.to_dict("records") == [
         {"method": "codes", "tokens": "all", "n_tokens": 7, "nmi": 0.5, "purity": 0.75}
     ]
+
+
+def test_it_shows_nmi_and_purity_in_one_line_and_its_rows_in_html():
+    rows = (Recovered("codes", "all", 7_000, 0.5, 0.75), Recovered("<i>", "all", 7_000, 0.1, 0.2))
+    assert repr(Recovery(rows)) == "Recovery(codes on 7,000 tokens: NMI 0.500, purity 0.750)"
+    html = Recovery(rows)._repr_html_()
+    assert "<td>codes</td>" in html
+    assert "<i>" not in html
+    assert repr(Recovery(())) == "Recovery(no tokens)"

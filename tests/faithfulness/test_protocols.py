@@ -1,5 +1,8 @@
 """Faithfulness on the toy world, whose first sentence decides between "indoors" and "outdoors"."""
 
+import dataclasses
+import logging
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -8,12 +11,14 @@ import torch
 
 import clvq_lens as cl
 from clvq_lens.errors import ConfigError, DataError, EmptyCorpusError
-from clvq_lens.faithfulness.case import Case, prepare
-from clvq_lens.faithfulness.controls import Codes, Removal, removals
+from clvq_lens.faithfulness.case import Case, CaseOptions, prepare
+from clvq_lens.faithfulness.classified_texts import ClassifiedTexts
+from clvq_lens.faithfulness.controls import Removal, WeightedCodebook, draw_removals
 from clvq_lens.faithfulness.effects import Effect
-from clvq_lens.faithfulness.in_model import in_model
+from clvq_lens.faithfulness.model_effects import model_effects
 from clvq_lens.faithfulness.protocols import judge
-from clvq_lens.faithfulness.reading import LabelledTexts, read_codes
+from clvq_lens.faithfulness.tokenized_texts import TokenizedTexts, read_codes
+from clvq_lens.host.vocabulary import Vocabulary
 
 CONTROLS = [
     "random code",
@@ -40,7 +45,7 @@ def texts() -> tuple[list[str], list[str]]:
     stories = cl.toy.generate(60, seed=9)
     where = [
         next(label for label in labels if label in ("indoor", "outdoor"))
-        for labels in cl.toy.labels(stories)
+        for labels in cl.toy.token_labels(stories)
     ]
     return [story.split(" . ")[0] + " . finally we left the pool" for story in stories], where
 
@@ -53,7 +58,7 @@ def result(lens, texts):
 def test_every_effect_stands_beside_its_controls(result):
     frame = result.frame()
     for place in ("probe", "model"):
-        for ablation in ("raw", "centred"):
+        for ablation in ("raw", "centered"):
             rows = frame[(frame["place"] == place) & (frame["ablation"] == ablation)]
             assert rows["condition"].tolist() == ["concept", *CONTROLS]
     codes = frame[frame["ablation"] == "code"]
@@ -87,28 +92,24 @@ class InModel(NamedTuple):
 
 @pytest.fixture(scope="module")
 def ablated(lens, texts) -> InModel:
-    case = prepare(
-        lens.host,
-        lens.source,
+    classified = ClassifiedTexts.of(
         [*texts[0], texts[0][0], texts[0][0]],
         [*texts[1], "outdoor", "indoor"],
-        documents=range(len(texts[0]) + 2),
-        readout=ANSWERS,
-        n_folds=3,
-        n_steps=4,
-        progress=False,
+        range(len(texts[0]) + 2),
     )
-    of_texts = read_codes(lens.attachment, case.texts.texts, long_texts="error")
-    found = removals(
+    options = CaseOptions(readout=ANSWERS, n_folds=3, n_steps=4)
+    case = prepare(lens.host, lens.source, classified, options, progress=False)
+    of_texts = read_codes(lens.attachment, case.tokens)
+    removals = draw_removals(
         of_texts.at(case.salient.positions),
         of_texts,
-        case.texts.labels,
-        Codes.of(lens.quantizer),
+        case.texts.classes,
+        WeightedCodebook.of(lens.quantizer),
         n_draws=1,
         random=np.random.default_rng(0),
     )
-    effects = in_model(case, lens.attachment, found, n_draws=1, progress=False)
-    return InModel(case, found, {(e.ablation, e.condition): e for e in effects})
+    effects = model_effects(case, lens.attachment, removals, n_draws=1, progress=False)
+    return InModel(case, removals, {(e.ablation, e.condition): e for e in effects})
 
 
 def probability_of_outdoor(lens, text: str) -> float:
@@ -127,14 +128,14 @@ def test_without_a_code_the_model_says_what_an_edit_makes_it_say(lens, texts, ab
     assert said[-2:] == pytest.approx([edited, 1 - edited], abs=1e-5)
 
 
-@pytest.mark.parametrize("ablation", ["raw", "centred"])
+@pytest.mark.parametrize("ablation", ["raw", "centered"])
 def test_without_a_direction_the_model_says_what_a_hook_at_the_last_token_makes_it_say(
     lens, texts, ablated, ablation
 ):
     concept = ablated.removals[0]
     direction, origin = concept.directions[0, 0], np.zeros(lens.quantizer.d_source)
-    if ablation == "centred":
-        direction = Codes.of(lens.quantizer).centered(concept)[0, 0]
+    if ablation == "centered":
+        direction = WeightedCodebook.of(lens.quantizer).centered(concept)[0, 0]
         origin = ablated.case.vectors.source.mean(0)
     unit = torch.as_tensor(direction / np.linalg.norm(direction)).float()
     from_origin = torch.as_tensor(origin).float()
@@ -158,6 +159,55 @@ def test_the_most_salient_word_is_the_one_that_decides(result):
     assert result.completeness_error < 0.2
 
 
+@pytest.mark.parametrize("readout", [ANSWERS, None], ids=["one readout", "a probe for each fold"])
+def test_every_text_is_tokenized_once(lens, texts, monkeypatch, readout):
+    seen: Counter[str] = Counter()
+    tokenize = Vocabulary.tokenize
+
+    def counting(self: Vocabulary, texts):
+        seen.update(texts)
+        return tokenize(self, texts)
+
+    monkeypatch.setattr(Vocabulary, "tokenize", counting)
+    options = FAST | {"n_steps": 1, "n_draws": 1, "n_model_draws": 1}
+    lens.faithfulness(*texts, readout=readout, n_folds=2, **options)
+    del seen[""]  # what a vocabulary asks about its own special tokens
+    assert seen == Counter(texts[0])
+
+
+def test_texts_are_read_as_the_tokens_that_they_are(lens, texts):
+    """Rows from the tokenizer are not stripped of padding: what stands in a text is its text."""
+    vocabulary = lens.host.vocabulary
+    padding = vocabulary.strings(torch.tensor([vocabulary.padding]))[0]
+    text = f"{texts[0][0]} {padding}"
+    [row] = vocabulary.tokenize([text])
+    [batch] = TokenizedTexts(lens.host, [text], "error").batches()
+    assert batch.tokens.tolist() == [row.tolist()]
+
+
+def test_a_text_that_is_cut_is_said_once_for_all_passes(lens, texts, caplog):
+    long = " ".join([texts[0][0]] * 40)
+    with caplog.at_level(logging.WARNING):
+        lens.faithfulness(
+            [*texts[0][:20], long], [*texts[1][:20], texts[1][0]], readout=ANSWERS, n_folds=2,
+            long_texts="truncate", **FAST,
+        )  # fmt: skip
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        f"Longer than the model's context of {lens.host.n_context} tokens"
+    ]
+
+
+def test_texts_of_a_fold_keep_their_numbers(lens, texts):
+    tokens = TokenizedTexts(lens.host, texts[0], "error")
+    chosen = np.array([7, 3, 30])
+    rows = {}
+    for batch in tokens.batches(chosen):
+        for row, text in enumerate(batch.documents):
+            rows[text] = batch.tokens[row][batch.attended[row]].tolist()
+    assert rows == {n: lens.host.vocabulary.tokenize([texts[0][n]])[0].tolist() for n in chosen}
+    assert [document.number for document in tokens.documents(chosen)] == [0, 1, 2]
+
+
 def test_a_probe_reads_the_model_where_no_readout_is_given(lens, texts):
     result = lens.faithfulness(*texts, n_folds=3, **FAST)
     assert {"probe", "model"} == set(result.frame()["place"])
@@ -174,11 +224,14 @@ def test_the_published_protocol_has_one_control_and_no_model(lens, texts):
     assert "retrained" not in result.frame()
 
 
+def prepared(lens, texts, classes, documents=None, **options) -> Case:
+    classified = ClassifiedTexts.of(texts, classes, documents)
+    return prepare(lens.host, lens.source, classified, CaseOptions(**options), progress=False)
+
+
 def test_texts_of_a_document_are_in_one_fold(lens, texts):
     documents = np.arange(len(texts[0])) // 3
-    case = prepare(
-        lens.host, lens.source, *texts, documents=documents, n_folds=3, n_steps=2, progress=False
-    )
+    case = prepared(lens, *texts, documents, n_folds=3, n_steps=2)
     for train, test in case.folds:
         assert not set(case.texts.documents[train]) & set(case.texts.documents[test])
 
@@ -189,11 +242,32 @@ def test_same_seed_same_numbers(lens, texts, result):
     assert repr(again) == repr(result)
 
 
+def test_it_shows_itself_in_one_line_and_a_table_of_verdicts(result):
+    assert repr(result).startswith("Faithfulness(honest protocol, 60 texts of 60 documents, 3 fold")
+    accuracy = result.value("probe", "centered", "concept", "accuracy")
+    assert f"{float(accuracy):.3f} without the concept (centered), chance 0." in repr(result)
+    table = result.preview()
+    assert table["ablation"].tolist() == ["raw", "centered", "raw", "centered", "code"]
+    words = result.verdict().split("\n")
+    for line, findings in zip(words, table["verdict"], strict=True):
+        assert all(finding in line for finding in findings.split("; "))
+
+
+def test_what_it_shows_is_one_line_and_escaped(result):
+    contrasts = result.contrasts.assign(control="<script>")
+    hostile = dataclasses.replace(result, protocol="<b>\nhonest", contrasts=contrasts)
+    assert "\n" not in repr(hostile)
+    html = hostile._repr_html_()
+    assert "&lt;b&gt;" in html
+    assert "&lt;script&gt;" in html
+    assert "<script>" not in html
+    assert "<b>\n" not in html
+
+
 def test_pictures_and_words(result):
     figure = result.plot()
     assert len(figure.data) == 5
     assert "model, code:" in result.verdict()
-    assert result._repr_html_().startswith("<p>honest protocol: 60 texts")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +277,7 @@ def test_pictures_and_words(result):
         ({"n_folds": 1}, ConfigError, "n_folds is 1; pass a whole number from 2"),
         ({"n_draws": 0}, ConfigError, "n_draws is 0; pass a whole number from 1"),
         ({"n_folds": 50}, DataError, "too few for 50 folds. Pass more of them"),
-        ({"documents": [1, 2]}, DataError, "60 labels and 2 documents. Pass one label"),
+        ({"documents": [1, 2]}, DataError, "60 classes and 2 documents. Pass one class"),
     ],
 )
 def test_impossible_options_are_refused(as_for_a_user, lens, texts, options, error, match):
@@ -212,47 +286,47 @@ def test_impossible_options_are_refused(as_for_a_user, lens, texts, options, err
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"),
+    ("classes", "message"),
     [
-        (["a", None, "b"], "Text 1 has the label None"),
-        ([0.0, float("nan"), 1.0], "Text 1 has the label nan"),
+        (["a", None, "b"], "Text 1 has the class None"),
+        ([0.0, float("nan"), 1.0], "Text 1 has the class nan"),
         (["a", "b", 1], "text 0 has a string, and text 2 the number 1"),
-        ([["a"], ["b"], ["a"]], "Text 0 has the label .'a'."),
+        ([["a"], ["b"], ["a"]], "Text 0 has the class .'a'."),
     ],
 )
-def test_labels_that_are_missing_or_of_several_kinds_are_refused(labels, message):
+def test_classes_that_are_missing_or_of_several_kinds_are_refused(classes, message):
     with pytest.raises(DataError, match=message):
-        LabelledTexts.of(["x", "y", "z"], labels, None)
-    with pytest.raises(DataError, match=message.replace("label", "document")):
-        LabelledTexts.of(["x", "y", "z"], ["a", "b", "a"], labels)
+        ClassifiedTexts.of(["x", "y", "z"], classes, None)
+    with pytest.raises(DataError, match=message.replace("class", "document")):
+        ClassifiedTexts.of(["x", "y", "z"], ["a", "b", "a"], classes)
 
 
-def test_texts_and_labels_may_come_from_generators(lens, texts):
-    made = LabelledTexts.of(iter(texts[0]), (label for label in texts[1]), None)
-    assert made.texts == tuple(texts[0])
-    case = prepare(
-        lens.host, lens.source, iter(texts[0]), iter(texts[1]), readout=ANSWERS, n_folds=2,
-        n_steps=1, progress=False,
-    )  # fmt: skip
-    assert len(case.vectors.source) == len(texts[0])
+def test_texts_and_classes_may_come_from_generators(lens, texts):
+    classified = ClassifiedTexts.of(iter(texts[0]), (name for name in texts[1]), None)
+    assert classified.texts == tuple(texts[0])
+    options = FAST | {"n_folds": 2, "n_steps": 1, "n_draws": 1, "n_model_draws": 1}
+    found = lens.faithfulness(iter(texts[0]), iter(texts[1]), readout=ANSWERS, **options)
+    assert found.texts["class"].tolist() == texts[1]
 
 
 def test_impossible_texts_are_refused(lens, texts):
-    with pytest.raises(DataError, match="All texts have the same label"):
+    with pytest.raises(DataError, match="All texts have the same class"):
         lens.faithfulness(texts[0], ["indoor"] * 60, progress=False)
-    with pytest.raises(DataError, match="Some of the texts are no strings"):
-        LabelledTexts.of([1, *texts[0][1:]], texts[1], None)
+    with pytest.raises(DataError, match="Some of the texts are not strings"):
+        ClassifiedTexts.of([1, *texts[0][1:]], texts[1], None)
     with pytest.raises(EmptyCorpusError, match=r"Text 0 is empty\. Leave it out"):
         lens.faithfulness(["", *texts[0][1:]], texts[1], n_folds=3, progress=False)
 
 
 def test_a_readout_of_other_classes_is_refused(lens, texts):
     readout = cl.answers(["indoors", "outdoors", "upstairs"])
-    with pytest.raises(DataError, match="The readout knows 3 classes, but the labels are"):
+    with pytest.raises(DataError, match="The readout knows 3 classes, but the texts have"):
         lens.faithfulness(*texts, readout=readout, n_folds=3, n_steps=1, progress=False)
 
 
 def test_a_case_of_another_hook_point_is_refused(lens, texts):
-    case = prepare(lens.host, lens.target, *texts, n_folds=3, n_steps=1, progress=False)
+    classified = ClassifiedTexts.of(*texts, None)
+    options = CaseOptions(n_folds=3, n_steps=1)
+    case = prepare(lens.host, lens.target, classified, options, progress=False)
     with pytest.raises(ConfigError, match="Prepare one for that hook point"):
-        judge(case, lens.attachment)
+        judge(case, lens)

@@ -1,5 +1,7 @@
 """Causal flow: what ablating a code of one quantizer does to the codes of the next."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 import clvq_lens as cl
 from clvq_lens.errors import ConfigError, EmptyCorpusError, LayerOrderError, NotFittedError
 from tests.conftest import random_model
-from tests.interventions.test_sweep import fitted_lens
+from tests.interventions.lenses import fitted_lens
 
 DATA = torch.randint(0, 40, (8, 16), generator=torch.Generator().manual_seed(5))
 
@@ -122,6 +124,25 @@ def test_the_picture_has_a_point_for_each_pair_and_its_control(flow):
     n_pairs = int((flow.frame()["n_both"] > 0).sum())
     assert [len(trace.x) for trace in figure.data[:2]] == [n_pairs, n_pairs]
     assert figure.layout.xaxis.title.text.startswith("observed")
+
+
+def test_it_shows_the_effect_on_the_main_follower(flow):
+    first = flow.summary().iloc[0]
+    assert repr(flow) == (
+        f"CausalFlow(0-1 -> 1-2 -> 2-3, 128 tokens; ablating a code of 0-1 changes its main "
+        f"follower by {first['effect']:+.2f} tokens per token (other codes {first['control']:+.2f})"
+        f")"
+    )
+    assert flow.preview().equals(flow.summary())
+
+
+def test_what_it_shows_is_one_line_and_escaped(flow):
+    step = dataclasses.replace(flow.steps[0], source="<b>\nbold")
+    hostile = dataclasses.replace(flow, steps=(step, *flow.steps[1:]))
+    assert "\n" not in repr(hostile)
+    html = hostile._repr_html_()
+    assert html.count("&lt;b&gt;") == 3  # twice in the line, and in the table
+    assert "<b>\nbold" not in html
 
 
 def test_on_the_toy_world_ablating_a_code_takes_its_follower_away_and_controls_do_not(toy):

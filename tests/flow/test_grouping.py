@@ -1,4 +1,4 @@
-"""What of a flow is drawn: nodes in groups, and the neighbourhood of one code."""
+"""What of a flow is drawn: nodes in groups, and the neighborhood of one code."""
 
 import inspect
 
@@ -7,8 +7,8 @@ import pytest
 
 import clvq_lens as cl
 from clvq_lens.errors import ConfigError, DataError
-from clvq_lens.flow.classes import CLASSES, WordClasses
 from clvq_lens.flow.grouping import focused, grouping
+from clvq_lens.flow.word_classes import WORD_CLASSES, WordClasses
 from clvq_lens.host.vocabulary import Vocabulary
 
 
@@ -19,7 +19,7 @@ def toy_flow(toy):
         lens.fit(toy.texts[:60], n_tokens=2_000, progress=False)
         texts = toy.texts[:20]
         labels = [["a" if n % 3 else "b" for n in range(len(text.split()))] for text in texts]
-        flow = cl.concept_flow(toy.model, texts, labels=labels, progress=False)
+        flow = cl.concept_flow(toy.model, texts, token_labels=labels, progress=False)
         encoding = lens.encode(texts)
     finally:
         lens.remove()
@@ -42,8 +42,8 @@ class Words(Vocabulary):
 
 def test_tokens_fall_into_classes_by_what_they_look_like():
     classes = WordClasses(Words(), 14).of(np.arange(10))
-    assert [CLASSES[number] for number in classes] == [
-        *("words", "capitalised", "capitalised", "word pieces", "numbers"),
+    assert [WORD_CLASSES[number] for number in classes] == [
+        *("words", "capitalized", "capitalized", "word pieces", "numbers"),
         *("punctuation", "punctuation", "white space", "bytes", "words"),
     ]
 
@@ -66,14 +66,14 @@ def test_a_node_is_in_the_group_of_its_commonest_label(toy_flow):
     for row in range(20):
         codes = encoding.codes[row][encoding.mask[row]].tolist()
         labels += ["a" if n % 3 else "b" for n, found in enumerate(codes) if found == code]
-    found = flow.groups["labels"]["1-2"][code]
+    found = flow.groups["token_labels"]["1-2"][code]
     assert labels.count(found) * 2 >= len(labels)
-    assert set(flow.groups["labels"]) == {"token", "1-2", "prediction"}
+    assert set(flow.groups["token_labels"]) == {"token", "1-2", "prediction"}
 
 
 def test_groups_alone_leave_no_other(toy_flow):
     flow, _ = toy_flow
-    for by in ("classes", "labels"):
+    for by in ("classes", "token_labels"):
         texts = [note.text for note in flow.plot(n_nodes=0, by=by).layout.annotations]
         assert not any(text.startswith("other") for text in texts)
     names = {code: f"name {code % 2}" for code in range(16)}
@@ -84,7 +84,8 @@ def test_groups_alone_leave_no_other(toy_flow):
 def test_a_focus_shows_all_tokens_of_one_code_and_no_others(toy_flow):
     flow, encoding = toy_flow
     code = int(flow.stages[1].nodes[flow.stages[1].n_tokens.argmax()])
-    frame = focused(flow, "1-2", code)
+    paths, counts = flow.path_nodes, flow.path_counts
+    frame = focused(flow.stages, paths, counts, stage="1-2", code=code)
     n_tokens = int((encoding.codes == code).sum())
     assert frame.groupby("source")["count"].sum().tolist() == [n_tokens, n_tokens]
     assert set(frame[frame["source"] == "token"]["next_code"]) == {code}
@@ -94,18 +95,18 @@ def test_a_focus_shows_all_tokens_of_one_code_and_no_others(toy_flow):
     assert figure.layout.title.text == f"Flow through code {code} of 1-2: {n_tokens:,} tokens"
 
 
-def test_a_code_has_the_colour_of_its_codebook(toy_flow):
+def test_a_code_has_the_color_of_its_codebook(toy_flow):
     flow, encoding = toy_flow
-    assert flow.colours["1-2"] == encoding.colours
-    assert len(set(encoding.colours)) == 16
+    assert flow.colors["1-2"] == encoding.colors
+    assert len(set(encoding.colors)) == 16
 
 
 def test_refusals(toy_flow):
     flow, _ = toy_flow
-    with pytest.raises(ConfigError, match=r"by is 'kinds'. Pass 'classes', 'labels', 'names'"):
+    with pytest.raises(ConfigError, match=r"by is 'kinds'. Pass 'classes', 'token_labels',"):
         inspect.unwrap(grouping)("kinds", {}, {})  # types are checked in tests only
     with pytest.raises(DataError, match="computed without labels"):
-        grouping("labels", {}, {})
+        grouping("token_labels", {}, {})
     with pytest.raises(ConfigError, match="No token of this flow passes through code 99"):
         flow.plot(focus=99)
     with pytest.raises(ConfigError, match=r"the quantizers are \['1-2'\]"):

@@ -1,5 +1,6 @@
 """Concept flow against brute force, small tables worked by hand, and the toy world."""
 
+import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -9,13 +10,13 @@ import pytest
 import torch
 
 import clvq_lens as cl
-from clvq_lens.concepts.tally import Tally
 from clvq_lens.errors import ConfigError, DataError, EmptyCorpusError, NotFittedError
-from clvq_lens.evaluation.agreement import agreement, shuffled
-from clvq_lens.evaluation.metrics import entropy
 from clvq_lens.flow.steps import FlowStage, flow_step, shuffled_entropy
+from clvq_lens.stats.agreement import agreement, shuffled
+from clvq_lens.stats.metrics import entropy
+from clvq_lens.stats.tally import Tally
 from tests.conftest import random_model
-from tests.interventions.test_sweep import fitted_lens
+from tests.interventions.lenses import fitted_lens
 
 DATA = torch.randint(0, 40, (8, 16), generator=torch.Generator().manual_seed(5))
 
@@ -277,12 +278,12 @@ def test_between_tokens_and_codes_there_are_no_events():
 
 
 def test_events_name_their_concepts_and_the_largest_come_first(flow):
-    labels = {"0-2": {code: f"first {code}" for code in range(12)}, "1-2": {0: "zero"}}
-    events = flow.events(labels)
+    names = {"0-2": {code: f"first {code}" for code in range(12)}, "1-2": {0: "zero"}}
+    events = flow.events(names)
     assert events["n_tokens"].is_monotonic_decreasing
     for row in events[events["source"] == "0-2"].itertuples():
-        assert row.label == " | ".join(f"first {code}" for code in row.codes)
-        assert row.next_label == " | ".join("zero" if c == 0 else str(c) for c in row.next_codes)
+        assert row.name == " | ".join(f"first {code}" for code in row.codes)
+        assert row.next_name == " | ".join("zero" if c == 0 else str(c) for c in row.next_codes)
 
 
 # ---- labels --------------------------------------------------------------------------------------
@@ -291,7 +292,7 @@ def test_events_name_their_concepts_and_the_largest_come_first(flow):
 def test_agreement_is_that_of_every_stage_and_of_token_identity(chain):
     parities = ((DATA + torch.arange(16)) % 2 * (DATA > 10)).tolist()
     labels = [[str(number) for number in row] for row in parities]
-    flow = cl.concept_flow(chain, DATA, labels=labels, seed=3, progress=False)
+    flow = cl.concept_flow(chain, DATA, token_labels=labels, seed=3, progress=False)
     found = flow.agreement().set_index(["stage", "tokens"])
     assert found.index.unique("stage").tolist() == ["token", "0-2", "1-2", "2-3"]
     flat = [label for row in labels for label in row]
@@ -314,7 +315,7 @@ def test_agreement_is_that_of_every_stage_and_of_token_identity(chain):
 
 def test_labels_that_no_token_shares_leave_nothing_ambiguous(chain):
     labels = [[str(token) for token in row] for row in DATA.tolist()]
-    found = cl.concept_flow(chain, DATA, labels=labels, progress=False).agreement()
+    found = cl.concept_flow(chain, DATA, token_labels=labels, progress=False).agreement()
     assert set(found["tokens"]) == {"all"}
     assert found["nmi"][0] == pytest.approx(1)
 
@@ -323,20 +324,22 @@ def test_labels_must_be_given_and_match(chain, flow):
     with pytest.raises(DataError, match=r"without labels. Pass them"):
         flow.agreement()
     with pytest.raises(DataError, match="Document 0 has 16 real tokens and 1 labels"):
-        cl.concept_flow(chain, DATA, labels=[["a"]] * 8, progress=False)
+        cl.concept_flow(chain, DATA, token_labels=[["a"]] * 8, progress=False)
     with pytest.raises(DataError, match="labels for 9 documents, but the data have no document 8"):
-        cl.concept_flow(chain, DATA, labels=[["a"] * 16] * 9, progress=False)
+        cl.concept_flow(chain, DATA, token_labels=[["a"] * 16] * 9, progress=False)
 
 
 @pytest.mark.slow
 def test_on_the_toy_world_concepts_that_context_decides_appear_with_depth():
-    """Token identity cannot tell "orange" the food from "orange" the colour; deeper codes can."""
+    """Token identity cannot tell "orange" the food from "orange" the color; deeper codes can."""
     model, texts = cl.toy.load(n_texts=900)
     for source in range(3):
         lens = model.add_clvq(source, source + 1, n_codes=128)
         lens.fit(texts[:600], n_tokens=40_000, progress=False)
     held_out = texts[600:]
-    flow = cl.concept_flow(model, held_out, labels=cl.toy.labels(held_out), progress=False)
+    flow = cl.concept_flow(
+        model, held_out, token_labels=cl.toy.token_labels(held_out), progress=False
+    )
     found = flow.agreement().query("tokens == 'ambiguous'").set_index("stage")
     assert found.loc["token", "purity"] < 0.55
     assert found.loc["0-1", "purity"] > found.loc["token", "purity"] + 0.1
@@ -347,6 +350,30 @@ def test_on_the_toy_world_concepts_that_context_decides_appear_with_depth():
     summary = flow.summary()
     assert (summary["explained"] > 0.9).all()
     assert (summary["shuffled"] < 0.2 * summary["mutual_information"]).all()
+
+
+# ---- how it shows itself -------------------------------------------------------------------------
+
+
+def test_a_flow_shows_its_stages_and_what_the_last_step_explains(flow):
+    explained = flow.summary()["explained"].iloc[-1]
+    start = f"ConceptFlow(0-2 -> 1-2 -> 2-3, 128 tokens; 1-2 explains {explained:.1%} of 2-3 (shuff"
+    assert repr(flow).startswith(start)
+    assert flow.preview().equals(flow.summary())
+    interrupted = dataclasses.replace(flow, complete=False)
+    assert "128 tokens, interrupted;" in repr(interrupted)
+
+
+def test_what_a_flow_shows_is_one_line_and_escaped(flow):
+    step = flow.steps[0]
+    source = dataclasses.replace(step.source, name="<b>\nbold")
+    stages = (source, *flow.stages[1:])
+    steps = (dataclasses.replace(step, source=source), *flow.steps[1:])
+    hostile = dataclasses.replace(flow, stages=stages, steps=steps)
+    assert "\n" not in repr(hostile)
+    html = hostile._repr_html_()
+    assert html.count("&lt;b&gt;") == 2  # in the line and in the table
+    assert "<b>\nbold" not in html
 
 
 # ---- refusals ------------------------------------------------------------------------------------
@@ -396,10 +423,10 @@ def test_interrupted_it_gives_the_flow_of_what_was_read(chain, monkeypatch, ctrl
         ctrl_c()
         return original(*arguments)
 
-    monkeypatch.setattr(type(host), "positions_per_pass", 40)
+    monkeypatch.setattr(host, "positions_per_pass", 40)
     monkeypatch.setattr(type(host), "activations", activations)
     tokens = torch.arange(200).view(10, 20) % 40
-    flow = cl.concept_flow(chain, tokens, labels=[["x"] * 20] * 10, progress=False)
+    flow = cl.concept_flow(chain, tokens, token_labels=[["x"] * 20] * 10, progress=False)
     assert len(batches) == 1
     assert flow.n_tokens == batches[0] == flow.frame()["count"].sum() / (len(flow.stages) - 1)
     assert not flow.complete

@@ -207,13 +207,13 @@ def gradients(lens: Any) -> Any:
     return [p.grad for p in parameters.values() if p.grad is not None]
 
 
-def with_another_quantizer(lens: Any, analyse: Callable[..., Any]) -> Any:
+def with_another_quantizer(lens: Any, analyze: Callable[..., Any]) -> Any:
     """A chain of two; the other one ends where this one begins, or begins at the first block."""
     start = int(lens.source.split(".")[1])
     other = lens.model.add_clvq(max(start - 1, 0), start, name="other", n_codes=6, top_k=2)
     try:
         fit(other)
-        found = analyse(lens.model, TEXTS, progress=False)
+        found = analyze(lens.model, TEXTS, progress=False)
     finally:
         other.remove()
     return [step.__dict__ for step in found.steps]
@@ -245,8 +245,8 @@ VERBS: dict[str, Callable[[Any], Any]] = {
     "change error": hooked("hook_error", lambda value: value * 0.5),
     "project out": within(
         lambda lens: lens.project_out([1, 2]),
-        lambda lens: lens.project_out(_used(lens), at="target"),
-        lambda lens: lens.project_out([1, 2], centered=False, positions=[2, 3]),
+        lambda lens: lens.project_out(_used(lens), place="target"),
+        lambda lens: lens.project_out([1, 2], centered=False, at=[2, 3]),
     ),
     "gradients": gradients,
     "generate": generated,

@@ -59,7 +59,7 @@ def test_edits_have_an_effect_in_the_models_own_dtype(lens, kind, dtype):
         assert torch.equal(model(TOKENS), plain)
     blocks: list[Any] = [lens.edit(cl.Force(one)), lens.edit(cl.Ablate([one, other], "mean"))]
     blocks += [lens.edit(cl.Swap(one, other)), lens.edit(cl.Steer(one, 4.0)), lens.splice()]
-    blocks += [lens.project_out(one), lens.project_out(one, at="source")]
+    blocks += [lens.project_out(one), lens.project_out(one, place="source")]
     for block in blocks:
         with block:
             logits, changed = model.run_with_cache(TOKENS, names_filter=target)

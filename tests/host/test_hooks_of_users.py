@@ -7,7 +7,7 @@ import torch
 import torch._dynamo.config
 
 import clvq_lens as cl
-from clvq_lens.host import attach
+from clvq_lens.host import attachment
 from clvq_lens.host.compiled import HookGuards
 from tests.hosts import KINDS, words
 
@@ -48,13 +48,13 @@ def test_a_generation_under_no_edit_is_remembered_as_codes_without_a_graph(
     monkeypatch.setattr("clvq_lens.host.generation._MOST_WAITING", 8)
     tokens = words(1, 4)
     states = []
-    original = lens.attachment._generations.of
+    original = lens.attachment._running._generations.of
 
     def watched(context):
         states.append(original(context))
         return states[-1]
 
-    lens.attachment._generations.of = watched
+    lens.attachment._running._generations.of = watched
     with torch.enable_grad():
         model.generate(tokens, max_new_tokens=40, do_sample=False, stop_at_eos=False, verbose=False)
     state = next(state for state in reversed(states) if state is not None)
@@ -66,10 +66,10 @@ def test_a_generation_under_no_edit_is_remembered_as_codes_without_a_graph(
 def test_an_idle_lens_keeps_no_activations(kind, model, lens):
     for options in ({}, {"stop_at_layer": 2}):
         model(words(2, 8), **options)
-        assert lens.attachment._pass.source is None
+        assert lens.attachment._running._at_source.activations is None
     with lens.edit(cl.Force(3)):
         model(words(2, 8), stop_at_layer=2)
-    assert lens.attachment._pass.quantized is None
+    assert lens.attachment._running._at_source.quantized is None
 
 
 def test_a_fit_leaves_nothing_that_gradients_need(lens):
@@ -89,8 +89,8 @@ def test_a_new_search_for_hook_points_keeps_those_of_a_quantizer(kind, model, le
 
 
 def test_guards_of_compiled_code_are_put_back_with_the_last_lens(model, monkeypatch):
-    monkeypatch.setattr(attach, "hook_guards", HookGuards())
-    monkeypatch.setattr(attach, "_attached", weakref.WeakSet())
+    monkeypatch.setattr(attachment, "hook_guards", HookGuards())
+    monkeypatch.setattr(attachment, "_attached", weakref.WeakSet())
     with torch._dynamo.config.patch(skip_nnmodule_hook_guards=True):
         first = model.add_clvq(0, 1, n_codes=4, top_k=3)
         second = model.add_clvq(1, 2, n_codes=4, top_k=3)

@@ -316,8 +316,11 @@ def headless() -> transformers.PreTrainedModel:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: torch.nn.Linear(2, 2), r"Linear is no Hugging Face model\. Pass a transformers"),
-        (lambda: "gpt2", r"str is no Hugging Face model\. Pass a transformers"),
+        (
+            lambda: torch.nn.Linear(2, 2),
+            r"Linear is not a Hugging Face model\. Pass a",
+        ),
+        (lambda: "gpt2", r"str is not a Hugging Face model\. Pass a transformers"),
         (t5, r"T5ForConditionalGeneration is an encoder-decoder, .* Pass a decoder"),
         (vit, r"ViTModel reads pixel_values, not tokens\. Pass a language model"),
         (headless, r"no bridge for GPT2Model\. Load the model with its language-model head"),
@@ -337,7 +340,7 @@ def test_a_model_is_taken_over_only_once():
 
 def test_what_is_no_tokenizer_is_refused_before_the_model_is_touched():
     hf_model = gpt2()
-    with pytest.raises(UnsupportedHostError, match=r"str is no Hugging Face tokenizer\. Pass one"):
+    with pytest.raises(UnsupportedHostError, match=r"str is not a Hugging Face tokenizer\. Pass"):
         from_hf(hf_model, "gpt2")
     from_hf(hf_model)
 

@@ -42,7 +42,7 @@ def _hooked(folder: Path, *, processed: bool = False) -> Any:
     weights = load_file(folder / "hooked/model.safetensors")
     if processed:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # RMS norms cannot be centred
+            warnings.simplefilter("ignore")  # RMS norms cannot be centered
             model.load_and_process_state_dict(weights)
     else:
         model.load_state_dict(weights, strict=False)

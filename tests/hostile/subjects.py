@@ -181,7 +181,7 @@ def _with_mask(encoding: "cl.Encoding") -> dict[str, Tensor]:
     return {"input_ids": encoding.tokens, "attention_mask": attended}
 
 
-def _check_report(subject: Subject, data: Any, report: "cl.Report") -> None:
+def _check_report(subject: Subject, data: Any, report: "cl.Evaluation") -> None:
     assert report.n_tokens > 0
     assert report.n_documents > 0
     assert 1 - 1e-6 <= float(report.perplexity) <= N_CODES + 1e-6
@@ -195,7 +195,7 @@ def _check_table(subject: Subject, data: Any, table: "cl.ConceptTable") -> None:
     for code in (0, N_CODES - 1):
         assert repr(table[code])
         table[code]._repr_html_()
-    table.labels()
+    table.names()
     repr(table)
 
 
@@ -214,7 +214,7 @@ def _baseline(subject: Subject, data: Any) -> None:
 
 def _salience(subject: Subject, data: Any) -> Any:
     weight = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
-    readout = cl.head(weight, at=3, sentence="mean")
+    readout = cl.head(weight, layer=3, sentence="mean")
     return cl.salience(subject.model, data, 1, readout, n_steps=2, progress=False)
 
 

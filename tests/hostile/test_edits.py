@@ -247,7 +247,7 @@ def test_blocks_close_in_any_order_and_after_errors(trial, subject):
         "edit": lambda: lens.edit(cl.Ablate(0)),
         "edit without error term": lambda: lens.edit(cl.Force(1), error_term=False),
         "splice": lens.splice,
-        "projection at the source": lambda: lens.project_out([0, 1], at="source"),
+        "projection at the source": lambda: lens.project_out([0, 1], place="source"),
         "projection at the target": lambda: lens.project_out(2, centered=False),
         "edit of another": lambda: other.edit(cl.Ablate(1)),
         "splice of another": other.splice,
@@ -283,8 +283,8 @@ def test_scalars_as_options_of_blocks(trial, subject):
     lens, tokens = subject.lens, _tokens(subject)
     blocks: dict[str, Callable[[Any], Any]] = {
         "project_out(codes)": lambda value: lens.project_out(value),
+        "project_out(place=...)": lambda value: lens.project_out(0, place=value),
         "project_out(at=...)": lambda value: lens.project_out(0, at=value),
-        "project_out(positions=...)": lambda value: lens.project_out(0, positions=value),
         "project_out(centered=...)": lambda value: lens.project_out(0, centered=value),
         "edit(error_term=...)": lambda value: lens.edit(cl.Ablate(0), error_term=value),
     }

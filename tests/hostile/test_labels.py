@@ -79,13 +79,13 @@ TOKEN_LABELS: dict[str, Callable[[], Any]] = {
 
 LABELLED: dict[str, Callable[[Subject, Any], Any]] = {
     "evaluate": lambda s, labels: s.lens.evaluate(
-        TEXTS_READ, labels=labels, n_replicates=5, progress=False
+        TEXTS_READ, token_labels=labels, n_replicates=5, progress=False
     ).frame(),
     "concepts": lambda s, labels: (lambda table: (table.frame(), repr(table), table.agreement))(
-        s.lens.concepts(TEXTS_READ, labels=labels, n_examples=2, progress=False)
+        s.lens.concepts(TEXTS_READ, token_labels=labels, n_examples=2, progress=False)
     ),
     "flow": lambda s, labels: (lambda flow: (flow.frame(), flow.agreement(), flow.plot()))(
-        cl.concept_flow(s.model, TEXTS_READ, labels=labels, progress=False)
+        cl.concept_flow(s.model, TEXTS_READ, token_labels=labels, progress=False)
     ),
     "alignment": lambda s, labels: (lambda found: (found.frame(), found.plot()))(
         cl.alignment(s.lens, TEXTS_READ, labels, min_tokens=1, n_shuffles=2)
@@ -94,7 +94,7 @@ LABELLED: dict[str, Callable[[Subject, Any], Any]] = {
         [s.lens], TEXTS_READ, token_labels=labels, n_replicates=5, progress=False
     ).frame(),
     "report": lambda s, labels: s.lens.report(
-        TEXTS_READ, "labels.html", labels=labels, n_examples=1, progress=False
+        TEXTS_READ, "labels.html", token_labels=labels, n_examples=1, progress=False
     ),
 }
 
@@ -259,13 +259,13 @@ def test_names_of_codes(trial, subject):
     flow = cl.concept_flow(subject.model, TEXTS_READ, progress=False)
     sweep = cl.ablation_sweep(subject.lens, TEXTS_READ[0], cl.kl(), progress=False)
     takers: dict[str, Callable[[Any], Any]] = {
-        "table.label": lambda value: table.label(lambda examples: value).frame(),
+        "table.named": lambda value: table.named(lambda examples: value).frame(),
         "encoding.plot": lambda value: encoding.plot(0, value),
         "encoding.plot(row)": lambda value: encoding.plot(value),
         "plot_codebook": lambda value: subject.lens.plot_codebook(value),
         "flow.plot": lambda value: flow.plot(value),
         "sweep.frame": lambda value: sweep.frame(value),
-        "detection": lambda value: cl.detection(table, labels=value, n_contexts=4),
+        "detection": lambda value: cl.detection(table, names=value, n_contexts=4),
         "table[...]": lambda value: table[value],
     }
     for value in trial.some(SCALARS, in_ci=4):

@@ -176,7 +176,7 @@ def test_what_attaches(trial, subject):
 
 def _head(n_classes: int, **options: Any) -> Any:
     weight = torch.randn(n_classes, 16, generator=torch.Generator().manual_seed(0))
-    return cl.head(weight, **{"at": 3, "sentence": "mean", **options})
+    return cl.head(weight, **{"layer": 3, "sentence": "mean", **options})
 
 
 def _detection(s: Subject, **options: Any) -> Any:
@@ -203,23 +203,23 @@ VERBS: dict[str, tuple[Call, list[str]]] = {
     "encode": (lambda s, **o: s.lens.encode(TEXTS, **o), ["long_texts"]),
     "evaluate": (
         lambda s, **o: s.lens.evaluate(TEXTS, **{"n_replicates": 5, "progress": False, **o}),
-        ["long_texts", "n_replicates", "seed", "labels"],
+        ["long_texts", "n_replicates", "seed", "token_labels"],
     ),
     "concepts": (
         lambda s, **o: s.lens.concepts(TEXTS, **{"n_examples": 2, "progress": False, **o}),
-        ["n_examples", "labels", "long_texts", "seed"],
+        ["n_examples", "token_labels", "long_texts", "seed"],
     ),
     "report": (
         lambda s, **o: s.lens.report(
             TEXTS, "options.html", **{"n_examples": 1, "progress": False, **o}
         ),
-        ["n_examples", "n_texts", "labels", "concepts", "history", "long_texts"],
+        ["n_examples", "n_texts", "token_labels", "concepts", "history", "long_texts"],
     ),
     "baseline": (_baseline, ["kind", "config", "name", "n_active", "seed", "batch_tokens"]),
-    "plot_codebook": (lambda s, **o: s.lens.plot_codebook(**o), ["labels", "method", "seed"]),
+    "plot_codebook": (lambda s, **o: s.lens.plot_codebook(**o), ["names", "method", "seed"]),
     "concept_flow": (
         lambda s, **o: cl.concept_flow(s.model, TEXTS, progress=False, **o),
-        ["ends", "labels", "long_texts", "seed"],
+        ["ends", "token_labels", "long_texts", "seed"],
     ),
     "causal_flow": (
         lambda s, **o: cl.causal_flow(s.model, TEXTS, **{"n_controls": 1, "progress": False, **o}),
@@ -243,7 +243,7 @@ VERBS: dict[str, tuple[Call, list[str]]] = {
         lambda s, **o: cl.salience(
             s.model, TEXTS, 1, _head(3), **{"n_steps": 2, "progress": False, **o}
         ),
-        ["target", "quantity", "n_steps", "start", "long_texts"],
+        ["classes", "quantity", "n_steps", "start", "long_texts"],
     ),
     "faithfulness": (
         lambda s, **o: s.lens.faithfulness(DOCUMENTS, CLASSES, **{**FAITHFULNESS, **o}),
@@ -264,7 +264,7 @@ VERBS: dict[str, tuple[Call, list[str]]] = {
         lambda s, **o: cl.compare(
             [s.lens, "k-means"], TEXTS, **{"train": TEXTS * 9, "progress": False, **o}
         ),
-        ["train", "n_seeds", "fit", "token_labels", "keep", "long_texts", "seed", "labels"],
+        ["train", "n_seeds", "config", "token_labels", "keep", "long_texts", "seed", "classes"],
     ),
     "alignment": (
         lambda s, **o: cl.alignment(
@@ -285,7 +285,7 @@ VERBS: dict[str, tuple[Call, list[str]]] = {
         ["held_out", "layers", "n_clusters", "n_tokens", "long_texts", "n_replicates", "seed"],
     ),
     "refits": (_refits, ["seeds", "how", "kind", "config", "n_tokens"]),
-    "detection": (_detection, ["judge", "labels", "codes", "n_contexts", "seed"]),
+    "detection": (_detection, ["judge", "names", "codes", "n_contexts", "seed"]),
     "logit_diff": (
         lambda s, correct="w5", incorrect="w6", **o: _sweep(
             s, metric=cl.logit_diff(correct, incorrect, **o)
@@ -300,7 +300,7 @@ VERBS: dict[str, tuple[Call, list[str]]] = {
     "kl": (lambda s, **o: _sweep(s, metric=cl.kl(**o)), ["at"]),
     "head": (
         lambda s, **o: cl.salience(s.model, TEXTS, 1, _head(3, **o), n_steps=2, progress=False),
-        ["bias", "at", "sentence"],
+        ["bias", "layer", "sentence"],
     ),
     "answers": (
         lambda s, tokens=("w5", "w6"): cl.salience(

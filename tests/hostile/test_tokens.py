@@ -181,7 +181,7 @@ def test_generated_tokens(trial, subject):
     search()
 
 
-def test_rows_do_not_depend_on_their_neighbours(trial, subject):
+def test_rows_do_not_depend_on_their_neighbors(trial, subject):
     lens = subject.lens
     for n_rows, length in trial.some([(n, m) for n in (1, 2, 7, 40) for m in (2, 5, 30)], in_ci=4):
         tokens = words(n_rows, length, seed=n_rows * length)

@@ -44,10 +44,10 @@ class Hub:
     """The state of the stand-in, and what it was asked.
 
     Attributes:
-        address: Of the server.
-        tokens: That may read and write everything.
+        address: Address of the server.
+        tokens: Access tokens that may read and write everything.
         requests: Method and path of each request, in order.
-        bodies: What was sent with them, and every header but the one that holds the token.
+        bodies: Bodies of the requests, and all headers except the one that holds the token.
         refuse_card: Message with which model cards are refused.
         refuse_objects: Whether large files are refused.
     """

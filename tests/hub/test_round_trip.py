@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from clvq_lens.errors import (
     NotFittedError,
 )
 from clvq_lens.hub.load import load
-from clvq_lens.hub.push import push
+from clvq_lens.hub.push import push_to_hub
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.files import save
 from tests.hosts import KINDS, Kind, words
@@ -34,9 +35,14 @@ REPO = "user/tiny-0-1"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
+def removed(quantizer: CrossLayerQuantizer) -> SimpleNamespace:
+    """Stands for a lens that is not on its model any more."""
+    return SimpleNamespace(attachment=SimpleNamespace(quantizer=quantizer))
+
+
 def pushed(seed: int = 0, repo: str = REPO, **options: Any) -> CrossLayerQuantizer:
     quantizer = make(seed)
-    push(quantizer, repo, **{"token": TOKEN, **options})
+    push_to_hub(removed(quantizer), repo, **{"token": TOKEN, **options})
     return quantizer
 
 
@@ -74,8 +80,11 @@ def test_a_lens_is_pushed_and_attached_again(hub: Hub, kind: Kind):
     model, tokens = kind.model(), words(4, 12)
     lens = cl.add_clvq(model, kind.after(1), kind.after(2), n_codes=12, top_k=3)
     lens.fit(words(60, 16), n_tokens=3_000, batch_tokens=256, progress=False)
-    codes, report = lens.encode(tokens).codes, lens.evaluate(tokens, progress=False)
-    address = lens.push_to_hub(REPO, report=report, token=TOKEN, license="mit", message="First")
+    codes = lens.encode(tokens).codes
+    evaluation = lens.evaluate(tokens, progress=False)
+    address = lens.push_to_hub(
+        REPO, evaluation=evaluation, token=TOKEN, license="mit", message="First"
+    )
     assert address == f"{hub.address}/{REPO}/commit/{hub.repositories[REPO].branches['main']}"
     lens.remove()
     again = cl.add_clvq(model, quantizer=cl.load(REPO))
@@ -83,7 +92,7 @@ def test_a_lens_is_pushed_and_attached_again(hub: Hub, kind: Kind):
     assert b'"summary": "First"' in b"".join(hub.bodies)
     text = hub.files(REPO)["README.md"].decode()
     assert "license: mit" in text
-    assert f"| `fvu` | {report.fvu:.4g} |" in text
+    assert f"| `fvu` | {evaluation.fvu:.4g} |" in text
 
 
 def test_a_repository_holds_what_save_writes_and_a_card(hub: Hub, tmp_path: Path):
@@ -224,7 +233,7 @@ def test_a_foreign_repository_is_refused_after_its_config(hub: Hub):
 
 def test_a_repository_without_a_config_is_refused(hub: Hub):
     hub.add("user/notes", {"README.md": b"hello"})
-    with pytest.raises(FileFormatError, match=r"'user/notes' has no config\.json\. Pass one that"):
+    with pytest.raises(FileFormatError, match=r"'user/notes' has no config\.json\. Pass a repo"):
         cl.load("user/notes")
     assert hub.fetched() == []
 
@@ -318,7 +327,7 @@ def test_a_repository_that_does_not_exist_is_named_with_remedies(hub: Hub):
 def test_a_gated_repository_says_where_to_ask(hub: Hub):
     pushed()
     hub.repositories[REPO].gated = True
-    with pytest.raises(HubError, match=rf"is gated, .* Ask for it on {hub.address}/{REPO}, then"):
+    with pytest.raises(HubError, match=rf"Ask for access on {hub.address}/{REPO}, then"):
         cl.load(REPO)
     assert cl.load(REPO, token=TOKEN).fitted
 
@@ -331,9 +340,10 @@ def test_an_unknown_revision_is_named(hub: Hub):
 
 def test_offline_names_the_variable(hub: Hub, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(HubError, match=r"HF_HUB_OFFLINE is set, and 'user/tiny-0-1' cannot be had"):
+    message = r"HF_HUB_OFFLINE is set, so 'user/tiny-0-1' cannot be reached\. Unset it"
+    with pytest.raises(HubError, match=message):
         cl.load(REPO)
-    with pytest.raises(HubError, match=r"HF_HUB_OFFLINE is set, and 'user/tiny-0-1' cannot be had"):
+    with pytest.raises(HubError, match=message):
         pushed()
     assert hub.requests == []
 
@@ -351,9 +361,17 @@ def test_a_hub_that_does_not_answer_is_named(hub: Hub, monkeypatch: pytest.Monke
 # ---- refusing to push --------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("as_for_a_user")
+def test_only_a_lens_is_pushed(hub: Hub):
+    with pytest.raises(ConfigError, match=r"lens is of type CrossLayerQuantizer\. Pass what"):
+        push_to_hub(make(), REPO, token=TOKEN)
+    assert hub.requests == []
+
+
 def test_an_unfitted_quantizer_is_not_pushed(hub: Hub):
+    unfitted = CrossLayerQuantizer(CLVQConfig(n_codes=4, top_k=2), 4, 4)
     with pytest.raises(NotFittedError, match="has not been fitted"):
-        push(CrossLayerQuantizer(CLVQConfig(n_codes=4, top_k=2), 4, 4), REPO, token=TOKEN)
+        push_to_hub(removed(unfitted), REPO, token=TOKEN)
     assert hub.requests == []
 
 
@@ -443,6 +461,6 @@ def test_two_pushes_at_once_do_not_mix(hub: Hub, monkeypatch: pytest.MonkeyPatch
         hub.repositories[REPO].commit("main", {**before, "other.txt": b""})
 
     monkeypatch.setattr(module, "_check_visibility", check_while_somebody_commits)
-    with pytest.raises(HubError, match=r"\(412: A commit has happened since.*\): mend what it"):
+    with pytest.raises(HubError, match=r"\(412: A commit has happened since.*\): fix what it"):
         pushed(1)
     assert hub.files(REPO) == {**before, "other.txt": b""}

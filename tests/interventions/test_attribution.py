@@ -7,7 +7,7 @@ import torch
 import clvq_lens as cl
 from clvq_lens.errors import ConfigError, MetricError
 from tests.conftest import random_model
-from tests.interventions.test_sweep import difference, fitted_lens
+from tests.interventions.lenses import difference, fitted_lens
 
 
 @pytest.fixture(scope="module", params=["transformer", "mlp", "table"])

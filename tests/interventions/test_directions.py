@@ -16,25 +16,13 @@ from clvq_lens.errors import (
     PositionError,
 )
 from clvq_lens.host.context import PassText
-from clvq_lens.interventions.directions import orthonormal_basis, projection
+from clvq_lens.interventions.directions import projection
+from clvq_lens.stats.projection import orthonormal_basis
 from tests.conftest import random_model
-from tests.host.test_attach import assert_same_state, state
+from tests.host.states import assert_same_state, state
+from tests.interventions.lenses import CODES, ENCODED, RECON, SOURCE, TARGET, fit
 
-SOURCE, TARGET = "blocks.1.hook_resid_post", "blocks.2.hook_resid_post"
 POINTS = {"source": SOURCE, "target": TARGET}
-ENCODED, CODES, RECON = (f"clvq.1-2.hook_{name}" for name in ("encoded", "codes", "recon"))
-
-
-def fit(lens):
-    data = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
-    lens.fit(data, n_tokens=2_000, batch_tokens=256, progress=False)
-    return lens
-
-
-@pytest.fixture(scope="module")
-def lens():
-    """A fitted lens on a model of its own; projections and edits only."""
-    return fit(random_model().add_clvq(1, 2, n_codes=12, top_k=3))
 
 
 def run(lens, tokens, *blocks):
@@ -66,13 +54,13 @@ def residual(rows, x):
 
 @pytest.mark.parametrize("place", ["source", "target"])
 @pytest.mark.parametrize("codes", [3, [2, 7], [4, 4], list(range(6))])
-def test_nothing_is_left_along_the_centred_directions_and_the_mean_stays(
+def test_nothing_is_left_along_the_centered_directions_and_the_mean_stays(
     lens, tokens, place, codes
 ):
     vectors, center, mean = vectors_and_means(lens, place)
     directions = (vectors - center)[torch.tensor(codes).flatten()]
     before = run(lens, tokens)[POINTS[place]].double()
-    after = run(lens, tokens, lens.project_out(codes, at=place))[POINTS[place]].double()
+    after = run(lens, tokens, lens.project_out(codes, place=place))[POINTS[place]].double()
     units = directions / directions.norm(dim=1, keepdim=True)
     assert ((before - mean) @ units.T).abs().max() > 0.3
     assert ((after - mean) @ units.T).abs().max() < 1e-5
@@ -87,11 +75,11 @@ def test_raw_vectors_are_taken_out_together_with_their_mean(lens, tokens, place,
     vectors, _, mean = vectors_and_means(lens, place)
     rows = vectors[torch.tensor(codes).flatten()]
     before = run(lens, tokens)[POINTS[place]].double()
-    block = lens.project_out(codes, at=place, centered=False)
+    block = lens.project_out(codes, place=place, centered=False)
     after = run(lens, tokens, block)[POINTS[place]].double()
     units = rows / rows.norm(dim=1, keepdim=True)
     assert (after @ units.T).abs().max() < 1e-5
-    assert (mean @ units.T).abs().max() > 1e-3  # which centring would have left
+    assert (mean @ units.T).abs().max() > 1e-3  # which centering would have left
     torch.testing.assert_close(after, residual(rows, before), atol=1e-5, rtol=0)
 
 
@@ -101,22 +89,22 @@ def test_the_mean_activation_itself_stays(lens, place):
     activations = mean.float().expand(2, 5, -1)
     text = PassText(None, torch.ones(2, 5, dtype=torch.bool), n_past=0, n_given=5)
     for centered in (True, False):
-        project = projection([1, 2], place, lens.quantizer, centered=centered, positions=None)
+        project = projection([1, 2], place, lens.quantizer, centered=centered, at=None)
         stays = torch.allclose(project(activations, text), activations, atol=1e-5)
         assert stays == centered
 
 
 def test_by_default_the_target_is_meant(lens, tokens):
     found = run(lens, tokens, lens.project_out(3))
-    expected = run(lens, tokens, lens.project_out([3], at="target", centered=True))
+    expected = run(lens, tokens, lens.project_out([3], place="target", centered=True))
     assert torch.equal(found[TARGET], expected[TARGET])
     assert torch.equal(found[SOURCE], run(lens, tokens)[SOURCE])
 
 
 @pytest.mark.parametrize("place", ["source", "target"])
 def test_projecting_twice_is_projecting_once(lens, tokens, place):
-    once = run(lens, tokens, lens.project_out(3, at=place))[POINTS[place]]
-    blocks = lens.project_out(3, at=place), lens.project_out(3, at=place)
+    once = run(lens, tokens, lens.project_out(3, place=place))[POINTS[place]]
+    blocks = lens.project_out(3, place=place), lens.project_out(3, place=place)
     twice = run(lens, tokens, *blocks)[POINTS[place]]
     torch.testing.assert_close(twice, once, atol=1e-5, rtol=0)
 
@@ -124,7 +112,7 @@ def test_projecting_twice_is_projecting_once(lens, tokens, place):
 def test_a_code_without_tokens_has_a_vector_at_the_source(fitted, tokens):
     fitted.quantizer.usage[3] = 0
     vectors, center, mean = vectors_and_means(fitted, "source")
-    after = run(fitted, tokens, fitted.project_out(3, at="source"))[SOURCE].double()
+    after = run(fitted, tokens, fitted.project_out(3, place="source"))[SOURCE].double()
     assert ((after - mean) @ (vectors[3] - center)).abs().max() < 1e-4
 
 
@@ -150,15 +138,15 @@ def test_half_precision_models_keep_their_dtype(tokens, dtype):
 )
 def test_only_the_positions_named_are_changed(lens, tokens, place, positions, columns):
     point = POINTS[place]
-    plain, everywhere = run(lens, tokens), run(lens, tokens, lens.project_out(3, at=place))
-    found = run(lens, tokens, lens.project_out(3, at=place, positions=positions))[point]
+    plain, everywhere = run(lens, tokens), run(lens, tokens, lens.project_out(3, place=place))
+    found = run(lens, tokens, lens.project_out(3, place=place, at=positions))[point]
     expected = plain[point].clone()
     expected[:, columns] = everywhere[point][:, columns]
     assert torch.equal(found, expected)
 
 
 def test_positions_may_depend_on_the_tokens(lens, tokens):
-    found = run(lens, tokens, lens.project_out(3, positions=lambda t: t % 2 == 0))[TARGET]
+    found = run(lens, tokens, lens.project_out(3, at=lambda t: t % 2 == 0))[TARGET]
     plain, all_of_them = run(lens, tokens)[TARGET], run(lens, tokens, lens.project_out(3))[TARGET]
     assert torch.equal(found, torch.where((tokens % 2 == 0).unsqueeze(-1), all_of_them, plain))
 
@@ -173,10 +161,10 @@ def test_special_tokens_and_padding_are_left_alone_unless_named(toy):
         assert special.sum() > 3  # three times BOS, and padding
         for place, point in POINTS.items():
             plain = run(lens, tokens)[point]
-            found = run(lens, tokens, lens.project_out(3, at=place))[point]
+            found = run(lens, tokens, lens.project_out(3, place=place))[point]
             assert torch.equal(found[special], plain[special])
             assert not (found == plain).all(-1)[~special].any()
-            first = run(lens, tokens, lens.project_out(3, at=place, positions=0))[point]
+            first = run(lens, tokens, lens.project_out(3, place=place, at=0))[point]
             assert not torch.equal(first[:, 0], plain[:, 0])
             assert torch.equal(first[:, 1:], plain[:, 1:])
     finally:
@@ -218,8 +206,8 @@ def test_codes_are_those_of_the_projected_source_also_under_an_edit(lens, tokens
     swap = cl.Swap(*plain[CODES].flatten().bincount().argsort()[-2:].tolist())
     a, b = swap.codes_named
     for blocks in (
-        (lens.edit(swap), lens.project_out([1, 2, 3, 4], at="source")),
-        (lens.project_out([1, 2, 3, 4], at="source"), lens.edit(swap)),
+        (lens.edit(swap), lens.project_out([1, 2, 3, 4], place="source")),
+        (lens.project_out([1, 2, 3, 4], place="source"), lens.edit(swap)),
     ):
         found = run(lens, tokens, *blocks)
         assert torch.equal(found[ENCODED], lens.quantizer.encode(found[SOURCE]))
@@ -239,7 +227,7 @@ def test_in_a_chain_the_upper_lens_reads_what_was_left_at_its_source(tokens, ord
     if by == "lower":
         block, (vectors, center, mean) = lower.project_out(3), vectors_and_means(lower, "target")
     else:
-        block = upper.project_out(3, at="source")
+        block = upper.project_out(3, place="source")
         vectors, center, mean = vectors_and_means(upper, "source")
     found = run(upper, tokens, block, lower.edit(cl.Force(5)))
     expected = mean + residual((vectors - center)[3:4], edited - mean)
@@ -249,7 +237,7 @@ def test_in_a_chain_the_upper_lens_reads_what_was_left_at_its_source(tokens, ord
 
 
 def test_a_lens_attached_inside_the_block_reads_what_was_left(lens, tokens):
-    with lens.project_out(3, at="source"):
+    with lens.project_out(3, place="source"):
         other = lens.model.add_clvq(1, 3, n_codes=12)
         try:
             cache = lens.model.run_with_cache(tokens)[1]
@@ -263,14 +251,14 @@ def test_a_lens_attached_inside_the_block_reads_what_was_left(lens, tokens):
 @pytest.mark.parametrize("place", ["source", "target"])
 def test_the_users_hooks_see_the_projected_activations_and_can_undo_it(lens, tokens, place):
     point, model = POINTS[place], lens.model
-    plain, expected = model(tokens), run(lens, tokens, lens.project_out(3, at=place))[point]
+    plain, expected = model(tokens), run(lens, tokens, lens.project_out(3, place=place))[point]
     original, seen = run(lens, tokens)[point], []
 
     def undo(value, hook):
         seen.append(value.clone())
         return original
 
-    with model.hooks(fwd_hooks=[(point, undo)]), lens.project_out(3, at=place):
+    with model.hooks(fwd_hooks=[(point, undo)]), lens.project_out(3, place=place):
         assert torch.equal(model(tokens), plain)
     assert torch.equal(seen[0], expected)
 
@@ -281,12 +269,12 @@ def test_the_users_hooks_see_the_projected_activations_and_can_undo_it(lens, tok
 @pytest.mark.parametrize("place", ["source", "target"])
 def test_a_block_leaves_the_model_as_it_was(lens, tokens, place):
     plain, before = lens.model(tokens), state(lens.model)
-    with lens.project_out(3, at=place) as inside:
+    with lens.project_out(3, place=place) as inside:
         assert inside is lens
         assert not torch.equal(lens.model(tokens), plain)
     assert torch.equal(lens.model(tokens), plain)
     assert_same_state(before, state(lens.model))
-    with pytest.raises(RuntimeError, match="in the body"), lens.project_out(3, at=place):
+    with pytest.raises(RuntimeError, match="in the body"), lens.project_out(3, place=place):
         raise RuntimeError("in the body")
     assert torch.equal(lens.model(tokens), plain)
     assert_same_state(before, state(lens.model))
@@ -298,14 +286,14 @@ def test_a_block_leaves_the_model_as_it_was(lens, tokens, place):
         ({"codes": 12}, CodeRangeError, "names code 12. Pass codes of .* 0 to 11"),
         ({"codes": [3, -1]}, CodeRangeError, "names code -1. Pass codes of the codebook"),
         ({"codes": []}, CodeRangeError, r"No code was named\. Name at least one"),
-        ({"codes": 0.5}, ConfigError, r"0\.5 is no code\. Pass whole numbers"),
+        ({"codes": 0.5}, ConfigError, r"0\.5 is not a code\. Pass whole numbers"),
         (
-            {"codes": 3, "at": "middle"},
+            {"codes": 3, "place": "middle"},
             ConfigError,
-            "at is 'middle'. Pass one of 'source', 'target'",
+            "place is 'middle'. Pass one of 'source', 'target'",
         ),
-        ({"codes": 3, "positions": 12}, PositionError, "Position 12 lies beyond the text"),
-        ({"codes": 3, "positions": [True]}, PositionError, r"a mask of shape \[1\], but .* Pass"),
+        ({"codes": 3, "at": 12}, PositionError, "Position 12 lies beyond the text"),
+        ({"codes": 3, "at": [True]}, PositionError, r"a mask of shape \[1\], but .* Pass"),
     ],
 )
 def test_bad_projections_say_why_and_leave_the_model_alone(
@@ -321,7 +309,7 @@ def test_bad_projections_say_why_and_leave_the_model_alone(
 def test_a_code_without_tokens_has_no_mean_target(fitted):
     fitted.quantizer.usage[3] = 0
     with (
-        pytest.raises(CodeRangeError, match=r"Code 3 has no training token.* or at='source'"),
+        pytest.raises(CodeRangeError, match=r"Code 3 has no training token.* or place='source'"),
         fitted.project_out([2, 3]),
     ):
         pytest.fail("the block was entered")
@@ -375,7 +363,7 @@ def test_a_large_common_mean_adds_no_direction_of_its_own(model, tokens):
     lens.fit(data, n_tokens=2_000, batch_tokens=256, progress=False)
     with torch.no_grad():
         lens.quantizer.codebook.vectors.add_(100 * torch.ones(16))
-    project = projection(range(8), "source", lens.quantizer, centered=True, positions=slice(None))
+    project = projection(range(8), "source", lens.quantizer, centered=True, at=slice(None))
     real = torch.ones(1, 16, dtype=torch.bool)
     text = PassText(tokens=None, real=real, n_past=0, n_given=16)
     removed = torch.eye(16).unsqueeze(0) - (

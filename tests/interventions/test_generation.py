@@ -239,7 +239,9 @@ CHANGES = {
         for name in ("ablate", "force-last-of-prompt", "steer")
     },
     **{
-        f"project-{place}": lambda lens, codes, place=place: lens.project_out(codes[:2], at=place)
+        f"project-{place}": lambda lens, codes, place=place: lens.project_out(
+            codes[:2], place=place
+        )
         for place in ("source", "target")
     },
     "hook-returned": hooked(

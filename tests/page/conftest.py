@@ -54,16 +54,22 @@ def hostile_texts() -> list[str]:
 def contents(tmp_path_factory: pytest.TempPathFactory) -> Contents:
     """Two quantizers in a chain on the hostile corpus, with hostile labels and names."""
     model, texts = hostile_model(tmp_path_factory.mktemp("tokenizer")), hostile_texts()
-    history = None
+    lenses, histories = [], []
     for source, target in ((0, 1), (2, 3)):
         lens = model.add_clvq(source, target, n_codes=N_CODES, top_k=3)
-        fitted = lens.fit(texts, n_tokens=3_000, batch_tokens=256, progress=False)
-        history = history or fitted
-    labels = [[HOSTILE[j % 3] for j in range(12)] for _ in texts]
-    options = {"n_examples": 4, "n_texts": 10, "progress": False}
-    found = gather(model, "0-1", texts, labels=labels, history=history, **options)
-    named = found.concepts.label(lambda examples: HOSTILE[len(str(examples[0])) % len(HOSTILE)])
-    return replace(found, concepts=named)
+        histories.append(lens.fit(texts, n_tokens=3_000, batch_tokens=256, progress=False))
+        lenses.append(lens)
+    contents = gather(
+        lenses[0].attachment,
+        texts,
+        token_labels=[[HOSTILE[j % 3] for j in range(12)] for _ in texts],
+        history=histories[0],
+        n_examples=4,
+        n_texts=10,
+        progress=False,
+    )
+    named = contents.concepts.named(lambda examples: HOSTILE[len(str(examples[0])) % len(HOSTILE)])
+    return replace(contents, concepts=named)
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +83,7 @@ def chromium() -> Iterator:
     """A headless browser."""
     executable = shutil.which("chromium")
     if executable is None:
-        reason = "there is no chromium; run: apt-get install chromium"
+        reason = "chromium is not installed; run: apt-get install chromium"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     from playwright.sync_api import sync_playwright
 
@@ -106,10 +112,10 @@ class Watched:
     """A tab that notes what goes wrong in it.
 
     Attributes:
-        tab: Of playwright.
+        tab: The page as playwright knows it.
         errors: Errors and warnings of the console and of scripts.
-        requests: Addresses asked for, but the page itself and what is inside it.
-        refused: Those that the page's own policy refused.
+        requests: Addresses that it asked for, without the page itself.
+        refused: Addresses that the policy of the page refused.
     """
 
     def __init__(self, browser, path: Path, **options) -> None:

@@ -30,8 +30,8 @@ def test_every_view_opens_and_fits_the_window(watch, path, scheme, width):
         tab = page.go(view)
         for figure in tab.locator(".figure").all():
             figure.locator("svg.main-svg").first.wait_for()
-        colour = tab.evaluate("getComputedStyle(document.documentElement).backgroundColor")
-        assert colour == background
+        color = tab.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        assert color == background
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
         assert tab.evaluate("document.querySelectorAll('h1').length") == 1
 
@@ -40,8 +40,8 @@ def test_the_overview_shows_numbers_beside_their_baselines(watch, path, contents
     tab = watch(path).open()
     tiles = tab.locator(".tile").all_inner_texts()
     fvu = next(tile for tile in tiles if tile.startswith("FVU"))
-    assert f"{contents.report.fvu:.3f}" in fvu
-    assert f"random codes {contents.report.fvu_random_codes:.3f}" in fvu
+    assert f"{contents.evaluation.fvu:.3f}" in fvu
+    assert f"random codes {contents.evaluation.fvu_random_codes:.3f}" in fvu
     drawn(tab, "usage")
     drawn(tab, "codebook")
     drawn(tab, "history")
@@ -86,15 +86,13 @@ def test_the_reader_chooses_a_diagram_of_the_flow_and_opens_a_code_from_it(watch
     assert settled(tab) == "#code=7"
 
 
-def test_tokens_have_the_colour_of_their_code_in_the_layer_that_is_shown(watch, path, contents):
+def test_tokens_have_the_color_of_their_code_in_the_layer_that_is_shown(watch, path, contents):
     tab = watch(path).open("#text=3")
-    colour = (
-        "getComputedStyle(document.querySelector('.strip .token')).getPropertyValue('--colour')"
-    )
+    color = "getComputedStyle(document.querySelector('.strip .token')).getPropertyValue('--color')"
     for layer in contents.layers:
         code = int(layer.encoding.codes[3, 1])
         tab.click(f"label:has-text('{layer.name}')")
-        assert tab.evaluate(colour) == layer.encoding.colours[code]
+        assert tab.evaluate(color) == layer.encoding.colors[code]
         assert tab.get_attribute(".strip .token", "data-code") == str(code)
 
 
@@ -123,7 +121,7 @@ def test_search_looks_through_tokens_examples_and_names(watch, path, contents):
 
     def texts(concept):
         examples = (*concept.typical, *concept.borderline, *concept.random)
-        tokens = (*concept.tokens, *concept.distinctive, *concept.labels)
+        tokens = (*concept.tokens, *concept.distinctive, *concept.token_labels)
         return [e.before + e.token + e.after for e in examples] + [t.text for t in tokens]
 
     holding = {c.code for c in contents.concepts if any("word3" in text for text in texts(c))}
@@ -159,7 +157,7 @@ def test_a_link_opens_a_concept_with_everything_about_it(watch, path, contents):
     tab = watch(path).open(f"#code={concept.code}")
     assert tab.title().startswith(f"Code {concept.code} ")
     for part in (
-        *("Tokens by count", "Tokens by lift", "Labels", "Next token, at the target"),
+        *("Tokens by count", "Tokens by lift", "Token labels", "Next token, at the target"),
         *("Next token, directly", "Nearest codes", "Typical", "Borderline", "Random"),
     ):
         assert tab.locator("h2", has_text=part).count() == 1, part
@@ -226,6 +224,8 @@ def test_help_opens_with_a_question_mark_and_closes_with_escape(watch, path):
     tab = watch(path).open("#codes")
     tab.keyboard.press("?")
     assert tab.locator("dialog[open] kbd").count() > 6
+    named_by = tab.get_attribute("dialog[open]", "aria-labelledby")
+    assert tab.locator(f"#{named_by}").all_inner_texts() == ["Keyboard shortcuts"]
     tab.keyboard.press("Escape")
     assert tab.locator("dialog[open]").count() == 0
     assert settled(tab) == "#codes"
@@ -309,7 +309,7 @@ def test_texts_can_be_searched(watch, path, contents):
 def test_evaluation_and_settings_are_filled(watch, path, contents):
     page = watch(path)
     tab = page.open("#evaluation")
-    assert tab.locator("table.metrics tbody tr").count() == len(contents.report.frame())
+    assert tab.locator("table.metrics tbody tr").count() == len(contents.evaluation.frame())
     drawn(tab, "cross_entropy")
     drawn(tab, "recovery")
     tab = page.open("#settings")

@@ -19,12 +19,12 @@ def data(contents: Contents) -> dict:
 
 def test_numbers_stand_beside_their_baselines(data, contents):
     tiles = {tile["name"]: tile for tile in data["tiles"]}
-    report = contents.report
-    assert tiles["FVU"]["value"] == f"{report.fvu:.3f}"
-    assert f"{report.fvu_random_codes:.3f}" in tiles["FVU"]["note"]
-    assert f"{report.ce_mean_ablated:.3f}" in tiles["cross-entropy, spliced"]["note"]
-    assert f"{report.kl_mean_ablated:.3f}" in tiles["KL(clean \u2016 spliced)"]["note"]
-    assert tiles["codes in use"]["value"] == str(N_CODES - report.n_dead_codes)
+    evaluation = contents.evaluation
+    assert tiles["FVU"]["value"] == f"{evaluation.fvu:.3f}"
+    assert f"{evaluation.fvu_random_codes:.3f}" in tiles["FVU"]["note"]
+    assert f"{evaluation.ce_mean_ablated:.3f}" in tiles["cross-entropy, spliced"]["note"]
+    assert f"{evaluation.kl_mean_ablated:.3f}" in tiles["KL(clean \u2016 spliced)"]["note"]
+    assert tiles["codes in use"]["value"] == str(N_CODES - evaluation.n_dead_codes)
 
 
 def test_codes_are_those_of_the_table(data, contents):
@@ -64,12 +64,12 @@ def test_codes_of_another_quantizer_are_named_by_their_commonest_tokens(data, co
     strings = [
         string
         for row, codes in zip(encoding.strings, encoding.codes.tolist(), strict=True)
-        for string, found in zip(row, codes, strict=False)
-        if found == code
+        for string, its_code in zip(row, codes, strict=False)
+        if its_code == code
     ]
     most = max(strings.count(string) for string in strings)
     first = next(string for string in dict.fromkeys(strings) if strings.count(string) == most)
-    assert data["layers"][1]["labels"][str(code)].startswith(first.strip())
+    assert data["layers"][1]["names"][str(code)].startswith(first.strip())
 
 
 def test_the_heading_is_what_the_model_is_and_then_where_it_came_from(data, contents):
@@ -86,11 +86,11 @@ def test_the_heading_is_what_the_model_is_and_then_where_it_came_from(data, cont
     assert payload(replace(contents, model=llama))["model"] == "Llama \u00b7 6.9B"
 
 
-def test_every_layer_has_the_colours_of_its_codebook(data, contents):
+def test_every_layer_has_the_colors_of_its_codebook(data, contents):
     first, second = contents.layers
-    assert data["colours"] == list(first.encoding.colours)
-    assert data["layers"][1]["colours"] == list(second.encoding.colours)
-    assert len(set(data["colours"])) == N_CODES
+    assert data["colors"] == list(first.encoding.colors)
+    assert data["layers"][1]["colors"] == list(second.encoding.colors)
+    assert len(set(data["colors"])) == N_CODES
 
 
 def test_paths_say_how_far_their_counts_may_be_off(data, contents):
@@ -101,8 +101,8 @@ def test_paths_say_how_far_their_counts_may_be_off(data, contents):
     assert all(row[at_most] == row[count] + 3 for row in paths["rows"])
 
 
-def test_the_neighbourhood_of_a_code_is_what_its_tokens_go_on_to(data, contents):
-    [after] = data["flow"]["neighbours"]
+def test_the_neighborhood_of_a_code_is_what_its_tokens_go_on_to(data, contents):
+    [after] = data["flow"]["neighbors"]
     assert (after["stage"], after["comes"], after["are_codes"]) == ("2-3", "after", True)
     frame = contents.flow.frame()
     for code, rows in after["codes"].items():
@@ -113,7 +113,7 @@ def test_the_neighbourhood_of_a_code_is_what_its_tokens_go_on_to(data, contents)
 
 def test_the_reader_chooses_among_diagrams_of_the_flow(data, contents):
     names = [name for name, _ in data["flow"]["choices"]]
-    assert names == ["flow", "flow_classes", "flow_labels", "flow_names"]
+    assert names == ["flow", "flow_classes", "flow_token_labels", "flow_names"]
     assert set(names) <= set(data["figures"])
 
 
@@ -132,7 +132,7 @@ def test_a_text_in_pieces_stays_one_text(toy):
         lens.fit(toy.texts[:60], n_tokens=2_000, progress=False)
         long = " ".join(toy.texts[:12])
         texts = [long, toy.texts[0]]
-        contents = gather(toy.model, lens.name, texts, long_texts="split", progress=False)
+        contents = gather(lens.attachment, texts, long_texts="split", progress=False)
     finally:
         lens.remove()
     texts = payload(contents)["texts"]
@@ -144,22 +144,23 @@ def test_a_text_in_pieces_stays_one_text(toy):
 
 
 def test_data_that_can_be_read_once_are_read_for_every_part(toy_fit):
-    contents = gather(toy_fit.model, toy_fit.name, iter(cl.toy.generate(9, seed=5)), progress=False)
+    contents = gather(toy_fit.attachment, iter(cl.toy.generate(9, seed=5)), progress=False)
     n_tokens = contents.concepts.n_tokens
-    assert n_tokens == contents.report.n_tokens == contents.flow.n_tokens
+    assert n_tokens == contents.evaluation.n_tokens == contents.flow.n_tokens
     assert len(contents.layers[0].encoding.documents) == 9
 
 
 def test_what_was_computed_before_is_not_computed_again(toy_fit, monkeypatch):
     texts = cl.toy.generate(5, seed=5)
-    concepts = toy_fit.concepts(texts, progress=False).label(lambda examples: "a name")
-    report = toy_fit.evaluate(texts, progress=False)
-    monkeypatch.setattr("clvq_lens.page.contents.concept_table", None)
+    concepts = toy_fit.concepts(texts, progress=False).named(lambda examples: "a name")
+    evaluation = toy_fit.evaluate(texts, progress=False)
+    monkeypatch.setattr("clvq_lens.concepts.survey.concepts", None)
     monkeypatch.setattr("clvq_lens.page.contents.evaluate", None)
     contents = gather(
-        toy_fit.model, toy_fit.name, texts, concepts=concepts, report=report, progress=False
+        toy_fit.attachment, texts, concepts=concepts, evaluation=evaluation, progress=False
     )
     assert contents.concepts is concepts
+    assert contents.evaluation is evaluation
     assert "a name" in {code["name"] for code in payload(contents)["codes"]}
 
 
@@ -173,14 +174,14 @@ def test_the_history_and_the_fit_are_left_out_where_unknown(contents):
     data = payload(replace(contents, history=None))
     assert "history" not in data["figures"]
     assert "Course of the fit" not in {part["title"] for part in data["settings"]}
-    fit = cl.FitConfig(n_tokens=123_456)
-    parts = {part["title"]: part for part in payload(replace(contents, fit=fit))["settings"]}
+    config = cl.FitConfig(n_tokens=123_456)
+    parts = {part["title"]: part for part in payload(replace(contents, config=config))["settings"]}
     assert ["n_tokens", "123,456"] in parts["Fit"]["rows"]
 
 
 def test_a_page_needs_a_text(toy_fit):
     with pytest.raises(ConfigError, match="n_texts is 0; pass a whole number from 1"):
-        gather(toy_fit.model, toy_fit.name, ["we"], n_texts=0)
+        gather(toy_fit.attachment, ["we"], n_texts=0)
 
 
 def test_a_part_that_is_ended_early_ends_the_page(toy_fit, monkeypatch, ctrl_c):
@@ -192,4 +193,4 @@ def test_a_part_that_is_ended_early_ends_the_page(toy_fit, monkeypatch, ctrl_c):
 
     monkeypatch.setattr(type(toy_fit.host), "activations", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        gather(toy_fit.model, toy_fit.name, cl.toy.generate(3, seed=1), progress=False)
+        gather(toy_fit.attachment, cl.toy.generate(3, seed=1), progress=False)

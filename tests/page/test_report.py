@@ -31,9 +31,11 @@ def test_report_writes_a_page_and_says_where(toy_fit, tmp_path):
 
 def test_labels_reach_concepts_flow_and_evaluation(toy_fit, tmp_path):
     texts = cl.toy.generate(6, seed=6)
-    page = toy_fit.report(texts, tmp_path / "r.html", labels=cl.toy.labels(texts), **QUIET)
+    page = toy_fit.report(
+        texts, tmp_path / "r.html", token_labels=cl.toy.token_labels(texts), **QUIET
+    )
     data = data_of(page)
-    assert any(code["labels"] for code in data["codes"])
+    assert any(code["token_labels"] for code in data["codes"])
     assert data["flow"]["agreement"] is not None
     agreement = data["evaluation"]["agreement"]
     assert [row[agreement["columns"].index("method")] for row in agreement["rows"]] == [
@@ -44,7 +46,7 @@ def test_labels_reach_concepts_flow_and_evaluation(toy_fit, tmp_path):
 
 def test_names_of_a_table_are_on_the_page(toy_fit, tmp_path):
     texts = cl.toy.generate(6, seed=6)
-    table = toy_fit.concepts(texts, progress=False).label(lambda examples: "named by me")
+    table = toy_fit.concepts(texts, progress=False).named(lambda examples: "named by me")
     page = toy_fit.report(texts, tmp_path / "r.html", concepts=table, **QUIET)
     assert "named by me" in {code["name"] for code in data_of(page)["codes"]}
 
@@ -66,5 +68,5 @@ def test_a_lens_that_was_not_fitted_has_nothing_to_report(model, tmp_path):
 
 def test_labels_that_do_not_fit_write_no_page(toy_fit, tmp_path):
     with pytest.raises(DataError, match="Document 0 has"):
-        toy_fit.report(["we painters"], tmp_path / "r.html", labels=[["x"]], **QUIET)
+        toy_fit.report(["we painters"], tmp_path / "r.html", token_labels=[["x"]], **QUIET)
     assert list(tmp_path.iterdir()) == []

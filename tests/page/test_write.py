@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from clvq_lens.concepts.concept import Concept, Counted, Example, Neighbour, TokenLogit, Unembedded
+from clvq_lens.concepts.concept import Concept, Counted, Example, Neighbor, TokenLogit, Unembedded
 from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import PathError
@@ -128,7 +128,7 @@ def big_table(n_codes: int, n_examples: int) -> ConceptTable:
         ]
         tokens = tuple(Counted(f" word{words[code + i]}", 9, 0.1, 12.345678) for i in range(10))
         logits = tuple(TokenLogit(f" word{words[code + i]}", 1.234567) for i in range(10))
-        nearest = tuple(Neighbour((code + i) % n_codes, 12.345678) for i in range(1, 6))
+        nearest = tuple(Neighbor((code + i) % n_codes, 12.345678) for i in range(1, 6))
         vector = Unembedded(logits, logits)
         return Concept(
             *(code, f"name {code}", 1_000, 1 / n_codes, tokens, tokens, *examples),

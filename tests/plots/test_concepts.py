@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from clvq_lens.plots.concepts import plot_concepts, plot_usage
-from clvq_lens.plots.theme import GREY
+from clvq_lens.plots.theme import FAINT
 from tests.plots.figures import HOSTILE, assert_harmless, axis_titles, trace
 
 
@@ -74,4 +74,4 @@ def test_the_text_of_the_table_is_no_markup():
 
 def test_the_lines_of_the_table_show_on_light_and_on_dark_pages():
     [drawn] = plot_concepts(table()).data
-    assert drawn.cells.line.color == drawn.header.line.color == GREY
+    assert drawn.cells.line.color == drawn.header.line.color == FAINT

@@ -5,11 +5,11 @@ from clvq_lens.evaluation.recovery import Recovered, Recovery
 from clvq_lens.plots.evaluation import plot_cross_entropy, plot_recovery
 from clvq_lens.plots.theme import TEXT
 from tests.plots.figures import HOSTILE, assert_harmless, axis_titles, trace
-from tests.plots.test_comparison import report
+from tests.plots.test_evaluation_bars import evaluation
 
 
 def test_each_cross_entropy_is_a_bar_with_its_interval():
-    figure = plot_cross_entropy(report())
+    figure = plot_cross_entropy(evaluation())
     [bars] = figure.data
     assert list(bars.x) == [2.0, 2.2, 6.0, 8.0]
     assert bars.y[:2] == ("model as it is", "target := reconstruction")
@@ -19,12 +19,18 @@ def test_each_cross_entropy_is_a_bar_with_its_interval():
     assert "nats per token (95 % interval" in axis_titles(figure)["xaxis"]
 
 
-def test_a_table_gives_the_same_bars_as_its_report():
-    assert plot_cross_entropy(report().frame()) == plot_cross_entropy(report())
+def test_a_table_gives_the_same_bars_as_its_evaluation():
+    assert plot_cross_entropy(evaluation().frame()) == plot_cross_entropy(evaluation())
+
+
+def test_a_new_cross_entropy_is_drawn_under_its_own_name():
+    frame = evaluation().frame().replace("ce_zero_ablated", "ce_resampled")
+    [bars] = plot_cross_entropy(frame).data
+    assert bars.y[-1] == "ce_resampled"
 
 
 def test_a_model_without_a_head_has_no_bars():
-    assert len(plot_cross_entropy(report(head=False)).data[0].x) == 0
+    assert len(plot_cross_entropy(evaluation(head=False)).data[0].x) == 0
 
 
 ROWS = [

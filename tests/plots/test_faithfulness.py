@@ -3,6 +3,7 @@ import pytest
 
 from clvq_lens.errors import DataError
 from clvq_lens.plots.faithfulness import plot_faithfulness
+from clvq_lens.plots.theme import BLUE, GRAY
 from tests.plots.figures import HOSTILE, assert_harmless
 
 
@@ -23,8 +24,26 @@ def test_a_panel_for_each_place_and_ablation_without_the_unperturbed_row(conditi
 
 
 def test_the_concept_is_told_from_its_controls(conditions):
-    colours = plot_faithfulness(conditions).data[0].marker.color
-    assert colours[0] != colours[1]
+    assert plot_faithfulness(conditions).data[0].marker.color == (BLUE, GRAY)
+    renamed = conditions.replace("random code", "the code itself")
+    figure = plot_faithfulness(renamed, concept="the code itself")
+    assert figure.data[0].marker.color == (GRAY, BLUE)
+
+
+def test_panels_are_those_of_the_table_in_its_order(conditions):
+    conditions.loc[conditions["ablation"] == "code", "ablation"] = "a new one"
+    titles = [note.text for note in plot_faithfulness(conditions[::-1]).layout.annotations]
+    assert titles == ["in the model: a new one", "probe: raw code vector projected out"]
+
+
+def test_rows_are_as_far_apart_in_every_panel(conditions):
+    more = conditions[conditions["place"] == "probe"].assign(place="model")
+    layout = plot_faithfulness(pd.concat([conditions, more, more])).layout
+    apart = []
+    for axis in (layout.yaxis, layout.yaxis2, layout.yaxis3):
+        (low, high), (bottom, top) = axis.domain, axis.range
+        apart.append((high - low) / (bottom - top))
+    assert apart == pytest.approx([apart[0]] * 3)
 
 
 def test_names_cannot_break_out(conditions):
@@ -32,5 +51,5 @@ def test_names_cannot_break_out(conditions):
 
 
 def test_a_table_without_a_removal_is_refused(conditions):
-    with pytest.raises(DataError, match="No row tells of a removal"):
+    with pytest.raises(DataError, match="no row in which something was removed"):
         plot_faithfulness(conditions.iloc[:1])

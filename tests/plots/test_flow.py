@@ -1,41 +1,19 @@
 """The Sankey diagram: tokens are conserved, nodes stand in columns, text from data is harmless."""
 
-from collections import Counter
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from clvq_lens.plots.colours import NO_CODE, colour_of
-from clvq_lens.plots.flow import plot_flow, translucent
-from clvq_lens.plots.sankey import OTHER, crossings, middles, node_colours, thinned
-
-
-def frame_of(*paths, texts=None):
-    """The frame of a flow from full paths, and their stages "0", "1" and so on."""
-    rows = []
-    for stage in range(len(paths[0]) - 1):
-        pairs = Counter((path[stage], path[stage + 1]) for path in paths)
-        for (code, following), count in pairs.most_common():
-            row = {"source": str(stage), "code": code, "target": str(stage + 1)}
-            rows.append({**row, "next_code": following, "count": count})
-    frame = pd.DataFrame(rows)
-    if texts is not None:
-        frame["text"] = [
-            texts.get(c, "") if s == "0" else ""
-            for s, c in zip(frame["source"], frame["code"], strict=True)
-        ]
-        frame["next_text"] = ""
-    return frame.sort_values("count", ascending=False, kind="stable", ignore_index=True)
+from clvq_lens.plots.flow import plot_causal_flow, plot_flow
+from clvq_lens.plots.sankey import OTHER, thinned
+from clvq_lens.plots.theme import BLUE, GRAY
+from tests.plots.figures import HOSTILE, assert_harmless, axis_titles, trace
+from tests.plots.flows import frame_of, noisy_flow
 
 
 @pytest.fixture
 def frame():
-    generator = np.random.default_rng(0)
-    first = generator.zipf(1.5, 3_000) % 40
-    second = np.where(generator.random(3_000) < 0.7, first, generator.integers(0, 40, 3_000))
-    third = np.where(generator.random(3_000) < 0.7, second, generator.integers(0, 40, 3_000))
-    return frame_of(*zip(first.tolist(), second.tolist(), third.tolist(), strict=True))
+    return noisy_flow()
 
 
 @pytest.mark.parametrize("n_nodes", [1, 5, 15, 100])
@@ -63,20 +41,6 @@ def test_what_is_not_shown_is_one_node_at_the_bottom_and_says_how_many_it_is(fra
     assert texts.count("other (35)") == 3
 
 
-def test_a_rest_of_one_node_stands_for_itself():
-    frame = frame_of((0, 0), (0, 0), (1, 1), (2, 2))
-    assert all(OTHER not in column.nodes for column in thinned(frame, 2).columns)
-    assert all(OTHER in column.nodes for column in thinned(frame, 1).columns)
-
-
-def test_nodes_between_which_most_tokens_flow_are_shown():
-    # code 0 is the commonest, but its tokens scatter; codes 1 and 2 hold together
-    scattered = [(0, following) for following in range(10, 50)]
-    together = [(1, 1)] * 20 + [(2, 2)] * 15 + [(3, 3)]
-    for column in thinned(frame_of(*scattered, *together), 2).columns:
-        assert set(column.nodes) == {1, 2, OTHER}
-
-
 def test_links_say_count_share_and_lift():
     figure = plot_flow(frame_of(*[(0, 0)] * 4, *[(1, 0)] * 2, *[(1, 1)] * 2))
     hovers = dict(zip(figure.data[0].link.value, figure.data[0].link.customdata, strict=True))
@@ -87,7 +51,7 @@ def test_links_say_count_share_and_lift():
 
 
 def test_stages_stand_in_columns_under_their_names(frame):
-    figure = plot_flow(frame, labels={"1": {2: "zero"}})
+    figure = plot_flow(frame, names={"1": {2: "zero"}})
     assert sorted(set(figure.data[0].node.x)) == pytest.approx([0, 0.5, 1], abs=1e-5)
     texts = [annotation.text for annotation in figure.layout.annotations]
     assert [text for text in texts if "<br>40 codes" in text] == [
@@ -96,33 +60,11 @@ def test_stages_stand_in_columns_under_their_names(frame):
     assert "2 zero" in texts
 
 
-def test_nodes_do_not_overlap_and_fill_the_height(frame):
-    flow = thinned(frame, 10)
-    for column, middle in zip(flow.columns, middles(flow, share_of_gaps=0.3), strict=True):
-        half = np.array([column.sizes[node] for node in column.nodes]) / 3_000 * 0.7 / 2
-        assert middle[0] - half[0] == pytest.approx(0)
-        assert middle[-1] + half[-1] == pytest.approx(1)
-        gaps = (middle - half)[1:] - (middle + half)[:-1]
-        assert gaps == pytest.approx(np.full(10, 0.03))
-
-
 def test_links_leave_and_enter_a_node_in_the_order_of_their_other_ends(frame):
     link = plot_flow(frame, n_nodes=5).data[0].link
     pairs = list(zip(link.source, link.target, strict=True))
     assert pairs == sorted(pairs)
     assert link.sort == "input"
-
-
-def test_codes_have_their_own_colours_and_tokens_that_of_their_main_code():
-    paths = [(0, 5, 7)] * 10 + [(1, 6, 8)] * 9 + [(n, 9, 9) for n in range(20, 60)]
-    frame = frame_of(*paths, texts={n: f" t{n}" for n in range(60)})
-    flow = thinned(frame, 3)
-    flow.columns[2].is_token = True  # as predictions are
-    colours = node_colours(flow, {"1": [f"#0000{code:02x}" for code in range(16)]})
-    assert colours[1][5] == colours[0][0] == colours[2][7] == "#000005"
-    assert colours[1][6] == colours[0][1] == colours[2][8] == "#000006"
-    assert colours[0][OTHER] == NO_CODE
-    assert node_colours(flow, {})[1][5] == colour_of(5, None)
 
 
 def test_the_others_of_a_stage_are_summed_by_their_group(frame):
@@ -142,42 +84,10 @@ def test_the_others_of_a_stage_are_summed_by_their_group(frame):
     assert len(only.columns[0].nodes) == 2
 
 
-def test_a_group_of_one_node_stands_for_itself():
-    frame = frame_of((0, 0), (0, 0), (1, 1), (2, 2), (3, 3))
-    groups = {"0": {0: "a", 1: "b", 2: "b", 3: "c"}}
-    nodes = thinned(frame, 0, groups).columns[0].nodes
-    assert sorted(node for node in nodes if node >= 0) == [0, 3]
-
-
-def test_columns_are_sorted_so_that_few_ribbons_cross():
-    """A permutation can be drawn without any crossing; ten random flows cross less than before."""
-    permuted = [(n, (7 * n) % 12) for n in range(12) for _ in range(n + 1)]
-    assert crossings(thinned(frame_of(*permuted), 12)) == 0
-    generator = np.random.default_rng(1)
-    for _ in range(10):
-        first = generator.integers(0, 12, 400)
-        noise = generator.integers(0, 12, 400)
-        second = np.where(generator.random(400) < 0.8, (5 * first) % 12, noise)
-        flow = thinned(frame_of(*zip(first.tolist(), second.tolist(), strict=True)), 12)
-        drawn = crossings(flow)
-        for column in flow.columns:
-            column.nodes.sort()
-        assert drawn < 0.75 * crossings(flow)
-
-
-def test_crossings_are_counted_in_pairs_of_tokens():
-    flow = thinned(frame_of(*[(0, 1)] * 3, *[(1, 0)] * 2, (1, 1)), 2)
-    flow.columns[0].nodes[:] = [0, 1]
-    flow.columns[1].nodes[:] = [0, 1]
-    assert crossings(flow) == 3 * 2
-    flow.columns[1].nodes[:] = [1, 0]
-    assert crossings(flow) == 0
-
-
 def test_text_from_data_is_not_read_as_markup():
     hostile = "<b onclick='x'>$a$</b>"
     frame = frame_of((0, 0), (0, 1), texts={0: hostile})
-    figure = plot_flow(frame, labels={"1": {0: "<script>1</script>"}})
+    figure = plot_flow(frame, names={"1": {0: "<script>1</script>"}})
     shown = figure.to_json().replace("\\u003c", "<")
     assert "<b onclick" not in shown
     assert "<script" not in shown
@@ -185,7 +95,7 @@ def test_text_from_data_is_not_read_as_markup():
 
 
 def test_long_names_are_cut_on_the_node_and_whole_on_hover():
-    figure = plot_flow(frame_of((0, 0)), labels={"0": {0: "a long name " * 5}})
+    figure = plot_flow(frame_of((0, 0)), names={"0": {0: "a long name " * 5}})
     texts = [annotation.text for annotation in figure.layout.annotations]
     assert any(text.endswith("\u2026") for text in texts)
     assert "a long name " * 4 in figure.data[0].node.customdata[0]
@@ -198,12 +108,8 @@ def test_many_nodes_leave_plotly_room_for_its_gaps():
     assert figure.data[0].node.pad * 89 <= height * 2 / 3
 
 
-def test_a_translucent_colour_keeps_its_hue():
-    assert translucent("#ff8000", 0.5) == "rgba(255, 128, 0, 0.5)"
-
-
 def test_a_concept_of_white_space_is_seen():
-    figure = plot_flow(frame_of((0, 0)), labels={"0": {0: "\n"}})
+    figure = plot_flow(frame_of((0, 0)), names={"0": {0: "\n"}})
     assert "0 \u21b5" in [annotation.text for annotation in figure.layout.annotations]
 
 
@@ -211,3 +117,32 @@ def test_tokens_that_are_marks_or_white_space_are_written_out():
     figure = plot_flow(frame_of((0, 0), (1, 0), (2, 0), texts={0: " ,", 1: "\n", 2: " the"}))
     texts = {annotation.text for annotation in figure.layout.annotations}
     assert {"\u2423comma", "\u21b5", "\u2423the"} <= texts
+
+
+def causal_frame(**changes: list) -> pd.DataFrame:
+    columns = {"source": ["0-1"] * 3, "code": [4, 5, 6], "target": ["1-2"] * 3}
+    numbers = {"observed": [0.25, 0.5, 0.75], "effect": [-0.2, -0.5, 0.0], "control": [0.0] * 3}
+    return pd.DataFrame(
+        {**columns, "next_code": [7, 8, 9], "n_both": [10, 20, 0], **numbers, **changes}
+    )
+
+
+def test_pairs_that_occurred_are_points_beside_their_controls():
+    figure = plot_causal_flow(causal_frame())
+    effects, controls = trace(figure, "code ablated"), trace(figure, "codes of the same share")
+    assert list(effects.x) == list(controls.x) == [0.25, 0.5]  # the third pair never occurred
+    assert list(effects.y) == [-0.2, -0.5]
+    assert list(controls.y) == [0, 0]
+    assert (effects.marker.color, controls.marker.color) == (BLUE, GRAY)
+    assert effects.text[1] == "0-1 code 5 to 1-2 code 8<br>20 tokens"
+
+
+def test_a_line_shows_where_all_of_the_flow_would_be_lost():
+    figure = plot_causal_flow(causal_frame())
+    line = trace(figure, "all of it lost")
+    assert (list(line.x), list(line.y)) == ([0, 1], [0, -1])
+    assert axis_titles(figure)["xaxis"] == "observed: chance of the next code, given the code"
+
+
+def test_names_of_quantizers_are_no_markup():
+    assert_harmless(plot_causal_flow(causal_frame(source=[HOSTILE] * 3)))

@@ -48,7 +48,7 @@ def patching(*, control: bool = True) -> ConceptPatching:
 def test_effects_of_ablations_stand_beside_their_controls():
     figure = plot_ablations(sweep().frame({17: "water"}), metric="loss in nats per token")
     effects = trace(figure, "this code ablated")
-    context = "<br>&lt;bos&gt; [the] sea"  # below the label, or else the tokens
+    context = "<br>&lt;bos&gt; [the] sea"  # below the name, or else the tokens
     assert effects.y == (f"17 water{context}", f"4 the a{context}", f"30 comma{context}")
     assert list(effects.x) == [-2, 0.5, 0.25]
     assert list(trace(figure, "mean of codes used as often").x) == [0.2, 0.1, 0.3]
@@ -59,13 +59,20 @@ def test_effects_of_ablations_stand_beside_their_controls():
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # downwards
 
 
+def test_a_long_metric_takes_no_room_from_the_rows():
+    short, long = plot_ablations(sweep(), metric="m"), plot_ablations(sweep(), metric="long " * 20)
+    n_lines = 1 + axis_titles(long)["xaxis"].count("<br>")
+    assert n_lines == 4
+    assert long.layout.height - short.layout.height == 18 * (n_lines - 1)
+
+
 def test_only_so_many_codes_are_shown():
     figure = plot_ablations(sweep(), metric="loss", n_codes=2)
     assert [name.split("<br>")[0] for name in trace(figure, "this").y] == ["17 sea", "4 the a"]
     assert figure.layout.height < plot_ablations(sweep(), metric="loss").layout.height
 
 
-def test_a_long_label_is_cut_so_that_bars_keep_their_room():
+def test_a_long_name_is_cut_so_that_bars_keep_their_room():
     figure = plot_ablations(sweep().frame({17: "x" * 90}), metric="loss")
     assert trace(figure, "this").y[0].split("<br>")[0] == "17 " + "x" * 25 + "\u2026"
 
@@ -81,17 +88,17 @@ def test_effects_by_position_stand_under_their_token():
     assert (cells.zmin, cells.zmid, cells.zmax) == (-2, 0, 2)
     assert axis_titles(figure) == {"xaxis": "position and token", "yaxis": "ablated code"}
     [note] = figure.layout.annotations
-    assert note.text == "colour: change of loss in nats per token"
+    assert note.text == "color: change of loss in nats per token"
     assert cells.customdata[0][2] == "a random code there: 0.2"
     assert cells.customdata[1][0] == ""
 
 
-def test_zero_is_nearly_transparent_and_the_signs_have_colours_of_their_own():
+def test_zero_is_nearly_transparent_and_the_signs_have_colors_of_their_own():
     """A white zero would glare on a dark page."""
     [cells] = plot_patching(patching(), metric="probability").data
-    colours = dict(cells.colorscale)
-    assert colours[0.5] == "rgba(128,128,128,0.12)"
-    assert (colours[0], colours[1]) == ("#2f7ed8", "#d64550")
+    colors = dict(cells.colorscale)
+    assert colors[0.5] == "rgba(128,128,128,0.12)"
+    assert (colors[0], colors[1]) == ("#2f7ed8", "#d64550")
 
 
 def test_patched_codes_stand_above_random_ones():
@@ -100,15 +107,15 @@ def test_patched_codes_stand_above_random_ones():
     assert cells.y == ("clean run's code", "a random code")
     np.testing.assert_array_equal(np.array(cells.z), [[0, 0.25, 0.75], [0, 0.1, -0.1]])
     assert cells.x[1:] == ("1 \u2423the", "2 \u2423sea\u2423/\u2423sun")
-    assert figure.layout.annotations[0].text == "colour: effect: 0 corrupted, 1 clean"
+    assert figure.layout.annotations[0].text == "color: effect: 0 corrupted, 1 clean"
 
 
 def test_hovers_of_patching_tell_both_codes():
     details = plot_patching(patching().frame({17: "sea"}), metric="p").data[0].customdata
     assert details[0][0] == "clean: none<br>corrupted: none"
     assert details[0][2] == "clean: code 17 sea<br>corrupted: code 30"
-    unlabelled = plot_patching(patching(), metric="p").data[0].customdata
-    assert unlabelled[0][2] == "clean: code 17<br>corrupted: code 30"
+    unnamed = plot_patching(patching(), metric="p").data[0].customdata
+    assert unnamed[0][2] == "clean: code 17<br>corrupted: code 30"
 
 
 def test_without_a_control_there_is_one_row():
@@ -176,5 +183,5 @@ def test_correlations_and_completeness_are_written_beside():
     ],
     ids=["ablations", "by position", "patching", "attribution"],
 )
-def test_labels_tokens_and_metrics_are_no_markup(figure):
+def test_names_tokens_and_metrics_are_no_markup(figure):
     assert_harmless(figure)

@@ -16,7 +16,7 @@ def test_every_figure_function_is_a_public_name():
         for line in path.read_text().splitlines()
         if line.startswith("def plot_")
     }
-    assert defined | {"code_colours"} == set(cl.plots.__all__)
+    assert defined | {"code_colors"} == set(cl.plots.__all__)
     for name in cl.plots.__all__:
         assert callable(getattr(cl.plots, name))
 

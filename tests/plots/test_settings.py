@@ -1,9 +1,12 @@
+from dataclasses import fields
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from clvq_lens.errors import DataError
-from clvq_lens.plots.settings import plot_settings
+from clvq_lens.evaluation.evaluation import Evaluation
+from clvq_lens.plots.settings import _METRICS, plot_settings
 from tests.plots.figures import HOSTILE, assert_harmless, axis_titles
 
 RUNS = pd.DataFrame(
@@ -36,7 +39,7 @@ def test_whiskers_are_not_the_same_up_and_down_where_runs_are_not():
     assert trace.error_y.arrayminus[0] == pytest.approx(0.3)
 
 
-def test_groups_are_told_apart_by_colour_and_named_once():
+def test_groups_are_told_apart_by_color_and_named_once():
     figure = plot_settings(RUNS, "n_codes", group="unit")
     assert [trace.name for trace in figure.data] == ["raw", "relative"] * 2
     assert [trace.showlegend for trace in figure.data] == [True, True, False, False]
@@ -60,6 +63,10 @@ def test_metrics_without_a_number_have_no_panel():
     assert len(figure.data) == 1
 
 
+def test_the_main_metrics_are_those_of_an_evaluation():
+    assert set(_METRICS) <= {field.name for field in fields(Evaluation)}
+
+
 def test_text_is_no_markup():
     runs = pd.DataFrame({HOSTILE: [HOSTILE, "b"], "group": [HOSTILE, "c"], "fvu": [0.1, 0.2]})
     assert_harmless(plot_settings(runs, HOSTILE, group="group"))
@@ -68,8 +75,8 @@ def test_text_is_no_markup():
 def test_a_column_that_is_not_there_is_refused():
     with pytest.raises(DataError, match=r"no column 'top_k'. It has n_codes, unit"):
         plot_settings(RUNS, "top_k")
-    with pytest.raises(DataError, match="no column 'colour'"):
-        plot_settings(RUNS, "n_codes", group="colour")
+    with pytest.raises(DataError, match="no column 'color'"):
+        plot_settings(RUNS, "n_codes", group="color")
 
 
 def test_a_table_without_metrics_is_refused():

@@ -66,11 +66,11 @@ def test_wide_characters_take_two_columns():
     assert [start for _, start, *_ in found] == [0, 4]
 
 
-def test_every_code_has_its_colour_and_its_number_however_many_there_are():
+def test_every_code_has_its_color_and_its_number_however_many_there_are():
     codes = list(range(40))
-    colours = [f"#0000{code:02x}" for code in codes]
-    bars = plot_token_strip([" word"] * 40, codes, colours=colours).data
-    assert [bar.marker.color for bar in bars] == colours
+    colors = [f"#0000{code:02x}" for code in codes]
+    bars = plot_token_strip([" word"] * 40, codes, colors=colors).data
+    assert [bar.marker.color for bar in bars] == colors
     assert all(bar.marker.opacity == 1 for bar in bars)
     assert [bar.text[0].split(">")[-2].removesuffix("</span") for bar in bars] == list(
         map(str, codes)
@@ -79,12 +79,12 @@ def test_every_code_has_its_colour_and_its_number_however_many_there_are():
 
 def test_the_commonest_named_concepts_are_in_the_legend():
     codes = [code for code in range(30) for _ in range(30 - code)]
-    labels = {code: f"name {code}" for code in range(1, 30)}
-    bars = plot_token_strip([" word"] * len(codes), codes, labels).data
+    names = {code: f"name {code}" for code in range(1, 30)}
+    bars = plot_token_strip([" word"] * len(codes), codes, names).data
     assert [bar.name for bar in bars if bar.showlegend] == [f"{c} name {c}" for c in range(1, 17)]
 
 
-def test_tokens_without_a_code_are_uncoloured_and_not_in_the_legend():
+def test_tokens_without_a_code_are_uncolored_and_not_in_the_legend():
     [special] = [bar for bar in plot_token_strip(TOKENS, CODES).data if bar.legendgroup == "-1"]
     assert special.marker.opacity == 0
     assert special.showlegend is False
@@ -92,12 +92,16 @@ def test_tokens_without_a_code_are_uncoloured_and_not_in_the_legend():
     assert special.hovertext == ("position 0 &lt;bos&gt;<br>no code",)
 
 
-def test_a_hover_tells_position_token_code_and_the_whole_label():
-    label = "a label which is too long for a legend"
-    figure = plot_token_strip(TOKENS, CODES, {17: label})
+def test_every_negative_number_means_that_there_is_no_code():
+    assert plot_token_strip(["a", "b"], [-2, 3]) == plot_token_strip(["a", "b"], [-1, 3])
+
+
+def test_a_hover_tells_position_token_code_and_the_whole_name():
+    name = "a name which is too long for a legend"
+    figure = plot_token_strip(TOKENS, CODES, {17: name})
     [water] = [bar for bar in figure.data if bar.legendgroup == "17"]
-    assert water.hovertext[0] == f"position 2 \u2423sea<br>code 17 {label}"
-    assert len(water.name) < len(label)
+    assert water.hovertext[0] == f"position 2 \u2423sea<br>code 17 {name}"
+    assert len(water.name) < len(name)
 
 
 def test_the_title_counts_codes_and_tokens():
@@ -121,7 +125,7 @@ def test_an_empty_text_is_an_empty_figure():
     assert figure.layout.title.text == "Concepts of a text: 0 codes over 0 tokens"
 
 
-def test_tokens_and_labels_are_no_markup():
+def test_tokens_and_names_are_no_markup():
     assert_harmless(plot_token_strip([HOSTILE, "a"], [3, 4], {4: HOSTILE}))
 
 

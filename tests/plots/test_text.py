@@ -1,8 +1,6 @@
-import pandas as pd
 import pytest
 
-from clvq_lens.plots.inputs import HasFrame, as_frame
-from clvq_lens.plots.text import code_name, plain, shortened, spelled, visible
+from clvq_lens.plots.text import code_name, plain, shortened, spelled, visible, wrapped
 
 
 def test_markup_is_text():
@@ -42,20 +40,13 @@ def test_a_shortened_text_has_no_more_than_its_width(width, expected):
     assert shortened("abcde", width) == expected
 
 
-def test_a_code_is_called_by_number_and_label():
+def test_a_wrapped_text_is_safe_in_every_line():
+    assert wrapped("a < b & c", 5) == "a &lt; b<br>&amp; c"
+    assert wrapped("", 5) == ""
+
+
+def test_a_code_is_called_by_number_and_name():
     assert code_name(17, "<the>") == "17 &lt;the&gt;"
     assert code_name(17, "") == "17"
     assert code_name(-1, "whatever") == "none"
     assert code_name(3, "a & b & c", width=4) == "3 a &amp;\u2026"
-
-
-def test_a_table_and_a_result_with_a_table_are_both_taken():
-    table = pd.DataFrame({"a": [1]})
-
-    class Result:
-        def frame(self) -> pd.DataFrame:
-            return table
-
-    assert isinstance(Result(), HasFrame)
-    assert as_frame(table) is table
-    assert as_frame(Result()) is table

@@ -61,7 +61,7 @@ def test_every_line_has_the_values_of_its_column():
         assert list(found[name].y) == frame[column].tolist()
 
 
-def test_no_two_lines_have_the_same_colour():
+def test_no_two_lines_have_the_same_color():
     found = lines(plot_history(history(kl=True).frame()))
     assert len({trace.line.color for trace in found.values()}) == len(found)
 

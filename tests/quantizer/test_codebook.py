@@ -14,12 +14,12 @@ from clvq_lens.quantizer.codebook import (
     Codebook,
     nearest_and_margin,
     nearest_codes,
-    perplexity_of_usage,
     sample_codes,
     squared_distances,
     straight_through,
 )
 from clvq_lens.quantizer.initialization import Clusters, initialize
+from clvq_lens.stats.metrics import perplexity_of_usage
 
 NEVER = 10**9  # tokens
 
@@ -348,7 +348,7 @@ def test_updates_carry_no_gradient():
     assert not list(book.parameters())
 
 
-def test_initialisation_starts_sizes_and_sums_at_the_clusters():
+def test_initialization_starts_sizes_and_sums_at_the_clusters():
     book = make(random(3, 2), dead_after_tokens=1)
     for seed in range(3):
         book.update_(random(4, 2, seed=seed), all_to(torch.zeros(4).long()), generator=seeded())

@@ -322,11 +322,11 @@ def test_pass_through_keeps_what_was_there_before():
     assert not pass_through(HookPoint(), value).changed
 
 
-# ---- initialising ------------------------------------------------------------------------------
+# ---- initializing ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_next_lookup_uses_the_initialised_rows(method: str):
+def test_the_next_lookup_uses_the_initialized_rows(method: str):
     source, target = 3 * random(200, D_SOURCE) + 1, random(200, D_TARGET, seed=1)
     quantizer = make(initialization=method)
     with torch.no_grad():  # not the identity, so that encoder outputs differ from the source
@@ -342,18 +342,18 @@ def test_the_next_lookup_uses_the_initialised_rows(method: str):
 
 
 @pytest.mark.parametrize("options", KINDS)
-def test_initialising_twice_from_the_same_seed_gives_the_same_bits(options: dict[str, Any]):
+def test_initializing_twice_from_the_same_seed_gives_the_same_bits(options: dict[str, Any]):
     assert not differing(bits(initialized(**options)), bits(initialized(**options)))
 
 
 @pytest.mark.parametrize("options", KINDS)
-def test_initialising_draws_from_the_given_generator_only(options: dict[str, Any]):
+def test_initializing_draws_from_the_given_generator_only(options: dict[str, Any]):
     state = torch.get_rng_state()
     initialized(**options)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_initialising_measures_the_distance_to_the_nearest_code():
+def test_initializing_measures_the_distance_to_the_nearest_code():
     quantizer = initialized()
     z = quantizer.encode(random(200, D_SOURCE)).double()
     expected = torch.cdist(z, quantizer.codebook.vectors.double()).square().amin(1).mean()
@@ -391,7 +391,7 @@ def test_a_table_starts_at_the_mean_targets():
         torch.testing.assert_close(quantizer.decoder.table[code], mean, rtol=1e-4, atol=1e-5)
 
 
-def test_too_few_tokens_to_initialise_are_refused():
+def test_too_few_tokens_to_initialize_are_refused():
     with pytest.raises(TooFewTokensError, match="7"):
         make().initialize_(random(3, D_SOURCE), random(3, D_TARGET), generator=seeded())
 

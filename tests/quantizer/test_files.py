@@ -223,7 +223,9 @@ def test_an_unfitted_quantizer_is_not_saved(tmp_path: Path):
 
 def test_a_file_in_place_of_the_folder_is_not_overwritten(tmp_path: Path):
     (tmp_path / "saved").write_text("mine")
-    with pytest.raises(PathTakenError, match=r"saved exists and is no folder\. Pass the path of a"):
+    with pytest.raises(
+        PathTakenError, match=r"saved exists and is not a folder\. Pass the path of a"
+    ):
         save(make(), tmp_path / "saved")
     assert (tmp_path / "saved").read_text() == "mine"
 
@@ -363,7 +365,7 @@ def test_a_field_of_the_wrong_type_is_named(saved: Path, field: str, value: obje
 
 def test_an_origin_that_is_no_object_is_refused(saved: Path):
     edit_config(saved, lambda config: config.update(origin="gpt2"))
-    with pytest.raises(FileFormatError, match="'origin' is no object"):
+    with pytest.raises(FileFormatError, match="'origin' is not an object"):
         load(saved)
 
 
@@ -375,7 +377,7 @@ def test_a_damaged_origin_is_refused(saved: Path):
 
 def test_a_fit_that_is_no_object_or_impossible_is_refused(saved: Path):
     edit_config(saved, lambda config: config.update(fit=3))
-    with pytest.raises(FileFormatError, match="'fit' is no object"):
+    with pytest.raises(FileFormatError, match="'fit' is not an object"):
         load(saved)
     edit_config(saved, lambda config: config.update(fit={"n_tokens": -1}))
     with pytest.raises(FileFormatError, match="impossible quantizer: n_tokens is -1"):
@@ -460,7 +462,7 @@ def test_what_is_no_safetensors_file_is_refused(saved: Path, content: bytes):
     weights_of(saved).write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     edit_config(saved, lambda config: config.update(sha256=digest))
-    with pytest.raises(FileFormatError, match="is no safetensors file"):
+    with pytest.raises(FileFormatError, match="is not a safetensors file"):
         load(saved)
 
 

@@ -37,7 +37,7 @@ def blobs(n_blobs: int, n_each: int, d: int, *, seed: int = 0, noise: float = 0.
 
 def cluster(
     rows: Tensor, n_codes: int, *, spherical: bool = False, seed: int = 0
-) -> kmeans.Partition:
+) -> kmeans.KMeansResult:
     return kmeans.cluster(
         rows, n_codes, spherical=spherical, n_iterations=25, generator=generator(seed)
     )
@@ -56,13 +56,13 @@ def test_nearest_takes_the_first_of_equals() -> None:
 
 
 def test_seeds_differ_and_are_as_many_as_asked_for() -> None:
-    seeds = kmeans.seed(torch.randn(500, 6, generator=generator()), 90, generator=generator())
+    seeds = kmeans.draw_seeds(torch.randn(500, 6, generator=generator()), 90, generator=generator())
     assert len(seeds.unique()) == len(seeds) == 90
 
 
 def test_seeding_ends_when_no_more_rows_differ() -> None:
     rows = torch.randn(7, 5, generator=generator()).repeat(40, 1)
-    seeds = kmeans.seed(rows, 20, generator=generator())
+    seeds = kmeans.draw_seeds(rows, 20, generator=generator())
     assert len(rows[seeds].unique(dim=0)) == len(seeds) == 7
 
 
@@ -77,7 +77,7 @@ def test_blocks_draw_seeds_from_the_distribution_of_plain_kmeans_plus_plus() -> 
             expected[first] += (p * left / left.sum()).numpy() if p > 0 else 0
     counts, g, n_draws = np.zeros((4, 4)), generator(), 1000
     for _ in range(n_draws):
-        first, _, third = kmeans.seed(rows, 3, generator=g).tolist()
+        first, _, third = kmeans.draw_seeds(rows, 3, generator=g).tolist()
         counts[first, third] += 1
     expected *= counts.sum(1, keepdims=True)
     possible = expected > 0
@@ -88,7 +88,7 @@ def test_blocks_draw_seeds_from_the_distribution_of_plain_kmeans_plus_plus() -> 
 
 def test_merging_joins_the_pair_that_costs_least() -> None:
     rows = torch.tensor([[0.0], [1.0], [10.0], [11.5], [30.0]])
-    clusters = kmeans._Clusters(rows, torch.arange(5), spherical=False)
+    clusters = kmeans._MovingClusters(rows, torch.arange(5), spherical=False)
     clusters.merge_(4)
     assert clusters.codes[0] == clusters.codes[1]
     assert len(clusters.codes.unique()) == 4
@@ -99,7 +99,7 @@ def test_merging_joins_the_pair_that_costs_least() -> None:
 
 def test_a_sweep_keeps_sums_and_sizes_those_of_the_codes() -> None:
     rows = torch.randn(9000, 6, generator=generator())
-    clusters = kmeans._Clusters(rows, torch.arange(20), spherical=False)
+    clusters = kmeans._MovingClusters(rows, torch.arange(20), spherical=False)
     for _ in range(3):
         clusters.sweep_()
     members = [rows[clusters.codes == code] for code in range(20)]
@@ -113,7 +113,7 @@ def test_a_sweep_keeps_sums_and_sizes_those_of_the_codes() -> None:
 def test_a_sweep_never_raises_the_inertia(spherical: bool) -> None:
     rows = torch.randn(9000, 12, generator=generator())
     rows = normalize(rows) if spherical else rows
-    clusters = kmeans._Clusters(rows, torch.arange(30), spherical=spherical)
+    clusters = kmeans._MovingClusters(rows, torch.arange(30), spherical=spherical)
     inertias = [clusters.sweep_() for _ in range(6)]
     assert all(later <= earlier * (1 + 1e-6) for earlier, later in pairwise(inertias))
 
@@ -121,7 +121,7 @@ def test_a_sweep_never_raises_the_inertia(spherical: bool) -> None:
 def test_an_emptied_cluster_takes_a_badly_served_row() -> None:
     rows = torch.cat([torch.zeros(50, 2), torch.tensor([[9.0, 9.0]])])
     rows[:50] += 0.01 * torch.randn(50, 2, generator=generator())
-    clusters = kmeans._Clusters(rows, torch.tensor([0, 1]), spherical=False)
+    clusters = kmeans._MovingClusters(rows, torch.tensor([0, 1]), spherical=False)
     clusters.codes[:] = 0
     clusters.sums = torch.stack([rows.sum(0), torch.zeros(2)])
     clusters.sizes = torch.tensor([51.0, 0.0])
@@ -134,8 +134,8 @@ def test_an_emptied_cluster_takes_a_badly_served_row() -> None:
 def test_the_last_assignment_leaves_no_centroid_without_rows() -> None:
     rows = torch.randn(200, 4, generator=generator())
     centroids = torch.cat([rows[:5], torch.full((3, 4), 1e3)])
-    partition = kmeans._settle(rows, centroids, generator())
-    assert partition.codes.bincount(minlength=8).min() >= 1
+    result = kmeans._settle(rows, centroids, generator())
+    assert result.codes.bincount(minlength=8).min() >= 1
 
 
 def test_centroids_that_no_row_can_tell_apart_are_refused() -> None:

@@ -136,3 +136,17 @@ def test_a_field_of_the_wrong_type_is_refused(field: str, value: object, kind: s
         FileFormatError, match=rf"'{field}' is {re.escape(repr(value))}, expected {kind}\. Save"
     ):
         Origin.from_dict({**asdict(ORIGIN), field: value})
+
+
+def test_it_shows_itself_in_one_line_and_in_a_table_that_runs_no_script():
+    assert repr(ORIGIN) == (
+        "Origin('gpt2' (HookedTransformer), "
+        "blocks.4.hook_resid_post -> blocks.8.hook_resid_post, float32)"
+    )
+    hostile = replace(ORIGIN, model_name="<script>\n1</script>", name="<img src=x>")
+    assert "\n" not in repr(hostile)
+    page = hostile._repr_html_()
+    assert "<script>" not in page
+    assert "<img" not in page
+    assert "<td>sampled matrices</td>" in page
+    assert page.count("<tr>") <= 10

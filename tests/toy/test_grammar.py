@@ -1,14 +1,15 @@
+import hashlib
 import itertools
 import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clvq_lens.errors import DataError
-from clvq_lens.toy import entropy, generate
-from clvq_lens.toy.labelling import parse, told
+from clvq_lens.toy import entropy, generate, token_labels
+from clvq_lens.toy.labeling import parse, told
 from clvq_lens.toy.slots import Slot, share, slot
 
 
@@ -26,6 +27,14 @@ def slots_and_options(seed: int) -> list[tuple[Slot, str]]:
 
 def test_the_same_seed_gives_the_same_texts():
     assert generate(50, seed=3) == generate(50, seed=3)
+
+
+def test_a_seed_gives_the_same_texts_and_concepts_in_every_version():
+    """Results that were measured on them name the seed alone."""
+    texts = generate(200, seed=0)
+    written = "\n".join(texts) + "\n".join(" ".join(concepts) for concepts in token_labels(texts))
+    digest = hashlib.sha256(written.encode()).hexdigest()
+    assert digest == "3a69ef71382e2d5c486839b81bbb5198de2ed2d35a99e6c0e8ebca627db35b74"
 
 
 def test_another_seed_gives_other_texts():
@@ -47,12 +56,14 @@ def test_texts_are_short_stories_of_varied_words():
     assert len(set(texts)) == len(texts)
 
 
+@settings(deadline=None)  # the first story fills the caches of all slots
 @given(st.integers(0, 10_000))
 def test_the_probabilities_of_every_slot_add_up_to_one(seed: int):
     for open_slot, _ in slots_and_options(seed):
         assert math.isclose(sum(option.probability for option in open_slot.options), 1)
 
 
+@settings(deadline=None)  # the first story fills the caches of all slots
 @given(st.integers(0, 10_000))
 def test_a_text_is_matched_by_the_choices_that_made_it(seed: int):
     made = slots_and_options(seed)

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from clvq_lens.errors import DataError
-from clvq_lens.toy import AMBIGUOUS, CONCEPTS, generate, labels
+from clvq_lens.toy import AMBIGUOUS, CONCEPTS, generate, token_labels
 
 STORY = (
     "yesterday at dusk we painters crossed the field to the bank below the hill . "
@@ -14,20 +14,20 @@ STORY = (
 OPENING = "once at dawn we chefs passed the hall to the bank ."
 
 
-def labelled(text: str) -> list[tuple[str, str]]:
-    return list(zip(text.split(), labels([text])[0], strict=True))
+def labeled(text: str) -> list[tuple[str, str]]:
+    return list(zip(text.split(), token_labels([text])[0], strict=True))
 
 
-def test_a_story_written_by_hand_is_labelled_by_what_its_words_mean():
+def test_a_story_written_by_hand_is_labeled_by_what_its_words_mean():
     concepts = defaultdict(list)
-    for word, concept in labelled(STORY):
+    for word, concept in labeled(STORY):
         concepts[word].append(concept)
     assert concepts["bank"] == ["outdoor", "outdoor"]
     assert concepts["sheep"] == ["animals"]
     assert concepts["they"] == ["animals"]
     assert concepts["there"] == concepts["here"] == ["outdoor"]
     assert concepts["mouse"] == concepts["it"] == concepts["one"] == ["animal"]
-    assert concepts["orange"] == concepts["lime"] == ["colour"]
+    assert concepts["orange"] == concepts["lime"] == ["color"]
     assert concepts["dusk"] == ["evening"]
     assert concepts["."] == ["punctuation"] * 8
 
@@ -45,7 +45,7 @@ def test_a_story_written_by_hand_is_labelled_by_what_its_words_mean():
         (f"{OPENING} we met a fish", "fish", "animal"),
         (f"{OPENING} we met two tiny fish", "fish", "animals"),
         (f"{OPENING} we mixed lime", "lime", "food"),
-        (f"{OPENING.replace('chefs', 'weavers')} we mixed lime", "lime", "colour"),
+        (f"{OPENING.replace('chefs', 'weavers')} we mixed lime", "lime", "color"),
         (f"{OPENING} the bread we put", "put", "past"),
         ("now at dusk we chefs pass the hall to the bank . the bread we put", "put", "present"),
         (f"{OPENING} we were sad", "sad", "negative"),
@@ -56,13 +56,13 @@ def test_a_story_written_by_hand_is_labelled_by_what_its_words_mean():
     ],
 )
 def test_the_words_before_decide_what_a_word_means(text: str, word: str, concept: str):
-    assert labelled(text)[-1] == (word, concept)
+    assert labeled(text)[-1] == (word, concept)
 
 
 @pytest.fixture(scope="module")
 def stories() -> list[list[tuple[str, str]]]:
     texts = generate(1200, seed=2)
-    pairs = zip(texts, labels(texts), strict=True)
+    pairs = zip(texts, token_labels(texts), strict=True)
     return [list(zip(text.split(), row, strict=True)) for text, row in pairs]
 
 
@@ -122,35 +122,35 @@ def test_the_next_word_tells_the_senses_of_an_ambiguous_word_apart(stories):
 def test_a_prompt_has_the_labels_of_the_text_it_begins():
     text = generate(1, seed=5)[0]
     prompt = " ".join(text.split()[:20])
-    assert labels([prompt])[0] == labels([text])[0][:20]
+    assert token_labels([prompt])[0] == token_labels([text])[0][:20]
 
 
 def test_labels_of_no_texts_are_no_labels():
-    assert labels([]) == []
+    assert token_labels([]) == []
 
 
 def test_a_word_out_of_place_is_named_with_its_position_and_what_was_expected():
     good, bad = "now at dawn", "now at noon"
     with pytest.raises(DataError, match=r"Text 1 .* word 2, 'noon', .* 'now at'.*'dawn'"):
-        labels([good, bad])
+        token_labels([good, bad])
 
 
 def test_a_known_word_in_the_wrong_tense_is_refused():
     with pytest.raises(DataError, match="'crossed', cannot follow"):
-        labels(["now at dawn we tailors crossed the field"])
+        token_labels(["now at dawn we tailors crossed the field"])
 
 
 def test_a_text_that_goes_on_after_its_end_is_refused():
     text = generate(1, seed=0)[0]
     with pytest.raises(DataError, match=r"goes on with 'again' \(word \d+\) after the end"):
-        labels([f"{text} again"])
+        token_labels([f"{text} again"])
 
 
 def test_an_empty_text_is_refused():
     with pytest.raises(DataError, match="Text 0 is empty"):
-        labels([" "])
+        token_labels([" "])
 
 
 def test_one_string_instead_of_a_list_is_refused():
     with pytest.raises(DataError, match=r"Pass \[text\]"):
-        labels("now at dawn")
+        token_labels("now at dawn")

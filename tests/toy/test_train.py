@@ -45,7 +45,8 @@ def test_training_writes_the_files_that_load_reads(tiny_run, monkeypatch):
 
 @needs_hooked
 def test_the_same_seed_trains_the_same_weights(tiny_run):
-    one, two = (load_file(tiny_run(name) / "model.safetensors") for name in "ab")
+    one = load_file(tiny_run("a") / "model.safetensors")
+    two = load_file(tiny_run("b") / "model.safetensors")
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clvq_lens import toy
 from clvq_lens.errors import ConfigError, FileFormatError, MissingDependencyError
-from clvq_lens.toy import AMBIGUOUS, entropy, generate, labels, world
+from clvq_lens.toy import AMBIGUOUS, entropy, generate, token_labels, world
 from clvq_lens.toy.train import BOS, EOS, PAD, UNK, loss_on
 
 EARLY = ["bat", "it", "one", "orange", "sheep", "happy", "six", "they"]  # known after block 1
@@ -23,7 +23,7 @@ def toy_world() -> world.ToyWorld:
 
 def test_importing_the_toy_room_loads_neither_torch_nor_transformer_lens():
     program = (
-        "import sys, clvq_lens.toy; clvq_lens.toy.labels(clvq_lens.toy.generate(3, seed=0));"
+        "import sys, clvq_lens.toy; clvq_lens.toy.token_labels(clvq_lens.toy.generate(3, seed=0));"
         "sys.exit(bool({'torch', 'transformers', 'transformer_lens'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -34,6 +34,15 @@ def test_load_gives_a_model_in_eval_mode_and_texts(toy_world):
     assert not model.training
     assert model.cfg.n_layers >= 4
     assert texts[:50] == generate(50, seed=7)
+
+
+def test_it_says_in_one_line_what_it_is_and_shows_a_text():
+    model = toy.load(n_texts=1).model
+    shown = repr(world.ToyWorld(model, ["<b>a</b>\n&", "b"]))
+    assert shown == f"ToyWorld({type(model).__name__} with 4 layers, 2 texts)"
+    html = world.ToyWorld(model, ["<b>a</b>\n&", "b"])._repr_html_()
+    assert "<i>&lt;b&gt;a&lt;/b&gt;\n&amp;</i>" in html
+    assert "<i>" not in world.ToyWorld(model, [])._repr_html_()
 
 
 def test_load_warns_of_nothing():
@@ -50,7 +59,7 @@ def test_load_leaves_the_global_random_state_alone():
 
 def test_every_label_belongs_to_one_token_of_the_model(toy_world):
     model, texts = toy_world
-    for text, row in zip(texts[:100], labels(texts[:100]), strict=True):
+    for text, row in zip(texts[:100], token_labels(texts[:100]), strict=True):
         tokens = model.to_tokens(text)
         assert tokens.shape == (1, 1 + len(row))
         assert model.to_str_tokens(text) == [BOS, *text.split()]
@@ -106,7 +115,7 @@ def accuracies(toy_world) -> dict[str, dict[str, float]]:
     """Of the concept of each ambiguous word, read from its activations, before and in the model."""
     model, texts = toy_world
     words = [text.split() for text in texts]
-    concepts = labels(texts)
+    concepts = token_labels(texts)
     hooks = ["blocks.0.hook_resid_pre", "blocks.1.hook_resid_post", "blocks.3.hook_resid_post"]
     with torch.no_grad():
         _, cache = model.run_with_cache(texts, names_filter=hooks)

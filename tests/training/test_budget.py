@@ -7,7 +7,7 @@ import torch
 
 import clvq_lens as cl
 from clvq_lens.config import MOST_TOKENS, PASSES, FitConfig
-from clvq_lens.quantizer.precision import best_float, in_double
+from clvq_lens.training.training_data import TrainingData
 from tests.conftest import random_model
 
 DATA = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
@@ -113,22 +113,12 @@ def test_no_device_is_seeded_but_that_of_the_quantizer(monkeypatch):
 
 
 def test_the_buffer_keeps_the_dtype_of_the_model():
-    from clvq_lens.host.host import Host
-    from clvq_lens.training.fit import Fit
-
     lens = new_lens(random_model(dtype=torch.bfloat16))
-    points = (lens.source, lens.target)
-    fit = Fit(Host(lens.model), lens.quantizer, *points, DATA, FitConfig(), progress=False)
-    stream = fit.open_stream(whole_sequences=True)
+    data = TrainingData(lens.attachment, DATA, FitConfig(), progress=False)
+    stream = data.open(whole_sequences=True)
     assert {sequence.source.dtype for sequence in stream._buffer} == {torch.bfloat16}
     batch = next(iter(stream))
     assert batch.source.dtype == batch.target.dtype == torch.float32
-
-
-def test_a_device_without_double_precision_gets_none():
-    assert best_float(torch.device("mps")) == torch.float32
-    assert best_float(torch.device("cpu")) == best_float(torch.device("cuda")) == torch.float64
-    assert in_double(torch.ones(2)).dtype == torch.float64
 
 
 @pytest.mark.parametrize("progress", [True, False])

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -8,6 +8,8 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 
 import clvq_lens as cl
+from clvq_lens.data.documents import open_documents
+from clvq_lens.data.split import Split
 from clvq_lens.errors import (
     ConfigError,
     EmptyCorpusError,
@@ -15,9 +17,6 @@ from clvq_lens.errors import (
     TextTooLongError,
     TooFewTokensError,
 )
-from clvq_lens.quantizer.codebook import perplexity_of_usage
-from clvq_lens.training import fit as fit_module
-from clvq_lens.training.documents import Split, open_documents
 from clvq_lens.training.fit import Fit, make_optimizer, peak_learning_rate, schedule
 from tests.conftest import random_model
 
@@ -174,7 +173,7 @@ def test_held_out_documents_are_not_trained_on(monkeypatch, decoder: str, buffer
     assert len(held_out) == 6
 
 
-def test_initialisation_sees_training_documents_only(monkeypatch):
+def test_initialization_sees_training_documents_only(monkeypatch):
     model = random_model(d_vocab=960)
     data = torch.arange(960).view(60, 16)
     training, _ = halves(data)
@@ -331,7 +330,7 @@ def test_ctrl_c_before_the_first_step_or_in_the_frozen_pass_restores_the_quantiz
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    for name in ("initialize", "frozen_pass"):
+    for name in ("initialize", "give_meaning"):
         with monkeypatch.context() as patched:
             patched.setattr(Fit, name, interrupt)
             with pytest.raises(KeyboardInterrupt):
@@ -618,20 +617,6 @@ def test_only_weight_matrices_of_the_decoder_decay():
     for name, parameter in lens.quantizer.named_parameters():
         wanted = name.startswith("decoder") and parameter.ndim == 2
         assert (id(parameter) in decayed) == wanted, name
-
-
-def test_perplexity_of_usage_is_the_exponential_of_the_entropy():
-    assert perplexity_of_usage(torch.tensor([3, 3, 0, 3])) == pytest.approx(3.0)
-    assert perplexity_of_usage(torch.tensor([5, 0])) == pytest.approx(1.0)
-
-
-def test_until_enough_gives_the_batch_that_makes_it_enough():
-    class Batch:
-        n_tokens = 10
-
-    batches: Iterable[Any] = (Batch() for _ in range(100))
-    assert len(list(fit_module.until_enough(iter(batches), 25))) == 3
-    assert len(list(fit_module.until_enough(iter([Batch()]), 25))) == 1
 
 
 def test_a_loss_that_is_not_finite_ends_the_fit_and_leaves_the_quantizer_as_it_was(model):

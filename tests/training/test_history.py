@@ -62,3 +62,21 @@ def test_a_history_without_a_validation_has_an_empty_frame_and_an_empty_plot():
     )
     assert history.frame().empty
     assert len(history.plot().data) == 0
+
+
+def test_a_history_shows_in_one_line_how_it_ended_and_the_fvu_that_was_kept(history: History):
+    kept = history.frame().set_index("step").loc[history.best_step]
+    expected = f"History(finished, 5 validations; weights of step {history.best_step}, "
+    assert repr(history).startswith(expected)
+    assert f"FVU {kept['fvu']:.4g}, held out {kept['held_out_fvu']:.4g})" in repr(history)
+    assert repr(history.records[0]).startswith("Record(step ")
+    html = history._repr_html_()
+    assert html.count("<tr") == 1 + 5
+    assert "held_out_fvu" in html
+    assert repr(History(stop="interrupted")) == "History(interrupted, 0 validations)"
+    assert "<table" in History(stop="interrupted")._repr_html_()
+
+
+def test_a_record_without_held_out_documents_shows_the_fvu_alone(history: History):
+    record = dataclasses.replace(history.records[0], held_out_fvu=None, fvu=0.25, step=7)
+    assert repr(record) == f"Record(step 7, {record.n_tokens:,} tokens, FVU 0.25)"

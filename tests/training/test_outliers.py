@@ -137,13 +137,15 @@ def test_codes_of_outliers_do_not_count(lens: cl.Lens):
     assert encoding.real.all()
     assert len(encoding.frame()) == int(encoding.mask.sum())
     labels = [[str(token) for token in row] for row in OTHER.tolist()]  # one for each, outliers too
-    table = lens.concepts(OTHER, labels=labels, progress=False)
+    table = lens.concepts(OTHER, token_labels=labels, progress=False)
     assert table.n_tokens == int(encoding.mask.sum())
     used = encoding.codes[encoding.mask].bincount(minlength=12)
     assert [concept.usage for concept in table] == used.tolist()
-    tokens = {token for concept in table for token in (label.text for label in concept.labels)}
+    tokens = {
+        token for concept in table for token in (label.text for label in concept.token_labels)
+    }
     assert str(MASSIVE) not in tokens
-    recovery = lens.evaluate(OTHER, labels=labels, n_replicates=5, progress=False).recovery
+    recovery = lens.evaluate(OTHER, token_labels=labels, n_replicates=5, progress=False).recovery
     rows = {row.method: row for row in recovery.rows if row.tokens == "all"}
     assert rows["token identity"].purity == 1  # labels and tokens are still side by side
     assert rows["codes"].n_tokens == table.n_tokens
@@ -151,7 +153,7 @@ def test_codes_of_outliers_do_not_count(lens: cl.Lens):
 
 def test_outliers_do_not_flow(lens: cl.Lens):
     labels = [[str(token) for token in row] for row in OTHER.tolist()]
-    flow = cl.concept_flow(lens.model, OTHER, labels=labels, progress=False)
+    flow = cl.concept_flow(lens.model, OTHER, token_labels=labels, progress=False)
     encoding = lens.encode(OTHER)
     assert flow.n_tokens == int(encoding.mask.sum())
     assert flow.stages[0].name == "token"

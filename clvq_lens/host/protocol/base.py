@@ -1,6 +1,5 @@
-"""What we need of a model, in the way that works for any stack of torch blocks."""
+"""What we need of a model, in a way that works for any stack of torch blocks."""
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -15,29 +14,28 @@ from transformer_lens.hook_points import HookPoint
 
 from clvq_lens.host.threads import only_here
 
-IN_BLOCK = re.compile(r"(blocks\.\d+\.)(.+)")
 # Order in which a block passes its points; a prefix stands for all points of that part.
 PRE_NORM = ("hook_resid_pre", "ln1", "attn", "hook_attn_out", "hook_resid_mid", "ln2", "mlp")
 POST_NORM = (
     *("hook_resid_pre", "attn", "hook_attn_out", "hook_resid_mid", "ln1", "mlp", "hook_mlp_out"),
     *("hook_resid_post", "ln2", "hook_normalized_resid_post"),
 )
-# Passes that skip blocks take turns: each puts back what it found.
+# Passes that skip blocks take turns: each of them restores the forwards that it found.
 _SKIPPING = threading.RLock()
 
 
 @dataclass(frozen=True)
 class PassContext:
-    """The pass under way, as the block of a hook point is told.
+    """What the block of a hook point is told about the running pass.
 
     Attributes:
-        key_mask: False on padding, over past and present positions; None: no padding that a real
-            position could see.
-        cache_entry: The host's key-value cache, or its entry for that block; None without one.
-        n_past: Positions already in that cache.
-        frozen: Whether the cache forgets this pass.
-        has_tokens: Whether the pass began with tokens, or with the first block as in generation,
-            so that the ones last embedded are its own.
+        key_mask: False on padding, over past and present positions; None: there is no padding
+            that a real position could see.
+        cache_entry: The host's key-value cache, or its entry for that block; None without a cache.
+        n_past: Number of positions in that cache.
+        frozen: Whether the cache will forget this pass.
+        has_tokens: Whether the tokens that were embedded last are those of the pass: it began with
+            tokens, or with the first block as in generation.
     """
 
     key_mask: Bool[Tensor, "b keys"] | None = None
@@ -47,56 +45,56 @@ class PassContext:
     has_tokens: bool = True
 
     def to(self, device: torch.device) -> "PassContext":
-        """The same with the mask on a device."""
+        """The same context with the mask on a device."""
         mask = None if self.key_mask is None else self.key_mask.to(device)
         return replace(self, key_mask=mask)
 
 
 @dataclass(frozen=True)
-class Replacement:
-    """What a pass goes on with, instead of what it computed so far.
+class KnownStart:
+    """The beginning of a pass whose result is known, so that it need not be computed.
 
     Attributes:
-        blocks: How many blocks need not be computed.
+        n_skipped: How many blocks need not be computed.
         value: The residual stream after them.
-        point: The hook point that the value passes first; None: one that the next block has.
+        point: The hook point that the value passes first; None: only those of the next block.
     """
 
-    blocks: int
+    n_skipped: int
     value: Float[Tensor, "b pos d"]
     point: HookPoint | None
 
 
 class HostProtocol:
-    """What we need of a model, in the way that works for any stack of torch blocks.
+    """What we need of a model, in a way that works for any stack of torch blocks.
 
     Args:
-        model: With ``cfg``, ``blocks`` and ``hook_dict``.
+        model: A model that has ``cfg``, ``blocks`` and ``hook_dict``.
     """
 
     order = PRE_NORM
     causal = True
-    # Whether activations come to the device of a block before its first hook point or after it.
+    # Whether activations move to the device of a block before its first hook point or after it.
     moves_before_block = True
 
     def __init__(self, model: Any) -> None:
         self.model, self.cfg = model, model.cfg
-        self._output_length: int | None = None  # of the tuple that a block gives; None: a tensor
+        self._output_length: int | None = None  # of the tuple that blocks return; None: a tensor
 
     def turn(self) -> AbstractContextManager[Any]:
-        """While open, a pass of ours may run; where passes of threads mix, one at a time."""
+        """While open, one of our passes may run; where threads would mix, one at a time."""
         return nullcontext()
 
     # ---- which model ---------------------------------------------------------------------------
 
     @property
     def kind(self) -> str:
-        """The class of the model, for people."""
+        """The class of the model, in words for people."""
         return type(self.model).__name__
 
     @property
     def model_name(self) -> str:
-        """As the model calls itself."""
+        """The name that the model has for itself."""
         return str(self.cfg.model_name)
 
     @property
@@ -106,17 +104,18 @@ class HostProtocol:
 
     @property
     def processing(self) -> tuple[Any, ...]:
-        """Changes whenever the weights are processed."""
+        """How the weights are processed, so that later processing is noticed."""
         return (str(self.cfg.normalization_type),)
 
     @property
     def bos(self) -> tuple[str, bool]:
-        """What to put before each text, and whether to take off what the tokenizer puts there.
+        """What to put before each text, and whether to remove what the tokenizer puts there.
 
-        As the model's own to_tokens does it.
+        The model's own to_tokens does the same.
         """
         wanted, added = self.cfg.default_prepend_bos, self.cfg.tokenizer_prepends_bos
-        return self.model.tokenizer.bos_token if wanted and not added else "", added and not wanted
+        prefix = self.model.tokenizer.bos_token if wanted and not added else ""
+        return prefix, added and not wanted
 
     # ---- names of hook points ------------------------------------------------------------------
 
@@ -137,38 +136,38 @@ class HostProtocol:
         return name
 
     def portable(self, name: str) -> str:
-        """The name that stands for the same activations on every host of these weights."""
+        """The name that means the same activations on every kind of host with these weights."""
         return name
 
     def local(self, name: str) -> str:
-        """The inverse of `portable`."""
+        """The name on this host of what `portable` named."""
         return name
 
     def register(self, points: Mapping[str, HookPoint]) -> None:
-        """Gives the model more hook points, for run_with_cache, add_hook and the like."""
+        """Gives the model more hook points, which run_with_cache, add_hook and so on then know."""
         for name, point in points.items():
             point.name = name
             self.model.hook_dict[name] = point
             self.model.mod_dict[name] = point
 
     def unregister(self, names: Sequence[str]) -> None:
-        """Takes them away again."""
+        """Takes hook points away from the model again."""
         for name in names:
             self.model.hook_dict.pop(name, None)
             self.model.mod_dict.pop(name, None)
 
     def discards(self, block: int) -> bool:
-        """Whether the pass under way throws away what this block computes."""
+        """Whether the running pass throws away what this block computes."""
         return False
 
     # ---- passes --------------------------------------------------------------------------------
 
     def watch(self) -> list[RemovableHandle]:
-        """Hooks that `context` needs, until they are removed."""
+        """Adds the hooks that `context` needs; the caller removes them."""
         return []
 
-    def context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PassContext:
-        """What a block was told, from the arguments that it is called with."""
+    def context(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> PassContext:
+        """What a block was told, from the arguments of its call."""
         raise NotImplementedError
 
     def run(
@@ -177,53 +176,40 @@ class HostProtocol:
         attended: Bool[Tensor, "b pos"],
         *,
         n_blocks: int | None = None,
-        instead: Replacement | None = None,
+        start: KnownStart | None = None,
     ) -> Any:
         """Logits of right-padded sequences.
 
         Args:
-            tokens: On the model's device.
+            tokens: Tokens on the model's device.
             attended: False on padding.
-            n_blocks: How many blocks to run, and then nothing is given; None: the whole model.
-            instead: The beginning of the pass, if it is known.
+            n_blocks: How many blocks to run before stopping, without a result; None: the whole
+                model.
+            start: The beginning of the pass, if its result is known.
         """
         with ExitStack() as stack:
-            if instead is not None:
-                stack.enter_context(self._skipping(instead))
+            if start is not None:
+                stack.enter_context(self._skipping(start))
             if n_blocks is not None:
                 stack.enter_context(_stopping_after(self.model.blocks[n_blocks - 1]))
             return self._forward(tokens, attended)
-        return None  # stopped
+        return None  # the pass was stopped
 
     def _forward(self, tokens: Tensor, attended: Tensor) -> Any:
         """Logits of the whole model."""
         raise NotImplementedError
 
     @contextmanager
-    def _skipping(self, instead: Replacement) -> Iterator[None]:
+    def _skipping(self, start: KnownStart) -> Iterator[None]:
         """While open, the first blocks compute nothing, and the last of them gives the value."""
-
-        here = threading.get_ident()
-
-        def forward_of(block: torch.nn.Module, *, is_last: bool) -> Callable[..., Any]:
-            original = block.forward
-
-            def forward(*args: Any, **kwargs: Any) -> Any:
-                if threading.get_ident() != here:  # a pass of another thread skips nothing
-                    return original(*args, **kwargs)
-                if not is_last:
-                    return self._as_output(args[0] if args else kwargs["hidden_states"])
-                point, value = instead.point, instead.value
-                return self._as_output(value if point is None else point(value))
-
-            return forward
-
-        skipped = list(self.model.blocks)[: instead.blocks]
+        skipped = list(self.model.blocks)[: start.n_skipped]
         with _SKIPPING:
-            before = [vars(block).get("forward") for block in skipped]  # mostly None
+            # Mostly None: only other libraries put a forward on the instance.
+            before = [vars(block).get("forward") for block in skipped]
             try:
                 for block in skipped:
-                    vars(block)["forward"] = forward_of(block, is_last=block is skipped[-1])
+                    is_last = block is skipped[-1]
+                    vars(block)["forward"] = self._forward_of_skipped(block, start, is_last=is_last)
                 yield
             finally:
                 for block, forward in zip(skipped, before, strict=True):
@@ -231,20 +217,37 @@ class HostProtocol:
                     if forward is not None:
                         vars(block)["forward"] = forward
 
+    def _forward_of_skipped(
+        self, block: torch.nn.Module, start: KnownStart, *, is_last: bool
+    ) -> Callable[..., Any]:
+        """A forward that hands on its input, or gives the known value after the last block."""
+        here = threading.get_ident()
+        original = block.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != here:  # a pass of another thread skips nothing
+                return original(*args, **kwargs)
+            if not is_last:
+                return self._as_output(args[0] if args else kwargs["hidden_states"])
+            value = start.value
+            return self._as_output(value if start.point is None else start.point(value))
+
+        return forward
+
     def _as_output(self, hidden: Tensor) -> Any:
-        """What a block gives: the residual stream, or a tuple that begins with it."""
+        """What a block returns: the residual stream, or a tuple that begins with it."""
         if self._output_length is None:
             return hidden
         return hidden, *[None] * (self._output_length - 1)
 
 
-class _Stopped(Exception):  # noqa: N818  # no error: all that was wanted has passed
+class _Stopped(Exception):  # noqa: N818  # not an error: all that was wanted has passed
     pass
 
 
 @contextmanager
 def _stopping_after(block: torch.nn.Module) -> Iterator[None]:
-    """While open, a pass ends after a block, and leaves the context."""
+    """While open, a pass ends after a block, and so does the ``with`` block around it."""
 
     def stop(*_: Any) -> None:
         raise _Stopped
@@ -260,12 +263,14 @@ def _stopping_after(block: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def silenced(module: torch.nn.Module) -> Iterator[None]:
-    """While open, no hook in a module is called: what runs is no pass of the model."""
-    kept = [(part, part._forward_pre_hooks, part._forward_hooks) for part in module.modules()]
+    """While open, no hook in a module is called, for computations that are no pass of the model."""
+    hooks = [(part, part._forward_pre_hooks, part._forward_hooks) for part in module.modules()]
     try:
-        for part, before, after in kept:
-            part._forward_pre_hooks, part._forward_hooks = type(before)(), type(after)()
+        for part, before, after in hooks:
+            part._forward_pre_hooks = type(before)()
+            part._forward_hooks = type(after)()
         yield
     finally:
-        for part, before, after in kept:
-            part._forward_pre_hooks, part._forward_hooks = before, after
+        for part, before, after in hooks:
+            part._forward_pre_hooks = before
+            part._forward_hooks = after

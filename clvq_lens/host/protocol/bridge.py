@@ -1,4 +1,4 @@
-"""How to speak to TransformerBridge, on TransformerLens 3 and 4."""
+"""The protocol of TransformerBridge, on TransformerLens 3 and 4."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -14,25 +14,23 @@ from transformers import Cache
 
 from clvq_lens.errors import HookNotFoundError
 from clvq_lens.host.compiled import never_compiled
+from clvq_lens.host.points import IN_BLOCK
 from clvq_lens.host.protocol.base import (
-    IN_BLOCK,
     POST_NORM,
     PRE_NORM,
     HostProtocol,
+    KnownStart,
     PassContext,
-    Replacement,
     silenced,
 )
 from clvq_lens.host.threads import PerThread
 
 _OF_ENCODERS = ("ForMaskedLM", "ForPreTraining", "ForNextSentencePrediction")
-
-
-_TURN = threading.RLock()
+_TURN = threading.RLock()  # one for all bridges: a lock of their own could not be copied
 
 
 class _BridgePass(PerThread):
-    """What the model was told in the pass under way."""
+    """What the model was told about the running pass."""
 
     def __init__(self) -> None:
         self.mask: Bool[Tensor, "b keys"] | None = None
@@ -41,7 +39,7 @@ class _BridgePass(PerThread):
 
 
 class BridgeProtocol(HostProtocol):
-    """`TransformerBridge`: TransformerLens' names on a Hugging Face model."""
+    """`TransformerBridge`, which puts TransformerLens' names on a Hugging Face model."""
 
     moves_before_block = False
     _USUAL: ClassVar = {
@@ -57,30 +55,31 @@ class BridgeProtocol(HostProtocol):
         self._pass = _BridgePass()
 
     def turn(self) -> AbstractContextManager[Any]:
-        """Components of a bridge keep tensors of the pass under way, whichever thread it is of."""
+        """While open, one of our passes may run, and only one at a time."""
+        # Components of a bridge keep tensors of a pass, and those of two threads would mix.
         return _TURN
 
     @property
     def causal(self) -> bool:
-        """Whether a token sees earlier tokens only."""
-        # TransformerLens 3.9 says "causal" of BERT, too.
+        """Whether a token sees only earlier tokens."""
+        # TransformerLens 3.9 says "causal" for BERT, too.
         architecture = str(self.cfg.architecture)
         return self.cfg.attention_dir == "causal" and not architecture.endswith(_OF_ENCODERS)
 
     @property
     def order(self) -> tuple[str, ...]:
-        """The order within a block."""
+        """Beginnings of names within a block, as a pass meets them."""
         return PRE_NORM if self.causal else POST_NORM
 
     @property
     def kind(self) -> str:
-        """The class of the model, for people."""
+        """The class of the model, in words for people."""
         mode = " in compatibility mode" if self.model.compatibility_mode else ""
         return f"{type(self.model).__name__}{mode}"
 
     @property
     def model_name(self) -> str:
-        """As the Hugging Face model calls itself, where it was not loaded by name."""
+        """The name that it was loaded by, or else the Hugging Face model's name for itself."""
         name = str(self.cfg.model_name)
         if name not in ("external", "None", ""):
             return name
@@ -89,43 +88,47 @@ class BridgeProtocol(HostProtocol):
 
     @property
     def layer_norm_folded(self) -> bool:
-        """A processed bridge still has its layer norms; folding leaves them weights of one."""
+        """Whether weights of layer norms were folded into the layers after them."""
         if not self.model._weights_processed:
             return super().layer_norm_folded
+        # A processed bridge still has its layer norms; folding leaves them weights of one.
         weight = getattr(getattr(self.model.blocks[0], "ln1", None), "weight", None)
         return weight is None or bool((weight == 1).all())
 
     @property
     def processing(self) -> tuple[Any, ...]:
-        """Changes whenever the weights are processed."""
+        """How the weights are processed, so that later processing is noticed."""
         return ("processed" if self.model._weights_processed else "unprocessed",)
 
     @property
     def bos(self) -> tuple[str, bool]:
-        """The tokenizer of an encoder knows by itself."""
+        """What to put before each text, and whether to remove what the tokenizer puts there."""
+        # The tokenizer of an encoder frames texts by itself.
         return super().bos if self.causal else ("", False)
 
     def usual_name(self, name: str) -> str:
-        """The name that `HookedTransformer` uses, for what is the same hook point here."""
+        """The name that `HookedTransformer` has for a hook point, if the bridge knows it too."""
         parts = IN_BLOCK.fullmatch(name)
         if parts is None:
             return name
-        block, point = parts.groups()
+        block, _, point = parts.groups()
         if point == "hook_resid_mid":
             raise HookNotFoundError(
                 f"On a {type(self.model).__name__}, {name!r} is only the input of the MLP: the "
                 f"residual stream does not pass it, so what is written there is lost. Pass "
                 f"'{block}hook_resid_pre', '{block}hook_resid_post' or a layer number."
             )
-        usual, points = f"{block}{self._USUAL.get(point)}", self.model.hook_dict
+        usual = f"{block}{self._USUAL.get(point)}"
+        points = self.model.hook_dict
+        # Only where both names stand for one object: elsewhere they are two places.
         return usual if points.get(usual) is points[name] else name
 
     def register(self, points: Mapping[str, HookPoint]) -> None:
-        """Makes them attributes of the model, where its own search for hook points finds them.
+        """Makes hook points attributes of the model, where its own search for them looks.
 
         `enable_compatibility_mode` throws the registry away and searches again; and add_hook of
-        TransformerLens 3 goes from attribute to attribute. They are in no list of modules, so
-        that parameters and state stay the host's own.
+        TransformerLens 3 goes from attribute to attribute. The points are in no list of modules,
+        so that parameters and state stay the host's own.
         """
         for name, point in points.items():
             point.name = name
@@ -133,17 +136,19 @@ class BridgeProtocol(HostProtocol):
         self._rebuild_paths()
 
     def unregister(self, names: Sequence[str]) -> None:
-        """Takes them away again."""
+        """Takes hook points away from the model again."""
         for name in names:
             self.model.__dict__.pop(name, None)
             self.model._hook_registry.pop(name, None)
         self._rebuild_paths()
 
     def _rebuild_paths(self) -> None:
-        """Attributes of attributes: model.clvq, and so on down to each hook point."""
+        """Makes a path of attributes to each hook point: model.clvq, then its name, and so on."""
         attributes = self.model.__dict__
         attributes.pop("clvq", None)
-        for name in [name for name in attributes if name.startswith("clvq.")]:
+        for name in list(attributes):  # a list, because the loop adds attributes
+            if not name.startswith("clvq."):
+                continue
             *path, last = name.split(".")
             place = attributes.setdefault(path[0], SimpleNamespace())
             for part in path[1:]:
@@ -151,12 +156,14 @@ class BridgeProtocol(HostProtocol):
             setattr(place, last, attributes[name])
 
     def discards(self, block: int) -> bool:
-        """With start_at_layer, TransformerLens 4 runs the blocks below on what is meant for it."""
+        """Whether the running pass throws away what this block computes."""
+        # With start_at_layer, TransformerLens 4 runs the blocks below on the same input.
         start = getattr(self.model.blocks[0], "_start_at_layer_idx", None)
         return start is not None and block < start
 
     def watch(self) -> list[RemovableHandle]:
-        """Blocks are told a mask for every pair of positions; the model, which are padding."""
+        """Adds a hook that sees the padding mask and the cache; the caller removes it."""
+        # Blocks only get a mask of pairs of positions; the model gets the one of padding.
         return [self.model.original_model.register_forward_pre_hook(self._see, with_kwargs=True)]
 
     @never_compiled
@@ -166,11 +173,15 @@ class BridgeProtocol(HostProtocol):
         self._pass.n_past = 0 if past is None else past.get_seq_length()
         self._pass.has_tokens = kwargs.get("inputs_embeds") is None
 
-    def context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PassContext:
+    def context(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> PassContext:
         """The mask of the pass, and the cache of all layers, which lives as long as its text."""
-        caches = (value for value in (*args, *kwargs.values()) if isinstance(value, Cache))
-        cache, now = next(caches, None), self._pass
-        return PassContext(now.mask, cache, now.n_past, has_tokens=now.has_tokens)
+        cache = None
+        for value in (*args, *kwargs.values()):  # architectures pass it in different places
+            if isinstance(value, Cache):
+                cache = value
+                break
+        told = self._pass
+        return PassContext(told.mask, cache, told.n_past, has_tokens=told.has_tokens)
 
     def run(
         self,
@@ -178,13 +189,14 @@ class BridgeProtocol(HostProtocol):
         attended: Bool[Tensor, "b pos"],
         *,
         n_blocks: int | None = None,
-        instead: Replacement | None = None,
+        start: KnownStart | None = None,
     ) -> Any:
-        """Logits; lower blocks are skipped when their result is given."""
-        if instead is not None and not self._has_seen_output:
-            with silenced(self.model):  # one token, to see what blocks give
+        """Logits of right-padded sequences; blocks whose result is known are skipped."""
+        if start is not None and not self._has_seen_output:
+            # A pass of one token shows what blocks return, which a skipped block has to imitate.
+            with silenced(self.model):
                 super().run(tokens[:1, :1], attended[:1, :1], n_blocks=1)
-        return super().run(tokens, attended, n_blocks=n_blocks, instead=instead)
+        return super().run(tokens, attended, n_blocks=n_blocks, start=start)
 
     def _forward(self, tokens: Tensor, attended: Tensor) -> Any:
         options = {"use_cache": False} if self.causal else {"attention_mask": attended.long()}
@@ -203,7 +215,7 @@ class BridgeProtocol(HostProtocol):
 
 
 def _forget_pattern(block: Any, args: Any, output: Any) -> None:
-    """Bridges of GPT-2 and NeoX keep the attention pattern of every layer, and never read it."""
+    """Frees what bridges of GPT-2 and NeoX keep and never read: the pattern of each layer."""
     attention: Any = getattr(block, "attn", None)
     if getattr(attention, "_pattern", None) is not None:
         attention._pattern = None

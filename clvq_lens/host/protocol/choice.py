@@ -1,4 +1,4 @@
-"""Which protocol a model speaks."""
+"""Which protocol belongs to a model."""
 
 from typing import Any
 
@@ -18,13 +18,16 @@ _PROTOCOLS: dict[str, type[HostProtocol]] = {
 
 
 def protocol_of(model: Any) -> HostProtocol:
-    """How to speak to a model.
+    """The protocol of a model.
 
     Raises:
-        UnsupportedHostError: If it is no model that a quantizer can be attached to.
+        UnsupportedHostError: If no quantizer can be attached to the object.
     """
-    names = [base.__name__ for base in type(model).__mro__]
-    protocol = next((_PROTOCOLS[name] for name in names if name in _PROTOCOLS), None)
+    protocol = None
+    for base in type(model).__mro__:  # also of a user's own subclass
+        protocol = _PROTOCOLS.get(base.__name__)
+        if protocol is not None:
+            break
     if protocol is None or not isinstance(getattr(model, "blocks", None), torch.nn.ModuleList):
         raise UnsupportedHostError(
             f"A quantizer cannot be attached to {type(model).__name__}. Pass a HookedTransformer, "

@@ -1,4 +1,4 @@
-"""How to speak to HookedTransformer and HookedEncoder, which TransformerLens has up to 3.9."""
+"""The protocols of HookedTransformer and HookedEncoder, which TransformerLens has up to 3.9."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -6,30 +6,31 @@ from typing import Any, ClassVar
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from clvq_lens.host.points import IN_BLOCK
 from clvq_lens.host.protocol.base import (
-    IN_BLOCK,
     POST_NORM,
     HostProtocol,
+    KnownStart,
     PassContext,
-    Replacement,
 )
 
 
 class HookedProtocol(HostProtocol):
-    """`HookedTransformer`: it can stop after any layer, and start at any."""
+    """`HookedTransformer`, which can start at any layer and stop after any."""
 
     @property
     def causal(self) -> bool:
-        """Whether a token sees earlier tokens only."""
+        """Whether a token sees only earlier tokens."""
         return self.cfg.attention_dir == "causal"
 
-    def context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PassContext:
-        """The mask and the cache entry that each block is given."""
-        mask, entry = kwargs.get("attention_mask"), kwargs.get("past_kv_cache_entry")
-        mask = None if mask is None else mask.bool()
+    def context(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> PassContext:
+        """The mask and the cache entry that each block gets."""
+        mask = kwargs.get("attention_mask")
+        key_mask = mask.bool() if isinstance(mask, Tensor) else None
+        entry: Any = kwargs.get("past_kv_cache_entry")
         if entry is None:
-            return PassContext(mask)
-        return PassContext(mask, entry, entry.past_keys.shape[1], entry.frozen)
+            return PassContext(key_mask)
+        return PassContext(key_mask, entry, entry.past_keys.shape[1], entry.frozen)
 
     def run(
         self,
@@ -37,17 +38,20 @@ class HookedProtocol(HostProtocol):
         attended: Bool[Tensor, "b pos"],
         *,
         n_blocks: int | None = None,
-        instead: Replacement | None = None,
+        start: KnownStart | None = None,
     ) -> Any:
-        """Logits; a causal model needs no mask, and computes the same bits without."""
+        """Logits of right-padded sequences.
+
+        A causal model needs no mask for padding on the right, and computes the same bits without.
+        """
         options: dict[str, Any] = {"attention_mask": None if self.causal else attended.long()}
         if n_blocks is not None:
             options |= {"stop_at_layer": n_blocks, "return_type": None}
-        if instead is None:
+        if start is None:
             return self.model(tokens, padding_side="right", **options)
-        self.model.embed(tokens)  # tells who listens which tokens these are
-        value = instead.value if instead.point is None else instead.point(instead.value)
-        return self.model(value, start_at_layer=instead.blocks, **options)
+        self.model.embed(tokens)  # for the hooks of the watcher, which learn the tokens from it
+        value = start.value if start.point is None else start.point(start.value)
+        return self.model(value, start_at_layer=start.n_skipped, **options)
 
 
 class EncoderProtocol(HostProtocol):
@@ -62,30 +66,36 @@ class EncoderProtocol(HostProtocol):
 
     @property
     def bos(self) -> tuple[str, bool]:
-        """The tokenizer of an encoder knows by itself."""
+        """Nothing to add or remove: the tokenizer of an encoder frames texts by itself."""
         return "", False
 
     def residual_after(self, layer: int) -> str:
-        """What the next block reads: in a post-norm model that is normalized."""
+        """The name of what the next block reads, which is normalized in a post-norm model."""
         return f"blocks.{layer}.hook_normalized_resid_post"
 
     def portable(self, name: str) -> str:
-        """Bridges call the output of a block hook_resid_post."""
+        """The name on bridges, which call the output of a block hook_resid_post."""
         return _renamed(name, self._PORTABLE)
 
     def local(self, name: str) -> str:
-        """The inverse."""
+        """The name on this host of what `portable` named."""
         return _renamed(name, {theirs: ours for ours, theirs in self._PORTABLE.items()})
 
-    def context(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PassContext:
-        """The mask that is added to attention scores: zero where a token may be seen."""
+    def context(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> PassContext:
+        """The mask of the pass, from the one that is added to attention scores."""
         mask = args[1] if len(args) > 1 else kwargs.get("additive_attention_mask")
-        return PassContext(None if mask is None else mask[:, 0, 0] == 0)
+        if not isinstance(mask, Tensor):
+            return PassContext()
+        return PassContext(mask[:, 0, 0] == 0)  # added to scores: zero where a token may be seen
 
     def _forward(self, tokens: Tensor, attended: Tensor) -> Any:
         return self.model(tokens, one_zero_attention_mask=attended.long())
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:
-    found = IN_BLOCK.fullmatch(name)
-    return name if found is None else found[1] + names.get(found[2], found[2])
+    """A hook point under another name within its block."""
+    parts = IN_BLOCK.fullmatch(name)
+    if parts is None:
+        return name
+    block, _, point = parts.groups()
+    return block + names.get(point, point)

@@ -1,4 +1,4 @@
-// One concept: what its tokens are, where they stand, and what it says about the next token.
+// One concept: its tokens, their contexts, and what it says about the next token.
 
 const KINDS = [
   ["typical", "Typical", "nearest the code vector"],
@@ -11,7 +11,7 @@ const TOKEN_COLUMNS = [["", "token"], ["", "bars"], ["tokens", "count"], ["share
 const tokenTable = (title, note, tokens, strength) => {
   const largest = Math.max(...tokens.map(strength)) || 1;
   const row = (token) => el("tr", {},
-    el("td", { class: "token" }, title === "Labels" ? token[0] : chip(token[0])),
+    el("td", { class: "token" }, title === "Token labels" ? token[0] : chip(token[0])),
     el("td", { class: "bars" }, bar(strength(token) / largest)),
     el("td", { class: "number count" }, count(token[1])),
     el("td", { class: "number share" }, percent(token[2])),
@@ -60,16 +60,16 @@ const facts = (concept) => {
   return el("dl", { class: "tiles" }, tiles.map(tile));
 };
 
-// Where the code's tokens come from and go to, at the stages beside its quantizer.
-const neighbours = (concept) => DATA.flow.neighbours.map(({ stage, comes, are_codes, labels, codes }) => {
+// The commonest nodes before and after the code, in the stages beside its quantizer.
+const neighbors = (concept) => DATA.flow.neighbors.map(({ stage, comes, are_codes, names, codes }) => {
   const rows = codes[concept.code];
   if (!rows) return null;
   const title = comes === "before" ? `From ${stage}` : are_codes ? `To ${stage}` : "Predicted next";
   const note = are_codes ? `codes of the tokens ${comes}` : "tokens that the model predicts most";
   const largest = rows[0][1];
   const others = concept.usage - rows.reduce((n, row) => n + row[1], 0);
-  const name = (node) => are_codes ? [el("span", { class: "number" }, String(node)), " ", el("span", { class: "label" }, labels[node])] : chip(labels[node]);
-  return el("section", { class: "neighbours" },
+  const name = (node) => are_codes ? [el("span", { class: "number" }, String(node)), " ", el("span", { class: "meaning" }, names[node])] : chip(names[node]);
+  return el("section", { class: "neighbors" },
     el("h2", {}, title, el("small", {}, note)),
     el("table", { class: "tokens" }, el("tbody", {}, rows.map(([node, n]) => el("tr", {},
       el("td", { class: "token" }, name(node)),
@@ -88,7 +88,7 @@ const nearestCodes = (concept) => concept.nearest.length ? el("section", {},
   el("ul", { class: "nearest" }, concept.nearest.map(([code, distance]) =>
     el("li", {}, el("a", { href: codeLink(code) },
       el("span", { class: "dot", style: tinted(code), "aria-hidden": "true" }),
-      el("span", { class: "number" }, String(code)), " ", el("span", { class: "label" }, shownLabel(concepts[code]))),
+      el("span", { class: "number" }, String(code)), " ", el("span", { class: "meaning" }, shownTitle(concepts[code]))),
       el("span", { class: "number" }, short(distance)))))) : null;
 
 const step = (code, rel, text) => concepts[code]
@@ -103,16 +103,16 @@ const codeView = (code) => {
     title: `Code ${code}`,
     node: el("article", {},
       el("div", { class: "steps" }, el("a", { href: "#codes" }, "All concepts"), el("nav", { "aria-label": "Previous and next code" }, step(before, "prev", "Previous code"), step(after, "next", "Next code"))),
-      el("h1", { tabindex: "-1" }, el("span", { class: "dot", style: tinted(code), "aria-hidden": "true" }), el("span", { class: "title" }, `Code ${code}`), " ", el("span", { class: "label" }, shownLabel(concept))),
+      el("h1", { tabindex: "-1" }, el("span", { class: "dot", style: tinted(code), "aria-hidden": "true" }), el("span", { class: "title" }, `Code ${code}`), " ", el("span", { class: "meaning" }, shownTitle(concept))),
       concept.usage ? null : el("p", { class: "lead" }, "No token of these data chose this code."),
       facts(concept),
       el("div", { class: "columns" },
         tokenTable("Tokens by count", "the commonest", concept.tokens, (token) => token[1]),
         tokenTable("Tokens by lift", "share here over share anywhere", concept.distinctive, (token) => token[3]),
-        tokenTable("Labels", "as given with the data", concept.labels, (token) => token[2]),
+        tokenTable("Token labels", "as given with the data", concept.token_labels, (token) => token[2]),
         logits(["Next token, at the target", `of the decoded vector, mean of ${count(concept.usage)} tokens`], concept.at_target),
         logits(["Next token, directly", "of the code vector itself"], concept.direct),
-        neighbours(concept),
+        neighbors(concept),
         nearestCodes(concept)),
       fewTokens(concept),
       exampleLists(concept)),

@@ -11,7 +11,7 @@ const COLUMNS = [
   { key: "share", title: "share", down: true, of: (c) => c.share, cell: (c) => c.usage ? [bar(c.share / LARGEST_SHARE), percent(c.share)] : "" },
   { key: "tokens", title: "commonest", of: (c) => c.tokens.map((t) => t[0]).join(" ").trim().toLowerCase(), cell: (c) => tokenList(c.tokens) },
   { key: "distinctive", title: "by lift", down: true, of: (c) => c.distinctive.length ? c.distinctive[0][3] : null, cell: (c) => tokenList(c.distinctive) },
-  { key: "label", title: "label", down: true, of: (c) => c.labels.length ? c.labels[0][2] : null, cell: (c) => c.labels.length ? [c.labels[0][0], " ", el("small", {}, percent(c.labels[0][2]))] : "", shown: () => concepts.some((c) => c.labels.length) },
+  { key: "token_label", title: "token label", down: true, of: (c) => c.token_labels.length ? c.token_labels[0][2] : null, cell: (c) => c.token_labels.length ? [c.token_labels[0][0], " ", el("small", {}, percent(c.token_labels[0][2]))] : "", shown: () => concepts.some((c) => c.token_labels.length) },
   { key: "entropy", title: "entropy", down: true, note: "Entropy over tokens, in nats: 0 is a single token", of: (c) => c.usage ? c.token_entropy : null, cell: (c) => c.usage ? c.token_entropy.toFixed(2) : "" },
   { key: "example", title: "typical context", of: null, cell: (c) => examplesOf(c) ? context(examplesOf(c)) : "" },
 ].filter((column) => !column.shown || column.shown());
@@ -20,7 +20,7 @@ const N_BEFORE = 16;  // characters
 
 const LARGEST_SHARE = Math.max(...concepts.map((concept) => concept.share)) || 1;
 
-// Short on the left, so that the marked token can be seen.
+// Cut on the left, so that the marked token can be seen.
 const context = (example) => {
   const [space, word] = splitSpace(example[3]);
   const before = [...oneLine(example[2] + space)];
@@ -44,7 +44,7 @@ const compare = (column, down) => (a, b) => {
   return order || a.code - b.code;
 };
 
-// The list is built once; what was searched and sorted is still so when one comes back to it.
+// The list is built once, so that a reader who comes back finds it searched and sorted as before.
 let list = null;
 let sorted = { key: "usage", down: true };
 

@@ -41,14 +41,14 @@ const MARKS = { " ": "\u2423", "\n": "\u21b5", "\t": "\u21e5" };
 const visible = (token) => token.replace(/[ \p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) =>
   MARKS[character] || `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`);
 
-// The same where only a space at an end would go unseen.
+// The same for texts of several words, where only spaces at the ends cannot be seen.
 const visibleEnds = (text) => String(text ?? "").replace(/^ +| +$/g, (spaces) => "\u2423".repeat(spaces.length)).replaceAll("\n", "\u21b5");
 
 const oneLine = (text) => text.replaceAll("\n", "\u21b5");
 
 const chip = (token) => el("span", { class: "chip" }, visible(token) || "\u2205");
 
-// The space before a word is no part of its mark.
+// A mark covers the word without the space before it.
 const splitSpace = (token) => {
   const space = token.trim() ? token.match(/^\s*/)[0] : "";
   return [space, token.slice(space.length)];

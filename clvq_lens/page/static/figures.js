@@ -1,4 +1,4 @@
-// Plotly figures: drawn when their view is shown, and given up when it is left.
+// Plotly figures: drawn when their view is shown, and removed when it is left.
 
 const FIGURE_OPTIONS = { responsive: true, displayModeBar: false };
 
@@ -9,7 +9,7 @@ const figure = (name, description, onclick, kind = name) => {
   return el("div", { class: "figure-frame" }, node);
 };
 
-// Texts of figures are as dark, or as light, as the page's own.
+// Texts in figures have the color of the page's own quiet text.
 const inkOfPage = () => getComputedStyle(document.documentElement).getPropertyValue("--quiet").trim();
 
 const inkFigures = () => {
@@ -21,7 +21,7 @@ const drawFigures = (view) => {
     const { name, onclick } = node.figure;
     const { data, layout } = structuredClone(DATA.figures[name]);
     layout.font = { ...layout.font, color: inkOfPage() };
-    // Names on the map keep from overlapping on a page that is not narrower than this.
+    // On a narrower page the names on the map would overlap.
     if (name === "codebook" && node.clientWidth < 560) for (const trace of data) trace.mode = "markers";
     node.style.minHeight = `${layout.height || 400}px`;
     Plotly.newPlot(node, data, layout, FIGURE_OPTIONS).then(() => {

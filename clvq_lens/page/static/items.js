@@ -1,6 +1,6 @@
 // A searchable list of items that lead somewhere: concepts and texts.
 
-// What the search field, j, k, the arrows and Enter act on in the view that is shown.
+// The items of the shown view that the search field, j, k, the arrows and Enter act on.
 const shownItems = () => [...document.querySelectorAll("#main [data-item]")].filter((item) => !item.hidden);
 
 const itemLink = (item) => item.querySelector("a");
@@ -15,7 +15,7 @@ const moveInItems = (step) => {
   item.scrollIntoView({ block: "nearest" });
 };
 
-// A field that hides the items which lack one of its words.
+// A search field that hides every item in which one of its words is missing.
 const searchField = (label, items, textOf, noun) => {
   const found = el("output", { class: "found", "aria-live": "polite" });
   const texts = new Map();

@@ -50,7 +50,7 @@ const ACTIONS = {
 const onKey = (event) => {
   const typing = event.target.closest?.("input, textarea, select");
   if (help.open || typing || event.ctrlKey || event.metaKey || event.altKey) return;
-  showHash();  // the event that tells of a new hash may still be on its way
+  showHash();  // the event about a new hash may not have arrived yet
   const action = Object.hasOwn(ACTIONS, event.key) ? ACTIONS[event.key] : null;
   if (action && action() !== false) event.preventDefault();
 };

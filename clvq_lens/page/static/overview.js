@@ -15,7 +15,7 @@ const mostUsed = () => {
       el("a", { href: codeLink(concept.code) },
         el("span", { class: "dot", style: tinted(concept.code), "aria-hidden": "true" }),
         el("span", { class: "number" }, String(concept.code)), " ",
-        el("span", { class: "label" }, shownLabel(concept))),
+        el("span", { class: "meaning" }, shownTitle(concept))),
       bar(concept.share / largest),
       el("span", { class: "share" }, percent(concept.share)))));
 };

@@ -19,7 +19,7 @@ const parse = (hash) => {
   if (parameters.has("code")) return { tab: "codes", up: "#codes", item: `[data-code="${number("code")}"]`, view: () => codeView(number("code")) };
   const views = { "": overview, codes: codesView, flow: flowView, texts: textsView, evaluation: evaluationView, settings: settingsView };
   const name = hash.slice(1);
-  if (!Object.hasOwn(views, name)) return { tab: null, up: "#", view: () => missing("There is no such view on this page.") };
+  if (!Object.hasOwn(views, name)) return { tab: null, up: "#", view: () => missing("This page has no such view.") };
   return { tab: name, up: name ? "#" : null, view: views[name] };
 };
 
@@ -28,7 +28,7 @@ const parentHash = () => parse(location.hash).up;
 let shown = null;  // the hash of the view that is shown
 const scrolled = new Map();  // how far each view was scrolled when it was left
 
-// Back in a list, the item that was open; else the heading, so that it is read out.
+// Back in a list, focus the item that was open; elsewhere the heading, so that it is read aloud.
 const focusWhereOneWas = (node, left) => {
   const item = left.item && node.querySelector(`[data-item]${left.item}`);
   if (!item || item.hidden) { node.querySelector("h1").focus({ preventScroll: true }); return; }

@@ -1,4 +1,4 @@
-// The texts, token by token, each in the colour of its concept.
+// The texts, token by token, each in the color of its concept.
 
 let layer = Math.max(0, DATA.layers.findIndex((each) => each.own));
 
@@ -22,21 +22,21 @@ const textsView = () => ({ title: "Texts", node: (textList = textList || buildTe
 
 // ---- one text --------------------------------------------------------------------------------
 
-const layerLabel = (code) => DATA.layers[layer].own ? shownLabel(concepts[code]) : oneLine(DATA.layers[layer].labels[code] || "");
+const codeTitle = (code) => DATA.layers[layer].own ? shownTitle(concepts[code]) : oneLine(DATA.layers[layer].names[code] || "");
 
-const layerTint = (code) => DATA.layers[layer].own ? tinted(code) : tinted(code, DATA.layers[layer].colours);
+const layerTint = (code) => DATA.layers[layer].own ? tinted(code) : tinted(code, DATA.layers[layer].colors);
 
-// What is known of the concept under the pointer or the keyboard focus.
+// What is known about the concept under the pointer or the keyboard focus.
 const conceptCard = (code, n) => {
   const { own, name } = DATA.layers[layer];
   const concept = own ? concepts[code] : null;
   return [
     el("h2", {}, el("span", { class: "dot", style: layerTint(code), "aria-hidden": "true" }), `Code ${code}`),
-    el("p", { class: "label" }, layerLabel(code)),
+    el("p", { class: "meaning" }, codeTitle(code)),
     el("p", {}, `${count(n)} ${n === 1 ? "token" : "tokens"} of this text`, concept ? `, ${percent(concept.share)} of all` : ""),
-    concept && concept.labels.length ? el("p", {}, `Label: ${concept.labels[0][0]} (${percent(concept.labels[0][2])})`) : null,
+    concept && concept.token_labels.length ? el("p", {}, `Token label: ${concept.token_labels[0][0]} (${percent(concept.token_labels[0][2])})`) : null,
     concept && concept.at_target ? el("p", {}, "Promotes ", concept.at_target.promoted.slice(0, 5).map(([token]) => [chip(token), " "])) : null,
-    concept ? el("p", {}, el("a", { href: codeLink(code) }, "Open the concept")) : el("p", { class: "note" }, `Of the quantizer ${name}, which this page lists no concepts of.`),
+    concept ? el("p", {}, el("a", { href: codeLink(code) }, "Open the concept")) : el("p", { class: "note" }, `A code of the quantizer ${name}. This page lists no concepts of it.`),
   ];
 };
 
@@ -53,7 +53,7 @@ const tokenNode = (token, code, show) => {
 
 const legend = (counts, show) => el("ul", { class: "legend" }, [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]).map(([code, n]) =>
   el("li", {}, el("button", { type: "button", "data-code": code, style: layerTint(code), onpointerenter: () => show(code), onfocus: () => show(code), onclick: () => show(code) },
-    el("span", { class: "number" }, String(code)), " ", layerLabel(code), el("span", { class: "times" }, ` \u00d7${n}`)))));
+    el("span", { class: "number" }, String(code)), " ", codeTitle(code), el("span", { class: "times" }, ` \u00d7${n}`)))));
 
 const textBody = (text, marked) => {
   const counts = new Map();

@@ -10,12 +10,11 @@ from clvq_lens.errors import HookNotFoundError, HostMismatchError
 from tests.host.contract.checks import (
     CODES,
     POINTS,
-    assert_same_state,
     codes_of,
     on,
     on_bridges,
-    state,
 )
+from tests.host.states import assert_same_state, state
 from tests.hosts import KINDS, MAJOR, words
 
 by_name = {kind.name: kind for kind in KINDS}

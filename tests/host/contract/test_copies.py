@@ -9,7 +9,8 @@ import torch
 
 import clvq_lens as cl
 from clvq_lens.errors import AlreadyAttachedError, OpenBlockError
-from tests.host.contract.checks import CODES, assert_same_state, codes_of, commonest, state
+from tests.host.contract.checks import CODES, codes_of, commonest, on_one_kind
+from tests.host.states import assert_same_state, state
 from tests.hosts import words
 
 
@@ -90,6 +91,7 @@ def test_a_model_with_a_lens_is_pickled_where_one_without_is(kind, model, lens, 
     assert torch.equal(edited(twin, twin.clvqs["1-2"], tokens), expected)
 
 
+@on_one_kind
 def test_one_quantizer_is_not_attached_twice(kind, model, lens):
     before = state(model)
     other = kind.model()
@@ -100,6 +102,7 @@ def test_one_quantizer_is_not_attached_twice(kind, model, lens):
     assert not other.clvqs
 
 
+@on_one_kind
 def test_a_quantizer_that_was_removed_or_copied_is_attached(kind, model, lens, tokens):
     expected = edited(model, lens, tokens)
     other = kind.model()

@@ -5,7 +5,15 @@ import torch
 
 import clvq_lens as cl
 from clvq_lens.errors import SpliceConflictError
-from tests.host.contract.checks import CODES, POINTS, codes_of, commonest, next_code
+from tests.host.contract.checks import (
+    CODES,
+    POINTS,
+    codes_of,
+    commonest,
+    next_code,
+    on_one_kind,
+    on_one_of_each_sort,
+)
 from tests.hosts import words
 
 EDITS = {
@@ -53,6 +61,7 @@ def test_a_hook_that_writes_in_place_acts_like_one_that_returns(model, lens, tok
     assert torch.equal(model.run_with_hooks(tokens, fwd_hooks=[(CODES, in_place)]), returned)
 
 
+@on_one_of_each_sort
 def test_the_error_is_that_of_the_clean_codes_under_an_edit_too(model, lens, tokens):
     name = "clvq.1-2.hook_error"
     clean = model.run_with_cache(tokens)[1][name]
@@ -76,6 +85,7 @@ def test_changed_codes_move_the_target_by_the_difference_of_the_decodings(
     torch.testing.assert_close(cache[target], expected)
 
 
+@on_one_of_each_sort
 @pytest.mark.parametrize("name", EDITS)
 def test_every_edit_changes_the_logits_while_it_is_open_and_only_then(model, lens, tokens, name):
     plain = model(tokens)
@@ -85,6 +95,7 @@ def test_every_edit_changes_the_logits_while_it_is_open_and_only_then(model, len
     assert torch.equal(model(tokens), plain)
 
 
+@on_one_of_each_sort
 def test_an_ablated_code_is_nowhere_and_the_codes_of_other_tokens_stay(model, lens, tokens):
     clean = codes_of(model, tokens)
     code, _ = commonest(lens, tokens)
@@ -95,6 +106,7 @@ def test_an_ablated_code_is_nowhere_and_the_codes_of_other_tokens_stay(model, le
     assert torch.equal(edited[clean != code], clean[clean != code])
 
 
+@on_one_of_each_sort
 def test_an_edit_of_a_code_that_no_token_has_leaves_every_bit(model, lens, tokens):
     unused = sorted(set(range(12)) - set(codes_of(model, tokens[:1]).flatten().tolist()))
     plain = model(tokens[:1])
@@ -102,6 +114,7 @@ def test_an_edit_of_a_code_that_no_token_has_leaves_every_bit(model, lens, token
         assert torch.equal(model(tokens[:1]), plain)
 
 
+@on_one_of_each_sort
 def test_an_inner_edit_edits_what_the_outer_one_left(model, lens, tokens):
     with lens.edit(cl.Force(5)):
         expected = model(tokens)
@@ -143,6 +156,7 @@ def test_splice_replaces_the_target_by_the_reconstruction(kind, model, lens, tok
     assert not torch.allclose(spliced, model(tokens))
 
 
+@on_one_of_each_sort
 def test_an_edit_without_the_error_term_splices_the_edited_reconstruction(
     kind, model, lens, tokens
 ):
@@ -158,7 +172,7 @@ def test_a_direction_that_is_projected_out_is_gone_there(kind, model, lens, toke
     place = kind.after({"source": 1, "target": 2}[at])
     means = {"source": lens.quantizer.codebook.vectors, "target": lens.quantizer.mean_target}
     direction = means[at][commonest(lens, tokens)[0]]
-    with lens.project_out(commonest(lens, tokens)[0], at=at, centered=False):
+    with lens.project_out(commonest(lens, tokens)[0], place=at, centered=False):
         _, cache = model.run_with_cache(tokens)
     left = cache[place] @ direction / direction.norm()
     torch.testing.assert_close(left, torch.zeros_like(left), atol=1e-5, rtol=0)
@@ -185,6 +199,7 @@ def test_source_and_target_may_be_the_same_point(kind, model, tokens):
     assert torch.equal(cache["clvq.1-1.hook_codes"], expected)
 
 
+@on_one_kind
 def test_two_splices_of_one_target_are_refused_and_leave_the_model_alone(
     model, lens, spliceable, tokens
 ):

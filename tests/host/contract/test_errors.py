@@ -15,7 +15,8 @@ from clvq_lens.errors import (
     NotFittedError,
     ShapeError,
 )
-from tests.host.contract.checks import assert_same_state, state
+from tests.host.contract.checks import on_one_kind
+from tests.host.states import assert_same_state, state
 from tests.hosts import D_VOCAB
 
 PLACES = {
@@ -40,6 +41,7 @@ def test_bad_places_are_refused_and_leave_the_model_as_it_was(model, name):
     assert_same_state(before, state(model))
 
 
+@on_one_kind
 def test_bad_options_are_refused_and_leave_the_model_as_it_was(model):
     before = state(model)
     with pytest.raises(ConfigError, match=r"no option 'n_code'. Closest: 'n_codes'"):
@@ -49,12 +51,14 @@ def test_bad_options_are_refused_and_leave_the_model_as_it_was(model):
     assert_same_state(before, state(model))
 
 
+@on_one_kind
 def test_a_name_can_be_used_once(model, lens):
     with pytest.raises(NameTakenError, match=r"model.clvqs\['1-2'\].remove"):
         model.add_clvq(1, 2, n_codes=12)
     assert dict(model.clvqs) == {"1-2": lens}
 
 
+@on_one_kind
 def test_verbs_that_need_a_fit_say_so(model, tokens, tmp_path):
     lens = model.add_clvq(1, 2, n_codes=12)
     for verb in (lens.encode, lens.evaluate, lens.concepts):
@@ -67,6 +71,7 @@ def test_verbs_that_need_a_fit_say_so(model, tokens, tmp_path):
         lens.report(tokens, tmp_path / "report.html")
 
 
+@on_one_kind
 def test_a_removed_lens_says_how_to_attach_it_again(lens, tokens):
     lens.remove()
     for verb in (lens.encode, lens.evaluate, lens.concepts, lens.fit):
@@ -77,6 +82,7 @@ def test_a_removed_lens_says_how_to_attach_it_again(lens, tokens):
             pass
 
 
+@on_one_kind
 def test_a_code_that_does_not_exist_is_refused(model, lens, tokens):
     plain = model(tokens)
     with pytest.raises(CodeRangeError, match="12"), lens.edit(cl.Force(12)):
@@ -92,6 +98,7 @@ def test_a_quantizer_refuses_a_model_of_another_dtype(kind, saved):
     assert_same_state(before, state(other))
 
 
+@on_one_kind
 def test_a_fitted_quantizer_brings_its_own_places_and_options(model, lens):
     with pytest.raises(ConfigError, match="brings its own source, target and options"):
         model.add_clvq(1, 2, quantizer=lens.quantizer)

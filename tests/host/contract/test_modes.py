@@ -9,7 +9,7 @@ from torch import nn
 
 import clvq_lens as cl
 from clvq_lens.errors import HookNotFoundError, HostMismatchError, ModeError, OpenBlockError
-from tests.host.contract.checks import on_causal_kinds
+from tests.host.contract.checks import on_causal_kinds, on_one_kind, on_one_of_each_sort
 from tests.hosts import words
 
 
@@ -42,6 +42,7 @@ def test_a_model_in_train_mode_is_read_in_eval_mode_and_left_as_it_was(model, le
             handle.remove()
 
 
+@on_one_kind
 @pytest.mark.parametrize("block", ["edit", "splice", "project_out"])
 def test_what_measures_or_fits_a_model_is_refused_inside_a_block_that_changes_it(
     lens, tokens, block
@@ -49,7 +50,7 @@ def test_what_measures_or_fits_a_model_is_refused_inside_a_block_that_changes_it
     opened = {
         "edit": lambda: lens.edit(cl.Force(3)),
         "splice": lens.splice,
-        "project_out": lambda: lens.project_out(int(lens.quantizer.usage.argmax()), at="source"),
+        "project_out": lambda: lens.project_out(int(lens.quantizer.usage.argmax()), place="source"),
     }[block]
     before = {name: value.clone() for name, value in lens.quantizer.state_dict().items()}
     verbs = {
@@ -66,6 +67,7 @@ def test_what_measures_or_fits_a_model_is_refused_inside_a_block_that_changes_it
     assert all(torch.equal(lens.quantizer.state_dict()[name], before[name]) for name in before)
 
 
+@on_one_kind
 def test_fits_are_refused_under_inference_mode_and_edits_work_there(kind, model, lens, tokens):
     with lens.edit(cl.Force(3)), torch.no_grad():
         expected = model(tokens)
@@ -76,6 +78,7 @@ def test_fits_are_refused_under_inference_mode_and_edits_work_there(kind, model,
             assert torch.equal(model(tokens), expected)
 
 
+@on_one_of_each_sort
 def test_a_quantizer_made_under_inference_mode_is_fitted_outside_of_it(model):
     with torch.inference_mode():
         lens = model.add_clvq(0, 1, n_codes=4, top_k=3)
@@ -83,6 +86,7 @@ def test_a_quantizer_made_under_inference_mode_is_fitted_outside_of_it(model):
     assert lens.quantizer.fitted
 
 
+@on_one_kind
 @pytest.mark.parametrize("one", [np.int64(1), torch.tensor(1), np.uint8(1)])
 def test_any_kind_of_whole_number_is_a_layer(model, one):
     lens = model.add_clvq(one, 2, n_codes=4, top_k=3)
@@ -90,6 +94,7 @@ def test_any_kind_of_whole_number_is_a_layer(model, one):
     assert lens.source == lens.host.resolve(1)
 
 
+@on_one_kind
 @pytest.mark.usefixtures("as_for_a_user")
 @pytest.mark.parametrize("layer", [True, np.True_, torch.tensor(True), 1.0, None, torch.ones(2)])
 def test_what_is_no_layer_is_refused(model, layer):

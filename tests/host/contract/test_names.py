@@ -33,7 +33,10 @@ def test_the_name_of_a_hook_point_is_kept_as_it_is(kind, model):
 def test_what_is_read_is_the_residual_stream_of_the_model(kind, model, lens, tokens):
     _, cache = model.run_with_cache(tokens)
     source, target = cache[kind.after(1)], cache[kind.after(2)]
+    codes = cache[CODES]
     assert torch.equal(cache["clvq.1-2.hook_encoded"], lens.quantizer.encode(source))
+    assert torch.equal(codes, lens.quantizer.assign(source))
+    assert torch.equal(cache["clvq.1-2.hook_quantized"], lens.quantizer.codebook.vectors[codes])
     assert torch.equal(cache["clvq.1-2.hook_error"], target - cache["clvq.1-2.hook_recon"])
 
 

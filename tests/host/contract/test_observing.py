@@ -7,11 +7,10 @@ import clvq_lens as cl
 from tests.host.contract.checks import (
     CODES,
     POINTS,
-    assert_same_state,
     codes_of,
     next_code,
-    state,
 )
+from tests.host.states import assert_same_state, state
 
 
 @pytest.fixture(params=["source", "target"])
@@ -56,7 +55,7 @@ def test_nothing_is_decoded_for_the_codes_alone(model, lens, tokens, monkeypatch
     codes_of(model, tokens)
     assert calls == []
     model.run_with_cache(tokens, names_filter="clvq.1-2.hook_recon")
-    assert "decode" in calls
+    assert calls == ["decode"]
 
 
 def test_a_pass_changes_nothing_of_the_quantizer(model, lens, tokens):
@@ -162,19 +161,21 @@ def test_hooks_of_a_single_run_fire_once_beside_the_quantizer(model, lens, token
     assert calls == [1]
 
 
-def test_the_quantizer_reads_what_the_users_hooks_left_at_the_source(kind, model, saved, tokens):
+@pytest.mark.parametrize("prepend", [False, True], ids=["appended", "prepended"])
+def test_the_quantizer_reads_what_the_users_hooks_left_at_the_source(
+    kind, model, saved, tokens, prepend
+):
     def constant(value, hook):
         return value * 0 + 3.0
 
     lens = model.add_clvq(quantizer=cl.load(saved))
     expected = lens.quantizer.assign(torch.full((4, 12, 16), 3.0))
-    seen = []
-    model.run_with_hooks(
-        tokens,
-        fwd_hooks=[(CODES, lambda codes, hook: seen.append(codes)), (kind.after(1), constant)],
-    )
-    assert torch.equal(seen[0], expected)
     assert not torch.equal(codes_of(model, tokens), expected)
+    seen = []
+    model.add_hook(CODES, lambda codes, hook: seen.append(codes))
+    model.hook_dict[kind.after(1)].add_hook(constant, prepend=prepend)
+    model(tokens)
+    assert torch.equal(seen[0], expected)
 
 
 def test_the_users_hooks_at_the_target_see_what_the_model_goes_on_with(kind, model, saved, tokens):

@@ -11,6 +11,7 @@ from tests.host.contract.checks import (
     difference,
     next_code,
     on_causal_kinds,
+    on_one_of_each_sort,
 )
 from tests.hosts import text_of, words
 
@@ -219,8 +220,16 @@ def test_a_text_in_a_batch_is_generated_under_an_edit_as_it_is_alone(kind, model
 # ---- numbers -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision_models_keep_their_dtype_and_bits(kind, tokens, dtype):
+def test_models_in_bfloat16_keep_their_dtype_and_bits(kind, tokens):
+    check_half_precision(kind, torch.bfloat16, tokens)
+
+
+@on_one_of_each_sort
+def test_models_in_float16_keep_their_dtype_and_bits(kind, tokens):
+    check_half_precision(kind, torch.float16, tokens)
+
+
+def check_half_precision(kind, dtype, tokens):
     model = kind.model(dtype)
     plain = model(tokens)
     lens = model.add_clvq(1, 2, n_codes=12)

@@ -80,8 +80,8 @@ def test_a_hook_changes_the_target_where_it_changes_codes(kind, model, lens, wit
 
 
 def test_sweeps_leave_special_tokens_alone_as_edits_do(kind, model, lens, with_special):
-    from clvq_lens.interventions.runs import Counterfactuals
-    from clvq_lens.training.tokens import one_batch
+    from clvq_lens.data.tokens import one_batch
+    from clvq_lens.interventions.counterfactuals import Counterfactuals
 
     tokens, _ = with_special
     tokens[:, 0] = 7  # one start token may also be the padding that is taken off

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import clvq_lens as cl
-from tests.host.contract.checks import assert_same_state, codes_of, difference, state
+from tests.host.contract.checks import codes_of, difference, on_one_of_each_sort
+from tests.host.states import assert_same_state, state
 from tests.hosts import text_of, words
 
 TEXTS = [text_of(words(n, seed=n)) for n in (9, 5, 12, 7, 9, 3)]
@@ -93,6 +94,7 @@ def spliced_loss(lens):
     return torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:]).item()
 
 
+@on_one_of_each_sort
 def test_the_concept_table_counts_every_word_once(lens):
     table = lens.concepts(TEXTS, n_examples=3, progress=False)
     codes = lens.encode(TEXTS)
@@ -107,6 +109,7 @@ def test_the_concept_table_counts_every_word_once(lens):
     assert found.keys() <= set(" ".join(TEXTS).split())
 
 
+@on_one_of_each_sort
 def test_observed_flow_counts_every_word_once(kind, model, chain):
     flow = cl.concept_flow(model, TEXTS, ends=True, progress=False)
     kinds = [stage.kind for stage in flow.stages]
@@ -134,6 +137,7 @@ def test_causal_flow_is_what_ablating_a_code_does_to_the_next_ones(model, chain)
     np.testing.assert_allclose(step.effect[code], expected.numpy(), atol=1e-6)
 
 
+@on_one_of_each_sort
 def test_sentence_flow_has_the_codes_and_the_effects_of_one_text(model, lens):
     flow = cl.sentence_flow(model, TEXTS[1], metric=difference)
     encoding = lens.encode(TEXTS[1])
@@ -174,6 +178,7 @@ def test_an_ablation_sweep_of_padded_texts_gives_what_edits_of_each_text_give(mo
             assert value == pytest.approx(expected, abs=1e-4)
 
 
+@on_one_of_each_sort
 def test_concept_patching_gives_what_patches_give_by_hand(model, lens):
     clean, corrupted = words(1, 8, seed=15), words(1, 8, seed=16)
     patching = cl.concept_patching(lens, clean, corrupted, difference, progress=False)
@@ -239,6 +244,7 @@ def test_unembedding_the_last_residual_stream_gives_the_logits(kind, model, lens
     torch.testing.assert_close(unembedded, logits[0], atol=1e-4, rtol=1e-4)
 
 
+@on_one_of_each_sort
 def test_the_report_is_one_page_with_every_concept(lens, tmp_path):
     path = lens.report(TEXTS, tmp_path / "report.html", n_examples=2, progress=False)
     page = path.read_text()

@@ -1,0 +1,42 @@
+"""What the pages of results are made of."""
+
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+
+import pandas as pd
+
+_RULES = {"l": "---", "r": "--:"}
+
+
+def table(titles: Sequence[str], alignment: str, rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table.
+
+    Args:
+        titles: The title of each column.
+        alignment: A letter for each column: "l" for text, "r" for numbers.
+        rows: The cells of each row.
+    """
+    lines = [_line(titles), f"|{'|'.join(_RULES[letter] for letter in alignment)}|"]
+    return "\n".join([*lines, *map(_line, rows)])
+
+
+def spread(values: pd.Series, decimals: int) -> str:
+    """The mean of some values, in brackets the least and the most; nothing if all are missing."""
+    if values.isna().all():
+        return ""
+    mean, least = _number(values.mean(), decimals), _number(values.min(), decimals)
+    most = _number(values.max(), decimals)
+    return mean if least == most else f"{mean} [{least}, {most}]"
+
+
+def versions(packages: Iterable[str]) -> str:
+    """The installed versions of some packages."""
+    return ", ".join(f"{package} {version(package)}" for package in packages)
+
+
+def _number(value: float, decimals: int) -> str:
+    return f"{value:z,.{decimals}f}"  # z: never -0.000
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

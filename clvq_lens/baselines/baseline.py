@@ -1,0 +1,93 @@
+"""Fitting a baseline and putting it on the model beside the quantizer that it is compared with."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from clvq_lens.arguments import check_count
+from clvq_lens.baselines.clusterings import CLUSTERINGS, check_rows, sample_size
+from clvq_lens.baselines.features import strongest_feature
+from clvq_lens.baselines.kinds import Baseline, check_kind
+from clvq_lens.baselines.single_layer import single_layer
+from clvq_lens.baselines.task import Task
+from clvq_lens.baselines.token_identity import token_embedding, token_identity
+from clvq_lens.config import FitConfig
+from clvq_lens.data.documents import Data, open_documents
+from clvq_lens.host.attachment import Attachment
+from clvq_lens.host.lenses import free_name, require_free_name
+
+
+def attach_baseline(
+    like: Attachment,
+    kind: Baseline,
+    data: Data,
+    config: FitConfig,
+    *,
+    name: str | None,
+    n_active: int,
+    progress: bool,
+) -> Attachment:
+    """Fits a baseline of a fitted quantizer and attaches it beside it; see `clvq_lens.baselines`.
+
+    Args:
+        like: The quantizer that it is compared with.
+        kind: Kind of the baseline, such as "k-means".
+        data: The documents that ``like`` was fitted on.
+        config: Options of the fit of ``like``.
+        name: Name of the baseline; None: those of the quantizer and the kind, with a number from
+            the second one on.
+        n_active: Features active in a token, of a sparse autoencoder or transcoder.
+        progress: Whether to show progress bars.
+
+    Raises:
+        ConfigError: If no baseline has this name, or ``n_active`` is impossible.
+        NameTakenError: If the model has a quantizer of that name.
+        EmptyCorpusError: If the data hold no real token.
+        HookNotFoundError: If the model has no hook point of token embeddings, for "token identity".
+        TooFewTokensError: If the data hold fewer distinct tokens than there are codes.
+    """
+    check_kind(kind)
+    host, source = like.host, like.source
+    require_free_name(host.model, name)
+    check_count("n_active", n_active)
+    if kind == "token identity":
+        source = token_embedding(host)
+    task = Task(
+        like=like,
+        source=source,
+        kind=kind,
+        name=name or free_name(host.model, f"{like.name} {kind}"),
+        # Some kinds read the data twice, and an iterator can be read only once.
+        data=open_documents(data) if isinstance(data, Iterator) else data,
+        config=config,
+        n_active=n_active,
+        progress=progress,
+    )
+    attachment = _FITTERS[kind](task)
+    attachment.recognize_model()
+    attachment.quantizer.fit_config = config
+    attachment.quantizer.eval()
+    return attachment
+
+
+@torch.no_grad()
+def clustering(task: Task) -> Attachment:
+    """A quantizer whose codes are clusters of source activations."""
+    with task.attached() as attachment:
+        codebook, n_codes = attachment.quantizer.codebook, attachment.quantizer.config.n_codes
+        reading = task.reading(attachment)
+        (z,) = reading.sample(sample_size(task.kind, n_codes, reading.n_tokens), "source")
+        check_rows(z, n_codes)
+        codebook.initialize_(CLUSTERINGS[task.kind](z, n_codes, reading.generator))
+        codebook.measure_distance_(z, codebook.nearest(z), decay=0.0)
+        reading.finish()
+    return attachment
+
+
+_FITTERS: dict[str, Callable[[Task], Attachment]] = {
+    **dict.fromkeys(CLUSTERINGS, clustering),
+    "single-layer VQ-VAE": single_layer,
+    "token identity": token_identity,
+    "sparse autoencoder": strongest_feature,
+    "transcoder": strongest_feature,
+}

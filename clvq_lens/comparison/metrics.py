@@ -1,0 +1,36 @@
+"""The metrics that methods are compared by: their order, their titles, and what values mean."""
+
+from typing import NamedTuple
+
+
+class Described(NamedTuple):
+    """How tables and figures present a metric.
+
+    Attributes:
+        title: Its name.
+        meaning: What its values mean.
+    """
+
+    title: str
+    meaning: str
+
+
+# The order is that of the columns of tables and of the panels of figures.
+METRICS = {
+    "fvu": Described("FVU", "0 perfect, 1 the mean"),
+    "ce_loss_recovered": Described("CE loss recovered", "1 no loss, 0 the mean"),
+    "perplexity": Described("perplexity", "codes in use"),
+    "n_dead_codes": Described("dead codes", "codes that no token chose"),
+    "nmi": Described("NMI with labels", "0 independent, 1 the same"),
+    "purity": Described("purity", "tokens with their code's label"),
+    "published_accuracy": Described("published: probe accuracy", "nothing removed"),
+    "published_removed": Described("published: raw code out", "accuracy; classes may flip"),
+    "retrained": Described("raw code out, probe retrained", "accuracy: what information is left"),
+    "probe_drop": Described("drop in the probe", "probability; centered code out"),
+    "probe_drop_specific": Described("specific drop, probe", "over the strongest control"),
+    "model_drop": Described("drop in the model", "probability; centered code out"),
+    "model_drop_specific": Described("specific drop, model", "over the strongest control"),
+    "code_drop": Described("drop, code ablated", "probability, in the model"),
+    "code_drop_specific": Described("specific drop, code ablated", "over another code of the text"),
+    "stability": Described("stability (AMI)", "0 chance, 1 the same codes"),
+}

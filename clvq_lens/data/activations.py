@@ -1,0 +1,146 @@
+"""Pairs of source and target activations from a model that reads documents."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clvq_lens.config import LongTexts
+from clvq_lens.data.document import Item
+from clvq_lens.data.reading import read
+from clvq_lens.data.tokens import TokenBatch, token_batches
+from clvq_lens.host.attachment import Attachment
+
+# Documents that `first` reads at once: enough to share batches, and few enough to stop in time.
+_FEWEST_AT_ONCE, _MOST_AT_ONCE = 16, 256
+
+End = Literal["source", "target"]
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Source and target activations of some sequences.
+
+    Attributes:
+        source: Residual stream at the source.
+        target: Residual stream at the target, on the device of the source.
+        tokens: Token ids.
+        attended: True where a sequence has a token, False on padding.
+        mask: True on real tokens, which take part in losses and statistics.
+        documents: Running number of the document of each sequence, where it is known.
+        n_outliers: Tokens that were left out of the mask because their activation is too long.
+    """
+
+    source: Float[Tensor, "b pos d_source"]
+    target: Float[Tensor, "b pos d_target"]
+    tokens: Int[Tensor, "b pos"]
+    attended: Bool[Tensor, "b pos"]
+    mask: Bool[Tensor, "b pos"]
+    documents: tuple[int, ...] = ()
+    n_outliers: int = 0
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of real tokens."""
+        return int(self.mask.sum())
+
+    def of_real_tokens(self, end: End) -> Float[Tensor, "n d"]:
+        """The activations of real tokens at the source or the target, row by row."""
+        activations = self.source if end == "source" else self.target
+        return activations[self.mask]
+
+
+class ActivationSource:
+    """Runs a model on documents and gives the activations at two hook points.
+
+    Args:
+        attachment: Where to read, and which tokens are outliers.
+        long_texts: What to do with a text beyond the context.
+    """
+
+    def __init__(self, attachment: Attachment, *, long_texts: LongTexts) -> None:
+        self.host = attachment.host
+        self.source, self.target = attachment.source, attachment.target
+        self._quantizer = attachment.quantizer
+        self._long_texts: LongTexts = long_texts
+
+    def batches(
+        self, documents: Iterable[Item], *, generator: torch.Generator | None = None
+    ) -> Iterator[Activations]:
+        """The activations of all documents, ready for use.
+
+        Args:
+            documents: The documents, in the order in which they are read.
+            generator: Decides the order of batches, as for `token_batches`: a caller that may stop
+                before the end needs one.
+
+        Raises:
+            NonFiniteError: If the model produces NaN or infinity.
+            TextTooLongError: If a text is too long and ``long_texts`` is "error".
+        """
+        return map(self.ready, self.raw_batches(documents, generator=generator))
+
+    def first(
+        self, documents: Iterable[Item], n_tokens: int, *, generator: torch.Generator
+    ) -> Iterator[Activations]:
+        """The activations of the first documents, until they hold so many real tokens.
+
+        Documents of similar length share a batch, so stopping anywhere would favor some lengths.
+        A few documents at a time are read to their end, unless they are very long.
+
+        Args:
+            documents: The documents, in random order.
+            n_tokens: Real tokens after which it ends.
+            generator: Decides the order of batches.
+        """
+        documents = iter(documents)
+        n_documents, n_read = 0, 0
+        n_more = _FEWEST_AT_ONCE
+        while n_read < n_tokens and (following := list(islice(documents, n_more))):
+            for batch in self.batches(following, generator=generator):
+                yield batch
+                n_read += batch.n_tokens
+                if n_read >= n_tokens:
+                    return
+            n_documents += len(following)
+            # Half, because the documents to come may be longer than those read so far.
+            half_of_the_rest = (n_tokens - n_read) * n_documents // max(1, 2 * n_read)
+            n_more = min(max(half_of_the_rest, _FEWEST_AT_ONCE), _MOST_AT_ONCE)
+
+    def raw_batches(
+        self, documents: Iterable[Item], *, generator: torch.Generator | None = None
+    ) -> Iterator[Activations]:
+        """The same in the model's dtype, with outliers in the mask: for storing."""
+        tokens = token_batches(
+            self.host, documents, long_texts=self._long_texts, generator=generator
+        )
+        return map(self.of, tokens)
+
+    def of(self, batch: TokenBatch) -> Activations:
+        """The activations of one batch of tokens, in the model's dtype."""
+        activations = read(self.host, batch, [self.source, self.target])
+        source = activations[self.source]
+        tokens, attended = batch.on(source.device)
+        return Activations(
+            source,
+            # The layers of a model may lie on several devices, and source and target meet here.
+            activations[self.target].to(source.device),
+            tokens,
+            attended,
+            batch.mask.to(source.device),
+            batch.documents,
+        )
+
+    def ready(self, batch: Activations) -> Activations:
+        """Activations in float32, without outliers in the mask."""
+        source, target = batch.source.float(), batch.target.float()
+        # Judged here and not in `of`: a fit measures the limit after its buffer was filled.
+        too_long = self._quantizer.outliers(source, target) & batch.mask
+        mask = batch.mask & ~too_long
+        return replace(
+            batch, source=source, target=target, mask=mask, n_outliers=int(too_long.sum())
+        )

@@ -1,0 +1,67 @@
+"""Ctrl-C during long work: handled between steps, so that no step is left half done."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+from tqdm.auto import tqdm
+
+T = TypeVar("T")
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """While open, Ctrl-C is only noted; pressed a second time, it interrupts at once, as always.
+
+    Nothing changes outside the main thread, which alone receives signals, and in a process that
+    ignores Ctrl-C, such as one in the background.
+
+    Returns:
+        A function that tells whether Ctrl-C was pressed.
+
+    Example:
+        >>> with deferred_interrupt() as pressed:
+        ...     for step in range(3):
+        ...         if pressed():
+        ...             break
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield lambda: False
+        return
+    noted = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal noted
+        noted = True
+        # A user who presses it again does not want to wait for the end of the step.
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def add_each(batches: Iterable[T], add: Callable[[T], None], *, desc: str, progress: bool) -> bool:
+    """Adds batch after batch until they end or Ctrl-C is pressed.
+
+    Args:
+        batches: What is added.
+        add: What is done with each batch; it is never interrupted halfway.
+        desc: Text of the progress bar.
+        progress: Whether to show the progress bar.
+
+    Returns:
+        Whether all batches were added, because Ctrl-C was not pressed.
+    """
+    with deferred_interrupt() as pressed:
+        for batch in tqdm(batches, desc=desc, unit="batch", disable=not progress):
+            add(batch)
+            if pressed():
+                break
+    return not pressed()

@@ -1,0 +1,1 @@
+"""What a model says about whole texts, and which token decides it."""

@@ -1,0 +1,1 @@
+"""Pure functions on counts and arrays: each statistic of the library, once."""

@@ -1,0 +1,147 @@
+"""The documents of a fit: a part held out, the others streamed as shuffled activations."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clvq_lens.config import MOST_TOKENS, FitConfig
+from clvq_lens.data.activations import Activations, ActivationSource, End
+from clvq_lens.data.document import Item
+from clvq_lens.data.document_order import DocumentOrder
+from clvq_lens.data.documents import Data, open_documents
+from clvq_lens.data.split import Split
+from clvq_lens.data.stream import ShuffledStream
+from clvq_lens.data.tokens import TokenBatch, check_ids, require_real, token_batches
+from clvq_lens.host.attachment import Attachment
+from clvq_lens.stats.reservoir import Reservoir
+
+_HELD_OUT_TOKENS = 2**15  # enough for an FVU to the third digit, and little to keep in memory
+_INIT_TOKENS_PER_CODE = 128
+_READ_PER_TOKEN = 200  # characters, about fifty times as many as a token has
+
+
+@dataclass(frozen=True)
+class HeldOutBatches:
+    """A fair draw of held-out documents.
+
+    Attributes:
+        batches: Activations of the documents.
+        n_documents: How many documents were drawn.
+    """
+
+    batches: list[Activations]
+    n_documents: int
+
+
+class TrainingData:
+    """What a quantizer is trained on, read as often as needed.
+
+    Args:
+        attachment: Where to read. Which tokens are outliers may change while it is fitted.
+        data: Documents.
+        config: How many tokens to train on, how to read them, and the seed.
+        progress: Whether to show a progress bar while the buffer is filled.
+    """
+
+    def __init__(
+        self, attachment: Attachment, data: Data, config: FitConfig, *, progress: bool
+    ) -> None:
+        self._host, self._config, self._progress = attachment.host, config, progress
+        quantizer = attachment.quantizer
+        self.generator = torch.Generator(quantizer.device).manual_seed(config.seed)
+        """Decides all that is random in a fit."""
+        documents = open_documents(data)
+        check_ids(attachment.host, documents)
+        split = Split(documents, config.held_out_fraction)
+        self.n_initial = 2 * _INIT_TOKENS_PER_CODE * quantizer.config.n_codes
+        """Tokens that are read to start the codebook; half of them are used."""
+        self.n_tokens = config.n_tokens or MOST_TOKENS
+        """Tokens to train on, repetitions counted; `open` lowers it if the data are small."""
+        # An endless corpus is represented by its beginning, many times as much as is needed.
+        most_read = _READ_PER_TOKEN * max(self.n_tokens, self.n_initial)
+        # The first draw of all: the same seed gives the same order, whatever is fitted.
+        seed = _draw_seed(self.generator)
+        self._order = DocumentOrder(split.training, seed=seed, most_read=most_read)
+        most_held_out = round(config.held_out_fraction * most_read)
+        self._held_out = DocumentOrder(split.held_out, seed=seed, most_read=most_held_out)
+        self._activations = ActivationSource(attachment, long_texts=config.long_texts)
+
+    def open(self, *, whole_sequences: bool) -> ShuffledStream:
+        """The training documents as an endless stream of batches.
+
+        Args:
+            whole_sequences: Whether a batch consists of sequences or of single tokens.
+        """
+        stream = ShuffledStream(
+            self._activations,
+            self._order,
+            buffer_tokens=self._config.buffer_tokens,
+            batch_tokens=self._config.batch_tokens,
+            whole_sequences=whole_sequences,
+            generator=self.generator,
+            progress=self._progress,
+        )
+        self.n_tokens = self._config.tokens_for(stream.n_tokens)
+        return stream
+
+    def once(self, stream: ShuffledStream) -> Iterator[Activations]:
+        """All training tokens one time; if they are more than the fit reads, a fair draw."""
+        return stream.once(self.n_tokens)
+
+    def tokens(self) -> Iterator[TokenBatch]:
+        """The training documents as tokens, without running the model; all of them."""
+        documents, long_texts = self._order.epoch(0), self._config.long_texts
+        return token_batches(self._host, documents, long_texts=long_texts, generator=self.generator)
+
+    def held_out(self) -> HeldOutBatches:
+        """Documents that are not trained on, as many as validation needs."""
+        documents = _CountedDocuments(self._held_out.epoch(0))
+        batches: list[Activations] = []
+        for batch in self._activations.first(documents, _HELD_OUT_TOKENS, generator=self.generator):
+            if batch.n_tokens:
+                batches.append(batch)
+        return HeldOutBatches(batches, documents.n_read)
+
+
+def sample_of(
+    batches: Iterable[Activations], size: int, *ends: End, generator: torch.Generator
+) -> tuple[Float[Tensor, "n _"], ...]:
+    """Activations of some real tokens, each token as likely as any other.
+
+    Args:
+        batches: Read to their end.
+        size: How many tokens, at most.
+        *ends: "source", "target" or both; what is not named takes no memory.
+        generator: Draws the tokens.
+
+    Returns:
+        One row for each token, at each of the ends.
+
+    Raises:
+        EmptyCorpusError: If there is no real token.
+    """
+    reservoir = Reservoir(size, generator=generator)
+    for batch in batches:
+        reservoir.add_(*[batch.of_real_tokens(end) for end in ends])
+    require_real(reservoir.n_seen)
+    return reservoir.sample()
+
+
+class _CountedDocuments:
+    """Documents, counted as they are read."""
+
+    def __init__(self, documents: Iterable[Item]) -> None:
+        self._documents = documents
+        self.n_read = 0
+
+    def __iter__(self) -> Iterator[Item]:
+        for document in self._documents:
+            self.n_read += 1
+            yield document
+
+
+def _draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))

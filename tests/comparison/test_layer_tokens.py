@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+
+from clvq_lens.comparison import layer_tokens
+from clvq_lens.comparison.layer_tokens import residual_points, sample_tokens
+from clvq_lens.data.documents import open_documents
+from clvq_lens.errors import EmptyCorpusError
+
+DATA = torch.randint(0, 40, (50, 12), generator=torch.Generator().manual_seed(5))
+
+
+def sampled(lens, n_tokens: int, seed: int = 0, data: torch.Tensor = DATA):
+    return sample_tokens(
+        lens,
+        [lens.source, lens.target],
+        list(open_documents(data)),
+        n_tokens=n_tokens,
+        generator=np.random.default_rng(seed),
+        long_texts="error",
+        progress=False,
+    )
+
+
+def test_layers_go_from_the_source_over_every_block_to_the_target(model):
+    lens = model.add_clvq("blocks.0.hook_resid_mid", "blocks.3.hook_resid_mid", n_codes=8)
+    assert residual_points(lens.host, lens.source, lens.target) == [
+        "blocks.0.hook_resid_mid",
+        "blocks.0.hook_resid_post",
+        "blocks.1.hook_resid_post",
+        "blocks.2.hook_resid_post",
+        "blocks.3.hook_resid_mid",
+    ]
+    assert residual_points(lens.host, lens.source, lens.source) == [lens.source]
+
+
+def test_all_tokens_have_their_own_activations_code_and_document(fitted):
+    found = sampled(fitted, 10_000)
+    assert len(found) == 600
+    _, cache = fitted.model.run_with_cache(DATA)
+    codes = fitted.encode(DATA).codes
+    order = np.lexsort((np.arange(600), found.documents))
+    source = torch.from_numpy(found.layers[fitted.source])
+    for document in (0, 17, 49):
+        rows = order[found.documents[order] == document]
+        here = cache[fitted.source][document]
+        place = torch.cdist(source[rows], here).argmin(1)
+        assert sorted(place.tolist()) == list(range(12))
+        torch.testing.assert_close(source[rows], here[place])
+        target = torch.from_numpy(found.layers[fitted.target][rows])
+        torch.testing.assert_close(target, cache[fitted.target][document][place])
+        assert found.codes[rows].tolist() == codes[document][place].tolist()
+
+
+def test_a_sample_is_uniform_over_all_of_the_data_and_no_larger_than_asked(fitted):
+    """Not the first tokens: every document is drawn from alike."""
+    drawn = [sampled(fitted, 100, seed).documents for seed in range(20)]
+    assert {len(documents) for documents in drawn} == {100}
+    counts = np.bincount(np.concatenate(drawn), minlength=50)
+    assert counts.sum() == 2_000
+    assert counts.min() > 15  # 40 each but for chance
+    assert counts.max() < 70
+
+
+def test_the_seed_decides_the_sample(fitted):
+    assert sampled(fitted, 50).codes.tolist() == sampled(fitted, 50).codes.tolist()
+    assert sampled(fitted, 50).documents.tolist() != sampled(fitted, 50, seed=1).documents.tolist()
+
+
+def test_data_without_a_token_are_refused(fitted, monkeypatch):
+    with pytest.raises(EmptyCorpusError, match="no text at all"):
+        sampled(fitted, 50, data=DATA[:0])
+    monkeypatch.setattr(layer_tokens, "token_batches", lambda *args, **options: iter([]))
+    with pytest.raises(EmptyCorpusError, match="The data hold no real token"):
+        sampled(fitted, 50)

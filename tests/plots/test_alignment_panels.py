@@ -1,0 +1,64 @@
+import pandas as pd
+import pytest
+
+from clvq_lens.plots.alignment_panels import plot_alignment
+from tests.plots.figures import HOSTILE, assert_harmless, axis_titles
+
+
+@pytest.fixture
+def curve() -> pd.DataFrame:
+    frame = pd.DataFrame(
+        {"method": ["codes"] * 2 + ["token identity"] * 2, "threshold": [0.8, 0.9] * 2}
+    )
+    for number, metric in enumerate(("codes_aligned", "tokens_covered", "labels_found")):
+        frame[metric] = [0.5 + number / 10, 0.4, 0.3, 0.2]
+        frame[f"{metric}_shuffled"] = 0.05
+    return frame
+
+
+@pytest.fixture
+def labels() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "method": ["codes"] * 2 + ["token identity"] * 2,
+            "label": ["NOUN", "VERB"] * 2,
+            "n_tokens": [90, 40] * 2,
+            "n_codes": [7, 0, 9, 2],
+            "covered": [0.6, 0.0, 0.5, 0.1],
+        }
+    )
+
+
+def test_every_axis_says_what_it_shows(curve, labels):
+    titles = axis_titles(plot_alignment(curve, labels, threshold=0.9))
+    assert titles["yaxis"] == "codes aligned (fraction)"
+    assert titles["yaxis4"] == "part of its tokens in codes<br>aligned at 0.9 (how many)"
+    assert titles["xaxis3"] == "threshold"
+
+
+def test_curves_controls_and_bars_are_those_of_the_tables(curve, labels):
+    figure = plot_alignment(curve, labels, threshold=0.9)
+    codes = [trace for trace in figure.data if trace.legendgroup == "codes"]
+    assert [list(trace.y) for trace in codes] == [[0.5, 0.4], [0.6, 0.4], [0.7, 0.4], [0.6, 0.0]]
+    assert list(codes[3].text) == ["7", ""]
+    controls = [trace for trace in figure.data if trace.legendgroup == "shuffled"]
+    assert len(controls) == 6
+    assert list(controls[0].y) == [0.05, 0.05]
+
+
+def test_the_legend_names_each_method_once_and_the_control_once(curve, labels):
+    figure = plot_alignment(curve, labels, threshold=0.9)
+    shown = [trace.name for trace in figure.data if trace.showlegend]
+    assert shown == ["codes", "labels shuffled", "token identity"]
+
+
+def test_only_the_commonest_labels_are_drawn(curve, labels):
+    many = pd.concat([labels.assign(label=f"L{number}") for number in range(30)])
+    figure = plot_alignment(curve, many, threshold=0.9)
+    assert len(figure.layout.xaxis4.tickvals) == 20
+
+
+def test_names_are_no_markup(curve, labels):
+    curve["method"] = labels["method"] = [HOSTILE] * 4
+    labels["label"] = HOSTILE
+    assert_harmless(plot_alignment(curve, labels, threshold=0.9))

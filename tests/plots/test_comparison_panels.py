@@ -1,0 +1,59 @@
+import pandas as pd
+import pytest
+
+from clvq_lens.errors import DataError
+from clvq_lens.plots.comparison_panels import plot_comparison
+from tests.plots.figures import HOSTILE, assert_harmless
+
+METRICS = {
+    "stability": ("stability", "0 chance"),
+    "fvu": ("FVU", "0 perfect, 1 the mean"),
+    "model_drop": ("drop in the model", "probability"),
+}
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "method": ["CLVQ", HOSTILE],
+            **{"fvu": [0.2, 0.3], "fvu_low": [0.1, 0.25], "fvu_high": [0.25, 0.4]},
+            **{"stability": [float("nan")] * 2, "stability_low": 0.0, "stability_high": 0.0},
+        }
+    )
+
+
+def test_metrics_that_nobody_measured_have_no_panel(frame):
+    figure = plot_comparison(frame, METRICS)
+    assert len(figure.data) == 1
+    assert figure.data[0].error_x.array == pytest.approx([0.05, 0.1])
+    assert figure.data[0].error_x.arrayminus == pytest.approx([0.1, 0.05])
+
+
+def test_titles_meanings_and_the_order_of_panels_are_the_callers(frame):
+    row = {"model_drop": 0.1, "model_drop_low": 0.0, "model_drop_high": 0.2}
+    figure = plot_comparison(frame.assign(**row), dict(reversed(METRICS.items())))
+    assert [note.text for note in figure.layout.annotations] == ["drop in the model", "FVU"]
+    assert figure.layout.xaxis.title.text == "probability"
+    assert figure.layout.xaxis2.title.text == "0 perfect, 1 the mean"
+
+
+def test_the_first_method_is_told_from_the_others(frame):
+    colors = plot_comparison(frame, METRICS).data[0].marker.color
+    assert colors[0] != colors[1]
+
+
+def test_drops_that_are_next_to_nothing_are_not_blown_up():
+    row = {"method": "a", "model_drop": 1e-5, "model_drop_low": -1e-5, "model_drop_high": 2e-5}
+    low, high = plot_comparison(pd.DataFrame([row]), METRICS).layout.xaxis.range
+    assert low < -0.01
+    assert high > 0.05
+
+
+def test_names_cannot_break_out(frame):
+    assert_harmless(plot_comparison(frame, METRICS))
+
+
+def test_a_table_without_metrics_is_refused(frame):
+    with pytest.raises(DataError, match="The table holds no metric to draw"):
+        plot_comparison(frame[["method"]], METRICS)
