@@ -7,10 +7,11 @@ PYTEST := python -m pytest --numprocesses auto --dist loadfile --no-loadscope-re
 # TransformerLens 4 has an environment of its own, and these tests, which know its hosts.
 TL4 := .venv-tl4
 TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loading.py \
-  tests/host/test_devices.py tests/hub tests/toy tests/quantizer tests/test_import.py \
-  tests/test_readme.py tests/test_cli.py
+  tests/host/test_devices.py tests/hub tests/toy tests/quantizer/test_cross_layer.py \
+  tests/test_import.py tests/test_readme.py tests/test_cli.py
 
-.PHONY: demo test test-fast test-tl4 test-upstream hostile lint types bench clean
+.PHONY: demo test test-fast test-tl4 test-upstream test-upstream-3 test-upstream-4 hostile \
+  lint types bench clean
 
 demo: .venv/core
 	$(BIN)/clvq-lens demo --out runs/demo --overwrite
@@ -24,8 +25,13 @@ test-fast: .venv/dev
 test-tl4: $(TL4)/dev
 	$(TL4)/bin/$(PYTEST) -m "not slow" $(TL4_TESTS)
 
-test-upstream: .venv/dev $(TL4)/dev
+# TransformerLens' own tests; `make -j2 test-upstream` runs both versions side by side.
+test-upstream: test-upstream-3 test-upstream-4
+
+test-upstream-3: .venv/dev
 	$(BIN)/python -m tests.upstream
+
+test-upstream-4: $(TL4)/dev
 	$(TL4)/bin/python -m tests.upstream
 
 # What nobody should pass, in thousands of cases; `make test` runs a few of each kind.

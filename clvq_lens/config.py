@@ -18,7 +18,7 @@ from clvq_lens.errors import ConfigError
 
 Initialization = Literal["random", "kmeans++", "scaled_spherical"]
 TemperatureUnit = Literal["relative", "raw"]
-Decoder = Literal["transformer", "mlp", "table"]
+DecoderName = Literal["transformer", "mlp", "table"]
 DecoderMemory = Literal["codes", "encoder"]
 LossUnit = Literal["variance", "raw"]
 LongTexts = Literal["error", "split", "truncate"]
@@ -84,7 +84,7 @@ class CLVQConfig(_Options):
     commitment_weight: float = 0.1
     dead_after_tokens: int | None = None
     initialization: Initialization = "scaled_spherical"
-    decoder: Decoder = "transformer"
+    decoder: DecoderName = "transformer"
     decoder_memory: DecoderMemory = "codes"
     decoder_layers: int = 2
     decoder_heads: int | None = None
@@ -103,7 +103,7 @@ class CLVQConfig(_Options):
         check_between("commitment_weight", self.commitment_weight, 0.0, math.inf)
         check_choice("temperature_unit", self.temperature_unit, get_args(TemperatureUnit))
         check_choice("initialization", self.initialization, get_args(Initialization))
-        check_choice("decoder", self.decoder, get_args(Decoder))
+        check_choice("decoder", self.decoder, get_args(DecoderName))
         check_choice("decoder_memory", self.decoder_memory, get_args(DecoderMemory))
         if self.top_k > self.n_codes:
             raise ConfigError(
@@ -247,7 +247,7 @@ class CLVQOptions(TypedDict, total=False):
     commitment_weight: float
     dead_after_tokens: int | None
     initialization: Initialization
-    decoder: Decoder
+    decoder: DecoderName
     decoder_memory: DecoderMemory
     decoder_layers: int
     decoder_heads: int | None

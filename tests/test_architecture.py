@@ -94,7 +94,7 @@ def test_there_is_no_import_cycle_of_any_length():
 def test_only_the_host_folder_knows_transformer_lens():
     """HookPoint is the one name that the quantizer needs, and the toy model has to be built."""
     allowed = {
-        "clvq_lens.quantizer.cross_layer": {"transformer_lens.hook_points"},
+        "clvq_lens.quantizer.hook_points": {"transformer_lens.hook_points"},
         "clvq_lens.toy.world": {"transformer_lens", "transformer_lens.model_bridge"},
         "clvq_lens.toy.as_bridge": {"transformer_lens.model_bridge"},
         "clvq_lens.toy.train": {"transformer_lens"},

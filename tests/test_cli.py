@@ -34,17 +34,20 @@ def data_of(page: Path) -> dict:
     return json.loads(re.search(r'id="data">(.*?)</script>', page.read_text())[1])
 
 
-@pytest.fixture
-def short_demo(monkeypatch):
-    monkeypatch.setattr(
-        workflow, "DEMO", workflow.Demo(n_texts=150, n_held_out=40, n_tokens=20_000)
-    )
-
-
-def test_demo_writes_quantizer_tables_and_a_page_that_needs_no_network(short_demo, tmp_path):
-    out = tmp_path / "demo"
-    result = CliRunner().invoke(cli.app, ["demo", "--out", str(out)])
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A folder that ``clvq-lens demo`` wrote, and what it said; with less of everything."""
+    out = tmp_path_factory.mktemp("demo") / "demo"
+    short = workflow.Demo(n_texts=150, n_held_out=40, n_tokens=20_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workflow, "DEMO", short)
+        result = CliRunner().invoke(cli.app, ["demo", "--out", str(out)])
     assert result.exit_code == 0, result.output
+    return out, result
+
+
+def test_demo_writes_quantizer_tables_and_a_page_that_needs_no_network(demo):
+    out, result = demo
     assert {path.name for path in out.iterdir()} >= RESULTS | {"recovery.csv"}
     assert "ce_loss_recovered" in result.output
     assert "token identity" in result.output
@@ -114,11 +117,11 @@ def test_report_on_other_texts_goes_where_it_is_told(run, tmp_path):
     assert len(data_of(tmp_path / "page.html")["texts"]) == 7
 
 
-def test_report_of_the_demo_knows_its_texts_and_labels(short_demo, tmp_path):
-    CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path)])
-    report(tmp_path)
-    assert (tmp_path / "report.html").read_bytes() == (tmp_path / "index.html").read_bytes()
-    assert data_of(tmp_path / "report.html")["evaluation"]["agreement"] is not None
+def test_report_of_the_demo_knows_its_texts_and_labels(demo):
+    out, _ = demo
+    report(out)
+    assert (out / "report.html").read_bytes() == (out / "index.html").read_bytes()
+    assert data_of(out / "report.html")["evaluation"]["agreement"] is not None
 
 
 def test_report_refuses_a_folder_that_is_no_run(tmp_path):

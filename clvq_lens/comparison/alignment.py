@@ -269,7 +269,7 @@ def alignment(
             bar.update()
         codes[IDENTITY] = tokens.ids  # the baseline: every token of the vocabulary is a code
         label_names, labels = np.unique(np.array(tokens.labels(token_labels)), return_inverse=True)
-        words = _Words.of(tokens.ids, next(iter(named.values())).host.vocabulary)
+        words = _TokenWords.of(tokens.ids, next(iter(named.values())).host.vocabulary)
         judging = _Judging(labels, len(label_names), words, min_tokens, n_shuffles, seed)
         methods: dict[str, LabeledCodes] = {}
         for name in codes:
@@ -300,14 +300,14 @@ def _named(lenses: Lens | Mapping[str, Lens]) -> dict[str, Lens]:
     return dict(lenses)
 
 
-class _Words(NamedTuple):
+class _TokenWords(NamedTuple):
     """The different tokens, and which of them each token is."""
 
     names: list[str]
     numbers: np.ndarray
 
     @classmethod
-    def of(cls, ids: Int[np.ndarray, " n"], vocabulary: Vocabulary) -> "_Words":
+    def of(cls, ids: Int[np.ndarray, " n"], vocabulary: Vocabulary) -> "_TokenWords":
         """From the ids of the tokens."""
         different, numbers = np.unique(ids, return_inverse=True)
         return cls(vocabulary.names(torch.from_numpy(different)), numbers)
@@ -318,7 +318,7 @@ class _Judging(NamedTuple):
 
     labels: Int[np.ndarray, " n"]
     n_labels: int
-    words: _Words
+    words: _TokenWords
     min_tokens: int
     n_shuffles: int
     seed: int
@@ -349,7 +349,7 @@ class _Judging(NamedTuple):
 
 
 def _commonest(
-    rows: Int[np.ndarray, " n"], words: _Words
+    rows: Int[np.ndarray, " n"], words: _TokenWords
 ) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
     """The commonest word of every row and how often it occurs: no table of rows by words."""
     # A row and a word in one number: the table would have as many columns as the vocabulary words.

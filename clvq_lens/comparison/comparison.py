@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from clvq_lens.comparison.metrics import METRICS
+from clvq_lens.comparison.described import METRICS
 from clvq_lens.errors import FileFormatError
 from clvq_lens.faithfulness.faithfulness import Faithfulness
 from clvq_lens.plots.comparison_panels import plot_comparison

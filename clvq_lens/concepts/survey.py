@@ -125,10 +125,8 @@ class _ConceptSurvey:
         self.drawn.offer(contexts, self.random.random(len(codes)))
 
     def _add_recon(self, codes: Tensor, encoded: Tensor, attended: Tensor, mask: Tensor) -> None:
-        # In a causal decoder no token sees the padding, which is on its right.
-        key_mask = None if self.quantizer.causal else attended
         vectors = self.quantizer.codebook(codes)
-        recon = self.quantizer.decode(vectors, encoded=encoded, key_mask=key_mask)
+        recon = self.quantizer.decode_padded(vectors, encoded=encoded, attended=attended)
         self.recon_sums.index_add_(0, codes[mask], recon[mask])
 
     def _count(self, batch: TokenBatch, codes: Int[np.ndarray, " n"]) -> None:

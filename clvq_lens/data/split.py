@@ -60,7 +60,7 @@ def halves(data: Data, *, seed: int) -> list[Data]:
         if next(iter(half), None) is None:
             raise EmptyCorpusError(
                 "The data are too few to be split: one half holds no document. Pass more "
-                "documents, all of them different, or how='seeds'."
+                "documents, all of them different, or fit all of them with several seeds."
             )
     return list(both)
 

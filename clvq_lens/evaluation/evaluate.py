@@ -27,7 +27,7 @@ from clvq_lens.stats.precision import in_double
 
 Sums = Mapping[str, np.ndarray]
 """Sums by name; the first value is of the data themselves, the others of bootstrap replicates."""
-_Statistic = Callable[[Sums], np.ndarray]
+_OfSums = Callable[[Sums], np.ndarray]
 _ROUNDING = 1e-9  # fraction of a sum of squares that a difference of two such sums may be off by
 
 
@@ -135,7 +135,7 @@ class _RunningEvaluation:
         encoded = self.quantizer.encode(x)
         codes = self.quantizer.codebook.nearest(encoded)
         quantized = self.quantizer.codebook(codes)
-        recon = self._decode(quantized, encoded, attended)
+        recon = self.quantizer.decode_padded(quantized, encoded=encoded, attended=attended)
         evaluated = _EvaluatedBatch(tokens, attended, mask, y, encoded, quantized, recon)
         values = self._reconstruction(evaluated)
         if self.effects:
@@ -156,15 +156,12 @@ class _RunningEvaluation:
         self.n_outliers += int(long.sum())
         return mask & ~long
 
-    def _decode(self, quantized: Tensor, encoded: Tensor, attended: Tensor) -> Tensor:
-        # In a causal decoder no token sees the padding, which is on its right.
-        key_mask = None if self.quantizer.causal else attended
-        return self.quantizer.decode(quantized, encoded=encoded, key_mask=key_mask)
-
     def _reconstruction(self, evaluated: _EvaluatedBatch) -> dict[str, Tensor]:
         """Sums per sequence for the FVU and its controls."""
         y, recon, mask = evaluated.y, evaluated.recon, evaluated.mask
-        random = self._decode(self._random_codes(mask), evaluated.encoded, evaluated.attended)
+        random = self.quantizer.decode_padded(
+            self._random_codes(mask), encoded=evaluated.encoded, attended=evaluated.attended
+        )
         # The mean of these data is not known yet. The training mean is near it, so that _total does
         # not subtract two numbers that are far larger than their difference.
         centered = (y - self.quantizer.target_mean) * mask.unsqueeze(-1)
@@ -178,7 +175,9 @@ class _RunningEvaluation:
         }
         if self.has_memory:
             shuffled = self._shuffled_memory(evaluated.encoded, evaluated.attended)
-            recon_of_shuffled = self._decode(evaluated.quantized, shuffled, evaluated.attended)
+            recon_of_shuffled = self.quantizer.decode_padded(
+                evaluated.quantized, encoded=shuffled, attended=evaluated.attended
+            )
             values["error_shuffled"] = _squared_error(y, recon_of_shuffled, mask)
         return values
 
@@ -328,15 +327,15 @@ def _total(sums: Sums) -> np.ndarray:
     return np.where(total > _ROUNDING * sums["squares"], total, np.nan)
 
 
-def _fvu_with(error: str) -> _Statistic:
+def _fvu_with(error: str) -> _OfSums:
     return lambda sums: sums[error] / _total(sums)
 
 
-def _per_prediction(name: str) -> _Statistic:
+def _per_prediction(name: str) -> _OfSums:
     return lambda sums: sums[name] / sums["n_predictions"]
 
 
-def _ce_recovered(ablated: str) -> _Statistic:
+def _ce_recovered(ablated: str) -> _OfSums:
     return lambda sums: ce_loss_recovered(sums["ce_clean"], sums["ce_spliced"], sums[ablated])
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from clvq_lens.faithfulness.controls import CONCEPT, OF_ANOTHER_CLASS
 from clvq_lens.faithfulness.effects import UNPERTURBED, Effect
-from clvq_lens.plots.faithfulness import plot_faithfulness
+from clvq_lens.plots.removal_effects import plot_faithfulness
 from clvq_lens.showing import Shown
 from clvq_lens.stats.bootstrap import BootstrapSums, Estimate
 

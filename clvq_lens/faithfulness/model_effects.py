@@ -92,7 +92,7 @@ class _Directions:
         self.centered = [codebook.centered(removal) for removal in removals]
 
 
-class _Run(NamedTuple):
+class _Ablated(NamedTuple):
     """What the model says of a batch of texts with something missing."""
 
     ablation: str
@@ -112,7 +112,7 @@ class _AblatedBatch:
         self.rows = list(batch.documents)
         self.positions = sentence_positions(batch, sentence)
 
-    def runs(self, directions: _Directions, n_draws: int) -> Iterator[_Run]:
+    def runs(self, directions: _Directions, n_draws: int) -> Iterator[_Ablated]:
         """Every removal in every way, draw by draw."""
         source = self.attachment.source
         stream = self.host.activations(*self.batch.on(self.host.device), [source])[source]
@@ -121,10 +121,10 @@ class _AblatedBatch:
             raw = removal.directions
             for draw in range(min(n_draws, raw.shape[1])):
                 left = self._without(stream, raw[self.rows, draw], directions.zero)
-                yield _Run("raw", condition, draw, self._read(left))
+                yield _Ablated("raw", condition, draw, self._read(left))
             for draw in range(min(n_draws, centered.shape[1])):
                 left = self._without(stream, centered[self.rows, draw], directions.mean)
-                yield _Run("centered", condition, draw, self._read(left))
+                yield _Ablated("centered", condition, draw, self._read(left))
         yield from self._runs_without_codes(directions.removals, n_draws)
 
     def _without(
@@ -145,7 +145,7 @@ class _AblatedBatch:
         source = self.attachment.source
         return _probabilities(class_logits(self.host, self.readout, source, stream, self.batch))
 
-    def _runs_without_codes(self, removals: Sequence[Removal], n_draws: int) -> Iterator[_Run]:
+    def _runs_without_codes(self, removals: Sequence[Removal], n_draws: int) -> Iterator[_Ablated]:
         columns = self.readout.columns(self.batch)
         until = self.readout.until(self.host)
         runs = Counterfactuals(self.attachment, self.batch, until=until, columns=columns)
@@ -158,7 +158,7 @@ class _AblatedBatch:
             after = runs.outcome.index_copy(0, rows.to(outcome.device), outcome)
             logits = self.readout.classes(after, self.batch, host=self.host, columns=columns)
             name = experiment.condition, experiment.draw
-            yield _Run("code", *name, _probabilities(logits))
+            yield _Ablated("code", *name, _probabilities(logits))
 
     def _draft_without(self, runs: Counterfactuals, codes: np.ndarray) -> Draft:
         """The mean code vector wherever a text has its own of these codes."""

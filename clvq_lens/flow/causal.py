@@ -23,7 +23,7 @@ from clvq_lens.flow.chain import fitted_chain
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.interventions.counterfactuals import Counterfactuals
 from clvq_lens.interventions.edits import Ablate, Replacement
-from clvq_lens.plots.flow import plot_causal_flow
+from clvq_lens.plots.flow_diagrams import plot_causal_flow
 from clvq_lens.quantizer.draft import Draft
 from clvq_lens.showing import Shown
 from clvq_lens.stats.matched import nearest_in_share

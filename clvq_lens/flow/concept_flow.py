@@ -15,7 +15,7 @@ from clvq_lens.flow.grouping import GroupBy, focused, grouping, without_labels
 from clvq_lens.flow.names import names_by_stage
 from clvq_lens.flow.stage_labels import StageAgreement
 from clvq_lens.flow.steps import FlowStage, FlowStep
-from clvq_lens.plots.flow import plot_flow
+from clvq_lens.plots.flow_diagrams import plot_flow
 from clvq_lens.plots.sankey import Groups
 from clvq_lens.showing import Shown
 from clvq_lens.stats.agreement import Agreement
@@ -34,7 +34,7 @@ class ConceptFlow(Shown):
         path_error: By how much these counts may be too low; 0: they are exact and complete.
         agreements: Agreement of each stage with labels; None if there were no labels.
         complete: Whether all of the data were read; False after Ctrl-C.
-        groups: Groups of the nodes of each stage, by "classes" of words and, if they were given,
+        groups: Groups of the nodes of each stage, by "word_classes" and, if they were given,
             by "token_labels".
         colors: Colors of the codes of each quantizer by its name, the same as in every other
             figure.
@@ -164,7 +164,7 @@ class ConceptFlow(Shown):
         names: Mapping[str, CodeNames] | CodeNames | None = None,
         *,
         n_nodes: int = 15,
-        by: GroupBy = "classes",
+        by: GroupBy = "word_classes",
         focus: int | tuple[str, int] | None = None,
     ) -> go.Figure:
         """A Sankey diagram of the flow, in which every stage holds all tokens.
@@ -173,7 +173,7 @@ class ConceptFlow(Shown):
             names: Names of codes, for each stage by its name: ``{"0-1": {17: "animals"}}``. With
                 a single quantizer, also its names alone, ``lens.concepts(texts).names()``.
             n_nodes: How many nodes of each stage stand for themselves; with 0, only groups do.
-            by: How the others are grouped: by "classes" of words (codes by that of most of their
+            by: How the others are grouped: by "word_classes" (codes by that of most of their
                 tokens), by the "token_labels" that were given, by "names" (codes that are called
                 alike), by groups of your own, ``{"token": {13: "numbers"}}``, or "none": all as
                 one.

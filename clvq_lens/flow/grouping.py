@@ -13,14 +13,14 @@ from clvq_lens.errors import ConfigError, DataError
 from clvq_lens.flow.steps import FlowStage
 from clvq_lens.plots.sankey import Groups
 
-GroupBy = Literal["classes", "token_labels", "names", "none"] | Groups
+GroupBy = Literal["word_classes", "token_labels", "names", "none"] | Groups
 
 
 def grouping(by: GroupBy, known: Mapping[str, Groups], names: Mapping[str, CodeNames]) -> Groups:
     """The groups that a figure asks for.
 
     Args:
-        by: "classes", "token_labels", "names", "none", or the groups themselves.
+        by: "word_classes", "token_labels", "names", "none", or the groups themselves.
         known: The first two, as far as the flow has them.
         names: Names of the codes of each quantizer.
 
@@ -34,13 +34,13 @@ def grouping(by: GroupBy, known: Mapping[str, Groups], names: Mapping[str, CodeN
         return {}
     if by == "names":
         # Tokens are called what they are, so their stages keep the classes of words.
-        return {**known.get("classes", {}), **names}
-    if by == "classes":
-        return known.get("classes", {})
+        return {**known.get("word_classes", {}), **names}
+    if by == "word_classes":
+        return known.get("word_classes", {})
     if by != "token_labels":
         raise ConfigError(
-            f"by is {by!r}. Pass 'classes', 'token_labels', 'names', 'none', or groups of nodes "
-            f"for each stage: {{'token': {{13: 'numbers'}}}}."
+            f"by is {by!r}. Pass 'word_classes', 'token_labels', 'names', 'none', or groups of "
+            f"nodes for each stage: {{'token': {{13: 'numbers'}}}}."
         )
     if "token_labels" not in known:
         raise without_labels()

@@ -195,7 +195,7 @@ class _FlowCounts:
         for (source, target), pairs in zip(pairwise(stages), self.pairs, strict=True):
             steps.append(flow_step(source, target, pairs, seed=seed))
         agreements = None
-        groups: dict[str, Groups] = {"classes": self._classes_of(stages)}
+        groups: dict[str, Groups] = {"word_classes": self._classes_of(stages)}
         if self.labels is not None:
             groups["token_labels"] = self.labels.groups()
             agreements = self.labels.agreements(seed, complete=complete)

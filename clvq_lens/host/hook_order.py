@@ -16,7 +16,7 @@ from clvq_lens.host.compiled import never_compiled
 
 
 @dataclass(frozen=True, eq=False)
-class _Writer:
+class _WritingHook:
     """Changes what passes a hook point."""
 
     write: Callable[[Tensor], Tensor | None]
@@ -27,7 +27,7 @@ class _Writer:
 
 
 @dataclass(frozen=True, eq=False)
-class _Reader:
+class _ReadingHook:
     """Reads what passes a hook point."""
 
     read: Callable[[Tensor], None]
@@ -41,7 +41,7 @@ class _Reader:
 def _writers_first(point: HookPoint, inputs: Any) -> None:
     """Puts writers before hooks that a user has prepended since."""
     hooks: Any = point._forward_hooks
-    ours = [key for key, hook in hooks.items() if isinstance(hook, _Writer)]
+    ours = [key for key, hook in hooks.items() if isinstance(hook, _WritingHook)]
     # Only when needed: hooks that move at every pass would make torch compile at every pass.
     if ours != list(hooks)[: len(ours)]:
         for key in reversed(ours):
@@ -64,12 +64,12 @@ class _LastHook:
 
 def write_at(point: HookPoint, write: Callable[[Tensor], Tensor | None]) -> list[RemovableHandle]:
     """Lets a function change what passes a hook point, before all hooks but earlier writers."""
-    handle = point.register_forward_hook(_Writer(write))
+    handle = point.register_forward_hook(_WritingHook(write))
     # torch copies the list of hooks after the pre-hooks have run, so a pre-hook can still sort it.
     return [handle, point.register_forward_pre_hook(_writers_first)]
 
 
 def read_at(point: HookPoint, read: Callable[[Tensor], None]) -> list[RemovableHandle]:
     """Lets a function read what passes a hook point, after all hooks that are there at the time."""
-    reader = point.register_forward_hook(_Reader(read))
+    reader = point.register_forward_hook(_ReadingHook(read))
     return [reader, point.register_forward_pre_hook(_LastHook(reader.id))]

@@ -132,7 +132,7 @@ class _Probability(Metric):
 
 
 @dataclass(frozen=True)
-class _Loss(Metric):
+class _TokenLoss(Metric):
     @property
     def name(self) -> str:
         return "loss in nats per token"
@@ -204,7 +204,7 @@ def loss(*, at: MetricPositions = None) -> Metric:
     Args:
         at: Where predictions are made; None: everywhere.
     """
-    return _Loss(at)
+    return _TokenLoss(at)
 
 
 def kl(*, at: MetricPositions = None) -> Metric:

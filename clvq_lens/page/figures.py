@@ -10,7 +10,7 @@ from clvq_lens.page.contents import Contents
 from clvq_lens.page.texts import Names
 from clvq_lens.plots.codebook_map import plot_codebook
 from clvq_lens.plots.concepts import plot_usage
-from clvq_lens.plots.evaluation import plot_cross_entropy, plot_recovery
+from clvq_lens.plots.evaluation_panels import plot_cross_entropy, plot_recovery
 
 _TITLE_HEIGHT = 30  # pixels
 _N_NODES = 15  # nodes of each stage in the diagram of the flow that is shown first
@@ -40,12 +40,12 @@ def flow_choices(contents: Contents) -> list[FlowChoice]:
         contents: The contents of the page.
     """
     title = f"{_N_NODES} nodes a stage, others by word class"
-    choices = [FlowChoice("flow", title, _N_NODES, "classes")]
+    choices = [FlowChoice("flow", title, _N_NODES, "word_classes")]
     largest = max(stage.n_nodes for stage in contents.flow.stages)
     if largest > _N_NODES:
         title = f"{_MOST_NODES} nodes a stage, others by word class"
-        choices.append(FlowChoice("flow_large", title, _MOST_NODES, "classes"))
-    choices.append(FlowChoice("flow_classes", "word classes alone", 0, "classes"))
+        choices.append(FlowChoice("flow_large", title, _MOST_NODES, "word_classes"))
+    choices.append(FlowChoice("flow_classes", "word classes alone", 0, "word_classes"))
     if "token_labels" in contents.flow.groups:
         title = "the given labels alone"
         choices.append(FlowChoice("flow_token_labels", title, 0, "token_labels"))

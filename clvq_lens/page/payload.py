@@ -3,10 +3,10 @@
 import re
 
 from clvq_lens.concepts.concept import READ_OUT_FROM
-from clvq_lens.page.codes import code_entry
+from clvq_lens.page.code_entry import code_entry
 from clvq_lens.page.contents import Contents, ModelFacts
 from clvq_lens.page.figures import figures
-from clvq_lens.page.flow import flow_entry
+from clvq_lens.page.flow_entry import flow_entry
 from clvq_lens.page.numbers import evaluation_entry, settings, tiles
 from clvq_lens.page.plain import rounded
 from clvq_lens.page.texts import layer_entry, names_of_codes, text_entries

@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from clvq_lens.plots.concepts import plot_concepts as plot_concepts
     from clvq_lens.plots.concepts import plot_usage as plot_usage
     from clvq_lens.plots.detection_points import plot_detection as plot_detection
-    from clvq_lens.plots.evaluation import plot_cross_entropy as plot_cross_entropy
-    from clvq_lens.plots.evaluation import plot_recovery as plot_recovery
     from clvq_lens.plots.evaluation_bars import plot_evaluations as plot_evaluations
-    from clvq_lens.plots.faithfulness import plot_faithfulness as plot_faithfulness
-    from clvq_lens.plots.flow import plot_causal_flow as plot_causal_flow
-    from clvq_lens.plots.flow import plot_flow as plot_flow
+    from clvq_lens.plots.evaluation_panels import plot_cross_entropy as plot_cross_entropy
+    from clvq_lens.plots.evaluation_panels import plot_recovery as plot_recovery
+    from clvq_lens.plots.flow_diagrams import plot_causal_flow as plot_causal_flow
+    from clvq_lens.plots.flow_diagrams import plot_flow as plot_flow
     from clvq_lens.plots.interventions import plot_ablations as plot_ablations
     from clvq_lens.plots.interventions import (
         plot_ablations_by_position as plot_ablations_by_position,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from clvq_lens.plots.interventions import plot_patching as plot_patching
     from clvq_lens.plots.layer_panels import plot_collapse as plot_collapse
     from clvq_lens.plots.norm_histograms import plot_norms as plot_norms
+    from clvq_lens.plots.removal_effects import plot_faithfulness as plot_faithfulness
     from clvq_lens.plots.salient_text import plot_salience as plot_salience
     from clvq_lens.plots.sentence_grid import plot_sentence as plot_sentence
     from clvq_lens.plots.settings import plot_settings as plot_settings
@@ -46,9 +46,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "evaluation_bars": ["plot_evaluations"],
         "concepts": ["plot_concepts", "plot_usage"],
         "detection_points": ["plot_detection"],
-        "evaluation": ["plot_cross_entropy", "plot_recovery"],
-        "faithfulness": ["plot_faithfulness"],
-        "flow": ["plot_causal_flow", "plot_flow"],
+        "evaluation_panels": ["plot_cross_entropy", "plot_recovery"],
+        "removal_effects": ["plot_faithfulness"],
+        "flow_diagrams": ["plot_causal_flow", "plot_flow"],
         "interventions": [
             "plot_ablations",
             "plot_ablations_by_position",

@@ -12,7 +12,7 @@ from sklearn.manifold import TSNE
 from clvq_lens.arguments import check_choice, check_names
 from clvq_lens.errors import ShapeError
 from clvq_lens.plots.colors import code_colors
-from clvq_lens.plots.projection import principal_components
+from clvq_lens.plots.principal_components import principal_components
 from clvq_lens.plots.text import code_name
 from clvq_lens.plots.theme import DOT_PX, GRAY, themed
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from clvq_lens.plots.projection import principal_components
+from clvq_lens.plots.principal_components import principal_components
 from clvq_lens.plots.theme import GRAY
 
 NO_CODE = GRAY  # padding, special tokens, and what is not shown

@@ -46,3 +46,11 @@ def whiskers(
         high: Upper ends of their intervals.
     """
     return {"symmetric": False, "array": high - value, "arrayminus": value - low}
+
+
+def whiskers_of(frame: pd.DataFrame, metric: str) -> dict[str, object] | None:
+    """Error bars of a column, from the columns with its intervals; None if it has none."""
+    if f"{metric}_low" not in frame:
+        return None
+    low, high = numbers(frame, f"{metric}_low"), numbers(frame, f"{metric}_high")
+    return whiskers(numbers(frame, metric), low, high)

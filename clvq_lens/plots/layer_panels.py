@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from clvq_lens.plots.inputs import HasFrame, as_frame, numbers, whiskers
+from clvq_lens.plots.inputs import HasFrame, as_frame, numbers, whiskers_of
 from clvq_lens.plots.text import plain
 from clvq_lens.plots.theme import COLORS, LINE_PX, themed
 
@@ -37,6 +37,7 @@ def plot_collapse(collapse: pd.DataFrame | HasFrame, *, chance: str) -> go.Figur
     for number, (method, rows) in enumerate(methods):
         aside = (number - (methods.ngroups - 1) / 2) * _ASIDE
         _draw(figure, str(method), pd.DataFrame(rows), place + aside, number)
+    figure.update_traces(error_y_width=3)
     _tell_chance(figure, frame.loc[frame["method"] == chance])
     figure.update_xaxes(tickvals=place.tolist(), ticktext=list(map(_short, layers)))
     figure.update_xaxes(title_text="layer (residual stream after that block)", row=2)
@@ -61,7 +62,7 @@ def _draw(
                 "dash": _DASHES[number % len(_DASHES)],
                 "width": LINE_PX,
             },
-            error_y=_intervals(rows, metric),
+            error_y=whiskers_of(rows, metric),
             customdata=_layers_and_bounds(rows, metric),
             hovertemplate=f"{plain(method)}<br>%{{customdata[0]}}"
             "<br>%{customdata[1]}%{y:.4g}<extra></extra>",
@@ -78,14 +79,6 @@ def _layers_and_bounds(rows: pd.DataFrame, metric: str) -> list[tuple[str, str]]
         is_bound = metric == "own_needed" and beyond
         described.append((plain(layer), "more than " if is_bound else ""))
     return described
-
-
-def _intervals(rows: pd.DataFrame, metric: str) -> dict[str, object] | None:
-    """Error bars; None for a metric without intervals."""
-    if f"{metric}_low" not in rows:
-        return None
-    low, high = numbers(rows, f"{metric}_low"), numbers(rows, f"{metric}_high")
-    return {**whiskers(numbers(rows, metric), low, high), "width": 3}
 
 
 def _tell_chance(figure: go.Figure, rows: pd.DataFrame) -> None:

@@ -135,7 +135,7 @@ def stage_names(frame: pd.DataFrame) -> list[str]:
 
 
 @dataclass
-class _Step:
+class _Hop:
     """Counts of pairs between two stages, as running numbers of their nodes."""
 
     first: Int[np.ndarray, " m"]
@@ -168,9 +168,9 @@ class _Stage:
         return Column(self.name, len(standins), any(self.texts), nodes, sizes, texts, members)
 
 
-def _stages_and_steps(frame: pd.DataFrame) -> tuple[list[_Stage], list[_Step]]:
+def _stages_and_steps(frame: pd.DataFrame) -> tuple[list[_Stage], list[_Hop]]:
     stages: list[_Stage] = []
-    steps: list[_Step] = []
+    steps: list[_Hop] = []
     for source, target in pairwise(stage_names(frame)):
         rows = frame.loc[frame["source"] == source]
         counts = np.asarray(rows["count"], dtype=np.int64)
@@ -182,7 +182,7 @@ def _stages_and_steps(frame: pd.DataFrame) -> tuple[list[_Stage], list[_Step]]:
             first = np.searchsorted(stages[-1].nodes, np.asarray(rows["code"]))
         stage, second = _stage(rows, target, "next_code", "next_text", counts)
         stages.append(stage)
-        steps.append(_Step(first, second, counts))
+        steps.append(_Hop(first, second, counts))
     return stages, steps
 
 
@@ -213,7 +213,7 @@ def _sums_of_pairs(
 
 
 def _chosen(
-    stages: Sequence[_Stage], steps: Sequence[_Step], n_nodes: int
+    stages: Sequence[_Stage], steps: Sequence[_Hop], n_nodes: int
 ) -> list[Bool[np.ndarray, " _"]]:
     """Which nodes of each stage share most tokens with those chosen next to it.
 

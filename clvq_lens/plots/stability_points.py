@@ -5,7 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from clvq_lens.plots.inputs import numbers, whiskers
+from clvq_lens.plots.inputs import whiskers_of
 from clvq_lens.plots.text import plain, shortened
 from clvq_lens.plots.theme import BLUE, CONTROL_MARK, GRAY, MARK_PX, NAME_WIDTH, themed
 
@@ -84,7 +84,7 @@ def _means(methods: pd.DataFrame, metric: str, place: pd.Series) -> go.Scatter:
         name="mean over pairs, 95 % interval over documents",
         legendgroup="mean",
         marker={"color": BLUE, "size": MARK_PX},
-        error_x=_intervals(methods, metric),
+        error_x=whiskers_of(methods, metric),
         text=list(map(_written, methods[metric])),
         textposition="top center",
         textfont={"size": 12},
@@ -97,11 +97,3 @@ def _means(methods: pd.DataFrame, metric: str, place: pd.Series) -> go.Scatter:
 def _written(value: float) -> str:
     """The number above a mean; nothing where code vectors differ in width and have no cosine."""
     return "" if np.isnan(value) else f"{value:.2f}"
-
-
-def _intervals(methods: pd.DataFrame, metric: str) -> dict[str, object] | None:
-    """Error bars; None for a metric without intervals."""
-    if f"{metric}_low" not in methods:
-        return None
-    low, high = numbers(methods, f"{metric}_low"), numbers(methods, f"{metric}_high")
-    return whiskers(numbers(methods, metric), low, high)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformer_lens.hook_points import HookPoint
 
 from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.errors import NotFittedError, ShapeError
@@ -21,6 +20,7 @@ from clvq_lens.quantizer.decoders import (
 )
 from clvq_lens.quantizer.draft import Draft
 from clvq_lens.quantizer.encoder import AdaptiveResidualEncoder
+from clvq_lens.quantizer.hook_points import HookPoint, pass_through
 from clvq_lens.quantizer.initialization import initialize
 from clvq_lens.quantizer.origin import Origin
 
@@ -258,6 +258,24 @@ class CrossLayerQuantizer(nn.Module):
         with torch.autocast(quantized.device.type, enabled=False):
             return self.decoder(quantized, memory=memory, key_mask=key_mask, cache=cache)
 
+    def decode_padded(
+        self,
+        quantized: Float[Tensor, "b pos d_source"],
+        *,
+        encoded: Float[Tensor, "b pos d_source"],
+        attended: Bool[Tensor, "b pos"],
+    ) -> Float[Tensor, "b pos d_target"]:
+        """The reconstruction of sequences whose padding, if any, is on their right.
+
+        Args:
+            quantized: Code vectors of the sequences.
+            encoded: Their encoder outputs, as for `decode`.
+            attended: False on padding.
+        """
+        # In a causal decoder no token sees what is on its right, and without a mask it is faster.
+        key_mask = None if self.causal else attended
+        return self.decode(quantized, encoded=encoded, key_mask=key_mask)
+
     def reconstruct(
         self,
         draft: Draft,
@@ -375,23 +393,3 @@ class CrossLayerQuantizer(nn.Module):
         if not isinstance(self.decoder, TableDecoder):
             # So that a learned decoder starts at its linear map, without the blocks.
             nn.init.zeros_(self.decoder.out.weight)
-
-
-@dataclass(frozen=True)
-class _PassedHook:
-    """A value before and after a hook point, and whether a hook changed it."""
-
-    before: Tensor
-    after: Tensor
-    changed: bool
-
-
-def pass_through(hook: HookPoint, value: Tensor) -> _PassedHook:
-    """Sends a value through a hook point, and tells whether a hook changed it."""
-    if not hook.has_hooks("fwd"):
-        return _PassedHook(value, hook(value), changed=False)
-    # A hook may write into the tensor that it receives; only a copy from before can tell.
-    before = value.detach().clone()
-    after = hook(value)
-    changed = after is not value or not torch.equal(before, after)
-    return _PassedHook(before, after, changed=changed)

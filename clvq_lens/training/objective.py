@@ -71,9 +71,8 @@ class Objective:
         return self._loss(batch, encoded, quantized)
 
     def _loss(self, batch: Activations, encoded: Tensor, quantized: Tensor) -> Loss:
-        # A causal decoder never sees the padding, which is on the right.
-        key_mask = None if self.quantizer.causal else batch.attended
-        recon = self.quantizer.decode(quantized, encoded=encoded, key_mask=key_mask)
+        decode = self.quantizer.decode_padded
+        recon = decode(quantized, encoded=encoded, attended=batch.attended)
         n_tokens = batch.mask.sum()
         squared_error = (recon - batch.target)[batch.mask].square().sum()
         # In units of the variance the error is the FVU, so weights mean the same at every layer.

@@ -6,7 +6,7 @@ import pytest
 
 import clvq_lens as cl
 from clvq_lens.comparison.comparison import Comparison
-from clvq_lens.comparison.metrics import METRICS
+from clvq_lens.comparison.described import METRICS
 from clvq_lens.config import FitConfig
 from clvq_lens.errors import ConfigError, DataError, FileFormatError
 from clvq_lens.lens import Lens

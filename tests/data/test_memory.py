@@ -36,9 +36,9 @@ def peak_kib(path, n_tokens) -> int:
 def test_ten_times_the_corpus_takes_at_most_a_tenth_more_memory(toy, tmp_path):
     import clvq_lens as cl
 
-    texts = cl.toy.generate(8_000, seed=7)
+    texts = cl.toy.generate(4_000, seed=7)
     n_tokens = sum(len(text.split()) for text in texts)
     small, large = tmp_path / "small.txt", tmp_path / "large.txt"
-    small.write_text("\n".join(texts[:800]))
+    small.write_text("\n".join(texts[:400]))
     large.write_text("\n".join(texts))
     assert peak_kib(large, n_tokens) <= 1.1 * peak_kib(small, n_tokens // 10)

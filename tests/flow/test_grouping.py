@@ -50,7 +50,7 @@ def test_tokens_fall_into_classes_by_what_they_look_like():
 
 def test_a_code_is_of_the_class_of_most_of_its_tokens(toy_flow):
     flow, encoding = toy_flow
-    classes = flow.groups["classes"]
+    classes = flow.groups["word_classes"]
     assert set(classes) == {"token", "1-2", "prediction"}
     for code in flow.stages[1].nodes.tolist():
         tokens = encoding.tokens[encoding.codes == code].tolist()
@@ -73,7 +73,7 @@ def test_a_node_is_in_the_group_of_its_commonest_label(toy_flow):
 
 def test_groups_alone_leave_no_other(toy_flow):
     flow, _ = toy_flow
-    for by in ("classes", "token_labels"):
+    for by in ("word_classes", "token_labels"):
         texts = [note.text for note in flow.plot(n_nodes=0, by=by).layout.annotations]
         assert not any(text.startswith("other") for text in texts)
     names = {code: f"name {code % 2}" for code in range(16)}
@@ -103,7 +103,7 @@ def test_a_code_has_the_color_of_its_codebook(toy_flow):
 
 def test_refusals(toy_flow):
     flow, _ = toy_flow
-    with pytest.raises(ConfigError, match=r"by is 'kinds'. Pass 'classes', 'token_labels',"):
+    with pytest.raises(ConfigError, match=r"by is 'kinds'. Pass 'word_classes', 'token_labels',"):
         inspect.unwrap(grouping)("kinds", {}, {})  # types are checked in tests only
     with pytest.raises(DataError, match="computed without labels"):
         grouping("token_labels", {}, {})

@@ -16,6 +16,16 @@ from tests.host.states import assert_same_state, state
 TARGET = "blocks.2.hook_resid_post"
 
 
+def test_removal_leaves_no_trace_of_the_first_quantizer_of_a_model(model, tokens):
+    """The contract runs on models that had quantizers before."""
+    before = state(model)
+    lens = model.add_clvq(1, 2, n_codes=12)
+    model.run_with_cache(tokens)
+    for _ in range(2):
+        lens.remove()
+        assert_same_state(before, state(model))
+
+
 def test_a_cache_with_gradients_has_those_of_the_code_vectors(model, tokens, fitted):
     plain = model(tokens, return_type="loss")
     loss, cache = model.run_with_cache(

@@ -45,16 +45,30 @@ class Places:
         return second_device() if self.fake else nullcontext()
 
 
+@dataclass(frozen=True)
+class Setting:
+    """A kind of host over two devices, and the layers that a quantizer connects there."""
+
+    kind: str
+    places: Places
+    pair: tuple[int, int] = ACROSS
+
+    def __str__(self) -> str:
+        direction = "gpu" if not self.places.fake else "down" if self.places == DOWN else "up"
+        return f"{self.kind}-{direction}-{'across' if self.pair == ACROSS else 'on upper'}"
+
+
+UP, DOWN, ON_GPU = Places(FIRST, SECOND), Places(SECOND, FIRST), Places(FIRST, GPU)
+# Down also checks indices, which may be on the CPU whatever they index. What an encoder adds, the
+# other direction and other layers each differ once; a GPU draws other random numbers.
+SETTINGS = [Setting("hooked-gpt2", DOWN), Setting("bridge-llama", DOWN)]
+SLOW = [
+    Setting("bridge-bert", DOWN),
+    Setting("bridge-llama", UP),
+    Setting("hooked-gpt2", DOWN, ON_UPPER),
+]
+GPU_SETTINGS = [Setting(kind, ON_GPU) for kind in ("hooked-gpt2", "bridge-llama", "bridge-bert")]
 has_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-KIND_NAMES = [
-    *("hooked-gpt2", "bridge-llama"),
-    pytest.param("bridge-bert", marks=pytest.mark.slow),
-]
-PLACES = [  # the second also checks indices, which may be on the CPU whatever they index
-    pytest.param(Places(FIRST, SECOND), id="up", marks=pytest.mark.slow),
-    pytest.param(Places(SECOND, FIRST), id="down"),
-    pytest.param(Places(FIRST, GPU), id="gpu", marks=[pytest.mark.gpu, has_gpu]),
-]
 
 
 # ---- models on two devices -----------------------------------------------------------------------
@@ -93,17 +107,37 @@ def on_two_devices(kind: Any, places: Places, patch: pytest.MonkeyPatch) -> Any:
     return model
 
 
-@pytest.fixture(scope="module", params=KIND_NAMES)
-def kind(request: pytest.FixtureRequest) -> Any:
-    """A host that can be spread over devices, if the installed TransformerLens has it."""
-    found = [kind for kind in KINDS if kind.name == request.param]
-    return found[0] if found else pytest.skip(f"TransformerLens has no {request.param}")
-
-
-@pytest.fixture(scope="module", params=PLACES)
-def places(request: pytest.FixtureRequest) -> Places:
-    """Where the blocks are."""
+@pytest.fixture(
+    scope="module",
+    params=[
+        *SETTINGS,
+        *(pytest.param(setting, marks=pytest.mark.slow) for setting in SLOW),
+        *(pytest.param(setting, marks=[pytest.mark.gpu, has_gpu]) for setting in GPU_SETTINGS),
+    ],
+    ids=str,
+)
+def setting(request: pytest.FixtureRequest) -> Setting:
+    """What is spread over which devices."""
     return request.param
+
+
+@pytest.fixture(scope="module")
+def kind(setting: Setting) -> Any:
+    """A host that can be spread over devices, if the installed TransformerLens has it."""
+    found = [kind for kind in KINDS if kind.name == setting.kind]
+    return found[0] if found else pytest.skip(f"TransformerLens has no {setting.kind}")
+
+
+@pytest.fixture(scope="module")
+def places(setting: Setting) -> Places:
+    """Where the blocks are."""
+    return setting.places
+
+
+@pytest.fixture(scope="module")
+def pair(setting: Setting) -> tuple[int, int]:
+    """Source and target."""
+    return setting.pair
 
 
 @pytest.fixture(scope="module")
@@ -116,15 +150,12 @@ def models(kind: Any, places: Places) -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.fixture(scope="module")
-def quantizers(models: Any) -> dict[tuple[int, int], Any]:
+def quantizer(models: Any, pair: tuple[int, int]) -> Any:
     """Fitted for a moment on one device."""
-    fitted = {}
-    for pair in (ACROSS, ON_UPPER):
-        lens = models[0].add_clvq(*pair, n_codes=12, top_k=3)
-        fit(lens)
-        fitted[pair] = lens.quantizer
-        lens.remove()
-    return fitted
+    lens = models[0].add_clvq(*pair, n_codes=12, top_k=3)
+    fit(lens)
+    lens.remove()
+    return lens.quantizer
 
 
 def fit(lens: Any) -> None:
@@ -309,21 +340,11 @@ def assert_alike(found: Any, expected: Any, where: str, *, tolerance: float) -> 
         assert found == expected, where
 
 
-@pytest.fixture(
-    params=[ACROSS, pytest.param(ON_UPPER, marks=pytest.mark.slow)], ids=["across", "on upper"]
-)
-def pair(request: pytest.FixtureRequest, places: Places) -> tuple[int, int]:
-    """Source and target."""
-    if request.param == ON_UPPER and not places.fake:
-        pytest.skip("a GPU draws other random numbers")
-    return request.param
-
-
 @pytest.fixture
-def lenses(models: Any, quantizers: Any, places: Places, pair: Any) -> Iterator[list[Any]]:
+def lenses(models: Any, quantizer: Any, places: Places) -> Iterator[list[Any]]:
     """The same quantizer on both models."""
     with places.open():
-        attached = [model.add_clvq(quantizer=copy.deepcopy(quantizers[pair])) for model in models]
+        attached = [model.add_clvq(quantizer=copy.deepcopy(quantizer)) for model in models]
     yield attached
     for lens in attached:
         lens.remove()
@@ -357,8 +378,8 @@ def fitted_codebook(model: Any, source: str) -> Tensor:
     return lens.quantizer.codebook.vectors
 
 
-def test_fitting_on_two_devices_gives_the_quantizer_of_one(models, quantizers, places, pair):
-    expected = quantizers[pair].state_dict()
+def test_fitting_on_two_devices_gives_the_quantizer_of_one(models, quantizer, places, pair):
+    expected = quantizer.state_dict()
     with places.open():
         lens = models[1].add_clvq(*pair, n_codes=12, top_k=3)
         try:

@@ -119,7 +119,7 @@ def saved(folder: Path, stories: list[str], tmp_path_factory: pytest.TempPathFac
 
 
 def _codes(lens: cl.Lens, stories: list[str]) -> torch.Tensor:
-    encoding = lens.encode(stories[100:200], long_texts="split")
+    encoding = lens.encode(stories[100:150], long_texts="split")
     return encoding.codes[encoding.mask]
 
 
@@ -144,7 +144,7 @@ def test_a_saved_quantizer_gives_its_codes_on_every_route(route, saved, stories)
     lens = model.add_clvq(quantizer=cl.load(path))
     codes = _codes(lens, stories)
     lens.remove()
-    assert len(codes) > 30_000
+    assert len(codes) > 10_000
     assert (codes == expected).float().mean() >= 0.999
 
 

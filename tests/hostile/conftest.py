@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
@@ -36,6 +37,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(n_threads)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _offline() -> Iterator[None]:
+    """Names that no hub has are not looked up again and again where there is no network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        yield
 
 
 @pytest.fixture(scope="session", params=HOSTS, ids=str)

@@ -4,8 +4,6 @@ from contextlib import ExitStack
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 import clvq_lens as cl
 from clvq_lens.errors import (
@@ -17,7 +15,6 @@ from clvq_lens.errors import (
 )
 from clvq_lens.host.context import PassText
 from clvq_lens.interventions.directions import projection
-from clvq_lens.stats.projection import orthonormal_basis
 from tests.conftest import random_model
 from tests.host.states import assert_same_state, state
 from tests.interventions.lenses import CODES, ENCODED, RECON, SOURCE, TARGET, fit
@@ -322,38 +319,6 @@ def test_projecting_needs_a_fitted_and_attached_quantizer(model, fitted):
     fitted.remove()
     with pytest.raises(DetachedError, match="'1-2' was removed"), fitted.project_out(3):
         pytest.fail("the block was entered")
-
-
-# ---- the basis -----------------------------------------------------------------------------------
-
-SMALL = st.integers(-3, 3).map(float)
-
-
-@st.composite
-def matrices(draw):
-    """Rows that may depend on one another."""
-    n, rank, d = (draw(st.integers(1, 5)) for _ in range(3))
-
-    def rows(n, d):
-        return torch.tensor([[draw(SMALL) for _ in range(d)] for _ in range(n)])
-
-    return rows(n, rank) @ rows(rank, d)
-
-
-@given(matrices())
-def test_a_basis_is_orthonormal_and_spans_the_rows_and_nothing_else(directions):
-    basis = orthonormal_basis(directions)
-    rank = int(torch.linalg.matrix_rank(directions.double()))
-    assert basis.shape == (directions.shape[1], rank)
-    assert basis.dtype == directions.dtype
-    torch.testing.assert_close(basis.T @ basis, torch.eye(rank), atol=1e-5, rtol=0)
-    torch.testing.assert_close(directions @ basis @ basis.T, directions, atol=1e-4, rtol=1e-5)
-
-
-@given(matrices(), st.floats(1e-6, 1e6))
-def test_a_basis_does_not_depend_on_the_size_of_the_rows(directions, scale):
-    one, other = orthonormal_basis(directions), orthonormal_basis(directions * scale)
-    torch.testing.assert_close(one @ one.T, other @ other.T, atol=1e-4, rtol=0)
 
 
 def test_a_large_common_mean_adds_no_direction_of_its_own(model, tokens):

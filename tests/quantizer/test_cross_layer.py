@@ -9,8 +9,9 @@ from transformer_lens.hook_points import HookPoint
 
 from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import NonFiniteError, NotFittedError, ShapeError, TooFewTokensError
-from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer, pass_through
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import TableDecoder
+from clvq_lens.quantizer.hook_points import pass_through
 from clvq_lens.quantizer.initialization import initialize
 
 D_SOURCE, D_TARGET, N_CODES = 5, 8, 7

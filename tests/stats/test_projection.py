@@ -1,7 +1,11 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clvq_lens.stats.projection import orthonormal_basis, project_out, unit_basis
+
+SMALL = st.integers(-3, 3).map(float)
 
 
 def test_nothing_is_left_in_the_subspace_and_the_origin_stays():
@@ -30,3 +34,30 @@ def test_dependent_directions_are_one(rows, rank):
 def test_a_direction_without_length_takes_nothing_out():
     x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(project_out(x, unit_basis(torch.zeros(5)), torch.zeros(5)), x)
+
+
+@st.composite
+def matrices(draw):
+    """Rows that may depend on one another."""
+    n, rank, d = (draw(st.integers(1, 5)) for _ in range(3))
+
+    def rows(n, d):
+        return torch.tensor([[draw(SMALL) for _ in range(d)] for _ in range(n)])
+
+    return rows(n, rank) @ rows(rank, d)
+
+
+@given(matrices())
+def test_a_basis_is_orthonormal_and_spans_the_rows_and_nothing_else(directions):
+    basis = orthonormal_basis(directions)
+    rank = int(torch.linalg.matrix_rank(directions.double()))
+    assert basis.shape == (directions.shape[1], rank)
+    assert basis.dtype == directions.dtype
+    torch.testing.assert_close(basis.T @ basis, torch.eye(rank), atol=1e-5, rtol=0)
+    torch.testing.assert_close(directions @ basis @ basis.T, directions, atol=1e-4, rtol=1e-5)
+
+
+@given(matrices(), st.floats(1e-6, 1e6))
+def test_a_basis_does_not_depend_on_the_size_of_the_rows(directions, scale):
+    one, other = orthonormal_basis(directions), orthonormal_basis(directions * scale)
+    torch.testing.assert_close(one @ one.T, other @ other.T, atol=1e-4, rtol=0)

@@ -28,11 +28,14 @@ def on(kinds: Iterable[Kind]) -> pytest.MarkDecorator:
 
 
 SORTS = [kind for kind in KINDS if kind.name in _SORTS]
+USUAL = [kind for kind in KINDS if not kind.is_extra]
 
-# Without a mark a test runs on every kind of host. These are for what cannot differ between them.
+# Without a mark a test runs on the usual kinds of host. The first is for the heart of the contract,
+# the next two for what cannot differ between kinds.
+on_every_kind = on(KINDS)
 on_one_kind = on(KINDS[:1])
 on_one_of_each_sort = on(SORTS)
-on_causal_kinds = on(kind for kind in KINDS if kind.causal)
+on_causal_kinds = on(kind for kind in USUAL if kind.causal)
 on_bridges = on(kind for kind in KINDS if kind.is_bridge)
 
 

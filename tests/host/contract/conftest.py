@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import clvq_lens as cl
-from tests.host.contract.checks import parameters
-from tests.hosts import KINDS, Kind, words
+from tests.host.contract.checks import USUAL, parameters
+from tests.hosts import Kind, words
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -22,9 +22,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(n_threads)
 
 
-@pytest.fixture(scope="package", params=parameters(KINDS), ids=str)
+@pytest.fixture(scope="package", params=parameters(USUAL), ids=str)
 def kind(request: pytest.FixtureRequest) -> Kind:
-    """Every kind of host that the installed TransformerLens has."""
+    """Every usual kind of host that the installed TransformerLens has."""
     return request.param
 
 

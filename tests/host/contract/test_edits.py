@@ -11,6 +11,7 @@ from tests.host.contract.checks import (
     codes_of,
     commonest,
     next_code,
+    on_every_kind,
     on_one_kind,
     on_one_of_each_sort,
 )
@@ -69,6 +70,7 @@ def test_the_error_is_that_of_the_clean_codes_under_an_edit_too(model, lens, tok
         assert torch.equal(model.run_with_cache(tokens)[1][name], clean)
 
 
+@on_every_kind
 def test_changed_codes_move_the_target_by_the_difference_of_the_decodings(
     kind, model, lens, tokens
 ):
@@ -149,6 +151,7 @@ def test_an_edit_at_one_position_leaves_earlier_logits_of_a_causal_model_alone(
     assert torch.equal(edited[0, :7], plain[0, :7]) == kind.causal
 
 
+@on_every_kind
 def test_splice_replaces_the_target_by_the_reconstruction(kind, model, lens, tokens):
     with lens.splice():
         spliced, cache = model.run_with_cache(tokens)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import clvq_lens as cl
-from tests.host.contract.checks import CODES, HOOKS, POINTS, codes_of
+from tests.host.contract.checks import CODES, HOOKS, POINTS, codes_of, on_every_kind
 
 FILTERS = {
     "none": None,
@@ -20,6 +20,7 @@ def test_add_clvq_is_a_method_of_the_model_and_a_function(model):
     assert dict(cl.clvqs(model)) == dict(model.clvqs)
 
 
+@on_every_kind
 def test_a_layer_number_is_the_residual_stream_after_that_block(kind, model):
     lens = model.add_clvq(1, 2, n_codes=12)
     assert (lens.source, lens.target) == (kind.after(1), kind.after(2))
@@ -30,6 +31,7 @@ def test_the_name_of_a_hook_point_is_kept_as_it_is(kind, model):
     assert (lens.source, lens.target) == (kind.after(0), kind.after(3))
 
 
+@on_every_kind
 def test_what_is_read_is_the_residual_stream_of_the_model(kind, model, lens, tokens):
     _, cache = model.run_with_cache(tokens)
     source, target = cache[kind.after(1)], cache[kind.after(2)]
@@ -100,6 +102,7 @@ def test_a_reset_of_all_hooks_leaves_the_quantizer_attached(model, lens, tokens)
     assert torch.equal(codes_of(model, tokens), expected)
 
 
+@on_every_kind
 def test_every_name_that_the_model_had_stays_in_its_cache(kind, model, saved, tokens):
     _, before = model.run_with_cache(tokens)
     model.add_clvq(quantizer=cl.load(saved))

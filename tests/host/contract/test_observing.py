@@ -4,12 +4,7 @@ import pytest
 import torch
 
 import clvq_lens as cl
-from tests.host.contract.checks import (
-    CODES,
-    POINTS,
-    codes_of,
-    next_code,
-)
+from tests.host.contract.checks import CODES, POINTS, codes_of, next_code, on_every_kind
 from tests.host.states import assert_same_state, state
 
 
@@ -19,6 +14,7 @@ def point(request, kind):
     return kind.after({"source": 1, "target": 2}[request.param])
 
 
+@on_every_kind
 def test_logits_are_bit_identical_before_while_and_after(model, saved, tokens):
     before = model(tokens)
     lens = model.add_clvq(quantizer=cl.load(saved))
@@ -80,6 +76,7 @@ def test_the_model_owns_no_part_of_the_quantizer(model, tokens):
     assert after["weights"].keys() == before["weights"].keys()
 
 
+@on_every_kind
 def test_removal_leaves_no_trace_and_twice_does_no_harm(model, saved, tokens):
     before = state(model)
     lens = model.add_clvq(quantizer=cl.load(saved))
@@ -113,6 +110,7 @@ def test_hooks_on_the_quantizers_points_go_with_it(model, saved):
     model.add_hook("clvq.1-2.hook_quantized", lambda gradient, hook: None, dir="bwd")
     lens.remove()
     assert_same_state(before, state(model))
+    assert not any(point.has_hooks() for point in lens.quantizer.hooks.values())
 
 
 def test_one_of_two_quantizers_is_removed_without_the_other(kind, model, lens, tokens):

@@ -11,6 +11,7 @@ from tests.host.contract.checks import (
     difference,
     next_code,
     on_causal_kinds,
+    on_every_kind,
     on_one_of_each_sort,
 )
 from tests.hosts import text_of, words
@@ -41,6 +42,7 @@ def framed(model, row):
 # ---- gradients -----------------------------------------------------------------------------------
 
 
+@on_every_kind
 def test_gradients_at_the_code_vectors_are_those_of_the_logits(model, lens, tokens):
     gradients = []
     with model.hooks(bwd_hooks=[(QUANTIZED, lambda gradient, hook: gradients.append(gradient))]):
@@ -95,6 +97,7 @@ def test_edits_act_the_same_without_gradients(model, lens, tokens, mode):
 # ---- padding and special tokens ------------------------------------------------------------------
 
 
+@on_every_kind
 def test_a_padded_text_has_the_codes_and_the_spliced_logits_that_it_has_alone(kind, model, lens):
     short, long = words(5, seed=3), words(9, seed=4)
     codes = codes_of(model, short.unsqueeze(0))[0]
@@ -245,6 +248,7 @@ def check_half_precision(kind, dtype, tokens):
     assert torch.equal(model(tokens), plain)
 
 
+@on_every_kind
 def test_a_single_token_and_a_full_context_are_passes_like_any_other(model, lens):
     for shape in ((1, 1), (2, 48)):
         tokens = words(*shape)

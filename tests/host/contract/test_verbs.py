@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import clvq_lens as cl
-from tests.host.contract.checks import codes_of, difference, on_one_of_each_sort
+from tests.host.contract.checks import codes_of, difference, on_every_kind, on_one_of_each_sort
 from tests.host.states import assert_same_state, state
 from tests.hosts import text_of, words
 
@@ -21,6 +21,7 @@ def chain(model, lens):
     return first, lens
 
 
+@on_one_of_each_sort
 def test_the_same_data_and_seed_give_the_same_bits(model, saved):
     lens = model.add_clvq(1, 2, n_codes=12, top_k=3)
     lens.fit(words(60, 16, seed=2), n_tokens=3_000, batch_tokens=256, progress=False)
@@ -124,6 +125,7 @@ def test_observed_flow_counts_every_word_once(kind, model, chain):
     assert step["count"].sum() == N_WORDS
 
 
+@on_one_of_each_sort
 def test_causal_flow_is_what_ablating_a_code_does_to_the_next_ones(model, chain):
     tokens = words(3, 10, seed=12)
     step = cl.causal_flow(model, tokens, progress=False).steps[0]
@@ -153,6 +155,7 @@ def test_sentence_flow_has_the_codes_and_the_effects_of_one_text(model, lens):
     assert flow.effects[0][position] == pytest.approx(effect.item(), abs=1e-4)
 
 
+@on_one_of_each_sort
 @pytest.mark.parametrize("to", ["nearest", "mean"])
 def test_an_ablation_sweep_gives_what_edits_give_by_hand(model, lens, tokens, to):
     sweep = cl.ablation_sweep(lens, tokens, difference, to=to, progress=False)
@@ -164,6 +167,7 @@ def test_an_ablation_sweep_gives_what_edits_give_by_hand(model, lens, tokens, to
     assert max(abs(value - sweep.unedited) for value in sweep.values) > 1e-2
 
 
+@on_one_of_each_sort
 def test_an_ablation_sweep_of_padded_texts_gives_what_edits_of_each_text_give(model, lens):
     def last(logits):
         return logits[:, 2, 8].sum()
@@ -191,6 +195,7 @@ def test_concept_patching_gives_what_patches_give_by_hand(model, lens):
             assert value == pytest.approx(expected, abs=1e-4)
 
 
+@on_one_of_each_sort
 def test_attribution_adds_up_and_agrees_with_small_edits(model, lens):
     tokens = words(1, 8, seed=17)
     found = cl.attribution(lens, tokens, difference, n_steps=24, n_true=16, progress=False)
@@ -204,6 +209,7 @@ def test_attribution_adds_up_and_agrees_with_small_edits(model, lens):
         assert row.true == pytest.approx(effect, abs=1e-4)
 
 
+@on_every_kind
 def test_resuming_from_the_target_gives_the_logits_of_the_whole_pass(kind, model, lens, tokens):
     host, attended = lens.host, torch.ones(4, 12, dtype=torch.bool)
     attended[:2, 8:] = False
@@ -237,6 +243,7 @@ def test_hooks_of_the_user_act_once_when_a_pass_is_resumed(kind, model, lens, to
     assert not torch.allclose(whole, host.run(tokens, attended), atol=1e-2)
 
 
+@on_every_kind
 def test_unembedding_the_last_residual_stream_gives_the_logits(kind, model, lens, tokens):
     with torch.no_grad():
         logits, cache = model.run_with_cache(tokens)

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from clvq_lens.errors import DataError
-from clvq_lens.plots.faithfulness import plot_faithfulness
+from clvq_lens.plots.removal_effects import plot_faithfulness
 from clvq_lens.plots.theme import BLUE, GRAY
 from tests.plots.figures import HOSTILE, assert_harmless
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from clvq_lens.plots.projection import N_COMPONENTS, principal_components
+from clvq_lens.plots.principal_components import N_COMPONENTS, principal_components
 
 
 def test_points_and_shares_are_those_of_the_largest_components():

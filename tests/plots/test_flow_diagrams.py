@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clvq_lens.plots.flow import plot_causal_flow, plot_flow
+from clvq_lens.plots.flow_diagrams import plot_causal_flow, plot_flow
 from clvq_lens.plots.sankey import OTHER, thinned
 from clvq_lens.plots.theme import BLUE, GRAY
 from tests.plots.figures import HOSTILE, assert_harmless, axis_titles, trace

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 
 from clvq_lens.evaluation.recovery import Recovered, Recovery
-from clvq_lens.plots.evaluation import plot_cross_entropy, plot_recovery
+from clvq_lens.plots.evaluation_panels import plot_cross_entropy, plot_recovery
 from clvq_lens.plots.theme import TEXT
 from tests.plots.figures import HOSTILE, assert_harmless, axis_titles, trace
 from tests.plots.test_evaluation_bars import evaluation
