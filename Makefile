@@ -4,6 +4,10 @@ PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 BIN := .venv/bin
 # A process for each core, and a file of tests to one of them.
 PYTEST := python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# Shapes and types of the package are checked while tests run, which takes as long again. These run
+# on every kind of host, pass what nobody should, or fit for long, and do without.
+LARGE := tests/host tests/hostile tests/interventions/test_generation.py tests/test_acceptance.py \
+  tests/test_notebooks.py
 # TransformerLens 4 has an environment of its own, and these tests, which know its hosts.
 TL4 := .venv-tl4
 TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loading.py \
@@ -17,13 +21,14 @@ demo: .venv/core
 	$(BIN)/clvq-lens demo --out runs/demo --overwrite
 
 test: .venv/dev
-	$(BIN)/$(PYTEST)
+	$(BIN)/$(PYTEST) $(foreach path,$(LARGE),--ignore=$(path))
+	CLVQ_SHAPES=unchecked $(BIN)/$(PYTEST) $(LARGE)
 
 test-fast: .venv/dev
 	$(BIN)/$(PYTEST) -m "not slow"
 
 test-tl4: $(TL4)/dev
-	$(TL4)/bin/$(PYTEST) -m "not slow" $(TL4_TESTS)
+	CLVQ_SHAPES=unchecked $(TL4)/bin/$(PYTEST) -m "not slow" $(TL4_TESTS)
 
 # TransformerLens' own tests; `make -j2 test-upstream` runs both versions side by side.
 test-upstream: test-upstream-3 test-upstream-4
@@ -36,7 +41,7 @@ test-upstream-4: $(TL4)/dev
 
 # What nobody should pass, in thousands of cases; `make test` runs a few of each kind.
 hostile: .venv/dev
-	CLVQ_HOSTILE=whole $(BIN)/python -m pytest --numprocesses auto tests/hostile
+	CLVQ_HOSTILE=whole CLVQ_SHAPES=unchecked $(BIN)/python -m pytest --numprocesses auto tests/hostile
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 import jaxtyping
 import pytest
 
-jaxtyping.install_import_hook("clvq_lens", "beartype.beartype")
+# Checking takes as long again as what is checked, so the largest tests do without (see Makefile).
+if os.environ.get("CLVQ_SHAPES") != "unchecked":
+    jaxtyping.install_import_hook("clvq_lens", "beartype.beartype")
 
-import torch  # noqa: E402
+import torch
 
-import clvq_lens as cl  # noqa: E402
-from clvq_lens.host.attachment import Attachment  # noqa: E402
-from clvq_lens.host.host import Host  # noqa: E402
-from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer  # noqa: E402
+import clvq_lens as cl
+from clvq_lens.host.attachment import Attachment
+from clvq_lens.host.host import Host
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the other cores have tests of their own
@@ -104,12 +106,6 @@ def attach(
 ) -> Attachment:
     """A quantizer on a model, without a lens and with any name."""
     return Attachment(Host(model), quantizer, f"test {next(_NUMBERS)}", source, target)
-
-
-@pytest.fixture
-def unchecked_types(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for a user, for whom nothing checks annotations."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

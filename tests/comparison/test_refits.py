@@ -102,7 +102,7 @@ def test_a_baseline_takes_the_whole_config_and_single_options_before_it(fitted, 
     ]
 
 
-def test_an_option_or_a_baseline_that_does_not_exist_is_refused_at_once(fitted, unchecked_types):
+def test_an_option_or_a_baseline_that_does_not_exist_is_refused_at_once(fitted, as_for_a_user):
     before = state_of(fitted.model)
     with pytest.raises(ConfigError, match="no option 'n_token'"), refits(fitted, DATA, n_token=5):
         pass

@@ -323,7 +323,7 @@ def test_a_dataset_with_several_columns_and_no_text_is_refused():
         open_documents(dataset)
 
 
-def test_something_that_cannot_be_iterated_over_is_refused(unchecked_types):
+def test_something_that_cannot_be_iterated_over_is_refused(as_for_a_user):
     with pytest.raises(DataError, match="Cannot read texts from int"):
         open_documents(7)  # type: ignore[arg-type]
 
@@ -355,7 +355,7 @@ def test_an_empty_file_is_refused(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray])
-def test_bytes_are_refused(unchecked_types, kind: type):
+def test_bytes_are_refused(as_for_a_user, kind: type):
     with pytest.raises(DataError, match=r"data are bytes\. Decode them"):
         open_documents(kind(b"a text"))
     with pytest.raises(DataError, match=rf"Document 1 is {kind.__name__}, .*text\.decode"):

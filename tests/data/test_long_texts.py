@@ -96,7 +96,7 @@ def test_labels_line_up_with_texts_among_which_some_are_empty(lens: Any):
         lens.concepts(texts, token_labels=[*labels, LABELS[1]], progress=False)
 
 
-def test_where_a_text_counts_as_a_whole_the_error_says_so(lens: Any, unchecked_types):
+def test_where_a_text_counts_as_a_whole_the_error_says_so(lens: Any, as_for_a_user):
     readout = cl.answers(["w7", "w9"])
     with pytest.raises(TextTooLongError, match=r"Pass long_texts='truncate', or cut the text\.$"):
         cl.salience(lens.model, TEXTS, 1, readout, progress=False)

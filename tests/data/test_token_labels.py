@@ -39,7 +39,7 @@ def test_labels_may_come_from_generators():
         (None, "labels are NoneType"),
     ],
 )
-def test_labels_that_are_no_strings_are_refused_at_once(unchecked_types, labels, message: str):
+def test_labels_that_are_no_strings_are_refused_at_once(as_for_a_user, labels, message: str):
     with pytest.raises(DataError, match=message):
         DocumentLabels(labels)
 
@@ -129,9 +129,7 @@ def test_spans_may_come_from_generators(toy):
         ("we", [[], []], "texts are str"),
     ],
 )
-def test_texts_and_spans_that_are_none_are_refused(
-    toy, unchecked_types, texts, spans, message: str
-):
+def test_texts_and_spans_that_are_none_are_refused(toy, as_for_a_user, texts, spans, message: str):
     with pytest.raises(DataError, match=message):
         cl.token_labels(toy.model, texts, spans)
 

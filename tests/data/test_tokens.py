@@ -202,7 +202,7 @@ def test_the_remedies_for_a_long_text_are_those_of_the_verb():
         list(token_batches(GPT2, long, long_texts="split", splittable=False))
 
 
-def test_an_unknown_way_to_treat_long_texts_is_refused(unchecked_types):
+def test_an_unknown_way_to_treat_long_texts_is_refused(as_for_a_user):
     with pytest.raises(ConfigError, match=r"long_texts is 'cut'\. Pass one of 'error', 'split'"):
         batches(["w7"], GPT2, long_texts="cut")
 

@@ -1,9 +1,9 @@
 """``python -m tests.upstream``: TransformerLens' own tests of hooks, with and without clvq_lens.
 
 Takes the source distribution of the installed TransformerLens from the package index, or from a
-folder, and runs its tests of hooks three times: without clvq_lens, with it imported, and with a
-quantizer on every model that they build. What passes without has to pass with it, but for the
-exceptions in `tests.upstream.suite`.
+folder, and runs its tests of hooks twice: without clvq_lens, and with a quantizer on every model
+that they build. What passes without has to pass with it, but for the exceptions in
+`tests.upstream.suite`.
 """
 
 import argparse
@@ -57,11 +57,10 @@ def _report(results: dict[str, Results]) -> int:
     for reason, count in attached.left_alone.items():
         console.print(f"models left alone: {count} x {reason}", markup=False)
     failures = 0
-    for mode in MODES[1:]:
-        for test in broken(results, mode):
-            reason = EXCEPTIONS.get(test) if mode == "attached" else None
-            failures += reason is None
-            console.print(f"{mode}: {reason or 'BROKEN'}: {test}", markup=False)
+    for test in broken(results):
+        reason = EXCEPTIONS.get(test)
+        failures += reason is None
+        console.print(f"{reason or 'BROKEN'}: {test}", markup=False)
     stale = sorted(EXCEPTIONS.keys() & attached.passed())
     for test in stale:
         console.print(f"an exception that is none, take it off the list: {test}", markup=False)

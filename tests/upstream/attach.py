@@ -1,7 +1,7 @@
 """A pytest plugin: puts a quantizer on every model that the tests of TransformerLens build.
 
 Loaded with ``-p attach`` by `tests.upstream.run`, which says in the environment what to do:
-``CLVQ_UPSTREAM`` is "plain", "imported" or "attached"; what became of each test, and of each model,
+``CLVQ_UPSTREAM`` is "plain" or "attached"; what became of each test, and of each model,
 is written to ``CLVQ_UPSTREAM_RESULTS``.
 """
 
