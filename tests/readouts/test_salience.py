@@ -9,6 +9,7 @@ import pytest
 import torch
 from captum.attr import IntegratedGradients
 
+import clvq_lens as cl
 from clvq_lens.baselines.token_identity import token_embedding
 from clvq_lens.data.tokens import one_batch
 from clvq_lens.errors import (
@@ -393,3 +394,8 @@ def test_activations_that_are_not_finite_are_refused():
         model.W_E[7] = torch.nan
     with pytest.raises(NonFiniteError, match="hold NaN or infinity"):
         salient(model, torch.tensor([[9, 7]]), 1, answers(["w7", "w9"]))
+
+
+@pytest.mark.parametrize("verb", [cl.salience, cl.attribution, cl.Lens.faithfulness])
+def test_all_paths_of_integrated_gradients_have_as_many_points_by_default(verb):
+    assert inspect.signature(verb).parameters["n_steps"].default == 32
