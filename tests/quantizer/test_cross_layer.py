@@ -463,6 +463,7 @@ def test_codes_mean_nothing_before_the_frozen_pass():
 @pytest.mark.parametrize("options", KINDS)
 def test_a_second_fit_does_not_remember_the_first(options: dict[str, Any]):
     used, fresh = recorded(**options)[0], make(seed=9, **options)
+    used.measure_norms_(random(60, D_SOURCE, seed=7), random(60, D_TARGET, seed=8))
     with torch.no_grad():
         for parameter in used.parameters():
             parameter.add_(1)
