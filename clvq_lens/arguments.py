@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from types import UnionType
 from typing import Any, TypeGuard
 
 from clvq_lens.errors import ConfigError, DataError
@@ -25,7 +26,7 @@ def closest(name: object, names: Iterable[str]) -> str:
     return f"Closest: {matches[0]!r}. " if matches else ""
 
 
-def check_is(name: str, value: object, kind: Any, remedy: str) -> None:
+def check_is(name: str, value: object, kind: type | UnionType, remedy: str) -> None:
     """Raises `ConfigError` unless an argument is of a kind.
 
     Args:

@@ -122,6 +122,17 @@ def test_modules_and_functions_stay_small(path):
             assert lines <= 40, f"{node.name} has {lines} lines"
 
 
+def test_a_name_of_a_class_or_a_file_names_one_thing():
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        if path.stem != "__init__":
+            places.setdefault(path.stem, []).append(name_of(path))
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name.lstrip("_"), []).append(name_of(path))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 def test_there_is_no_pickle_eval_or_print():
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
