@@ -11,16 +11,17 @@ import torch
 import clvq_lens as cl
 
 pytestmark = pytest.mark.slow
-N_TOKENS = 150_000  # read by a fit: a thirteenth of the default, and enough to see what must hold
+# A thirteenth of the tokens of the default, and few validations: enough to see what must hold.
+FIT = cl.FitConfig(n_tokens=150_000, n_evaluations=4)
 TRAINING, HELD_OUT = slice(800), slice(800, 840)  # of 917 stories
 N_SENTENCES = 600
 
 
 @pytest.fixture(scope="module")
 def lens(stories_model, stories):
-    """Fitted with default settings, but for the number of tokens."""
+    """Fitted with default settings, but for less of everything that takes time."""
     lens = stories_model.add_clvq(source=1, target=3, n_codes=400)
-    lens.fit(stories[TRAINING], n_tokens=N_TOKENS, progress=False)
+    lens.fit(stories[TRAINING], FIT, progress=False)
     yield lens
     lens.remove()
 
@@ -44,7 +45,7 @@ def test_training_on_function_keeps_more_of_what_the_model_uses(
     stories_model, stories, evaluation, record_property
 ):
     lens = stories_model.add_clvq(source=1, target=3, n_codes=400, name="function")
-    lens.fit(stories[TRAINING], n_tokens=N_TOKENS, kl_weight=1.0, progress=False)
+    lens.fit(stories[TRAINING], FIT, kl_weight=1.0, progress=False)
     on_function = lens.evaluate(stories[HELD_OUT], long_texts="split", progress=False)
     lens.remove()
     record_property("evaluation", str(on_function))
