@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack, get_args
 from clvq_lens.arguments import (
     check_between,
     check_choice,
+    check_count,
     check_flags,
     check_is,
     check_positive,
@@ -18,6 +19,7 @@ from clvq_lens.errors import ConfigError
 
 Initialization = Literal["random", "kmeans++", "scaled_spherical"]
 TemperatureUnit = Literal["relative", "raw"]
+EncoderName = Literal["residual", "predictive"]
 DecoderName = Literal["transformer", "mlp", "table"]
 DecoderMemory = Literal["codes", "encoder"]
 LossUnit = Literal["variance", "raw"]
@@ -65,6 +67,12 @@ class CLVQConfig(_Options):
         dead_after_tokens: A code unused for so many tokens is revived; None: 100 * ``n_codes``.
         initialization: How the codebook starts: random rows, k-means++ or scaled-spherical
             k-means++.
+        encoder: "residual" stays close to the source activation, as the paper's does; "predictive"
+            estimates the target activation from it, so that codes keep what the target depends on,
+            and code vectors live at the target.
+        encoder_layers: Hidden layers of a predictive encoder; 0: a linear map alone.
+        d_encoder_mlp: Their width; None: eight times the source width up to 512, and at least
+            twice the source width.
         decoder: "transformer" reads the whole sequence of code vectors, "mlp" one token,
             "table" holds the mean target of each code and needs no gradient.
         decoder_memory: "codes" lets the decoder see code vectors only; "encoder" adds
@@ -84,6 +92,9 @@ class CLVQConfig(_Options):
     commitment_weight: float = 0.1
     dead_after_tokens: int | None = None
     initialization: Initialization = "scaled_spherical"
+    encoder: EncoderName = "residual"
+    encoder_layers: int = 2
+    d_encoder_mlp: int | None = None
     decoder: DecoderName = "transformer"
     decoder_memory: DecoderMemory = "codes"
     decoder_layers: int = 2
@@ -94,7 +105,8 @@ class CLVQConfig(_Options):
     def __post_init__(self) -> None:
         for name in ("n_codes", "top_k", "decoder_layers"):
             check_positive(name, getattr(self, name), whole=True)
-        for name in ("dead_after_tokens", "decoder_heads", "d_decoder_mlp"):
+        check_count("encoder_layers", self.encoder_layers, least=0)
+        for name in ("dead_after_tokens", "d_encoder_mlp", "decoder_heads", "d_decoder_mlp"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name), whole=True)
         check_positive("temperature", self.temperature)
@@ -103,6 +115,7 @@ class CLVQConfig(_Options):
         check_between("commitment_weight", self.commitment_weight, 0.0, math.inf)
         check_choice("temperature_unit", self.temperature_unit, get_args(TemperatureUnit))
         check_choice("initialization", self.initialization, get_args(Initialization))
+        check_choice("encoder", self.encoder, get_args(EncoderName))
         check_choice("decoder", self.decoder, get_args(DecoderName))
         check_choice("decoder_memory", self.decoder_memory, get_args(DecoderMemory))
         if self.top_k > self.n_codes:
@@ -122,6 +135,7 @@ class CLVQConfig(_Options):
         return cls(
             temperature=1.0,
             temperature_unit="raw",
+            encoder="residual",
             decoder_memory="encoder",
             decoder_layers=6,
             decoder_heads=8,
@@ -133,6 +147,10 @@ class CLVQConfig(_Options):
     def resolved_dead_after_tokens(self) -> int:
         """Tokens without an assignment after which a code is revived."""
         return self.dead_after_tokens or 100 * self.n_codes
+
+    def resolved_d_encoder_mlp(self, d_source: int) -> int:
+        """Width of the hidden layers of a predictive encoder."""
+        return self.d_encoder_mlp or max(2 * d_source, min(8 * d_source, 512))
 
     @property
     def reads_sequences(self) -> bool:
@@ -247,6 +265,9 @@ class CLVQOptions(TypedDict, total=False):
     commitment_weight: float
     dead_after_tokens: int | None
     initialization: Initialization
+    encoder: EncoderName
+    encoder_layers: int
+    d_encoder_mlp: int | None
     decoder: DecoderName
     decoder_memory: DecoderMemory
     decoder_layers: int

@@ -11,7 +11,7 @@ from clvq_lens.baselines.baseline import attach_baseline
 from clvq_lens.baselines.kinds import Baseline
 from clvq_lens.concepts.encoding import encode
 from clvq_lens.concepts.survey import concepts
-from clvq_lens.config import CLVQConfig, FitConfig, FitOptions, fit_config
+from clvq_lens.config import CLVQConfig, DecoderName, FitConfig, FitOptions, fit_config
 from clvq_lens.data.documents import Data
 from clvq_lens.evaluation.evaluate import evaluate
 from clvq_lens.faithfulness.protocols import faithfulness
@@ -116,6 +116,7 @@ class Lens:
         data: Data,
         config: FitConfig | None = None,
         *,
+        decoder: DecoderName = "table",
         name: str | None = None,
         n_active: int = 32,
         progress: bool = True,
@@ -123,14 +124,16 @@ class Lens:
     ) -> "Lens":
         """Another way to give tokens codes, as a lens on the same model.
 
-        It has as many codes, the same target, the mean target of each code for a decoder, and all
-        verbs of a lens. Fit it on the data that this lens was fitted on. It leaves out the outliers
-        that this lens leaves out.
+        It has as many codes, the same target, and all verbs of a lens. Fit it on the data that this
+        lens was fitted on. It leaves out the outliers that this lens leaves out. Codes are compared
+        on equal terms where decoders are the same: pass that of this lens.
 
         Args:
             kind: Such as "k-means"; `clvq_lens.baselines` describes them all.
             data: Documents, as for `fit`.
             config: As for `fit`; None: as this lens was fitted, with as many tokens.
+            decoder: "table" holds the mean target of each code; another one is trained as that of a
+                lens is, on codes that stay what they are, with the options of this lens.
             name: Name of the baseline; None: such as "4-8 k-means".
             n_active: Features active in a token, of a sparse autoencoder or transcoder.
             progress: Whether to show progress bars.
@@ -140,7 +143,7 @@ class Lens:
             The fitted baseline; its ``remove()`` takes it off the model again.
 
         Raises:
-            ConfigError: If there is no such baseline.
+            ConfigError: If there is no such baseline or decoder.
             NotFittedError: If this lens has not been fitted.
             NameTakenError: If the model has a quantizer of that name.
             TooFewTokensError: If there are fewer distinct tokens than codes.
@@ -149,7 +152,14 @@ class Lens:
         require_gradients("A baseline")
         config = fit_config(config, self.quantizer.fit_config, **options)
         attachment = attach_baseline(
-            like, kind, data, config, name=name, n_active=n_active, progress=progress
+            like,
+            kind,
+            data,
+            config,
+            decoder=decoder,
+            name=name,
+            n_active=n_active,
+            progress=progress,
         )
         return Lens(attachment)
 

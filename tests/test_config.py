@@ -78,6 +78,9 @@ def test_the_published_quantizer_has_the_published_options():
         "commitment_weight": 0.1,
         "dead_after_tokens": paper.dead_after_tokens,
         "initialization": "scaled_spherical",
+        "encoder": "residual",
+        "encoder_layers": paper.encoder_layers,  # of the other encoder, as its width
+        "d_encoder_mlp": None,
         "decoder": "transformer",
         "decoder_memory": "encoder",
         "decoder_layers": 6,

@@ -1,20 +1,22 @@
 """Fitting a baseline and putting it on the model beside the quantizer that it is compared with."""
 
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 import torch
 
-from clvq_lens.arguments import check_count
+from clvq_lens.arguments import check_choice, check_count
 from clvq_lens.baselines.clusterings import CLUSTERINGS, check_rows, sample_size
 from clvq_lens.baselines.features import strongest_feature
 from clvq_lens.baselines.kinds import Baseline, check_kind
 from clvq_lens.baselines.single_layer import single_layer
 from clvq_lens.baselines.task import Task
 from clvq_lens.baselines.token_identity import token_embedding, token_identity
-from clvq_lens.config import FitConfig
+from clvq_lens.config import DecoderName, FitConfig
 from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.host.lenses import free_name, require_free_name
+from clvq_lens.training.decoding import fit_decoder
 
 
 def attach_baseline(
@@ -23,6 +25,7 @@ def attach_baseline(
     data: Data,
     config: FitConfig,
     *,
+    decoder: DecoderName = "table",
     name: str | None,
     n_active: int,
     progress: bool,
@@ -34,13 +37,14 @@ def attach_baseline(
         kind: Kind of the baseline, such as "k-means".
         data: The documents that ``like`` was fitted on.
         config: Options of the fit of ``like``.
+        decoder: Kind of its decoder; all but the table are trained.
         name: Name of the baseline; None: those of the quantizer and the kind, with a number from
             the second one on.
         n_active: Features active in a token, of a sparse autoencoder or transcoder.
         progress: Whether to show progress bars.
 
     Raises:
-        ConfigError: If no baseline has this name, or ``n_active`` is impossible.
+        ConfigError: If no baseline or decoder has this name, or ``n_active`` is impossible.
         NameTakenError: If the model has a quantizer of that name.
         EmptyCorpusError: If the data hold no real token.
         HookNotFoundError: If the model has no hook point of token embeddings, for "token identity".
@@ -50,6 +54,7 @@ def attach_baseline(
     host, source = like.host, like.source
     require_free_name(host.model, name)
     check_count("n_active", n_active)
+    check_choice("decoder", decoder, get_args(DecoderName))
     if kind == "token identity":
         source = token_embedding(host)
     task = Task(
@@ -64,6 +69,18 @@ def attach_baseline(
         progress=progress,
     )
     attachment = _FITTERS[kind](task)
+    if decoder != "table":
+        try:
+            fit_decoder(
+                attachment,
+                task.data,
+                config,
+                like.quantizer.config.replace(decoder=decoder),
+                progress=progress,
+            )
+        except BaseException:
+            attachment.detach()
+            raise
     attachment.recognize_model()
     attachment.quantizer.fit_config = config
     attachment.quantizer.eval()

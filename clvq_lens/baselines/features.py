@@ -10,8 +10,8 @@ from clvq_lens.baselines.task import Reading, Task
 from clvq_lens.data.activations import End
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.quantizer.decoders import Units
 from clvq_lens.quantizer.feature_codebook import FeatureCodebook
+from clvq_lens.quantizer.units import Units
 
 _START_PER_CODE = 128  # tokens from which units are measured and features start
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from tqdm.auto import tqdm
 
-from clvq_lens.training.fit import schedule
+from clvq_lens.training.schedule import schedule
 
 _LEARNING_RATE = 2e-3
 _WARMUP = 0.05

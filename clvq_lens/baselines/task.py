@@ -15,6 +15,7 @@ from clvq_lens.host.host import Host
 from clvq_lens.host.lenses import free_name
 from clvq_lens.quantizer.codebook import Codebook
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.encoders import AdaptiveResidualEncoder
 from clvq_lens.training.frozen import frozen_pass
 from clvq_lens.training.training_data import TrainingData, sample_of
 
@@ -67,7 +68,9 @@ class Task:
             **options: Options of `CLVQConfig` in which it differs from ``like``, such as n_codes.
         """
         like = self.like.quantizer
-        config = like.config.replace(decoder="table", decoder_memory="codes", **options)
+        config = like.config.replace(
+            encoder="residual", decoder="table", decoder_memory="codes", **options
+        )
         quantizer = CrossLayerQuantizer(
             config,
             d_source or like.d_source,
@@ -75,7 +78,8 @@ class Task:
             causal=like.causal,
             codebook=codebook,
         )
-        quantizer.encoder.be_identity_()
+        if isinstance(quantizer.encoder, AdaptiveResidualEncoder):  # which `config` asks for
+            quantizer.encoder.be_identity_()
         # The units and limits of `like`, so that both are measured on the same tokens.
         quantizer.target_variance.copy_(like.target_variance)
         quantizer.max_target_norm.copy_(like.max_target_norm)

@@ -49,7 +49,7 @@ class WeightedCodebook:
     @classmethod
     def of(cls, quantizer: CrossLayerQuantizer) -> "WeightedCodebook":
         """The codebook of a fitted quantizer."""
-        vectors = quantizer.codebook.vectors.detach().double().cpu().numpy()
+        vectors = quantizer.source_vectors.detach().double().cpu().numpy()
         return cls(vectors, quantizer.usage.cpu().numpy())
 
     def centered(self, removal: Removal) -> Float[np.ndarray, "n draws d"]:

@@ -10,8 +10,8 @@ from clvq_lens.host.context import PassText
 from clvq_lens.host.generation import GenerationState
 from clvq_lens.host.protocol.base import PassContext
 from clvq_lens.quantizer.attention import DecoderCache
-from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer, Quantized
-from clvq_lens.quantizer.draft import Draft
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.draft import Draft, Quantized
 from clvq_lens.quantizer.hook_points import pass_through
 
 

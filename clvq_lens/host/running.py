@@ -12,8 +12,8 @@ from clvq_lens.host.host import Host
 from clvq_lens.host.protocol.base import PassContext
 from clvq_lens.host.reconstruction import Reconstruction, Recorded
 from clvq_lens.host.threads import PerThread
-from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer, Quantized
-from clvq_lens.quantizer.draft import Draft
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.draft import Draft, Quantized
 
 
 class _AtSource(PerThread):

@@ -72,7 +72,7 @@ def _subspace(
             f"Choose codes with lens.quantizer.usage > 0, or place='source'."
         )
     if place == "source":
-        vectors, mean = quantizer.codebook.vectors.double(), quantizer.source_mean
+        vectors, mean = quantizer.source_vectors.double(), quantizer.source_mean
     else:
         vectors, mean = quantizer.mean_target.double(), quantizer.target_mean
     # In double: what rounding leaves of a large common mean would count as a direction.

@@ -1,7 +1,7 @@
 """CrossLayerQuantizer: encoder, codebook and decoder with their hook points, as one module."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,32 +16,16 @@ from clvq_lens.quantizer.decoders import (
     TableDecoder,
     TransformerDecoder,
     make_decoder,
+    reset_decoder_,
     resolve,
 )
-from clvq_lens.quantizer.draft import Draft
-from clvq_lens.quantizer.encoder import AdaptiveResidualEncoder
-from clvq_lens.quantizer.hook_points import HookPoint, pass_through
+from clvq_lens.quantizer.draft import Draft, Quantized
+from clvq_lens.quantizer.encoders import make_encoder
+from clvq_lens.quantizer.hook_points import HookPoint, check_codes, pass_through
 from clvq_lens.quantizer.initialization import initialize
 from clvq_lens.quantizer.origin import Origin
 
 _OUTLIER = 10.0  # times the median norm of a sample; a longer activation is an outlier
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """Source activations after the hook points up to ``hook_quantized``.
-
-    Attributes:
-        codes: Nearest codes, before any edit or hook.
-        clean_encoded: Encoder output, before any hook.
-        draft: Encoder output, codes and code vectors, as edits and hooks left them.
-        changed: Whether an edit or a hook changed anything, or a gradient is recorded.
-    """
-
-    codes: Int[Tensor, "b pos"]
-    clean_encoded: Float[Tensor, "b pos d_source"]
-    draft: Draft
-    changed: bool
 
 
 class CrossLayerQuantizer(nn.Module):
@@ -62,7 +46,8 @@ class CrossLayerQuantizer(nn.Module):
     """
 
     usage: Int[Tensor, " k"]
-    mean_encoded: Float[Tensor, "k d_source"]
+    mean_encoded: Float[Tensor, "k d_code"]
+    mean_source: Float[Tensor, "k d_source"]
     mean_target: Float[Tensor, "k d_target"]
     source_mean: Float[Tensor, " d_source"]
     target_variance: Float[Tensor, ""]
@@ -80,7 +65,7 @@ class CrossLayerQuantizer(nn.Module):
         codebook: type[Codebook] = Codebook,
     ) -> None:
         super().__init__()
-        config = resolve(config, d_target)
+        config = resolve(config, d_source, d_target)
         self.config, self.causal = config, causal
         self.d_source, self.d_target = d_source, d_target
         self.origin: Origin | None = None
@@ -88,13 +73,15 @@ class CrossLayerQuantizer(nn.Module):
         generator = generator or torch.Generator().manual_seed(0)
         # torch's layers draw weights from the global generator, which is left as it was.
         with torch.random.fork_rng(devices=[]):
-            self.encoder = AdaptiveResidualEncoder(d_source)
-            self.codebook = codebook(config, d_source, generator=generator)
+            self.encoder = make_encoder(config, d_source, d_target)
+            self.codebook = codebook(config, self.d_code, generator=generator)
             self.decoder: TransformerDecoder | MLPDecoder | TableDecoder = make_decoder(
-                config, self.codebook, d_source, d_target, causal=causal
+                config, self.codebook, self.d_code, d_target, causal=causal
             )
         self.register_buffer("usage", torch.zeros(config.n_codes, dtype=torch.long))
-        self.register_buffer("mean_encoded", torch.zeros(config.n_codes, d_source))
+        self.register_buffer("mean_encoded", torch.zeros(config.n_codes, self.d_code))
+        if config.encoder == "predictive":  # a residual encoder has its code vectors there
+            self.register_buffer("mean_source", torch.zeros(config.n_codes, d_source))
         self.register_buffer("mean_target", torch.zeros(config.n_codes, d_target))
         self.register_buffer("source_mean", torch.zeros(d_source))
         self.register_buffer("target_variance", torch.ones(()))
@@ -115,6 +102,16 @@ class CrossLayerQuantizer(nn.Module):
         """The hook points by name, in the order in which a pass meets them."""
         names = ("hook_encoded", "hook_codes", "hook_quantized", "hook_recon", "hook_error")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def d_code(self) -> int:
+        """Width of code vectors: that of the source, or of the target that is predicted."""
+        return self.d_source if self.config.encoder == "residual" else self.d_target
+
+    @property
+    def source_vectors(self) -> Float[Tensor, "k d_source"]:
+        """Where each code is at the source: its vector, or the mean source of its tokens."""
+        return self.codebook.vectors if self.config.encoder == "residual" else self.mean_source
 
     @property
     def device(self) -> torch.device:
@@ -178,7 +175,7 @@ class CrossLayerQuantizer(nn.Module):
 
     # ---- computing -----------------------------------------------------------------------------
 
-    def encode(self, source: Float[Tensor, "*n d_source"]) -> Float[Tensor, "*n d_source"]:
+    def encode(self, source: Float[Tensor, "*n d_source"]) -> Float[Tensor, "*n d_code"]:
         """Encoder output z of source activations, in float32, also under autocast."""
         with torch.autocast(source.device.type, enabled=False):
             return self.encoder(source.float())
@@ -224,7 +221,7 @@ class CrossLayerQuantizer(nn.Module):
         codes = pass_through(self.hook_codes, draft.codes)
         if not codes.changed:
             return draft, False
-        self._check_codes(codes.after, draft.codes.shape)
+        check_codes(codes.after, draft.codes.shape, self.config.n_codes)
         where = codes.after != codes.before
         return draft.with_codes(codes.after, where, self.codebook).naming(where), True
 
@@ -240,9 +237,9 @@ class CrossLayerQuantizer(nn.Module):
 
     def decode(
         self,
-        quantized: Float[Tensor, "b pos d_source"],
+        quantized: Float[Tensor, "b pos d_code"],
         *,
-        encoded: Float[Tensor, "b pos d_source"],
+        encoded: Float[Tensor, "b pos d_code"],
         key_mask: Bool[Tensor, "b keys"] | None = None,
         cache: DecoderCache | None = None,
     ) -> Float[Tensor, "b pos d_target"]:
@@ -260,9 +257,9 @@ class CrossLayerQuantizer(nn.Module):
 
     def decode_padded(
         self,
-        quantized: Float[Tensor, "b pos d_source"],
+        quantized: Float[Tensor, "b pos d_code"],
         *,
-        encoded: Float[Tensor, "b pos d_source"],
+        encoded: Float[Tensor, "b pos d_code"],
         attended: Bool[Tensor, "b pos"],
     ) -> Float[Tensor, "b pos d_target"]:
         """The reconstruction of sequences whose padding, if any, is on their right.
@@ -297,18 +294,6 @@ class CrossLayerQuantizer(nn.Module):
         draft = quantized.draft
         return self.hook_recon(self.decode(draft.vectors, encoded=draft.encoded))
 
-    def _check_codes(self, codes: Tensor, shape: torch.Size) -> None:
-        if codes.dtype not in (torch.int32, torch.int64) or codes.shape != shape:
-            raise ShapeError(
-                f"A hook on hook_codes returned {codes.dtype} of shape {list(codes.shape)}; "
-                f"expected torch.int64 of shape {list(shape)}. Return one code per token."
-            )
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.config.n_codes:
-            raise ShapeError(
-                f"A hook on hook_codes returned codes from {int(codes.min())} to "
-                f"{int(codes.max())}; valid codes lie in [0, {self.config.n_codes})."
-            )
-
     # ---- changing ------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -321,7 +306,6 @@ class CrossLayerQuantizer(nn.Module):
         self.usage.zero_()
         self.max_source_norm.fill_(torch.inf)
         self.max_target_norm.fill_(torch.inf)
-        self.encoder.reset_()
         self._reset_parameters_(generator)
 
     @torch.no_grad()
@@ -357,6 +341,32 @@ class CrossLayerQuantizer(nn.Module):
         codes = self.codebook.nearest(z)
         self.codebook.measure_distance_(z, codes, decay=0.0)
         self.target_variance.copy_((target - target.mean(0)).square().sum(1).mean())
+        self.start_decoder_(z, codes, target)
+
+    @torch.no_grad()
+    def replace_decoder_(self, config: CLVQConfig, generator: torch.Generator) -> None:
+        """Takes another decoder, which has learned nothing yet; codes stay what they are.
+
+        Args:
+            config: What it is like; options of codebook and encoder are those of now.
+            generator: Random generator on the quantizer's device.
+        """
+        self.config = resolve(config, self.d_source, self.d_target)
+        with torch.random.fork_rng(devices=[]):
+            decoder = make_decoder(
+                self.config, self.codebook, self.d_code, self.d_target, causal=self.causal
+            )
+        self.decoder = decoder.to(self.device).float().requires_grad_(False).eval()
+        reset_decoder_(self.decoder, generator)
+
+    @torch.no_grad()
+    def start_decoder_(
+        self,
+        z: Float[Tensor, "n d_code"],
+        codes: Int[Tensor, " n"],
+        target: Float[Tensor, "n d_target"],
+    ) -> None:
+        """Sets units and linear map, or the table, from a sample of training tokens."""
         if isinstance(self.decoder, TableDecoder):
             # First the mean of all tokens, for codes that no token of the sample has.
             self.decoder.set_(target.mean(0).expand(self.config.n_codes, -1))
@@ -368,28 +378,23 @@ class CrossLayerQuantizer(nn.Module):
     def record_(
         self,
         usage: Int[Tensor, " k"],
-        encoded_sums: Float[Tensor, "k d_source"],
+        source_sums: Float[Tensor, "k d_source"],
+        encoded_sums: Float[Tensor, "k d_code"],
         target_sums: Float[Tensor, "k d_target"],
-        source_sum: Float[Tensor, " d_source"],
     ) -> None:
-        """Records the frozen pass: usage, and the means of encoder outputs, target and source."""
+        """Records the frozen pass: usage, and means of source, encoder output and target."""
         counts = usage.to(encoded_sums.device).clamp_min(1).unsqueeze(1)
         n_tokens = int(usage.sum())
         self.usage.copy_(usage)
         self.mean_encoded.copy_(encoded_sums / counts)
         self.mean_target.copy_(target_sums / counts)
-        self.source_mean.copy_(source_sum / n_tokens)
+        self.source_mean.copy_(source_sums.sum(0) / n_tokens)
+        if self.config.encoder == "predictive":
+            self.mean_source.copy_(source_sums / counts)
         if isinstance(self.decoder, TableDecoder):
             overall = (target_sums.sum(0) / n_tokens).float().to(self.mean_target.device)
             self.decoder.set_(torch.where(self.usage.unsqueeze(1) > 0, self.mean_target, overall))
 
     def _reset_parameters_(self, generator: torch.Generator) -> None:
-        for module in self.decoder.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight, generator=generator)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm):
-                module.reset_parameters()
-        if not isinstance(self.decoder, TableDecoder):
-            # So that a learned decoder starts at its linear map, without the blocks.
-            nn.init.zeros_(self.decoder.out.weight)
+        self.encoder.reset_(generator)
+        reset_decoder_(self.decoder, generator)

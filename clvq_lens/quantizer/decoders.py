@@ -11,40 +11,7 @@ from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import ConfigError
 from clvq_lens.quantizer.attention import Attention, DecoderCache
 from clvq_lens.quantizer.codebook import Codebook
-from clvq_lens.stats.precision import in_double
-
-_RIDGE = 1e-3  # of the mean square of the inputs; keeps unused directions of the skip map small
-
-
-class Units(nn.Module):
-    """Mean and overall scale of vectors, so that a decoder computes with numbers of order one.
-
-    All dimensions have one scale: errors keep their proportions, and the loss stays an FVU.
-    """
-
-    mean: Float[Tensor, " d"]
-    scale: Float[Tensor, ""]
-
-    def __init__(self, d: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(d))
-        self.register_buffer("scale", torch.ones(()))
-
-    @torch.no_grad()
-    def measure_(self, x: Float[Tensor, "n d"]) -> None:
-        """Takes the mean and the root-mean-square deviation of a sample."""
-        self.mean.copy_(x.mean(0))
-        deviation = (x - self.mean).square().mean().sqrt()
-        # A sample of equal vectors has no scale, and 0 would be divided by.
-        self.scale.copy_(deviation.clamp_min(torch.finfo(torch.float32).tiny))
-
-    def strip(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        """Converts vectors from the model's units to ours."""
-        return (x - self.mean) / self.scale
-
-    def restore(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        """Converts vectors from our units to the model's."""
-        return x * self.scale + self.mean
+from clvq_lens.quantizer.units import Units, least_squares_
 
 
 class Decoder(Protocol):
@@ -52,9 +19,9 @@ class Decoder(Protocol):
 
     def __call__(
         self,
-        quantized: Float[Tensor, "b pos d_source"],
+        quantized: Float[Tensor, "b pos d_code"],
         *,
-        memory: Float[Tensor, "b pos d_source"] | None = None,
+        memory: Float[Tensor, "b pos d_code"] | None = None,
         key_mask: Bool[Tensor, "b keys"] | None = None,
         cache: DecoderCache | None = None,
     ) -> Float[Tensor, "b pos d_target"]:
@@ -112,20 +79,20 @@ class _LearnedDecoder(nn.Module):
     At the start the output is that linear map; the blocks learn what to add to it.
     """
 
-    def __init__(self, d_source: int, d_target: int, blocks: list[nn.Module]) -> None:
+    def __init__(self, d_code: int, d_target: int, blocks: list[nn.Module]) -> None:
         super().__init__()
-        self.source_units, self.target_units = Units(d_source), Units(d_target)
-        self.embed = nn.Linear(d_source, d_target)
+        self.source_units, self.target_units = Units(d_code), Units(d_target)
+        self.embed = nn.Linear(d_code, d_target)
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(d_target)
         self.out = nn.Linear(d_target, d_target)
-        self.skip = nn.Linear(d_source, d_target)
+        self.skip = nn.Linear(d_code, d_target)
 
     @torch.no_grad()
     def start_(
         self,
-        z: Float[Tensor, "n d_source"],
-        vectors: Float[Tensor, "n d_source"],
+        z: Float[Tensor, "n d_code"],
+        vectors: Float[Tensor, "n d_code"],
         target: Float[Tensor, "n d_target"],
     ) -> None:
         """Sets units and linear map from a sample of tokens.
@@ -138,7 +105,7 @@ class _LearnedDecoder(nn.Module):
         self.source_units.measure_(z)
         self.target_units.measure_(target)
         inputs = self.source_units.strip(vectors)
-        _least_squares_(self.skip, inputs, self.target_units.strip(target))
+        least_squares_(self.skip, inputs, self.target_units.strip(target))
 
     def _restore(self, codes: Tensor, x: Tensor) -> Tensor:
         """The reconstruction in the target's units, from the output of the blocks."""
@@ -150,12 +117,12 @@ class TransformerDecoder(_LearnedDecoder):
 
     Args:
         config: Number of layers and heads, memory, dropout.
-        d_source: Width of code vectors.
+        d_code: Width of code vectors.
         d_target: Width of the reconstruction, and of the blocks.
         causal: Whether a position sees only codes up to its own.
     """
 
-    def __init__(self, config: CLVQConfig, d_source: int, d_target: int, *, causal: bool) -> None:
+    def __init__(self, config: CLVQConfig, d_code: int, d_target: int, *, causal: bool) -> None:
         n_heads = config.decoder_heads or default_heads(d_target)
         if d_target % n_heads:
             raise ConfigError(
@@ -167,15 +134,15 @@ class TransformerDecoder(_LearnedDecoder):
         for _ in range(config.decoder_layers):
             block = _DecoderBlock(config, d_target, n_heads=n_heads, d_mlp=d_mlp, causal=causal)
             blocks.append(block)
-        super().__init__(d_source, d_target, blocks)
+        super().__init__(d_code, d_target, blocks)
         with_memory = config.decoder_memory == "encoder"
-        self.embed_memory = nn.Linear(d_source, d_target) if with_memory else None
+        self.embed_memory = nn.Linear(d_code, d_target) if with_memory else None
 
     def forward(
         self,
-        quantized: Float[Tensor, "b pos d_source"],
+        quantized: Float[Tensor, "b pos d_code"],
         *,
-        memory: Float[Tensor, "b pos d_source"] | None = None,
+        memory: Float[Tensor, "b pos d_code"] | None = None,
         key_mask: Bool[Tensor, "b keys"] | None = None,
         cache: DecoderCache | None = None,
     ) -> Float[Tensor, "b pos d_target"]:
@@ -203,23 +170,23 @@ class MLPDecoder(_LearnedDecoder):
 
     Args:
         config: Number of layers, and hidden width.
-        d_source: Width of code vectors.
+        d_code: Width of code vectors.
         d_target: Width of the reconstruction.
     """
 
-    def __init__(self, config: CLVQConfig, d_source: int, d_target: int) -> None:
+    def __init__(self, config: CLVQConfig, d_code: int, d_target: int) -> None:
         d_mlp = config.d_decoder_mlp or 4 * d_target
         blocks: list[nn.Module] = []
         for _ in range(config.decoder_layers):
             perceptron = _Perceptron(d_target, d_mlp, d_target)
             blocks.append(nn.Sequential(nn.LayerNorm(d_target), perceptron))
-        super().__init__(d_source, d_target, blocks)
+        super().__init__(d_code, d_target, blocks)
 
     def forward(
         self,
-        quantized: Float[Tensor, "b pos d_source"],
+        quantized: Float[Tensor, "b pos d_code"],
         *,
-        memory: Float[Tensor, "b pos d_source"] | None = None,
+        memory: Float[Tensor, "b pos d_code"] | None = None,
         key_mask: Bool[Tensor, "b keys"] | None = None,
         cache: DecoderCache | None = None,
     ) -> Float[Tensor, "b pos d_target"]:
@@ -267,9 +234,9 @@ class TableDecoder(nn.Module):
 
     def forward(
         self,
-        quantized: Float[Tensor, "b pos d_source"],
+        quantized: Float[Tensor, "b pos d_code"],
         *,
-        memory: Float[Tensor, "b pos d_source"] | None = None,
+        memory: Float[Tensor, "b pos d_code"] | None = None,
         key_mask: Bool[Tensor, "b keys"] | None = None,
         cache: DecoderCache | None = None,
     ) -> Float[Tensor, "b pos d_target"]:
@@ -285,34 +252,37 @@ def default_heads(d: int) -> int:
     return 1
 
 
-def resolve(config: CLVQConfig, d_target: int) -> CLVQConfig:
+def resolve(config: CLVQConfig, d_source: int, d_target: int) -> CLVQConfig:
     """The config with numbers in place of None, so that what is saved keeps its meaning."""
     return config.replace(
+        d_encoder_mlp=config.resolved_d_encoder_mlp(d_source),
         dead_after_tokens=config.resolved_dead_after_tokens,
         decoder_heads=config.decoder_heads or default_heads(d_target),
         d_decoder_mlp=config.d_decoder_mlp or 4 * d_target,
     )
 
 
+@torch.no_grad()
+def reset_decoder_(
+    decoder: "TransformerDecoder | MLPDecoder | TableDecoder", generator: torch.Generator
+) -> None:
+    """New weights; a learned decoder starts at its linear map, without the blocks."""
+    for module in decoder.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+    if not isinstance(decoder, TableDecoder):
+        nn.init.zeros_(decoder.out.weight)
+
+
 def make_decoder(
-    config: CLVQConfig, codebook: Codebook, d_source: int, d_target: int, *, causal: bool
+    config: CLVQConfig, codebook: Codebook, d_code: int, d_target: int, *, causal: bool
 ) -> TransformerDecoder | MLPDecoder | TableDecoder:
     """The decoder that a config names."""
     if config.decoder == "transformer":
-        return TransformerDecoder(config, d_source, d_target, causal=causal)
+        return TransformerDecoder(config, d_code, d_target, causal=causal)
     if config.decoder == "mlp":
-        return MLPDecoder(config, d_source, d_target)
+        return MLPDecoder(config, d_code, d_target)
     return TableDecoder(codebook, d_target)
-
-
-def _least_squares_(
-    linear: nn.Linear, inputs: Float[Tensor, "n i"], outputs: Float[Tensor, "n o"]
-) -> None:
-    """Sets a linear map to the ridge regression of outputs on inputs."""
-    mean_in, mean_out = inputs.mean(0), outputs.mean(0)
-    x, y = in_double(inputs - mean_in), in_double(outputs - mean_out)
-    gram = x.T @ x
-    gram.diagonal().add_(_RIDGE * gram.diagonal().mean().clamp_min(1e-12))
-    weight = torch.linalg.solve(gram, x.T @ y).T.to(linear.weight)
-    linear.weight.copy_(weight)
-    linear.bias.copy_(mean_out - weight @ mean_in)

@@ -26,9 +26,9 @@ class Draft:
             even if the token is not real; None: nowhere.
     """
 
-    encoded: Float[Tensor, "b pos d_source"]
+    encoded: Float[Tensor, "b pos d_code"]
     codes: Int[Tensor, "b pos"]
-    vectors: Float[Tensor, "b pos d_source"]
+    vectors: Float[Tensor, "b pos d_code"]
     banned: Bool[Tensor, "b pos k"] | None = None
     averaged: Bool[Tensor, "b pos"] | None = None
     steering: Float[Tensor, "b pos d_target"] | None = None
@@ -43,7 +43,7 @@ class Draft:
         averaged = None if self.averaged is None else self.averaged & ~where
         return replace(self, codes=codes, vectors=vectors, averaged=averaged)
 
-    def with_mean(self, mean: Float[Tensor, " d_source"], where: Bool[Tensor, "b pos"]) -> "Draft":
+    def with_mean(self, mean: Float[Tensor, " d_code"], where: Bool[Tensor, "b pos"]) -> "Draft":
         """The mean code vector at some positions, whose codes stay as they are."""
         vectors = torch.where(where.unsqueeze(-1), mean, self.vectors)
         averaged = where if self.averaged is None else self.averaged | where
@@ -143,3 +143,20 @@ def joined(drafts: Sequence[Draft]) -> Draft:
                 tensors[index] = known[0].new_zeros(len(draft.codes), *known[0].shape[1:])
         joined_fields[field.name] = torch.cat(tensors)
     return Draft(**joined_fields)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Source activations after the hook points up to ``hook_quantized``.
+
+    Attributes:
+        codes: Nearest codes, before any edit or hook.
+        clean_encoded: Encoder output, before any hook.
+        draft: Encoder output, codes and code vectors, as edits and hooks left them.
+        changed: Whether an edit or a hook changed anything, or a gradient is recorded.
+    """
+
+    codes: Int[Tensor, "b pos"]
+    clean_encoded: Float[Tensor, "b pos d_code"]
+    draft: Draft
+    changed: bool

@@ -268,7 +268,7 @@ def _check_header(header: dict[str, str], saved: Saved, folder: Path) -> None:
     # its own size.
     options = saved.quantizer
     sizes = {
-        "codebook.vectors": f"F32 {[options.n_codes, saved.d_source]}",
+        "codebook.vectors": f"F32 {[options.n_codes, saved.d_code]}",
         "mean_target": f"F32 {[options.n_codes, saved.d_target]}",
     }
     _check_tensors(sizes, {name: header[name] for name in sizes if name in header}, folder)

@@ -27,6 +27,7 @@ _COPIED = {
 }
 _FIELDS = _COPIED | {"weights", "sha256"}
 CODEBOOKS: dict[str, type[Codebook]] = {"vectors": Codebook, "features": FeatureCodebook}
+_BEFORE_THERE_WERE_TWO_ENCODERS = {"encoder": "residual", "encoder_layers": 2, "d_encoder_mlp": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,11 @@ class Saved:
     fit: FitConfig | None
     origin: Origin | None
     copied: dict[str, Any]
+
+    @property
+    def d_code(self) -> int:
+        """Width of code vectors."""
+        return self.d_source if self.quantizer.encoder == "residual" else self.d_target
 
     def build(self) -> CrossLayerQuantizer:
         """A quantizer of these sizes, without the weights."""
@@ -87,7 +93,7 @@ def read_config(path: Path) -> Saved:
     _check_fields(config, path)
     _check_types(config, path)
     try:
-        options = CLVQConfig().replace(**config["quantizer"])
+        options = CLVQConfig().replace(**_options_of(config))
         fit = None if config["fit"] is None else FitConfig().replace(**config["fit"])
     except (ConfigError, TypeError) as error:
         raise impossible(path, error) from error
@@ -160,8 +166,8 @@ def _check_types(config: dict[str, Any], path: Path) -> None:
                 f"Save the quantizer again."
             )
     options = {field.name for field in dataclasses.fields(CLVQConfig)}
-    if set(config["quantizer"]) != options:
-        differing = sorted(set(config["quantizer"]) ^ options)
+    if set(_options_of(config)) != options:
+        differing = sorted(set(_options_of(config)) ^ options)
         raise FileFormatError(
             f"{path} is damaged: its quantizer lacks or does not know the options {differing}. "
             f"Save the quantizer again."
@@ -174,6 +180,11 @@ def _check_types(config: dict[str, Any], path: Path) -> None:
             f"{path} names the file {config['weights']!r}; expected one beside it, named "
             f"weights-<12 hex digits>.safetensors. Do not trust it."
         )
+
+
+def _options_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The saved options of the quantizer; files know them all since there are two encoders."""
+    return {**_BEFORE_THERE_WERE_TWO_ENCODERS, **config["quantizer"]}
 
 
 def impossible(path: Path, reason: object) -> FileFormatError:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Unpack
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from clvq_lens.config import FitConfig, FitOptions, fit_config
@@ -21,14 +21,16 @@ from clvq_lens.host.attachment import Attached, Attachment
 from clvq_lens.host.modes import require_gradients
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import TableDecoder
+from clvq_lens.quantizer.encoders import PredictiveEncoder
 from clvq_lens.training.frozen import frozen_pass
 from clvq_lens.training.history import History, Record
 from clvq_lens.training.objective import Objective, Step
-from clvq_lens.training.training_data import TrainingData, sample_of
+from clvq_lens.training.prediction import learn_to_predict_
+from clvq_lens.training.schedule import schedule
+from clvq_lens.training.training_data import HeldOutBatches, TrainingData, sample_of
 from clvq_lens.training.validation import Best, HeldOut, Window, clone_state
 
 _LEARNING_RATE = 0.05  # times the inverse square root of the width
-_LAST_LEARNING_RATE = 0.05  # as a share of the peak
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ def fit(
     """Fits the quantizer on activations streamed from the model.
 
     A fit starts anew when called again. Interrupted with Ctrl-C, it keeps what was learned; after
-    any other error the quantizer is what it was before.
+    any other error, and before the codebook is started, the quantizer is what it was before.
 
     Args:
         lens: The lens whose quantizer is fitted.
@@ -108,15 +110,23 @@ class Fit:
         data: Documents.
         config: Options of the fit.
         progress: Whether to show progress bars.
+        learns_codes: Whether encoder and codebook are fitted too; else the decoder alone is.
     """
 
     def __init__(
-        self, attachment: Attachment, data: Data, config: FitConfig, *, progress: bool
+        self,
+        attachment: Attachment,
+        data: Data,
+        config: FitConfig,
+        *,
+        progress: bool,
+        learns_codes: bool = True,
     ) -> None:
         self.quantizer, self.config, self.progress = attachment.quantizer, config, progress
         self.data = TrainingData(attachment, data, config, progress=progress)
         self.generator = self.data.generator
-        self.objective = Objective(attachment, config)
+        self.learns_codes = learns_codes
+        self.objective = Objective(attachment, config, samples=learns_codes)
         self.history = History()
         self.learns = not isinstance(self.quantizer.decoder, TableDecoder)
         self.n_tokens = 0
@@ -132,13 +142,12 @@ class Fit:
         whole = self.quantizer.config.reads_sequences or self.config.kl_weight > 0
         stream = self.data.open(whole_sequences=whole)
         self.history.n_tokens = self.budget
-        self.initialize(stream)
-        drawn = self.data.held_out()
+        drawn = self.start(stream)
         self.history.n_held_out_documents = drawn.n_documents
         held_out = HeldOut(self.objective, drawn.batches)
         best = Best(self.quantizer)
         try:
-            with _learning(self.quantizer):
+            with _learning(self.quantizer, codes=self.learns_codes):
                 self.train(stream, held_out, best)
         except KeyboardInterrupt:
             self.history.stop = "interrupted"
@@ -147,9 +156,37 @@ class Fit:
         self._warn_of_outliers()
         return self.history
 
-    def initialize(self, stream: ShuffledStream) -> None:
-        """Fresh weights, and a codebook from a sample of training tokens."""
+    def start(self, stream: ShuffledStream) -> HeldOutBatches:
+        """Fresh weights, an encoder that predicts if it is to, and a codebook from a sample.
+
+        Returns:
+            The documents that are not trained on.
+        """
+        if not self.learns_codes:
+            return self._start_decoder(stream)
         self.quantizer.reset_(self.generator)
+        source, target = self._sample(stream)
+        encoder = self.quantizer.encoder
+        if not isinstance(encoder, PredictiveEncoder):
+            self.quantizer.initialize_(source, target, generator=self.generator)
+            return self.data.held_out()
+        drawn = self.data.held_out()
+        encoder.start_(source, target)
+        budget = {"n_tokens": self.budget, "progress": self.progress}
+        learn_to_predict_(encoder, stream, drawn.batches, **budget)
+        self.quantizer.initialize_(source, target, generator=self.generator)
+        return drawn
+
+    def _start_decoder(self, stream: ShuffledStream) -> HeldOutBatches:
+        """A fresh decoder of the codes that there are."""
+        ends = stream.once(self.data.n_initial), self.data.n_initial // 2
+        source, target = sample_of(*ends, "source", "target", generator=self.generator)
+        z = self.quantizer.encode(source)
+        self.quantizer.start_decoder_(z, self.quantizer.codebook.nearest(z), target)
+        return self.data.held_out()
+
+    def _sample(self, stream: ShuffledStream) -> tuple[Tensor, Tensor]:
+        """Source and target of some training tokens, without outliers."""
         # Half of the tokens of twice as many documents: tokens of one document are alike.
         batches, size = stream.once(self.data.n_initial), self.data.n_initial // 2
         source, target = sample_of(batches, size, "source", "target", generator=self.generator)
@@ -158,7 +195,7 @@ class Fit:
             # One outlier could take a code, and the variance would be that of the outliers.
             ordinary = ~self.quantizer.outliers(source, target)
             source, target = source[ordinary], target[ordinary]
-        self.quantizer.initialize_(source, target, generator=self.generator)
+        return source, target
 
     def train(self, stream: ShuffledStream, held_out: HeldOut, best: Best) -> None:
         """Steps over the stream until the tokens are spent or nothing improves any more."""
@@ -212,7 +249,7 @@ class Fit:
                 f"Pass a smaller learning_rate, or check the activations' scale."
             )
         if self.learns:
-            parameters = list(self.quantizer.parameters())
+            parameters = [p for p in self.quantizer.parameters() if p.requires_grad]
             optimizer.zero_grad(set_to_none=True)
             step.loss.total.backward(inputs=parameters)  # the model keeps its own gradients
             torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
@@ -221,7 +258,9 @@ class Fit:
             decay = self.quantizer.config.ema_decay
             target = batch.of_real_tokens("target")
             self.quantizer.decoder.update_(step.assignment.codes, target, decay=decay)
-        self.quantizer.codebook.update_(step.encoded, step.assignment, generator=self.generator)
+        if self.learns_codes:
+            codebook = self.quantizer.codebook
+            codebook.update_(step.encoded, step.assignment, generator=self.generator)
         self.quantizer.eval()
         return step
 
@@ -264,7 +303,7 @@ def make_optimizer(quantizer: CrossLayerQuantizer, config: FitConfig) -> torch.o
             matrices.append(parameter)
         else:  # biases, and scales of a layer norm: decay would switch the layer off
             others.append(parameter)
-    others += quantizer.encoder.parameters()
+    others += quantizer.encoder.parameters()  # without gradients, those of a frozen one stay
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -281,26 +320,15 @@ def peak_learning_rate(quantizer: CrossLayerQuantizer, config: FitConfig) -> flo
     return config.learning_rate or _LEARNING_RATE / math.sqrt(quantizer.d_target)
 
 
-def schedule(done: float, warmup: float) -> float:
-    """Factor of the learning rate: linear warm-up, then a half cosine down to a twentieth.
-
-    Args:
-        done: Fraction of the fit that is done; the last batch may go a little beyond 1.
-        warmup: Fraction of the fit in which the factor rises.
-    """
-    if done < warmup:
-        return max(done / warmup, 0.01)  # the first step would do nothing at zero
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / max(1 - warmup, 1e-9))))
-    return _LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine
-
-
 @contextmanager
-def _learning(quantizer: CrossLayerQuantizer) -> Iterator[None]:
-    """While open, parameters have gradients; afterwards they have none.
+def _learning(quantizer: CrossLayerQuantizer, *, codes: bool) -> Iterator[None]:
+    """While open, what learns by gradients has them: the decoder, and an encoder that follows it.
 
     Outside a fit, no pass through the quantizer builds a graph.
     """
     quantizer.requires_grad_(True)
+    if not codes or quantizer.config.encoder == "predictive":
+        quantizer.encoder.requires_grad_(False)  # its codes would drift away from the codebook
     try:
         yield
     finally:

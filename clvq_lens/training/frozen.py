@@ -55,9 +55,9 @@ class FrozenPass:
         k = quantizer.config.n_codes
         # Totals are on the CPU, in double precision, which not every device has.
         self.usage = torch.zeros(k, dtype=torch.long)
-        self.encoded_sums = torch.zeros(k, quantizer.d_source, dtype=torch.double)
+        self.source_sums = torch.zeros(k, quantizer.d_source, dtype=torch.double)
+        self.encoded_sums = torch.zeros(k, quantizer.d_code, dtype=torch.double)
         self.target_sums = torch.zeros(k, quantizer.d_target, dtype=torch.double)
-        self.source_sum = torch.zeros(quantizer.d_source, dtype=torch.double)
         self.n_outliers = 0
         self.complete = False
 
@@ -68,7 +68,7 @@ class FrozenPass:
         z = self.quantizer.encode(source)
         # Nearest codes, as in use; in training they are drawn.
         codes = self.quantizer.codebook.nearest(z)
-        self.source_sum += source.sum(0).cpu().double()
+        _add_by_code(self.source_sums, codes, source)
         _add_by_code(self.encoded_sums, codes, z)
         _add_by_code(self.target_sums, codes, batch.of_real_tokens("target"))
         self.usage += torch.bincount(codes, minlength=len(self.usage)).cpu()
@@ -76,7 +76,7 @@ class FrozenPass:
 
     def record_(self) -> None:
         """Gives the quantizer what was counted."""
-        self.quantizer.record_(self.usage, self.encoded_sums, self.target_sums, self.source_sum)
+        self.quantizer.record_(self.usage, self.source_sums, self.encoded_sums, self.target_sums)
 
 
 def _add_by_code(

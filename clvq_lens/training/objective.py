@@ -35,7 +35,7 @@ class Step:
     """A forward pass of training: the loss, and what the EMA update needs."""
 
     loss: Loss
-    encoded: Float[Tensor, "n d_source"]
+    encoded: Float[Tensor, "n d_code"]
     assignment: Assignment
 
 
@@ -45,23 +45,30 @@ class Objective:
     Args:
         attachment: The quantizer that is fitted, on its model.
         config: The weights of the parts.
+        samples: Whether training draws codes among the nearest; else it takes the nearest.
     """
 
-    def __init__(self, attachment: Attachment, config: FitConfig) -> None:
+    def __init__(self, attachment: Attachment, config: FitConfig, *, samples: bool = True) -> None:
         self.host, self.target = attachment.host, attachment.target
-        self.quantizer, self.config = attachment.quantizer, config
+        self.quantizer, self.config, self.samples = attachment.quantizer, config, samples
 
     def training_step(self, batch: Activations, generator: torch.Generator) -> Step:
-        """The loss with codes drawn among the nearest."""
+        """The loss with codes as training has them."""
         encoded = self.quantizer.encode(batch.source)
         # Everywhere, because the decoder also attends to special tokens, which the mask leaves out.
-        everywhere = self.quantizer.codebook.sample(encoded.detach(), generator=generator)
+        everywhere = self._assign(encoded.detach(), generator)
         codes = everywhere.codes.view(batch.mask.shape)
         quantized = straight_through(encoded, self.quantizer.codebook(codes))
         loss = self._loss(batch, encoded, quantized)
         real = batch.mask.flatten()
         assignment = Assignment(everywhere.codes[real], everywhere.nearest[real])
         return Step(loss, encoded.detach()[batch.mask], assignment)
+
+    def _assign(self, encoded: Tensor, generator: torch.Generator) -> Assignment:
+        if self.samples:
+            return self.quantizer.codebook.sample(encoded, generator=generator)
+        nearest = self.quantizer.codebook.nearest(encoded).flatten()
+        return Assignment(nearest, nearest)
 
     @torch.no_grad()
     def evaluate(self, batch: Activations) -> Loss:

@@ -298,3 +298,25 @@ def test_a_model_without_a_point_of_embeddings_is_refused(model: Any, monkeypatc
     monkeypatch.delitem(model.hook_dict, "hook_embed")
     with pytest.raises(HookNotFoundError, match=r"carries the embedding of the token alone: hook"):
         token_embedding(Host(model))
+
+
+@pytest.mark.parametrize("kind", ["k-means", "single-layer VQ-VAE", "token identity", "transcoder"])
+def test_a_decoder_is_trained_on_codes_that_stay_what_they_are(kind: Any):
+    model, texts = cl.toy.load(n_texts=60)
+    lens = model.add_clvq(1, 2, n_codes=16, decoder="transformer", decoder_layers=1)
+    lens.fit(texts[:50], n_tokens=8_000, n_evaluations=2, progress=False)
+    table = lens.baseline(kind, texts[:50], name="table", progress=False)
+    learned = lens.baseline(kind, texts[:50], decoder="transformer", name="learned", progress=False)
+    assert learned.config.decoder == "transformer"
+    assert learned.config.d_decoder_mlp == lens.config.d_decoder_mlp
+    assert torch.equal(table.encode(texts[50:]).codes, learned.encode(texts[50:]).codes)
+    assert torch.equal(table.quantizer.usage, learned.quantizer.usage)
+    fvu = [float(one.evaluate(texts[50:], progress=False).fvu) for one in (table, learned)]
+    assert fvu[1] < fvu[0]  # attention to earlier codes tells more than the code alone
+    assert not any(p.requires_grad for p in learned.quantizer.parameters())
+
+
+def test_a_decoder_that_does_not_exist_is_refused(fitted: cl.Lens, as_for_a_user: None):
+    with pytest.raises(ConfigError, match="decoder is 'lstm'"):
+        fitted.baseline("k-means", corpus(), decoder="lstm", **OPTIONS)  # type: ignore[arg-type]
+    assert list(fitted.model.clvqs) == ["1-2"]

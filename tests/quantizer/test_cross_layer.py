@@ -414,9 +414,9 @@ def recorded(**options: Any) -> tuple[CrossLayerQuantizer, Tensor, Tensor, Tenso
     encoded, target = random(90, D_SOURCE, seed=5), random(90, D_TARGET, seed=6) + 2
     quantizer.record_(
         codes.bincount(minlength=N_CODES),
+        torch.zeros(N_CODES, D_SOURCE).double().index_add_(0, codes, 2 * encoded.double()),
         torch.zeros(N_CODES, D_SOURCE).double().index_add_(0, codes, encoded.double()),
         torch.zeros(N_CODES, D_TARGET).double().index_add_(0, codes, target.double()),
-        2 * encoded.double().sum(0),
     )
     return quantizer, codes, encoded, target
 

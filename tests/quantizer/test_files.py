@@ -68,7 +68,8 @@ def make(seed: int = 0, d_target: int = 4, **options: Any) -> CrossLayerQuantize
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     usage = torch.tensor([10, 9, 8, 0])
     sums = random(4, 4, seed=3).double(), random(4, d_target, seed=4).double()
-    quantizer.record_(usage, *sums, random(4, seed=5).double())
+    source_sums = random(4, seed=5).double().expand(4, 4) / 4
+    quantizer.record_(usage, source_sums, *sums)
     quantizer.measure_norms_(source, target)
     quantizer.origin, quantizer.fit_config = ORIGIN, FitConfig(n_tokens=40)
     return quantizer
@@ -155,7 +156,7 @@ def test_a_loaded_quantizer_has_the_same_bits(options: dict[str, Any], tmp_path:
 @pytest.mark.parametrize("causal", [True, False])
 def test_widths_direction_and_a_missing_origin_come_back(causal: bool, tmp_path: Path):
     quantizer = CrossLayerQuantizer(CLVQConfig(n_codes=3, top_k=1), 4, 6, causal=causal)
-    quantizer.record_(torch.ones(3).long(), random(3, 4), random(3, 6), random(4))
+    quantizer.record_(torch.ones(3).long(), random(3, 4), random(3, 4), random(3, 6))
     again = load(save(quantizer, tmp_path))
     assert (again.d_source, again.d_target, again.causal) == (4, 6, causal)
     assert again.origin is None

@@ -17,7 +17,8 @@ from clvq_lens.errors import (
     TextTooLongError,
     TooFewTokensError,
 )
-from clvq_lens.training.fit import Fit, make_optimizer, peak_learning_rate, schedule
+from clvq_lens.training.fit import Fit, make_optimizer, peak_learning_rate
+from clvq_lens.training.schedule import schedule
 from tests.conftest import random_model
 
 SOURCE, TARGET = "blocks.1.hook_resid_post", "blocks.2.hook_resid_post"
@@ -330,7 +331,7 @@ def test_ctrl_c_before_the_first_step_or_in_the_frozen_pass_restores_the_quantiz
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    for name in ("initialize", "give_meaning"):
+    for name in ("start", "give_meaning"):
         with monkeypatch.context() as patched:
             patched.setattr(Fit, name, interrupt)
             with pytest.raises(KeyboardInterrupt):
@@ -570,8 +571,8 @@ def test_after_a_fit_a_table_holds_the_mean_target_of_each_code(used_all: bool):
         q.record_(
             q.usage.clone().index_fill_(0, torch.tensor([3]), 0),
             q.mean_encoded,
+            q.mean_encoded,
             y.sum(0).repeat(12, 1) / 12,
-            q.source_mean,
         )
         torch.testing.assert_close(q.decoder.table[3], y.sum(0) / q.usage.sum())
         return

@@ -1,0 +1,120 @@
+"""Encoders: from a source activation to the vector that is quantized."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from clvq_lens.config import CLVQConfig
+from clvq_lens.quantizer.units import Units, least_squares_
+
+_INITIAL_MIX_LOGIT = 0.2  # m = 0.275 at the start, as in the authors' code
+
+
+class AdaptiveResidualEncoder(nn.Module):
+    """z = (1 - m) x + m LN(W x + b) with m = sigmoid(a) / 2; W = I and b = 0 at the start.
+
+    The mix m is learned and stays below one half, so z keeps most of x (arXiv 2506.20040).
+
+    Args:
+        d: Width of the residual stream.
+    """
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.mix_logit = nn.Parameter(torch.empty(()))
+        self.linear = nn.Linear(d, d)
+        self.norm = nn.LayerNorm(d)
+        self.reset_()
+
+    @torch.no_grad()
+    def reset_(self, generator: torch.Generator | None = None) -> None:
+        """Sets all weights back to the start, which is close to the identity; nothing is drawn."""
+        self.mix_logit.fill_(_INITIAL_MIX_LOGIT)
+        nn.init.eye_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.norm.reset_parameters()
+
+    @torch.no_grad()
+    def be_identity_(self) -> None:
+        """Turns the learned branch off: z is x, to the last bit."""
+        self.reset_()
+        self.mix_logit.fill_(-torch.inf)  # the sigmoid of it is an exact zero
+
+    @property
+    def mix(self) -> Float[Tensor, ""]:
+        """m, the share of the learned branch: in (0, 0.5), or 0 in a baseline."""
+        return 0.5 * torch.sigmoid(self.mix_logit)
+
+    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """The encoder output z."""
+        return torch.lerp(x, self.norm(self.linear(x)), self.mix)
+
+
+class PredictiveEncoder(nn.Module):
+    """z = E[target | source], token by token: a linear map and what an MLP adds to it.
+
+    For codes c that depend on the source x alone, and a decoder g of single tokens,
+    E||y - g(c)||^2 = E||y - E[y | x]||^2 + E||E[y | x] - g(c)||^2, so that the best codes for a
+    target y are those of its prediction.
+
+    Args:
+        d_source: Width at the source.
+        d_target: Width at the target, and of z.
+        n_layers: Hidden layers of the MLP; 0: the linear map alone.
+        d_hidden: Their width.
+    """
+
+    def __init__(self, d_source: int, d_target: int, *, n_layers: int, d_hidden: int) -> None:
+        super().__init__()
+        self.source_units, self.target_units = Units(d_source), Units(d_target)
+        self.linear = nn.Linear(d_source, d_target)
+        self.hidden = nn.ModuleList()
+        for layer in range(n_layers):
+            self.hidden.append(nn.Linear(d_source if layer == 0 else d_hidden, d_hidden))
+        self.out = nn.Linear(d_hidden, d_target) if n_layers else None
+
+    @torch.no_grad()
+    def reset_(self, generator: torch.Generator) -> None:
+        """New weights; before `start_` and training, z is the mean target."""
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        for layer in self.hidden:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+                nn.init.zeros_(layer.bias)
+        if self.out is not None:  # so that training starts at the linear map
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)
+
+    @torch.no_grad()
+    def start_(
+        self, source: Float[Tensor, "n d_source"], target: Float[Tensor, "n d_target"]
+    ) -> None:
+        """Sets units, and the linear map to the ridge regression of target on source."""
+        self.source_units.measure_(source)
+        self.target_units.measure_(target)
+        inputs, outputs = self.source_units.strip(source), self.target_units.strip(target)
+        least_squares_(self.linear, inputs, outputs)
+
+    def forward(self, x: Float[Tensor, "*n d_source"]) -> Float[Tensor, "*n d_target"]:
+        """The prediction of the target."""
+        inputs = self.source_units.strip(x)
+        predicted = self.linear(inputs)
+        if self.out is not None:
+            hidden = inputs
+            for layer in self.hidden:
+                hidden = F.gelu(layer(hidden))
+            predicted = predicted + self.out(hidden)
+        return self.target_units.restore(predicted)
+
+
+Encoder = AdaptiveResidualEncoder | PredictiveEncoder
+
+
+def make_encoder(config: CLVQConfig, d_source: int, d_target: int) -> Encoder:
+    """The encoder that a config names."""
+    if config.encoder == "residual":
+        return AdaptiveResidualEncoder(d_source)
+    d_hidden = config.resolved_d_encoder_mlp(d_source)
+    return PredictiveEncoder(d_source, d_target, n_layers=config.encoder_layers, d_hidden=d_hidden)

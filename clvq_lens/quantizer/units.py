@@ -1,0 +1,54 @@
+"""Vectors in numbers of order one, and the linear map from some to others."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clvq_lens.stats.precision import in_double
+
+_RIDGE = 1e-3  # of the mean square of the inputs; keeps unused directions of the map small
+
+
+class Units(nn.Module):
+    """Mean and overall scale of vectors, so that a layer computes with numbers of order one.
+
+    All dimensions have one scale: errors keep their proportions, and the loss stays an FVU.
+    """
+
+    mean: Float[Tensor, " d"]
+    scale: Float[Tensor, ""]
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(d))
+        self.register_buffer("scale", torch.ones(()))
+
+    @torch.no_grad()
+    def measure_(self, x: Float[Tensor, "n d"]) -> None:
+        """Takes the mean and the root-mean-square deviation of a sample."""
+        self.mean.copy_(x.mean(0))
+        deviation = (x - self.mean).square().mean().sqrt()
+        # A sample of equal vectors has no scale, and 0 would be divided by.
+        self.scale.copy_(deviation.clamp_min(torch.finfo(torch.float32).tiny))
+
+    def strip(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """Converts vectors from the model's units to ours."""
+        return (x - self.mean) / self.scale
+
+    def restore(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        """Converts vectors from our units to the model's."""
+        return x * self.scale + self.mean
+
+
+@torch.no_grad()
+def least_squares_(
+    linear: nn.Linear, inputs: Float[Tensor, "n i"], outputs: Float[Tensor, "n o"]
+) -> None:
+    """Sets a linear map to the ridge regression of outputs on inputs."""
+    mean_in, mean_out = inputs.mean(0), outputs.mean(0)
+    x, y = in_double(inputs - mean_in), in_double(outputs - mean_out)
+    gram = x.T @ x
+    gram.diagonal().add_(_RIDGE * gram.diagonal().mean().clamp_min(1e-12))
+    weight = torch.linalg.solve(gram, x.T @ y).T.to(linear.weight)
+    linear.weight.copy_(weight)
+    linear.bias.copy_(mean_out - weight @ mean_in)

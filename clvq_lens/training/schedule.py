@@ -1,0 +1,18 @@
+"""The learning rate over a fit."""
+
+import math
+
+_LAST_LEARNING_RATE = 0.05  # as a share of the peak
+
+
+def schedule(done: float, warmup: float) -> float:
+    """Factor of the learning rate: linear warm-up, then a half cosine down to a twentieth.
+
+    Args:
+        done: Fraction of the fit that is done; the last batch may go a little beyond 1.
+        warmup: Fraction of the fit in which the factor rises.
+    """
+    if done < warmup:
+        return max(done / warmup, 0.01)  # the first step would do nothing at zero
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / max(1 - warmup, 1e-9))))
+    return _LAST_LEARNING_RATE + (1 - _LAST_LEARNING_RATE) * cosine
