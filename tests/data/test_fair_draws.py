@@ -94,7 +94,7 @@ def test_the_codebook_starts_from_a_fair_draw(monkeypatch):
             yield batch
 
     monkeypatch.setattr(stream, "once", watched)
-    fit.initialize(stream)
+    fit.start(stream)
     places = torch.cat(read)
     assert 2 * 128 * 8 <= len(places) < N_TOKENS // 5
     assert_fair(places, torch.cat(SKEWED), n_documents=len(places.unique()))
