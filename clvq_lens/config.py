@@ -152,6 +152,10 @@ class CLVQConfig(_Options):
         """Width of the hidden layers of a predictive encoder."""
         return self.d_encoder_mlp or max(2 * d_source, min(8 * d_source, 512))
 
+    def d_code(self, d_source: int, d_target: int) -> int:
+        """Width of code vectors: that of the source, or of the target that is predicted."""
+        return d_source if self.encoder == "residual" else d_target
+
     @property
     def reads_sequences(self) -> bool:
         """Whether the decoder looks at a token's neighbors, so that sequences must stay whole."""

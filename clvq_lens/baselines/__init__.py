@@ -2,11 +2,11 @@
 
 A baseline is a fitted quantizer like any other, so all that a lens does works on it. It has the
 number of codes of the quantizer that it is compared with, the same target, and the mean target of
-each code for a decoder. It reads the same documents in the same stream: those that
-`clvq_lens.Lens.fit` would train on, with the same held-out part left aside, as many tokens, and
-one frozen pass over them for usage and means. Compare it with a lens of ``decoder="table"`` to
-compare codes, and with any other one to compare whole methods. A single-layer VQ-VAE keeps the
-encoder that it learned; all others have the identity.
+each code for a decoder, unless another one is asked for, which is trained on these codes. It reads
+the same documents in the same stream: those that `clvq_lens.Lens.fit` would train on, with the same
+held-out part left aside, as many tokens, and one frozen pass over them for usage and means. Give it
+the decoder of the lens that it is compared with to compare codes, and the table to compare whole
+methods. A single-layer VQ-VAE keeps the encoder that it learned; all others have the identity.
 
 "k-means":
     scikit-learn's, from one k-means++ start.

@@ -75,7 +75,8 @@ def attach_baseline(
                 attachment,
                 task.data,
                 config,
-                like.quantizer.config.replace(decoder=decoder),
+                decoder,
+                memory=like.quantizer.config.decoder_memory,
                 progress=progress,
             )
         except BaseException:

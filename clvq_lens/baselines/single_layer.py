@@ -15,7 +15,8 @@ def single_layer(task: Task) -> Attachment:
     the same way.
     """
     like = task.like.quantizer
-    config = like.config
+    # A prediction of the source from itself would be the source, and nothing would be learned.
+    config = like.config.replace(encoder="residual")
     if like.d_source != like.d_target:  # heads and MLP were derived from the target's width
         config = config.replace(decoder_heads=None, d_decoder_mlp=None)
     learned = CrossLayerQuantizer(config, like.d_source, like.d_source, causal=like.causal)

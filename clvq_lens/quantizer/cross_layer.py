@@ -105,8 +105,8 @@ class CrossLayerQuantizer(nn.Module):
 
     @property
     def d_code(self) -> int:
-        """Width of code vectors: that of the source, or of the target that is predicted."""
-        return self.d_source if self.config.encoder == "residual" else self.d_target
+        """Width of code vectors."""
+        return self.config.d_code(self.d_source, self.d_target)
 
     @property
     def source_vectors(self) -> Float[Tensor, "k d_source"]:

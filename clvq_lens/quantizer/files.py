@@ -267,8 +267,9 @@ def _check_header(header: dict[str, str], saved: Saved, folder: Path) -> None:
     # First what decides how much memory a quantizer takes, so that no file can ask for more than
     # its own size.
     options = saved.quantizer
+    d_code = options.d_code(saved.d_source, saved.d_target)
     sizes = {
-        "codebook.vectors": f"F32 {[options.n_codes, saved.d_code]}",
+        "codebook.vectors": f"F32 {[options.n_codes, d_code]}",
         "mean_target": f"F32 {[options.n_codes, saved.d_target]}",
     }
     _check_tensors(sizes, {name: header[name] for name in sizes if name in header}, folder)

@@ -58,11 +58,6 @@ class Saved:
     origin: Origin | None
     copied: dict[str, Any]
 
-    @property
-    def d_code(self) -> int:
-        """Width of code vectors."""
-        return self.d_source if self.quantizer.encoder == "residual" else self.d_target
-
     def build(self) -> CrossLayerQuantizer:
         """A quantizer of these sizes, without the weights."""
         return CrossLayerQuantizer(

@@ -1,9 +1,6 @@
 """Another decoder for codes that stay what they are."""
 
-import dataclasses
-from typing import Any
-
-from clvq_lens.config import CLVQConfig, FitConfig
+from clvq_lens.config import DecoderMemory, DecoderName, FitConfig
 from clvq_lens.data.documents import Data
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.training.fit import Fit
@@ -14,8 +11,9 @@ def fit_decoder(
     attachment: Attachment,
     data: Data,
     config: FitConfig,
-    like: CLVQConfig,
+    decoder: DecoderName,
     *,
+    memory: DecoderMemory,
     progress: bool,
 ) -> History:
     """Trains a new decoder as `clvq_lens.Lens.fit` trains its own, on nearest codes.
@@ -24,17 +22,15 @@ def fit_decoder(
         attachment: A fitted quantizer on its model; encoder and codebook are not changed.
         data: Documents.
         config: Options of the fit.
-        like: Its options of decoders; of the others nothing is taken.
+        decoder: Kind of the new decoder; layers and widths are those in the quantizer's options.
+        memory: What a transformer decoder attends to; others see codes alone.
         progress: Whether to show progress bars.
     """
     quantizer = attachment.quantizer
+    seen: DecoderMemory = memory if decoder == "transformer" else "codes"
     run = Fit(attachment, data, config, progress=progress, learns_codes=False)
-    options: dict[str, Any] = {}
-    for field in dataclasses.fields(like):
-        if "decoder" in field.name:
-            options[field.name] = getattr(like, field.name)
-    quantizer.replace_decoder_(quantizer.config.replace(**options), run.generator)
-    run.learns = True
+    options = quantizer.config.replace(decoder=decoder, decoder_memory=seen)
+    quantizer.replace_decoder_(options, run.generator)
     try:
         return run.run()
     finally:

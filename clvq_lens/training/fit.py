@@ -78,9 +78,8 @@ def fit(
     _check_kl(attachment, config)
     before = clone_state(quantizer)
     try:
-        with _seeded_dropout(quantizer.device, config.seed):
-            run = Fit(attachment, data, config, progress=progress)
-            history = run.run()
+        run = Fit(attachment, data, config, progress=progress)
+        history = run.run()
     except BaseException:
         quantizer.load_state_dict(before)
         raise
@@ -128,8 +127,12 @@ class Fit:
         self.learns_codes = learns_codes
         self.objective = Objective(attachment, config, samples=learns_codes)
         self.history = History()
-        self.learns = not isinstance(self.quantizer.decoder, TableDecoder)
         self.n_tokens = 0
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is learned by gradients."""
+        return not isinstance(self.quantizer.decoder, TableDecoder)
 
     @property
     def budget(self) -> int:
@@ -147,7 +150,10 @@ class Fit:
         held_out = HeldOut(self.objective, drawn.batches)
         best = Best(self.quantizer)
         try:
-            with _learning(self.quantizer, codes=self.learns_codes):
+            with (
+                _seeded_dropout(self.quantizer.device, self.config.seed),
+                _learning(self.quantizer, codes=self.learns_codes),
+            ):
                 self.train(stream, held_out, best)
         except KeyboardInterrupt:
             self.history.stop = "interrupted"
@@ -165,37 +171,46 @@ class Fit:
         if not self.learns_codes:
             return self._start_decoder(stream)
         self.quantizer.reset_(self.generator)
-        source, target = self._sample(stream)
+        source, target = self._ordinary(*self._sample(stream))
         encoder = self.quantizer.encoder
         if not isinstance(encoder, PredictiveEncoder):
             self.quantizer.initialize_(source, target, generator=self.generator)
             return self.data.held_out()
         drawn = self.data.held_out()
         encoder.start_(source, target)
-        budget = {"n_tokens": self.budget, "progress": self.progress}
-        learn_to_predict_(encoder, stream, drawn.batches, **budget)
+        learn_to_predict_(
+            encoder,
+            stream,
+            drawn.batches,
+            self.config,
+            n_tokens=self.budget,
+            progress=self.progress,
+        )
         self.quantizer.initialize_(source, target, generator=self.generator)
         return drawn
 
     def _start_decoder(self, stream: ShuffledStream) -> HeldOutBatches:
         """A fresh decoder of the codes that there are."""
-        ends = stream.once(self.data.n_initial), self.data.n_initial // 2
-        source, target = sample_of(*ends, "source", "target", generator=self.generator)
+        source, target = self._sample(stream)
         z = self.quantizer.encode(source)
         self.quantizer.start_decoder_(z, self.quantizer.codebook.nearest(z), target)
         return self.data.held_out()
 
     def _sample(self, stream: ShuffledStream) -> tuple[Tensor, Tensor]:
-        """Source and target of some training tokens, without outliers."""
+        """Source and target of some training tokens."""
         # Half of the tokens of twice as many documents: tokens of one document are alike.
         batches, size = stream.once(self.data.n_initial), self.data.n_initial // 2
         source, target = sample_of(batches, size, "source", "target", generator=self.generator)
-        if not self.config.keep_outliers:
-            self.quantizer.measure_norms_(source, target)
-            # One outlier could take a code, and the variance would be that of the outliers.
-            ordinary = ~self.quantizer.outliers(source, target)
-            source, target = source[ordinary], target[ordinary]
         return source, target
+
+    def _ordinary(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """A sample without its outliers, from now on those of the quantizer."""
+        if self.config.keep_outliers:
+            return source, target
+        self.quantizer.measure_norms_(source, target)
+        # One outlier could take a code, and the variance would be that of the outliers.
+        ordinary = ~self.quantizer.outliers(source, target)
+        return source[ordinary], target[ordinary]
 
     def train(self, stream: ShuffledStream, held_out: HeldOut, best: Best) -> None:
         """Steps over the stream until the tokens are spent or nothing improves any more."""

@@ -320,3 +320,32 @@ def test_a_decoder_that_does_not_exist_is_refused(fitted: cl.Lens, as_for_a_user
     with pytest.raises(ConfigError, match="decoder is 'lstm'"):
         fitted.baseline("k-means", corpus(), decoder="lstm", **OPTIONS)  # type: ignore[arg-type]
     assert list(fitted.model.clvqs) == ["1-2"]
+
+
+@pytest.mark.parametrize("kind", ["k-means", "single-layer VQ-VAE", "transcoder"])
+def test_a_lens_that_predicts_has_baselines_that_read_the_source(kind: Any):
+    model = cl.toy.load(n_texts=1)[0]
+    texts = cl.toy.generate(50, seed=4)
+    lens = model.add_clvq(1, 2, n_codes=16, encoder="predictive", decoder="mlp")
+    lens.fit(texts, n_tokens=4_000, n_evaluations=2, progress=False)
+    baseline = lens.baseline(kind, texts, progress=False)
+    assert baseline.config.encoder == "residual"
+    assert baseline.evaluate(texts[:10], progress=False).fvu < 1
+
+
+@pytest.mark.parametrize(("decoder", "memory"), [("transformer", "encoder"), ("mlp", "codes")])
+def test_dropout_and_memory_of_a_trained_decoder_are_those_of_the_lens(decoder, memory):
+    model = cl.toy.load(n_texts=1)[0]
+    texts = cl.toy.generate(50, seed=4)
+    options = {"decoder_memory": "encoder", "decoder_layers": 1, "decoder_dropout": 0.5}
+    lens = model.add_clvq(1, 2, n_codes=16, **options)
+    lens.fit(texts, n_tokens=4_000, n_evaluations=2, progress=False)
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)  # of the user, which decides nothing
+        before = torch.get_rng_state()
+        baseline = lens.baseline("k-means", texts, decoder=decoder, progress=False)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert baseline.config.decoder_memory == memory
+        states.append(baseline.quantizer.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
