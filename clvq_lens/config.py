@@ -58,7 +58,8 @@ class CLVQConfig(_Options):
 
     Attributes:
         n_codes: Size of the codebook.
-        top_k: In training, a code is drawn among the ``top_k`` nearest.
+        top_k: In training, a code is drawn among the ``top_k`` nearest. None: five with a residual
+            encoder; with a predictive one the nearest, since draws only cost it accuracy.
         temperature: Of that draw, in ``temperature_unit``; higher is more random.
         temperature_unit: "relative" divides squared distances by their running mean to the
             nearest code, so that a temperature means the same at every layer; "raw" is the paper's.
@@ -85,7 +86,7 @@ class CLVQConfig(_Options):
     """
 
     n_codes: int = 400
-    top_k: int = 5
+    top_k: int | None = None
     temperature: float = 0.5
     temperature_unit: TemperatureUnit = "relative"
     ema_decay: float = 0.99
@@ -103,10 +104,16 @@ class CLVQConfig(_Options):
     decoder_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("n_codes", "top_k", "decoder_layers"):
+        for name in ("n_codes", "decoder_layers"):
             check_positive(name, getattr(self, name), whole=True)
         check_count("encoder_layers", self.encoder_layers, least=0)
-        for name in ("dead_after_tokens", "d_encoder_mlp", "decoder_heads", "d_decoder_mlp"):
+        for name in (
+            "top_k",
+            "dead_after_tokens",
+            "d_encoder_mlp",
+            "decoder_heads",
+            "d_decoder_mlp",
+        ):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name), whole=True)
         check_positive("temperature", self.temperature)
@@ -118,7 +125,7 @@ class CLVQConfig(_Options):
         check_choice("encoder", self.encoder, get_args(EncoderName))
         check_choice("decoder", self.decoder, get_args(DecoderName))
         check_choice("decoder_memory", self.decoder_memory, get_args(DecoderMemory))
-        if self.top_k > self.n_codes:
+        if self.top_k is not None and self.top_k > self.n_codes:
             raise ConfigError(
                 f"top_k is {self.top_k}, but there are only {self.n_codes} codes. "
                 f"Pass top_k <= n_codes."
@@ -133,6 +140,7 @@ class CLVQConfig(_Options):
     def paper(cls) -> "CLVQConfig":
         """The published setting (arXiv 2506.20040 and its code); fit with `FitConfig.paper()`."""
         return cls(
+            top_k=5,
             temperature=1.0,
             temperature_unit="raw",
             encoder="residual",
@@ -142,6 +150,13 @@ class CLVQConfig(_Options):
             d_decoder_mlp=2048,
             decoder_dropout=0.1,
         )
+
+    @property
+    def resolved_top_k(self) -> int:
+        """How many of the nearest codes a draw is among."""
+        if self.top_k is not None:
+            return self.top_k
+        return min(5, self.n_codes) if self.encoder == "residual" else 1
 
     @property
     def resolved_dead_after_tokens(self) -> int:
@@ -262,7 +277,7 @@ class CLVQOptions(TypedDict, total=False):
     """The fields of `CLVQConfig` as keywords, for type checkers."""
 
     n_codes: int
-    top_k: int
+    top_k: int | None
     temperature: float
     temperature_unit: TemperatureUnit
     ema_decay: float

@@ -158,6 +158,14 @@ def test_more_nearest_codes_than_codes_are_refused():
     assert CLVQConfig(n_codes=4, top_k=4).top_k == 4
 
 
+def test_codes_are_drawn_among_five_unless_the_target_is_predicted():
+    assert CLVQConfig().resolved_top_k == 5
+    assert CLVQConfig(n_codes=3).resolved_top_k == 3
+    assert CLVQConfig(encoder="predictive").resolved_top_k == 1
+    assert CLVQConfig(encoder="predictive", top_k=7).resolved_top_k == 7
+    assert CLVQConfig.paper().top_k == 5
+
+
 @pytest.mark.parametrize("decoder", ["mlp", "table"])
 def test_encoder_memory_needs_the_transformer(decoder: str):
     with pytest.raises(ConfigError, match=f"needs decoder='transformer', not '{decoder}'"):

@@ -28,6 +28,11 @@ methods. A single-layer VQ-VAE keeps the encoder that it learned; all others hav
     Top-k features of the source (arXiv 2406.04093), each token reduced to its strongest one.
 "transcoder":
     The same, with features of the source that explain the target.
+"random sparse autoencoder", "random transcoder":
+    The same with random encoders that are not trained, only what they are read out by
+    (arXiv 2602.14111): what is left of a result if no feature was learned.
+"k-means of the target":
+    Reads the target itself, which no code of the source can see: what codes could reach at best.
 
 What is clustered is a uniform sample of at most 200,000 tokens; of 64 tokens per code for balanced
 k-means, and of 10,000 for agglomerative clustering, whose memory grows with the square.

@@ -6,8 +6,8 @@ from typing import get_args
 import torch
 
 from clvq_lens.arguments import check_choice, check_count
-from clvq_lens.baselines.clusterings import CLUSTERINGS, check_rows, sample_size
-from clvq_lens.baselines.features import strongest_feature
+from clvq_lens.baselines.clusterings import CLUSTERINGS, OF_THE_TARGET, check_rows, sample_size
+from clvq_lens.baselines.features import DICTIONARIES, strongest_feature
 from clvq_lens.baselines.kinds import Baseline, check_kind
 from clvq_lens.baselines.single_layer import single_layer
 from clvq_lens.baselines.task import Task
@@ -57,6 +57,8 @@ def attach_baseline(
     check_choice("decoder", decoder, get_args(DecoderName))
     if kind == "token identity":
         source = token_embedding(host)
+    elif kind == OF_THE_TARGET:
+        source = like.target
     task = Task(
         like=like,
         source=source,
@@ -83,7 +85,6 @@ def attach_baseline(
             attachment.detach()
             raise
     attachment.recognize_model()
-    attachment.quantizer.fit_config = config
     attachment.quantizer.eval()
     return attachment
 
@@ -91,7 +92,7 @@ def attach_baseline(
 @torch.no_grad()
 def clustering(task: Task) -> Attachment:
     """A quantizer whose codes are clusters of source activations."""
-    with task.attached() as attachment:
+    with task.attached(_width_of_source(task)) as attachment:
         codebook, n_codes = attachment.quantizer.codebook, attachment.quantizer.config.n_codes
         reading = task.reading(attachment)
         (z,) = reading.sample(sample_size(task.kind, n_codes, reading.n_tokens), "source")
@@ -102,10 +103,14 @@ def clustering(task: Task) -> Attachment:
     return attachment
 
 
+def _width_of_source(task: Task) -> int | None:
+    """That of the target where it is the target that is clustered; None: that of `like`."""
+    return task.like.quantizer.d_target if task.kind == OF_THE_TARGET else None
+
+
 _FITTERS: dict[str, Callable[[Task], Attachment]] = {
     **dict.fromkeys(CLUSTERINGS, clustering),
     "single-layer VQ-VAE": single_layer,
     "token identity": token_identity,
-    "sparse autoencoder": strongest_feature,
-    "transcoder": strongest_feature,
+    **dict.fromkeys(DICTIONARIES, strongest_feature),
 }

@@ -9,12 +9,16 @@ from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor
 
 from clvq_lens.baselines.balanced import balanced_k_means, library_k_means
+from clvq_lens.baselines.kinds import Baseline
 from clvq_lens.config import Initialization
 from clvq_lens.quantizer.initialization import Clusters, initialize
 from clvq_lens.quantizer.kmeans import too_few_distinct
 
 Clustering = Callable[[Float[Tensor, "n d"], int, torch.Generator], Clusters]
 """From rows, a number of codes and a generator on the device of the rows."""
+
+OF_THE_TARGET: Baseline = "k-means of the target"
+"""The kind that reads the target itself."""
 
 _MOST_ROWS = 200_000
 _MOST_AGGLOMERATED = 10_000  # the distances of all pairs take 400 MB
@@ -66,6 +70,7 @@ CLUSTERINGS: dict[str, Clustering] = {
     "balanced k-means": balanced,
     "agglomerative": agglomerative,
     "random codes": _initialized("random"),
+    OF_THE_TARGET: k_means,
 }
 
 

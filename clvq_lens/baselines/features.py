@@ -13,6 +13,14 @@ from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.feature_codebook import FeatureCodebook
 from clvq_lens.quantizer.units import Units
 
+DICTIONARIES = (
+    "sparse autoencoder",
+    "transcoder",
+    "random sparse autoencoder",
+    "random transcoder",
+)
+"""The kinds of baselines whose codes are features."""
+
 _START_PER_CODE = 128  # tokens from which units are measured and features start
 
 
@@ -22,7 +30,7 @@ def strongest_feature(task: Task) -> Attachment:
         quantizer, codebook = attachment.quantizer, attachment.quantizer.codebook
         assert isinstance(codebook, FeatureCodebook)
         reading = task.reading(attachment)
-        explained: End = "source" if task.kind == "sparse autoencoder" else "target"
+        explained: End = "target" if task.kind.endswith("transcoder") else "source"
         trained = _TrainedFeatures(task, reading, explained, quantizer.config.n_codes)
         codebook.take_features_(*trained.affine())
         # The vectors come last: they depend on which tokens the frozen pass gives to each code.
@@ -46,6 +54,7 @@ class _TrainedFeatures:
             self.y_units.strip(y),
             n_codes,
             n_active=task.n_active,
+            learns_encoder=not task.kind.startswith("random"),
             generator=reading.generator,
         )
         train_(

@@ -29,7 +29,9 @@ class SparseFeatures(nn.Module):
         y: The outputs that belong to these inputs.
         n_features: Number of features.
         n_active: Features active in a token.
-        generator: Chooses among the inputs.
+        learns_encoder: Whether the encoder starts at inputs and is trained; else it is random and
+            stays so, and only decoder and output bias are trained.
+        generator: Chooses among the inputs, or draws the encoder.
     """
 
     def __init__(
@@ -39,14 +41,19 @@ class SparseFeatures(nn.Module):
         n_features: int,
         *,
         n_active: int,
+        learns_encoder: bool = True,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.n_active = min(n_active, n_features)
         rows = torch.randperm(len(x), generator=generator, device=x.device)[:n_features]
-        self.center = nn.Parameter(x.mean(0))
-        self.encoder = nn.Parameter(F.normalize(x[rows] - self.center.detach(), dim=1))
-        self.encoder_bias = nn.Parameter(x.new_zeros(n_features))
+        center = x.mean(0)
+        directions = x[rows] - center
+        if not learns_encoder:
+            directions = torch.randn(directions.shape, generator=generator, device=x.device)
+        self.center = nn.Parameter(center, requires_grad=learns_encoder)
+        self.encoder = nn.Parameter(F.normalize(directions, dim=1), requires_grad=learns_encoder)
+        self.encoder_bias = nn.Parameter(x.new_zeros(n_features), requires_grad=learns_encoder)
         self.bias = nn.Parameter(y.mean(0))
         self.decoder = nn.Parameter(F.normalize(y[rows] - self.bias.detach(), dim=1))
 
@@ -83,7 +90,8 @@ def train_(
             others until it is active again.
         progress: Whether to show a progress bar.
     """
-    optimizer = torch.optim.Adam(features.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.99))
+    learned = [parameter for parameter in features.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(learned, lr=_LEARNING_RATE, betas=(0.9, 0.99))
     since_use = torch.zeros(len(features.decoder), dtype=torch.long, device=features.bias.device)
     done = 0
     with tqdm(total=n_tokens, unit="tok", desc="features", disable=not progress) as bar:

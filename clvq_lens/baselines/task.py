@@ -108,7 +108,8 @@ class Task:
 
     def reading(self, attachment: Attachment) -> "Reading":
         """The documents that ``like`` was trained on, as a stream of activations."""
-        return Reading(attachment, self.training_data(attachment), progress=self.progress)
+        data = self.training_data(attachment)
+        return Reading(attachment, data, self.config, progress=self.progress)
 
 
 class Reading:
@@ -117,11 +118,15 @@ class Reading:
     Args:
         attachment: The baseline on its model.
         data: The documents.
+        config: Options of the fit.
         progress: Whether to show progress bars.
     """
 
-    def __init__(self, attachment: Attachment, data: TrainingData, *, progress: bool) -> None:
+    def __init__(
+        self, attachment: Attachment, data: TrainingData, config: FitConfig, *, progress: bool
+    ) -> None:
         self.generator = data.generator
+        self._config = config
         self._quantizer, self._data, self._progress = attachment.quantizer, data, progress
         self._stream = data.open(whole_sequences=False)
 
@@ -156,5 +161,6 @@ class Reading:
         return sample_of(self.once(), size, *ends, generator=self.generator)
 
     def finish(self) -> None:
-        """The frozen pass: usage, means and the table."""
+        """The frozen pass: usage, means and the table; and the record of how much was read."""
+        self._quantizer.fit_config = self._config.replace(n_tokens=self.n_tokens)
         frozen_pass(self._quantizer, self._data, self._stream, progress=self._progress)

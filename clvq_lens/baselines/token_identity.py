@@ -24,7 +24,7 @@ def token_identity(task: Task) -> Attachment:
     n_codes = min(int((counts > 0).sum()), like.n_codes)
     types = types[:n_codes]
     embeddings = _embeddings(host, task.source, types)
-    top_k = min(like.top_k, n_codes)
+    top_k = min(like.resolved_top_k, n_codes)
     with task.attached(host.cfg.d_model, n_codes=n_codes, top_k=top_k) as attachment:
         codebook, device = attachment.quantizer.codebook, attachment.quantizer.device
         vectors, sizes = embeddings.to(device), counts[types].to(device)

@@ -4,37 +4,24 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
-import numpy as np
 import pandas as pd
 
-from clvq_lens.arguments import as_list, check_count, check_is, check_seed, closest
-from clvq_lens.baselines.kinds import Baseline, check_kind
+from clvq_lens.arguments import as_list, check_count, check_flags, check_seed, closest
 from clvq_lens.comparison.comparison import Comparison
-from clvq_lens.comparison.refits import refits
-from clvq_lens.comparison.shared_tokens import SharedTokens
-from clvq_lens.comparison.stability import stability
-from clvq_lens.config import FitConfig, fit_config
+from clvq_lens.comparison.contestants import Contestant, Fitting, Method
+from clvq_lens.comparison.described import UNQUANTIZED
+from clvq_lens.comparison.measurement import JUDGING, NO_DECODER, Measurement
+from clvq_lens.config import DecoderName, FitConfig
 from clvq_lens.data.token_labels import TokenLabels, listed
 from clvq_lens.data.tokens import check_long_texts
 from clvq_lens.errors import ConfigError
-from clvq_lens.faithfulness.case import Case, CaseOptions, prepare
 from clvq_lens.faithfulness.classified_texts import ClassifiedTexts
-from clvq_lens.faithfulness.faithfulness import Faithfulness
-from clvq_lens.faithfulness.folds import ProtocolName
-from clvq_lens.faithfulness.protocols import JudgingOptions, check_judging, judge
-from clvq_lens.lens import Lens
+from clvq_lens.faithfulness.protocols import JudgingOptions, check_judging
 from clvq_lens.readouts.salience import Cut
-from clvq_lens.stats.agreement import agreement
-from clvq_lens.stats.contingency import contingency
 from clvq_lens.writing import check_file, make_folder
-
-Method = Lens | str
-_OF_EVALUATION = ("fvu", "ce_loss_recovered", "perplexity", "n_dead_codes")
-_JUDGING = ("n_draws", "n_model_draws", "n_replicates")  # options of `judge`, not of `prepare`
 
 
 def compare(
@@ -43,6 +30,8 @@ def compare(
     classes: Iterable[object] | None = None,
     *,
     train: Sequence[str] | None = None,
+    decoders: Sequence[DecoderName] | None = None,
+    bounds: bool = True,
     n_seeds: int = 1,
     config: FitConfig | None = None,
     token_labels: TokenLabels | None = None,
@@ -52,7 +41,7 @@ def compare(
     progress: bool = True,
     **options: Unpack[JudgingOptions],
 ) -> Comparison:
-    """Measures quantizers and baselines on the same held-out texts.
+    """Measures quantizers and baselines on the same held-out texts, with the same decoders.
 
     Args:
         methods: Fitted lenses, and names of baselines such as "k-means" (see
@@ -60,7 +49,13 @@ def compare(
             afterwards.
         texts: Held-out texts.
         classes: The class of each text, to add faithfulness.
-        train: Texts that the lenses were fitted on; baselines and further fits need them.
+        train: Texts that the lenses were fitted on; baselines, further fits and other decoders need
+            them.
+        decoders: Every method is measured with each of these: its codes stay what they are, and
+            the decoder is trained as that of a lens is. None: that of the first lens.
+        bounds: Whether to add what no method can get beyond or should fall behind: k-means of the
+            target, random codes, and the prediction of the target before it is quantized. Needs
+            ``train``, but for the prediction of a predictive lens.
         n_seeds: Fits of each method; more than one adds stability.
         config: How further fits and baselines are fitted; None: as the first lens was fitted, with
             as many tokens.
@@ -72,12 +67,12 @@ def compare(
         seed: Random seed for bootstrap, controls and folds.
         progress: Whether to show progress bars.
         **options: Options of `clvq_lens.Lens.faithfulness`, such as ``documents`` and ``readout``,
-            but for its protocol: both are measured.
+            but for its protocol: both are measured. A readout also adds the KL of what it says.
 
     Raises:
         ConfigError: If no lens is given, a baseline or further fits without ``train``, two methods
-            have one name, there is no such baseline or option, or the file keeps what other
-            settings gave.
+            have one name, there is no such baseline, decoder or option, or the file keeps what
+            other settings gave.
         DataError: If classes or labels do not fit the texts.
         FileFormatError: If the file is not one of ours.
 
@@ -86,13 +81,11 @@ def compare(
     """
     check_count("n_seeds", n_seeds)
     check_seed(seed)
+    check_flags(bounds=bounds)
     _check_options(options)
     texts = as_list("The texts", texts, "Pass a list of strings.")  # read several times
     train = None if train is None else as_list("train", train, "Pass a list of texts.")
     token_labels = None if token_labels is None else listed(token_labels)
-    names = _names(methods, train, n_seeds)
-    reference = next(method for method in methods if isinstance(method, Lens))
-    config = fit_config(config, reference.quantizer.fit_config)
     check_long_texts(long_texts, splittable=classes is None)  # faithfulness is of whole texts
     documents = options.pop("documents", None)
     if documents is not None:
@@ -101,20 +94,51 @@ def compare(
     if classes is not None:
         classes = as_list("The classes", classes, "Pass one for each text.")
         classified = ClassifiedTexts.of(texts, classes, documents)
+    fitting = Fitting.of(methods, decoders, train, n_seeds, config, progress=progress)
+    contestants = fitting.contestants(methods, bounds=bounds)
     data = {"texts": texts, "classes": classes, "train": train, "token_labels": token_labels}
     data["documents"] = documents
     numbers = {"n_seeds": n_seeds, "long_texts": long_texts, "seed": seed}
-    settings = _settings(data, numbers, config, options)
+    settings = _settings(data, numbers, fitting.config, options)
     done = _done(keep, settings, n_seeds, len(texts))
-    measurement = _Measurement(texts, classified, token_labels, long_texts, seed, progress, options)
-    for method, name in zip(methods, names, strict=True):
-        if name in done.methods:
-            continue
-        with _fits(method, reference, train, n_seeds, config, progress) as fits:
-            done = done.with_method(name, *measurement.of_method(name, fits))
+    measurement = Measurement(texts, classified, token_labels, long_texts, seed, progress, options)
+    for measured in _measured(contestants, fitting, measurement, done, bounds=bounds):
+        done = measured
         if keep is not None:
             done.save(keep)
-    return done.only(names)
+    rows = [(one.name, decoder) for one in contestants for decoder in fitting.decoders]
+    return done.only([*rows, (UNQUANTIZED, NO_DECODER)] if bounds else rows)
+
+
+def _measured(
+    contestants: Sequence[Contestant],
+    fitting: Fitting,
+    measurement: Measurement,
+    done: Comparison,
+    *,
+    bounds: bool,
+) -> Iterator[Comparison]:
+    """What is done, with one row after the other that it lacks."""
+    for contestant in contestants:
+        missing: list[DecoderName] = list(fitting.decoders)
+        for decoder in fitting.decoders:
+            if (contestant.name, decoder) in done.rows:
+                missing.remove(decoder)
+        if not missing:
+            continue
+        with fitting.fits(contestant) as fits:
+            for decoder in missing:
+                with_prediction = bounds and (UNQUANTIZED, NO_DECODER) not in done.rows
+                with fitting.decoded(fits, decoder) as lenses:
+                    found = measurement.of_method(
+                        contestant.name, decoder, lenses, with_prediction=with_prediction
+                    )
+                done = done.with_rows(contestant.name, decoder, *found)
+                yield done
+    if bounds and fitting.train is not None and (UNQUANTIZED, NO_DECODER) not in done.rows:
+        with fitting.predictive_fits() as fits:
+            prediction = measurement.of_prediction(fits)
+        yield done.with_rows(UNQUANTIZED, NO_DECODER, prediction, None)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -127,37 +151,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
                 f"compare has no option {name!r}. {closest(name, names)}Options of faithfulness: "
                 f"{', '.join(names)}."
             )
-    check_judging(**{name: options[name] for name in _JUDGING if name in options})
-
-
-def _names(methods: Sequence[Method], train: Sequence[str] | None, n_seeds: int) -> list[str]:
-    """The name of each method; what cannot be compared is refused before anything takes long."""
-    names: list[str] = []
-    kinds: list[str] = []
-    for method in methods:
-        check_is("One of the methods", method, Lens | str, "Pass lenses and names of baselines.")
-        if isinstance(method, str):
-            kinds.append(method)
-        names.append(method if isinstance(method, str) else method.name)
-    if len(kinds) == len(methods):
-        raise ConfigError(
-            "There is no lens among the methods. Pass [lens, 'k-means', ...]: baselines are "
-            "matched to the first lens."
-        )
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(
-                f"Two methods are called {name!r}. Pass each once, or name lenses apart with "
-                f"add_clvq(..., name=...)."
-            )
-    if train is None and (n_seeds > 1 or kinds):
-        raise ConfigError(
-            "Baselines and further fits need the texts that the lens was fitted on. "
-            "Pass train=texts."
-        )
-    for kind in kinds:
-        check_kind(kind)
-    return names
+    check_judging(**{name: options[name] for name in JUDGING if name in options})
 
 
 # ---- what has been measured already --------------------------------------------------------------
@@ -214,159 +208,3 @@ def _done(
             f"or another file."
         )
     return done
-
-
-# ---- fits and what is measured of them -----------------------------------------------------------
-
-
-@contextmanager
-def _fits(
-    method: Method,
-    reference: Lens,
-    train: Sequence[str] | None,
-    n_seeds: int,
-    config: FitConfig,
-    progress: bool,
-) -> Iterator[list[Lens]]:
-    """A lens and further fits of it, or as many fits of a baseline; gone afterwards."""
-    if isinstance(method, Lens):
-        lens, kind, own = method, None, [method]
-    else:
-        lens, kind, own = reference, cast("Baseline", method), []  # `_names` has checked it
-    n_more = n_seeds - len(own)
-    if n_more == 0 or train is None:
-        yield own
-        return
-    with refits(
-        lens, list(train), seeds=n_more, kind=kind, config=config, progress=progress
-    ) as more:
-        yield [*own, *more]
-
-
-class _Measurement:
-    """Everything that is measured of one fit."""
-
-    def __init__(
-        self,
-        texts: Sequence[str],
-        classified: ClassifiedTexts | None,
-        token_labels: TokenLabels | None,
-        long_texts: Cut,
-        seed: int,
-        progress: bool,
-        options: Mapping[str, Any],
-    ) -> None:
-        self._texts, self._classified = list(texts), classified
-        self._token_labels = token_labels
-        self._long_texts: Cut = long_texts
-        self._seed, self._progress = seed, progress
-        self._case_options: dict[str, Any] = {}
-        self._judging_options: dict[str, Any] = {}
-        for name, value in options.items():
-            if name in _JUDGING:
-                self._judging_options[name] = value
-            else:
-                self._case_options[name] = value
-        self._cases: dict[tuple[str, ProtocolName], Case] = {}
-
-    def of_method(self, name: str, fits: list[Lens]) -> tuple[pd.DataFrame, Faithfulness | None]:
-        """All metrics of all fits of a method, and faithfulness of the first."""
-        rows: list[dict[str, object]] = []
-        first: Faithfulness | None = None
-        for number, lens in enumerate(fits):
-            judged, values = self.of_fit(lens)
-            if number == 0:
-                first = judged
-            rows += _rows(name, number, values)
-        if len(fits) > 1:
-            agreement_of_fits = stability(
-                {name: fits},
-                self._texts,
-                long_texts=self._long_texts,
-                seed=self._seed,
-                progress=self._progress,
-            )
-            # Of all fits together, not of one of them: so it has a number of its own.
-            rows += _rows(name, -1, {"stability": agreement_of_fits.ami[name]})
-        return pd.DataFrame(rows), first
-
-    def of_fit(self, lens: Lens) -> tuple[Faithfulness | None, dict[str, float | None]]:
-        """Faithfulness, if texts have classes, and all metrics."""
-        evaluation = lens.evaluate(
-            self._texts, long_texts=self._long_texts, seed=self._seed, progress=self._progress
-        )
-        values: dict[str, float | None] = {}
-        for metric in _OF_EVALUATION:
-            values[metric] = getattr(evaluation, metric)
-        values |= self._agreement(lens)
-        if self._classified is None:
-            return None, values
-        published = self._judged(lens, self._classified, "paper")
-        honest = self._judged(lens, self._classified, "honest")
-        return honest, values | _of_faithfulness(published, honest)
-
-    def _judged(self, lens: Lens, texts: ClassifiedTexts, protocol: ProtocolName) -> Faithfulness:
-        """By a case that is prepared once for all methods that read the same hook point."""
-        key = lens.source, protocol
-        if key not in self._cases:
-            given = dict(self._case_options)
-            if protocol == "paper":
-                given.pop("n_folds", None)  # the published number of folds
-            options = CaseOptions(
-                protocol=protocol, long_texts=self._long_texts, seed=self._seed, **given
-            )
-            self._cases[key] = prepare(
-                lens.host, lens.source, texts, options, progress=self._progress
-            )
-        return judge(
-            self._cases[key],
-            lens,
-            **self._judging_options,
-            seed=self._seed,
-            progress=self._progress,
-        )
-
-    def _agreement(self, lens: Lens) -> dict[str, float]:
-        """How well codes agree with known labels of the tokens; nothing without such labels."""
-        if self._token_labels is None:
-            return {}
-        # Tokens of this lens alone: methods may be on models with different tokenizers.
-        tokens = SharedTokens(self._texts, long_texts=self._long_texts)
-        codes = tokens.codes(lens)
-        kinds, labels = np.unique(np.array(tokens.labels(self._token_labels)), return_inverse=True)
-        counts = contingency(codes, labels, shape=(lens.config.n_codes, len(kinds)))
-        with_labels = agreement(counts, seed=self._seed)
-        if with_labels is None:
-            return {}
-        return {"nmi": with_labels.nmi, "purity": with_labels.purity}
-
-
-def _of_faithfulness(published: Faithfulness, honest: Faithfulness) -> dict[str, float]:
-    """The numbers of both protocols that methods are compared by."""
-    values: dict[str, float] = {
-        "published_accuracy": published.value("probe", "", "unperturbed", "accuracy"),
-        "published_removed": published.value("probe", "raw", "concept", "accuracy"),
-        "retrained": honest.value("probe", "raw", "concept", "retrained"),
-    }
-    for metric, place, ablation in (
-        ("probe_drop", "probe", "centered"),
-        ("model_drop", "model", "centered"),
-        ("code_drop", "model", "code"),
-    ):
-        values[metric] = honest.value(place, ablation, "concept", "drop")
-        values[f"{metric}_specific"] = honest.least_contrast(place, ablation)
-    return values
-
-
-def _rows(method: str, number: int, values: Mapping[str, float | None]) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    for metric, value in values.items():
-        if value is None:
-            continue
-        row: dict[str, object] = {"method": method, "fit": number, "metric": metric}
-        row["value"] = float(value)
-        # A number without an interval, such as the count of dead codes, is its own interval.
-        row["low"] = getattr(value, "low", float(value))
-        row["high"] = getattr(value, "high", float(value))
-        rows.append(row)
-    return rows

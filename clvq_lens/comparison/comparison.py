@@ -12,47 +12,58 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from clvq_lens.comparison.described import METRICS
+from clvq_lens.comparison.described import BOUNDS, METRICS
 from clvq_lens.errors import FileFormatError
 from clvq_lens.faithfulness.faithfulness import Faithfulness
 from clvq_lens.plots.comparison_panels import plot_comparison
 from clvq_lens.showing import Shown
 from clvq_lens.writing import make_folder, write_atomically
 
-_FORMAT = "clvq_lens comparison 2"
+_FORMAT = "clvq_lens comparison 3"
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Shown):
-    """Methods side by side.
+    """Methods side by side, each with one or more decoders.
 
     Attributes:
-        fits: One row for each method, fit and metric: value and 95 % interval over documents.
+        fits: One row for each method, decoder, fit and metric: value and 95 % interval over
+            documents.
         n_seeds: Fits of each method.
         n_texts: Held-out texts.
-        faithfulness: The faithfulness of the first fit of each method; empty without classes.
+        faithfulness: The faithfulness of the first fit, by method and decoder; empty without
+            classes.
         settings: What it was measured with: numbers, and digests of texts and labels.
     """
 
     fits: pd.DataFrame
     n_seeds: int
     n_texts: int
-    faithfulness: Mapping[str, Faithfulness]
+    faithfulness: Mapping[tuple[str, str], Faithfulness]
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """Method and decoder of each row of the table."""
+        # A comparison that nothing was measured for yet has a table without columns.
+        if not len(self.fits):
+            return []
+        pairs = self.fits[["method", "decoder"]].drop_duplicates()
+        return list(pairs.itertuples(index=False, name=None))
 
     @property
     def methods(self) -> list[str]:
         """The names of the methods."""
-        # A comparison that nothing was measured for yet has a table without columns.
-        return list(self.fits["method"].unique()) if len(self.fits) else []
+        return list(dict.fromkeys(method for method, _ in self.rows))
 
-    def with_method(
-        self, name: str, fits: pd.DataFrame, judged: Faithfulness | None
+    def with_rows(
+        self, method: str, decoder: str, fits: pd.DataFrame, judged: Faithfulness | None
     ) -> "Comparison":
-        """The same with one more method.
+        """The same with one more method, or with another decoder of one.
 
         Args:
-            name: Name of the method.
+            method: Name of the method.
+            decoder: Kind of its decoder.
             fits: Its rows of `fits`.
             judged: Its faithfulness.
         """
@@ -61,38 +72,41 @@ class Comparison(Shown):
             fits = pd.concat([self.fits, fits], ignore_index=True)
         faithfulness = dict(self.faithfulness)
         if judged is not None:
-            faithfulness[name] = judged
+            faithfulness[method, decoder] = judged
         return replace(self, fits=fits.reset_index(drop=True), faithfulness=faithfulness)
 
-    def only(self, names: Sequence[str]) -> "Comparison":
-        """Some of the methods, in the order given.
+    def only(self, rows: Sequence[tuple[str, str]]) -> "Comparison":
+        """Some of the rows, in the order given; those that were not measured are left out.
 
         Args:
-            names: Names of the methods.
+            rows: Methods and decoders.
         """
-        tables = []
-        faithfulness: dict[str, Faithfulness] = {}
-        for name in names:
-            tables.append(self.fits[self.fits["method"] == name])
-            if name in self.faithfulness:
-                faithfulness[name] = self.faithfulness[name]
+        tables = [self.fits.head(0)]
+        faithfulness: dict[tuple[str, str], Faithfulness] = {}
+        for method, decoder in rows:
+            if (method, decoder) not in self.rows:
+                continue
+            is_mine = (self.fits["method"] == method) & (self.fits["decoder"] == decoder)
+            tables.append(pd.DataFrame(self.fits[is_mine]))
+            if (method, decoder) in self.faithfulness:
+                faithfulness[method, decoder] = self.faithfulness[method, decoder]
         fits = pd.concat(tables, ignore_index=True)
         return replace(self, fits=fits, faithfulness=faithfulness)
 
     def frame(self) -> pd.DataFrame:
-        """One row for each method; for each metric its mean over fits, and an interval.
+        """One row for each method and decoder; of each metric its mean over fits, and an interval.
 
         The interval reaches from the lowest lower end to the highest upper end among the fits, so
         it covers both documents and seeds.
         """
-        groups = self.fits.groupby(["method", "metric"], sort=False)
+        groups = self.fits.groupby(["method", "decoder", "metric"], sort=False)
         table = groups.agg(value=("value", "mean"), low=("low", "min"), high=("high", "max"))
         rows = []
-        for method in self.methods:
-            row: dict[str, Any] = {"method": method}
+        for method, decoder in self.rows:
+            row: dict[str, Any] = {"method": method, "decoder": decoder}
             for metric in METRICS:
-                if (method, metric) in table.index:
-                    value, low, high = table.loc[(method, metric)]
+                if (method, decoder, metric) in table.index:
+                    value, low, high = table.loc[(method, decoder, metric)]
                     row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
             rows.append(row)
         return pd.DataFrame(rows)
@@ -100,7 +114,7 @@ class Comparison(Shown):
     def table(self) -> pd.DataFrame:
         """The same for reading: one column for each metric, its interval in brackets."""
         frame = self.frame()
-        table = pd.DataFrame({"method": frame["method"]})
+        table = pd.DataFrame({"method": frame["method"], "decoder": frame["decoder"]})
         for metric, (title, _) in METRICS.items():
             if metric in frame:
                 numbers = frame[[metric, f"{metric}_low", f"{metric}_high"]]
@@ -121,18 +135,18 @@ class Comparison(Shown):
         """How many methods, texts and fits, and the method with the lowest FVU."""
         methods, fits = _counted(len(self.methods), "method"), _counted(self.n_seeds, "fit")
         sizes = f"{methods} on {_counted(self.n_texts, 'held-out text')}, {fits} of each"
-        if not self.methods:
+        reached: dict[str, float] = {}
+        for method, decoder in self.rows:
+            if method in BOUNDS:  # no method
+                continue
+            is_mine = (self.fits["method"] == method) & (self.fits["decoder"] == decoder)
+            fvu = self.fits.loc[is_mine & (self.fits["metric"] == "fvu"), "value"]
+            if len(fvu):
+                reached[f"{method}, {decoder} decoder"] = float(fvu.mean())
+        if not reached:
             return sizes
-        fvu: dict[str, float] = {}
-        for method in self.methods:
-            is_mine = (self.fits["method"] == method) & (self.fits["metric"] == "fvu")
-            values = self.fits.loc[is_mine, "value"]
-            if len(values):
-                fvu[method] = float(values.mean())
-        if not fvu:
-            return sizes
-        best = min(fvu, key=fvu.__getitem__)
-        return f"{sizes}; lowest FVU {fvu[best]:.3f} ({best})"
+        best = min(reached, key=reached.__getitem__)
+        return f"{sizes}; lowest FVU {reached[best]:.3f} ({best})"
 
     def preview(self) -> pd.DataFrame | None:
         """The table for reading."""
@@ -148,12 +162,16 @@ class Comparison(Shown):
             PathError: If nothing can be written there.
         """
         path = Path(path)
+        faithfulness: list[dict[str, Any]] = []
+        for (method, decoder), judged in self.faithfulness.items():
+            row = {"method": method, "decoder": decoder, "judged": _as_json(judged)}
+            faithfulness.append(row)
         values = {
             "n_seeds": self.n_seeds,
             "n_texts": self.n_texts,
             "settings": dict(self.settings),
             "fits": self.fits.to_dict("list"),
-            "faithfulness": {name: _as_json(judged) for name, judged in self.faithfulness.items()},
+            "faithfulness": faithfulness,
         }
         # Against edits by hand, which would pass for results.
         head = {"format": _FORMAT, "sha256": _checksum(values)}
@@ -193,9 +211,9 @@ class Comparison(Shown):
             raise ValueError(f"its format is {written!r}")
         if values.pop("sha256") != _checksum(values):
             raise ValueError("it was changed after it was written")
-        faithfulness: dict[str, Faithfulness] = {}
-        for name, judged in values["faithfulness"].items():
-            faithfulness[name] = _from_json(judged)
+        faithfulness: dict[tuple[str, str], Faithfulness] = {}
+        for row in values["faithfulness"]:
+            faithfulness[row["method"], row["decoder"]] = _from_json(row["judged"])
         return cls(
             fits=pd.DataFrame(values["fits"]),
             n_seeds=values["n_seeds"],

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from clvq_lens.baselines.clusterings import OF_THE_TARGET
+
 
 class Described(NamedTuple):
     """How tables and figures present a metric.
@@ -19,10 +21,20 @@ class Described(NamedTuple):
 METRICS = {
     "fvu": Described("FVU", "0 perfect, 1 the mean"),
     "ce_loss_recovered": Described("CE loss recovered", "1 no loss, 0 the mean"),
+    "kl": Described("KL", "nats per token; 0 the model as it is"),
+    "readout_kl": Described("KL of the readout", "nats per text; 0 the model as it is"),
     "perplexity": Described("perplexity", "codes in use"),
     "n_dead_codes": Described("dead codes", "codes that no token chose"),
+    "ami": Described("AMI with labels", "0 chance, 1 the same"),
     "nmi": Described("NMI with labels", "0 independent, 1 the same"),
+    "nmi_shuffled": Described("NMI, labels shuffled", "what so many codes have by chance"),
     "purity": Described("purity", "tokens with their code's label"),
+    "purity_shuffled": Described("purity, labels shuffled", "what so many codes have by chance"),
+    "ami_ambiguous": Described("AMI, ambiguous tokens", "0 chance, 1 the same"),
+    "nmi_ambiguous": Described("NMI, ambiguous tokens", "0 independent, 1 the same"),
+    "nmi_ambiguous_shuffled": Described("the same, labels shuffled", "by chance"),
+    "purity_ambiguous": Described("purity, ambiguous tokens", "tokens with their code's label"),
+    "purity_ambiguous_shuffled": Described("the same, labels shuffled", "by chance"),
     "published_accuracy": Described("published: probe accuracy", "nothing removed"),
     "published_removed": Described("published: raw code out", "accuracy; classes may flip"),
     "retrained": Described("raw code out, probe retrained", "accuracy: what information is left"),
@@ -34,3 +46,8 @@ METRICS = {
     "code_drop_specific": Described("specific drop, code ablated", "over another code of the text"),
     "stability": Described("stability (AMI)", "0 chance, 1 the same codes"),
 }
+
+UNQUANTIZED = "unquantized prediction"
+"""The row of what a predictive encoder gives before a code is chosen."""
+BOUNDS = ("random codes", OF_THE_TARGET, UNQUANTIZED)
+"""Rows that are no methods: what chance gives, and what no codes of the source can get beyond."""

@@ -6,7 +6,7 @@ from typing import Literal, Unpack, get_args
 
 from clvq_lens.arguments import check_choice, check_count
 from clvq_lens.baselines.kinds import Baseline, check_kind
-from clvq_lens.config import FitConfig, FitOptions, fit_config
+from clvq_lens.config import CLVQConfig, FitConfig, FitOptions, fit_config
 from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.data.split import halves
 from clvq_lens.host.attachment import Attachment
@@ -25,6 +25,7 @@ def refits(
     seeds: int = 3,
     how: How = "seeds",
     kind: Baseline | None = None,
+    quantizer_config: CLVQConfig | None = None,
     config: FitConfig | None = None,
     n_active: int = 32,
     progress: bool = True,
@@ -39,6 +40,7 @@ def refits(
         how: "seeds": one lens for each seed, all on the same data. "halves": two for each seed, one
             after the other, on halves of the documents that share none; each seed splits anew.
         kind: A baseline, such as "k-means", that takes the place of the quantizer.
+        quantizer_config: Options of their quantizers; None: those of ``lens``.
         config: How to fit; None: as ``lens`` was fitted, with as many tokens.
         n_active: Features active in a token, for baselines that have them, as for
             `clvq_lens.Lens.baseline`.
@@ -71,7 +73,7 @@ def refits(
             for part in [data] if how == "seeds" else halves(data, seed=seed):
                 with_seed = config.replace(seed=seed)
                 if kind is None:
-                    fitted.append(_unfitted_copy(lens))
+                    fitted.append(_unfitted_copy(lens, quantizer_config or lens.config))
                     fitted[-1].fit(part, with_seed, progress=progress)
                 else:
                     fitted.append(
@@ -83,10 +85,10 @@ def refits(
             refit.remove()
 
 
-def _unfitted_copy(lens: Lens) -> Lens:
-    """An unfitted lens of the same options on the same model, under a name that is free."""
+def _unfitted_copy(lens: Lens, config: CLVQConfig) -> Lens:
+    """An unfitted lens on the same model, under a name that is free."""
     host, old = lens.host, lens.quantizer
     name = free_name(lens.model, f"{lens.name} refit")
-    quantizer = CrossLayerQuantizer(old.config, old.d_source, old.d_target, causal=old.causal)
+    quantizer = CrossLayerQuantizer(config, old.d_source, old.d_target, causal=old.causal)
     quantizer.origin = host.origin(lens.source, lens.target, name)
     return Lens(Attachment(host, quantizer, name, lens.source, lens.target))

@@ -1,15 +1,14 @@
 """Evaluation in one streaming pass: reconstruction, reliance on codes, and effect in the model."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from clvq_lens.arguments import check_is
 from clvq_lens.config import LongTexts
 from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.data.reading import read_with_logits
@@ -18,16 +17,14 @@ from clvq_lens.data.tokens import TokenBatch, require_real, token_batches
 from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.evaluation.norms import Norms, point_norms
 from clvq_lens.evaluation.recovery import RecoveryTokens
+from clvq_lens.evaluation.splicing import EFFECTS, EvaluatedBatch, OfSums, Splicing, Sums
 from clvq_lens.host.attachment import Attached, Attachment, ready
+from clvq_lens.readouts.readout import Readout
 from clvq_lens.stats.bootstrap import BootstrapSums, Estimate
-from clvq_lens.stats.divergence import kl_divergence
 from clvq_lens.stats.histogram import LogHistogram
-from clvq_lens.stats.metrics import ce_loss_recovered, perplexity_of_usage
+from clvq_lens.stats.metrics import perplexity_of_usage
 from clvq_lens.stats.precision import in_double
 
-Sums = Mapping[str, np.ndarray]
-"""Sums by name; the first value is of the data themselves, the others of bootstrap replicates."""
-_OfSums = Callable[[Sums], np.ndarray]
 _ROUNDING = 1e-9  # fraction of a sum of squares that a difference of two such sums may be off by
 
 
@@ -36,6 +33,7 @@ def evaluate(
     data: Data,
     *,
     token_labels: TokenLabels | None = None,
+    readout: Readout | None = None,
     long_texts: LongTexts = "split",
     n_replicates: int = 1_000,
     seed: int = 0,
@@ -48,6 +46,8 @@ def evaluate(
         data: Documents, as for `clvq_lens.Lens.fit`, but not the same ones.
         token_labels: The true concept of every real token of every document, to add concept
             recovery.
+        readout: What the model says about whole texts, such as `clvq_lens.head`, to add the KL of
+            what it says with the target replaced. Of a long text every piece is read by itself.
         long_texts: What to do with a text beyond the context.
         n_replicates: Replicates of the bootstrap over documents.
         seed: Random seed for the bootstrap, for random codes and for k-means.
@@ -66,34 +66,12 @@ def evaluate(
         NonFiniteError: If activations hold NaN or infinity.
     """
     attachment = ready(lens, "evaluate")
-    running = _RunningEvaluation(attachment, token_labels, n_replicates, seed)
+    check_is("readout", readout, Readout | None, "Pass clvq_lens.head(...) or answers(...).")
+    running = _RunningEvaluation(attachment, token_labels, readout, n_replicates, seed)
     batches = token_batches(attachment.host, open_documents(data), long_texts=long_texts)
     for batch in tqdm(batches, desc="evaluate", unit="batch", disable=not progress):
         running.add(batch)
     return running.evaluation()
-
-
-@dataclass(frozen=True)
-class _EvaluatedBatch:
-    """A batch as it went through the model and the quantizer.
-
-    Attributes:
-        tokens: Token ids.
-        attended: True where a sequence has a token.
-        mask: True on real tokens that are no outliers.
-        y: Activations at the target.
-        encoded: Encoder outputs.
-        quantized: Code vectors.
-        recon: Reconstruction of the target.
-    """
-
-    tokens: Int[Tensor, "b pos"]
-    attended: Bool[Tensor, "b pos"]
-    mask: Bool[Tensor, "b pos"]
-    y: Float[Tensor, "b pos d_target"]
-    encoded: Float[Tensor, "b pos d_source"]
-    quantized: Float[Tensor, "b pos d_source"]
-    recon: Float[Tensor, "b pos d_target"]
 
 
 class _RunningEvaluation:
@@ -103,6 +81,7 @@ class _RunningEvaluation:
         self,
         attachment: Attachment,
         token_labels: TokenLabels | None,
+        readout: Readout | None,
         n_replicates: int,
         seed: int,
     ) -> None:
@@ -118,9 +97,8 @@ class _RunningEvaluation:
         self.source_norms, self.target_norms = LogHistogram(), LogHistogram()
         self.errors = LogHistogram()
         self.has_memory = quantizer.config.decoder_memory == "encoder"
-        self.effects = _EFFECTS if host.predicts_tokens else _EFFECTS_ON_OTHER_OUTPUTS
-        if host.outputs_tokens and not host.causal:
-            self.effects = {}  # an encoder repeats the tokens that it sees
+        self.is_predictive = quantizer.config.encoder == "predictive"
+        self.splicing = Splicing(host, quantizer, attachment.target, readout)
 
     @torch.no_grad()
     def add(self, batch: TokenBatch) -> None:
@@ -136,10 +114,8 @@ class _RunningEvaluation:
         codes = self.quantizer.codebook.nearest(encoded)
         quantized = self.quantizer.codebook(codes)
         recon = self.quantizer.decode_padded(quantized, encoded=encoded, attended=attended)
-        evaluated = _EvaluatedBatch(tokens, attended, mask, y, encoded, quantized, recon)
-        values = self._reconstruction(evaluated)
-        if self.effects:
-            values |= self._effect(evaluated, clean_logits)
+        evaluated = EvaluatedBatch(batch, tokens, attended, mask, y, encoded, quantized, recon)
+        values = self._reconstruction(evaluated) | self.splicing.sums(evaluated, clean_logits)
         numbers = {name: value.cpu().double().numpy() for name, value in values.items()}
         self.sums.add(batch.documents, numbers)
         self.usage += torch.bincount(codes[mask], minlength=len(self.usage))
@@ -156,7 +132,7 @@ class _RunningEvaluation:
         self.n_outliers += int(long.sum())
         return mask & ~long
 
-    def _reconstruction(self, evaluated: _EvaluatedBatch) -> dict[str, Tensor]:
+    def _reconstruction(self, evaluated: EvaluatedBatch) -> dict[str, Tensor]:
         """Sums per sequence for the FVU and its controls."""
         y, recon, mask = evaluated.y, evaluated.recon, evaluated.mask
         random = self.quantizer.decode_padded(
@@ -173,6 +149,8 @@ class _RunningEvaluation:
             "sum": centered.sum(1),
             "squares": in_double(centered).square().sum((1, 2)),
         }
+        if self.is_predictive:
+            values["error_unquantized"] = _squared_error(y, evaluated.encoded, mask)
         if self.has_memory:
             shuffled = self._shuffled_memory(evaluated.encoded, evaluated.attended)
             recon_of_shuffled = self.quantizer.decode_padded(
@@ -196,48 +174,16 @@ class _RunningEvaluation:
         shuffled[attended] = encoded[attended][order]
         return shuffled
 
-    def _effect(self, evaluated: _EvaluatedBatch, clean_logits: Tensor) -> dict[str, Tensor]:
-        """Sums per sequence of cross-entropy and KL: predictions of real tokens at real tokens.
-
-        Where outputs are no tokens, there is only the KL of outputs at all real tokens.
-        """
-        y, mask = evaluated.y, evaluated.mask
-        predicts, n_positions = mask, mask.shape[1]
-        if self.host.predicts_tokens:
-            # The last position predicts a token that is not there.
-            predicts, n_positions = mask[:, :-1] & mask[:, 1:], n_positions - 1
-        predicts = predicts.to(clean_logits.device)
-        following = evaluated.tokens[:, 1:].to(clean_logits.device)
-        clean = clean_logits[:, :n_positions].float().log_softmax(-1)
-        replacements = {
-            "spliced": evaluated.recon,
-            "mean_ablated": self.quantizer.target_mean.expand_as(y),
-            "zero_ablated": torch.zeros_like(y),
-        }
-        values = {"n_predictions": predicts.sum(1)}
-        if self.host.predicts_tokens:
-            values["ce_clean"] = _ce(clean, following, predicts)
-        for name, replacement in replacements.items():
-            # Special tokens and outliers stay: the decoder was not trained on them.
-            changed = torch.where(mask.unsqueeze(-1), replacement, y)
-            logits = self.host.logits_with(
-                self.target, changed, evaluated.tokens, evaluated.attended
-            )
-            logits = logits[:, :n_positions]
-            if self.host.predicts_tokens:
-                values[f"ce_{name}"] = _ce(logits.float().log_softmax(-1), following, predicts)
-            if name != "zero_ablated":
-                values[f"kl_{name}"] = (kl_divergence(clean, logits) * predicts).sum(1)
-        return values
-
     def evaluation(self) -> Evaluation:
         """The numbers, with intervals."""
         n_tokens = int(self.usage.sum())
         require_real(n_tokens)
         fvu = self.sums.estimate(_fvu_with("error"))
-        fvu_shuffled = None
+        controls: dict[str, Estimate | None] = {"shuffled_memory": None, "unquantized": None}
         if self.has_memory:
-            fvu_shuffled = self.sums.estimate(_fvu_with("error_shuffled"))
+            controls["shuffled_memory"] = self.sums.estimate(_fvu_with("error_shuffled"))
+        if self.is_predictive:
+            controls["unquantized"] = self.sums.estimate(_fvu_with("error_unquantized"))
         recovery = None
         if self.recovery is not None:
             recovery = self.recovery.result(n_codes=self.quantizer.config.n_codes)
@@ -248,7 +194,8 @@ class _RunningEvaluation:
             fvu=fvu,
             fvu_median=self._fvu_median(),
             fvu_random_codes=self.sums.estimate(_fvu_with("error_random")),
-            fvu_shuffled_memory=fvu_shuffled,
+            fvu_unquantized=controls["unquantized"],
+            fvu_shuffled_memory=controls["shuffled_memory"],
             perplexity=perplexity_of_usage(self.usage),
             n_dead_codes=int((self.usage == 0).sum()),
             n_outliers=self.n_outliers,
@@ -264,11 +211,13 @@ class _RunningEvaluation:
         return self.errors.median() / variance if variance > 0 else math.nan
 
     def _estimated_effects(self) -> dict[str, Estimate | None]:
-        """Cross-entropy and KL; None where this model or these data give them no meaning."""
-        estimates: dict[str, Estimate | None] = dict.fromkeys(_EFFECTS)
-        if self._has_predictions:
-            for name, statistic in self.effects.items():
-                estimates[name] = self.sums.estimate(statistic)
+        """What splicing does to the model; None where that means nothing for model or data."""
+        estimates: dict[str, Estimate | None] = dict.fromkeys(EFFECTS)
+        for name, statistic in self.splicing.statistics.items():
+            estimate = self.sums.estimate(statistic)
+            # Without any prediction these are 0 / 0; an ablation that costs nothing is one, too.
+            if not math.isnan(estimate) or self._has_predictions:
+                estimates[name] = estimate
         return estimates
 
     def _norms(self) -> Norms:
@@ -313,11 +262,6 @@ def _squared_error(
     return in_double((y - recon).square().sum(-1) * mask).sum(1)
 
 
-def _ce(log_probabilities: Tensor, following: Tensor, predicts: Tensor) -> Float[Tensor, " b"]:
-    chosen = log_probabilities.gather(-1, following.unsqueeze(-1)).squeeze(-1)
-    return -in_double(chosen * predicts).sum(1)
-
-
 def _total(sums: Sums) -> np.ndarray:
     """sum ||y - mean(y)||^2 from sums that were shifted by the training mean.
 
@@ -327,26 +271,5 @@ def _total(sums: Sums) -> np.ndarray:
     return np.where(total > _ROUNDING * sums["squares"], total, np.nan)
 
 
-def _fvu_with(error: str) -> _OfSums:
+def _fvu_with(error: str) -> OfSums:
     return lambda sums: sums[error] / _total(sums)
-
-
-def _per_prediction(name: str) -> _OfSums:
-    return lambda sums: sums[name] / sums["n_predictions"]
-
-
-def _ce_recovered(ablated: str) -> _OfSums:
-    return lambda sums: ce_loss_recovered(sums["ce_clean"], sums["ce_spliced"], sums[ablated])
-
-
-_EFFECTS = {
-    "ce_clean": _per_prediction("ce_clean"),
-    "ce_spliced": _per_prediction("ce_spliced"),
-    "ce_mean_ablated": _per_prediction("ce_mean_ablated"),
-    "ce_zero_ablated": _per_prediction("ce_zero_ablated"),
-    "kl": _per_prediction("kl_spliced"),
-    "kl_mean_ablated": _per_prediction("kl_mean_ablated"),
-    "ce_loss_recovered": _ce_recovered("ce_mean_ablated"),
-    "ce_loss_recovered_zero": _ce_recovered("ce_zero_ablated"),
-}
-_EFFECTS_ON_OTHER_OUTPUTS = {name: _EFFECTS[name] for name in ("kl", "kl_mean_ablated")}

@@ -14,6 +14,7 @@ _MEANING = {
     "fvu": "fraction of the target's variance unexplained; 0 perfect, 1 the mean",
     "fvu_median": "the same of the median token: few tokens with large errors do not count",
     "fvu_random_codes": "control: codes drawn at random by their shares",
+    "fvu_unquantized": "of the encoder's prediction itself: what no codes of it can get below",
     "fvu_shuffled_memory": "control: encoder memory shuffled, codes kept; near fvu: codes are used",
     "perplexity": "effective number of codes in use, of n_codes",
     "n_dead_codes": "codes that no token of these data chose",
@@ -23,9 +24,14 @@ _MEANING = {
     "ce_mean_ablated": "baseline: target replaced by its mean over the training tokens",
     "ce_zero_ablated": "baseline: target replaced by zero",
     "ce_loss_recovered": "1 splicing costs nothing, 0 as bad as the mean ablation",
+    "ce_loss_recovered_unquantized": "the same of the encoder's prediction itself",
     "ce_loss_recovered_zero": "the same against the zero ablation, which flatters",
     "kl": "KL(clean || spliced) of what the model predicts, nats per token",
+    "kl_unquantized": "the same of the encoder's prediction itself",
     "kl_mean_ablated": "baseline: KL(clean || mean-ablated)",
+    "readout_kl": "KL(clean || spliced) of what the readout says, nats per text",
+    "readout_kl_unquantized": "the same of the encoder's prediction itself",
+    "readout_kl_mean_ablated": "baseline: KL(clean || mean-ablated) of what the readout says",
 }
 
 
@@ -35,7 +41,8 @@ class Evaluation(Shown):
 
     ``print`` shows all numbers. Those that need the next token are None where the model does not
     predict it; ``left_out`` then says so. ``fvu_shuffled_memory`` is None where the decoder has no
-    memory.
+    memory, numbers of the unquantized prediction where the encoder predicts nothing, and those of a
+    readout where none was given.
 
     Attributes:
         n_codes: Size of the codebook.
@@ -46,6 +53,9 @@ class Evaluation(Shown):
             whose error is not among the few largest.
         fvu_random_codes: FVU with codes drawn at random by their shares: how much the decoder
             relies on codes.
+        fvu_unquantized: FVU of a predictive encoder's output, the target given the source, before
+            any code is chosen. A decoder of single tokens gets below it only where it corrects the
+            prediction; one that reads sequences may.
         fvu_shuffled_memory: FVU with the encoder memory shuffled and codes kept.
         perplexity: Effective number of codes in use.
         n_dead_codes: Codes without a token in these data.
@@ -56,9 +66,14 @@ class Evaluation(Shown):
         ce_mean_ablated: With the target replaced by its mean over the training tokens.
         ce_zero_ablated: With the target replaced by zero.
         ce_loss_recovered: (mean-ablated - spliced) / (mean-ablated - clean).
+        ce_loss_recovered_unquantized: The same with the prediction in place of the reconstruction.
         ce_loss_recovered_zero: The same with the zero ablation.
         kl: KL(clean || spliced), nats per token.
+        kl_unquantized: KL(clean || target replaced by the prediction), nats per token.
         kl_mean_ablated: KL(clean || mean-ablated), nats per token.
+        readout_kl: KL(clean || spliced) of the probabilities that a readout gives, nats per text.
+        readout_kl_unquantized: The same with the prediction in place of the reconstruction.
+        readout_kl_mean_ablated: The same with the mean in place of the reconstruction.
         norms: How long activations are, those of outliers too; None if that is not known.
         recovery: Concept recovery, if labels were given.
         left_out: A sentence that says which numbers are None because they mean nothing for this
@@ -83,6 +98,12 @@ class Evaluation(Shown):
     ce_loss_recovered_zero: Estimate | None
     kl: Estimate | None
     kl_mean_ablated: Estimate | None
+    fvu_unquantized: Estimate | None = None
+    ce_loss_recovered_unquantized: Estimate | None = None
+    kl_unquantized: Estimate | None = None
+    readout_kl: Estimate | None = None
+    readout_kl_unquantized: Estimate | None = None
+    readout_kl_mean_ablated: Estimate | None = None
     norms: Norms | None = None
     recovery: Recovery | None = None
     left_out: str | None = None

@@ -1,4 +1,4 @@
-"""Do codes recover known concepts? NMI and purity beside baselines and a shuffled control."""
+"""Do codes recover known concepts? AMI, NMI and purity beside baselines and shuffled labels."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +14,9 @@ from clvq_lens.data.numbered_labels import NumberedLabels
 from clvq_lens.data.token_labels import TokenLabels
 from clvq_lens.data.tokens import TokenBatch
 from clvq_lens.showing import Shown
-from clvq_lens.stats.metrics import normalized_mutual_information, purity
+from clvq_lens.stats.contingency import contingency
+from clvq_lens.stats.metrics import nmi_of_counts, purity_of_counts
+from clvq_lens.stats.partitions import adjusted_mutual_information
 from clvq_lens.stats.reservoir import Reservoir
 
 _MOST_TOKENS = 2**15  # k-means on more would take longer than all the rest
@@ -28,13 +30,15 @@ class Recovered:
         method: "codes", "k-means", "token identity" or "codes, labels shuffled".
         tokens: "all", or "ambiguous": tokens that occur with more than one label.
         n_tokens: Number of these tokens.
-        nmi: Normalized mutual information, in [0, 1].
+        ami: Adjusted mutual information: 0 on average by chance, 1 if each determines the other.
+        nmi: Normalized mutual information, in [0, 1]; many clusters alone raise it.
         purity: Fraction of tokens with the commonest label of their cluster, in (0, 1].
     """
 
     method: str
     tokens: str
     n_tokens: int
+    ami: float
     nmi: float
     purity: float
 
@@ -54,12 +58,12 @@ class Recovery(Shown):
         return pd.DataFrame([asdict(row) for row in self.rows])
 
     def headline(self) -> str:
-        """NMI and purity of the codes, or of what else the first row is about."""
+        """AMI and purity of the codes, or of what else the first row is about."""
         if not self.rows:
             return "no tokens"
         first = self.rows[0]
         return (
-            f"{first.method} on {first.n_tokens:,} tokens: NMI {first.nmi:.3f}, "
+            f"{first.method} on {first.n_tokens:,} tokens: AMI {first.ami:.3f}, "
             f"purity {first.purity:.3f}"
         )
 
@@ -159,23 +163,33 @@ def concept_recovery(
     # scikit-learn takes no seed of more than 32 bits.
     kmeans = KMeans(n_clusters, n_init=1, random_state=seed % 2**32)  # pyright: ignore[reportArgumentType]
     clusters = kmeans.fit_predict(source)
-    shuffled = np.random.default_rng(seed).permutation(truth)
     everywhere = np.ones(len(truth), dtype=bool)
     rows: list[Recovered] = []
     # Only context can tell what an ambiguous token is, so there a lookup of tokens is of no use.
     for which, chosen in (("all", everywhere), ("ambiguous", _is_ambiguous(tokens, truth))):
         if not chosen.any():
             continue
+        true_labels = truth[chosen]
+        # Shuffled among these very tokens: other tokens have other labels, and other shares.
+        shuffled = np.random.default_rng(seed).permutation(true_labels)
         for method, assigned, compared_with in (
-            ("codes", codes, truth),
-            ("k-means", clusters, truth),
-            ("token identity", tokens, truth),
+            ("codes", codes, true_labels),
+            ("k-means", clusters, true_labels),
+            ("token identity", tokens, true_labels),
             # Many clusters are pure by themselves: this is how pure without any knowledge.
             ("codes, labels shuffled", codes, shuffled),
         ):
-            nmi = normalized_mutual_information(assigned[chosen], compared_with[chosen])
-            pure = purity(assigned[chosen], compared_with[chosen])
-            rows.append(Recovered(method, which, int(chosen.sum()), nmi, pure))
+            counts = contingency(assigned[chosen], compared_with)
+            rows.append(
+                Recovered(
+                    method=method,
+                    tokens=which,
+                    n_tokens=int(chosen.sum()),
+                    ami=adjusted_mutual_information(counts),
+                    nmi=nmi_of_counts(counts),
+                    purity=purity_of_counts(counts),
+                )
+            )
     return Recovery(tuple(rows))
 
 

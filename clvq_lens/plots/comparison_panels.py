@@ -23,8 +23,8 @@ def plot_comparison(
     """One panel for each metric and one line for each method, with intervals.
 
     Args:
-        comparison: A `Comparison`, or its table: ``method``, and for each metric its value and the
-            columns ``<metric>_low`` and ``<metric>_high``.
+        comparison: A `Comparison`, or its table: ``method``, ``decoder``, and for each metric its
+            value and the columns ``<metric>_low`` and ``<metric>_high``.
         metrics: The title of each metric and what its values mean, in the order of the panels.
             Metrics that the table lacks have no panel.
 
@@ -76,9 +76,18 @@ def _name_methods(figure: go.Figure, frame: pd.DataFrame) -> None:
         autorange=False,
         range=[len(frame) - 0.5, -0.5],
         tickvals=list(range(len(frame))),
-        ticktext=[plain(shortened(str(name), NAME_WIDTH)) for name in frame["method"]],
+        ticktext=[plain(shortened(name, NAME_WIDTH)) for name in _names(frame)],
         title_text="",
     )
+
+
+def _names(frame: pd.DataFrame) -> list[str]:
+    """Methods, with their decoders where these differ."""
+    methods = frame["method"].astype(str).tolist()
+    if "decoder" not in frame or len(set(frame["decoder"])) == 1:
+        return methods
+    decoders = frame["decoder"].astype(str).tolist()
+    return [f"{method}, {decoder}" for method, decoder in zip(methods, decoders, strict=True)]
 
 
 def _range_of_drops(frame: pd.DataFrame, metric: str) -> list[float]:
@@ -106,7 +115,7 @@ def _points(frame: pd.DataFrame, metric: str) -> go.Scatter:
             **whiskers(value, low, high),
         },
         customdata=np.stack([low, high], axis=1),
-        text=list(map(plain, frame["method"].astype(str))),
+        text=list(map(plain, _names(frame))),
         hovertemplate="%{text}: %{x:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]"
         "<extra></extra>",
     )

@@ -217,7 +217,7 @@ class Codebook(nn.Module):
         return sample_codes(
             z.reshape(-1, z.shape[-1]),
             self.vectors,
-            top_k=self.config.top_k,
+            top_k=self.config.resolved_top_k,
             temperature=float(self.config.temperature) * unit,
             generator=generator,
         )

@@ -12,9 +12,7 @@ from clvq_lens.errors import NotFittedError, ShapeError
 from clvq_lens.quantizer.attention import DecoderCache
 from clvq_lens.quantizer.codebook import Codebook
 from clvq_lens.quantizer.decoders import (
-    MLPDecoder,
     TableDecoder,
-    TransformerDecoder,
     make_decoder,
     reset_decoder_,
     resolve,
@@ -75,9 +73,7 @@ class CrossLayerQuantizer(nn.Module):
         with torch.random.fork_rng(devices=[]):
             self.encoder = make_encoder(config, d_source, d_target)
             self.codebook = codebook(config, self.d_code, generator=generator)
-            self.decoder: TransformerDecoder | MLPDecoder | TableDecoder = make_decoder(
-                config, self.codebook, self.d_code, d_target, causal=causal
-            )
+            self.decoder = make_decoder(config, self.codebook, self.d_code, d_target, causal=causal)
         self.register_buffer("usage", torch.zeros(config.n_codes, dtype=torch.long))
         self.register_buffer("mean_encoded", torch.zeros(config.n_codes, self.d_code))
         if config.encoder == "predictive":  # a residual encoder has its code vectors there
@@ -132,6 +128,11 @@ class CrossLayerQuantizer(nn.Module):
     def target_mean(self) -> Float[Tensor, " d_target"]:
         """Mean target over the training tokens."""
         return self.shares @ self.mean_target
+
+    @property
+    def table(self) -> Float[Tensor, "k d_target"]:
+        """Mean target of each code; that of all tokens for a code without any."""
+        return torch.where(self.usage.unsqueeze(1) > 0, self.mean_target, self.target_mean)
 
     def outliers(
         self,
@@ -384,16 +385,14 @@ class CrossLayerQuantizer(nn.Module):
     ) -> None:
         """Records the frozen pass: usage, and means of source, encoder output and target."""
         counts = usage.to(encoded_sums.device).clamp_min(1).unsqueeze(1)
-        n_tokens = int(usage.sum())
         self.usage.copy_(usage)
         self.mean_encoded.copy_(encoded_sums / counts)
         self.mean_target.copy_(target_sums / counts)
-        self.source_mean.copy_(source_sums.sum(0) / n_tokens)
+        self.source_mean.copy_(source_sums.sum(0) / int(usage.sum()))
         if self.config.encoder == "predictive":
             self.mean_source.copy_(source_sums / counts)
         if isinstance(self.decoder, TableDecoder):
-            overall = (target_sums.sum(0) / n_tokens).float().to(self.mean_target.device)
-            self.decoder.set_(torch.where(self.usage.unsqueeze(1) > 0, self.mean_target, overall))
+            self.decoder.set_(self.table)
 
     def _reset_parameters_(self, generator: torch.Generator) -> None:
         self.encoder.reset_(generator)

@@ -244,6 +244,9 @@ class TableDecoder(nn.Module):
         return F.embedding(self._code_of(quantized), self.table)
 
 
+AnyDecoder = TransformerDecoder | MLPDecoder | TableDecoder
+
+
 def default_heads(d: int) -> int:
     """One head for 64 dimensions, and at least two where ``d`` allows it."""
     for n_heads in range(max(2, d // 64), 1, -1):
@@ -255,6 +258,7 @@ def default_heads(d: int) -> int:
 def resolve(config: CLVQConfig, d_source: int, d_target: int) -> CLVQConfig:
     """The config with numbers in place of None, so that what is saved keeps its meaning."""
     return config.replace(
+        top_k=config.resolved_top_k,
         d_encoder_mlp=config.resolved_d_encoder_mlp(d_source),
         dead_after_tokens=config.resolved_dead_after_tokens,
         decoder_heads=config.decoder_heads or default_heads(d_target),
@@ -263,9 +267,7 @@ def resolve(config: CLVQConfig, d_source: int, d_target: int) -> CLVQConfig:
 
 
 @torch.no_grad()
-def reset_decoder_(
-    decoder: "TransformerDecoder | MLPDecoder | TableDecoder", generator: torch.Generator
-) -> None:
+def reset_decoder_(decoder: AnyDecoder, generator: torch.Generator) -> None:
     """New weights; a learned decoder starts at its linear map, without the blocks."""
     for module in decoder.modules():
         if isinstance(module, nn.Linear):
@@ -279,7 +281,7 @@ def reset_decoder_(
 
 def make_decoder(
     config: CLVQConfig, codebook: Codebook, d_code: int, d_target: int, *, causal: bool
-) -> TransformerDecoder | MLPDecoder | TableDecoder:
+) -> AnyDecoder:
     """The decoder that a config names."""
     if config.decoder == "transformer":
         return TransformerDecoder(config, d_code, d_target, causal=causal)

@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from clvq_lens.showing import Shown
 from clvq_lens.stats.metrics import nmi_of_counts, purity_of_counts
+from clvq_lens.stats.partitions import adjusted_mutual_information
 
 
 @dataclass(frozen=True, repr=False)
@@ -19,7 +20,8 @@ class Agreement(Shown):
         n_tokens: Labeled tokens.
         n_codes: Codes in use among them.
         n_labels: Distinct labels.
-        nmi: Normalized mutual information, in [0, 1].
+        ami: Adjusted mutual information: 0 on average by chance, whatever the number of codes.
+        nmi: Normalized mutual information, in [0, 1]; more codes alone raise it.
         nmi_shuffled: The same with the labels shuffled over the tokens: the baseline.
         purity: Fraction of tokens with the commonest label of their code.
         purity_shuffled: The same with the labels shuffled.
@@ -28,16 +30,17 @@ class Agreement(Shown):
     n_tokens: int
     n_codes: int
     n_labels: int
+    ami: float
     nmi: float
     nmi_shuffled: float
     purity: float
     purity_shuffled: float
 
     def headline(self) -> str:
-        """Sizes, and NMI beside its baseline."""
+        """Sizes, AMI, and purity beside its baseline."""
         return (
-            f"{self.n_codes} codes, {self.n_labels} labels, {self.n_tokens:,} tokens: NMI "
-            f"{self.nmi:.3f} (shuffled {self.nmi_shuffled:.3f})"
+            f"{self.n_codes} codes, {self.n_labels} labels, {self.n_tokens:,} tokens: AMI "
+            f"{self.ami:.3f}, purity {self.purity:.3f} (shuffled {self.purity_shuffled:.3f})"
         )
 
     def preview(self) -> pd.DataFrame:
@@ -65,6 +68,7 @@ def agreement(counts: Int[np.ndarray, "codes labels"], *, seed: int = 0) -> Agre
         n_tokens=int(counts.sum()),
         n_codes=counts.shape[0],
         n_labels=counts.shape[1],
+        ami=adjusted_mutual_information(counts),
         nmi=nmi_of_counts(counts),
         nmi_shuffled=nmi_of_counts(control),
         purity=purity_of_counts(counts),

@@ -1,10 +1,61 @@
 """Another decoder for codes that stay what they are."""
 
+import torch
+
 from clvq_lens.config import DecoderMemory, DecoderName, FitConfig
 from clvq_lens.data.documents import Data
 from clvq_lens.host.attachment import Attachment
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.decoders import TableDecoder
 from clvq_lens.training.fit import Fit
 from clvq_lens.training.history import History
+
+
+def with_decoder(
+    like: Attachment,
+    data: Data,
+    config: FitConfig,
+    decoder: DecoderName,
+    *,
+    memory: DecoderMemory,
+    name: str,
+    progress: bool,
+) -> Attachment:
+    """The same codes with another decoder, as a second quantizer on the same model.
+
+    Args:
+        like: A fitted quantizer on its model; it stays as it is.
+        data: The documents that it was fitted on; a table needs none of them.
+        config: Options of the fit.
+        decoder: Kind of the new decoder.
+        memory: What a transformer decoder attends to; others see codes alone.
+        name: Name of the second quantizer on the model.
+        progress: Whether to show progress bars.
+    """
+    old = like.quantizer
+    copy = CrossLayerQuantizer(
+        old.config,
+        old.d_source,
+        old.d_target,
+        causal=old.causal,
+        codebook=type(old.codebook),
+    ).to(old.device)
+    copy.load_state_dict(old.state_dict())
+    attachment = Attachment(like.host, copy, name, like.source, like.target)
+    try:
+        if decoder == "table":  # was recorded already
+            options = old.config.replace(decoder="table", decoder_memory="codes")
+            copy.fit_config = old.fit_config
+            copy.replace_decoder_(options, torch.Generator(copy.device))
+            if isinstance(copy.decoder, TableDecoder):
+                copy.decoder.set_(copy.table)
+        else:
+            fit_decoder(attachment, data, config, decoder, memory=memory, progress=progress)
+    except BaseException:
+        attachment.detach()
+        raise
+    copy.eval()
+    return attachment
 
 
 def fit_decoder(
@@ -27,11 +78,13 @@ def fit_decoder(
         progress: Whether to show progress bars.
     """
     quantizer = attachment.quantizer
-    seen: DecoderMemory = memory if decoder == "transformer" else "codes"
     run = Fit(attachment, data, config, progress=progress, learns_codes=False)
+    seen: DecoderMemory = memory if decoder == "transformer" else "codes"
     options = quantizer.config.replace(decoder=decoder, decoder_memory=seen)
     quantizer.replace_decoder_(options, run.generator)
     try:
-        return run.run()
+        history = run.run()
     finally:
         quantizer.eval()
+    quantizer.fit_config = config.replace(n_tokens=history.n_tokens)
+    return history

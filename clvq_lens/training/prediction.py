@@ -64,6 +64,7 @@ def learn_to_predict_(
     encoder.requires_grad_(False)
 
 
+@torch.enable_grad()  # a fit may be called where gradients are switched off
 def _step(
     encoder: PredictiveEncoder,
     batch: Activations,

@@ -6,7 +6,7 @@ import pytest
 
 import clvq_lens as cl
 from clvq_lens.comparison.comparison import Comparison
-from clvq_lens.comparison.described import METRICS
+from clvq_lens.comparison.described import BOUNDS, METRICS
 from clvq_lens.config import FitConfig
 from clvq_lens.errors import ConfigError, DataError, FileFormatError
 from clvq_lens.lens import Lens
@@ -14,6 +14,9 @@ from tests.comparison.shown import HOSTILE, assert_harmless
 
 FIT = FitConfig(n_tokens=8_000, n_evaluations=1)
 READOUT = cl.answers([["indoors", "upstairs"], ["outdoors", "outside"]])
+
+
+METHODS = ["compared", "k-means", "token identity"]
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +55,29 @@ def comparison(lens, toy, texts) -> Comparison:
 
 def test_every_method_has_every_metric_with_an_interval(comparison):
     frame = comparison.frame()
-    assert frame["method"].tolist() == ["compared", "k-means", "token identity"]
+    assert frame["method"].tolist() == [*METHODS, *BOUNDS]
+    assert frame["decoder"].tolist() == ["table"] * 5 + ["none"]
+    methods = frame[frame["decoder"] != "none"]
     for metric in METRICS:
-        assert frame[metric].notna().all(), metric
-        assert (frame[f"{metric}_low"] <= frame[metric]).all()
-        assert (frame[metric] <= frame[f"{metric}_high"]).all()
+        assert methods[metric].notna().all(), metric
+        assert (methods[f"{metric}_low"] <= methods[metric]).all()
+        assert (methods[metric] <= methods[f"{metric}_high"]).all()
+
+
+def test_bounds_are_what_codes_could_reach_and_what_chance_gives(comparison):
+    fvu = comparison.frame().set_index("method")["fvu"]
+    assert fvu["k-means of the target"] < fvu[METHODS].min()
+    assert fvu["random codes"] > fvu["k-means"]
+    assert fvu["unquantized prediction"] < fvu[METHODS].min()
+    unquantized = comparison.fits.query("method == 'unquantized prediction'")
+    assert set(unquantized["metric"]) == {"fvu", "ce_loss_recovered", "kl", "readout_kl"}
+    assert set(unquantized["fit"]) == {0, 1}
+
+
+def test_shuffled_labels_stand_beside_measures_that_grow_with_the_codes(comparison):
+    frame = comparison.frame().set_index("method")
+    assert (frame.loc[METHODS, "nmi"] > frame.loc[METHODS, "nmi_shuffled"]).all()
+    assert (frame.loc[METHODS, "purity"] > frame.loc[METHODS, "purity_shuffled"]).all()
 
 
 def test_values_are_means_over_fits_and_intervals_hold_those_of_all(comparison):
@@ -94,7 +115,15 @@ def test_tables_for_reading_and_for_print(comparison):
 
 
 def with_one_method(name: str) -> Comparison:
-    row = {"method": name, "fit": 0, "metric": "fvu", "value": 0.5, "low": 0.4, "high": 0.6}
+    row = {
+        "method": name,
+        "decoder": "table",
+        "fit": 0,
+        "metric": "fvu",
+        "value": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+    }
     return Comparison(pd.DataFrame([row]), 1, 1, {})
 
 
@@ -104,19 +133,20 @@ def test_what_data_bring_is_escaped_in_latex():
 
 def test_it_says_in_one_line_which_method_loses_least(comparison):
     said = repr(comparison)
-    assert said.startswith("Comparison(3 methods on 36 held-out texts, 2 fits of each; lowest FVU ")
-    fvu = comparison.frame().set_index("method")["fvu"]
-    assert said.endswith(f"{fvu.min():.3f} ({fvu.idxmin()}))")
+    assert said.startswith("Comparison(6 methods on 36 held-out texts, 2 fits of each; lowest FVU ")
+    fvu = comparison.frame().set_index("method")["fvu"][METHODS]  # bounds are no methods
+    assert said.endswith(f"{fvu.min():.3f} ({fvu.idxmin()}, table decoder))")
     assert "\n" not in said
     assert repr(with_one_method("k-means")) == (
-        "Comparison(1 method on 1 held-out text, 1 fit of each; lowest FVU 0.500 (k-means))"
+        "Comparison(1 method on 1 held-out text, 1 fit of each; lowest FVU 0.500 "
+        "(k-means, table decoder))"
     )
     assert repr(Comparison(pd.DataFrame(), 1, 1, {})).endswith("1 fit of each)")
 
 
 def test_a_notebook_shows_its_table_and_escapes_names(comparison):
     html = comparison._repr_html_()
-    assert html.count("<tr") == 1 + 3
+    assert html.count("<tr") == 1 + 6
     assert "NMI with labels" in html
     assert_harmless(with_one_method(HOSTILE))
     assert "<table" not in Comparison(pd.DataFrame(), 1, 1, {})._repr_html_()
@@ -132,6 +162,7 @@ def few(lens, toy, texts):
         "config": FIT,
         "progress": False,
         "readout": READOUT,
+        "bounds": False,
         "documents": range(len(texts[0])),
         **{"n_folds": 2, "n_steps": 2, "n_draws": 1, "n_model_draws": 1, "n_replicates": 20},
     }
@@ -193,12 +224,51 @@ def test_a_file_of_other_settings_is_refused(lens, few, tmp_path):
 
 def test_what_is_no_comparison_is_refused(tmp_path):
     path = tmp_path / "other.json"
-    for content in ("{", "[]", '{"format": "another"}', '{"format": "clvq_lens comparison 1"}'):
+    for content in ("{", "[]", '{"format": "another"}', '{"format": "clvq_lens comparison 2"}'):
         path.write_text(content)
         with pytest.raises(FileFormatError, match="does not hold a comparison, or is damaged"):
             cl.Comparison.load(path)
     with pytest.raises(FileNotFoundError):
         cl.Comparison.load(tmp_path / "missing.json")
+
+
+def test_every_method_has_every_decoder_and_the_same_codes_with_each(lens, toy, texts):
+    arguments = {"train": toy.texts[:200], "config": FIT, "progress": False}
+    arguments |= {"decoders": ["mlp", "table"], "bounds": False}
+    comparison = cl.compare([lens, "k-means"], texts[0], **arguments)
+    assert comparison.rows == [
+        ("compared", "mlp"),
+        ("compared", "table"),
+        ("k-means", "mlp"),
+        ("k-means", "table"),
+    ]
+    frame = comparison.frame().set_index(["method", "decoder"])
+    for method in ("compared", "k-means"):
+        assert (
+            frame.loc[(method, "mlp"), "perplexity"] == frame.loc[(method, "table"), "perplexity"]
+        )
+        assert frame.loc[(method, "mlp"), "fvu"] != frame.loc[(method, "table"), "fvu"]
+    itself = lens.evaluate(texts[0], progress=False)
+    assert frame.loc[("compared", "table"), "fvu"] == pytest.approx(float(itself.fvu))
+    baseline = lens.baseline(
+        "k-means", toy.texts[:200], FIT.replace(seed=1), decoder="mlp", progress=False
+    )
+    found = baseline.evaluate(texts[0], progress=False)
+    baseline.remove()
+    assert frame.loc[("k-means", "mlp"), "fvu"] == pytest.approx(float(found.fvu))
+    assert set(cl.clvqs(lens.model)) == {"compared"}
+
+
+def test_a_predictive_lens_brings_the_row_of_its_prediction(toy, texts):
+    lens = toy.model.add_clvq(0, 2, n_codes=24, encoder="predictive", top_k=1, name="predictive")
+    try:
+        lens.fit(toy.texts[:200], FIT, progress=False)
+        comparison = cl.compare([lens], texts[0], progress=False)
+        found = float(lens.evaluate(texts[0], progress=False).fvu_unquantized or 0)
+    finally:
+        lens.remove()
+    assert comparison.rows == [("predictive", "transformer"), ("unquantized prediction", "none")]
+    assert comparison.frame()["fvu"].tolist()[1] == pytest.approx(found)
 
 
 def test_without_classes_there_is_no_faithfulness(lens, texts):
@@ -215,6 +285,13 @@ def test_what_cannot_be_compared_is_refused(lens, texts):
         cl.compare([lens, "k-means"], texts[0])
     with pytest.raises(ConfigError, match="Pass train=texts"):
         cl.compare([lens], texts[0], n_seeds=2)
+    with pytest.raises(ConfigError, match="other decoders need the texts"):
+        cl.compare([lens], texts[0], decoders=["table", "mlp"])
+    with pytest.raises(ConfigError, match=r"One of the decoders is 'tabel'\. Closest: 'table'"):
+        cl.compare([lens], texts[0], decoders=["tabel"])
+    for decoders in ([], ["table", "table"]):
+        with pytest.raises(ConfigError, match="must name at least one, each once"):
+            cl.compare([lens], texts[0], decoders=decoders)
     with pytest.raises(ConfigError, match=r"baseline is 'k-meens'\. Closest: 'k-means'"):
         cl.compare([lens, "k-meens"], texts[0], train=texts[0], progress=False)
     with pytest.raises(DataError, match="Pass one class"):
@@ -247,4 +324,4 @@ def test_the_figure_has_a_panel_for_each_metric(comparison):
     figure = comparison.plot()
     assert len(figure.data) == len(METRICS)
     assert np.allclose(figure.data[0].x, comparison.frame()["fvu"])
-    assert list(figure.layout.yaxis.ticktext) == ["compared", "k-means", "token identity"]
+    assert list(figure.layout.yaxis.ticktext)[:2] == ["compared, table", "k-means, table"]

@@ -39,7 +39,7 @@ EMPTY = replace(
     concept(2, 0), tokens=(), distinctive=(), typical=(), borderline=(), random=(),
     at_target=None, token_labels=(),
 )  # fmt: skip
-AGREEMENT = Agreement(30, 2, 2, 0.5, 0.1, 0.8, 0.6)
+AGREEMENT = Agreement(30, 2, 2, 0.45, 0.5, 0.1, 0.8, 0.6)
 TABLE = ConceptTable((concept(0, 10), concept(1, 20, "dog"), EMPTY), 30, 1.0, 2.0, AGREEMENT)
 
 

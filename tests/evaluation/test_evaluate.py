@@ -52,7 +52,7 @@ class Oracle:
     @torch.no_grad()
     def __init__(self, lens: cl.Lens, rows: list[Tensor], special: Tensor) -> None:
         model, q = lens.model, lens.quantizer
-        y, recon, self.codes = [], [], []
+        y, recon, encoded, self.codes = [], [], [], []
         self.ce: dict[str, list[Tensor]] = {}
         self.kl: dict[str, list[Tensor]] = {}
         mean = training_mean(lens)
@@ -61,6 +61,7 @@ class Oracle:
             logits, cache = model.run_with_cache(tokens)
             reconstruction = q(cache[SOURCE])
             y.append(cache[TARGET][0, real])
+            encoded.append(q.encode(cache[SOURCE])[0, real])
             recon.append(reconstruction[0, real])
             self.codes.append(q.assign(cache[SOURCE])[0, real])
             counts = real[:-1] & real[1:]
@@ -70,6 +71,8 @@ class Oracle:
                 "mean_ablated": mean.expand_as(reconstruction),
                 "zero_ablated": torch.zeros_like(reconstruction),
             }
+            if q.config.encoder == "predictive":
+                replacements["unquantized"] = q.encode(cache[SOURCE])
             for name, value in replacements.items():
 
                 def replace(before: Tensor, hook: Any, value=value, real=real) -> Tensor:
@@ -83,6 +86,10 @@ class Oracle:
             self.ce.setdefault("clean", []).append(nll(clean, row)[counts])
         self.fvu = fraction_of_variance_unexplained(torch.cat(y), torch.cat(recon))
         self.n_tokens = sum(map(len, y))
+        self.fvu_unquantized = None
+        if "unquantized" in self.ce:
+            targets, predictions = torch.cat(y), torch.cat(encoded)
+            self.fvu_unquantized = fraction_of_variance_unexplained(targets, predictions)
 
     def mean_ce(self, name: str) -> float:
         return float(torch.cat(self.ce[name]).double().mean())
@@ -110,6 +117,13 @@ class Oracle:
             "kl": self.mean_kl("spliced"),
             "kl_mean_ablated": self.mean_kl("mean_ablated"),
         }
+        if self.fvu_unquantized is not None:
+            unquantized = self.mean_ce("unquantized")
+            expected |= {
+                "fvu_unquantized": self.fvu_unquantized,
+                "ce_loss_recovered_unquantized": (ablated - unquantized) / (ablated - clean),
+                "kl_unquantized": self.mean_kl("unquantized"),
+            }
         for name, value in expected.items():
             assert float(getattr(report, name)) == pytest.approx(value, rel=2e-3, abs=1e-5), name
 
@@ -131,6 +145,51 @@ def test_every_number_of_the_report_is_right(decoder: str):
     assert report.n_documents == 20
     assert report.n_tokens == 280
     Oracle(lens, list(DATA), torch.tensor([])).check(report)
+
+
+def test_numbers_of_the_prediction_before_quantization_are_right():
+    lens = fitted_lens(encoder="predictive")
+    report = evaluate(lens)
+    assert report.fvu_unquantized is not None
+    Oracle(lens, list(DATA), torch.tensor([])).check(report)
+    assert fitted_lens().quantizer.config.encoder == "residual"
+    assert evaluate(fitted_lens()).fvu_unquantized is None
+    assert evaluate(fitted_lens()).kl_unquantized is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("encoder", ["residual", "predictive"])
+def test_what_a_readout_says_with_the_target_replaced(encoder: str):
+    """On an encoder, where there is no next token that could be predicted."""
+    lens = fitted_lens(random_model(attention_dir="bidirectional"), encoder=encoder)
+    model, q = lens.model, lens.quantizer
+    weight = torch.randn(3, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    readout = cl.head(weight, torch.zeros(3), layer=3, sentence="mean")
+    report = evaluate(lens, readout=readout)
+    read_point = "blocks.3.hook_resid_post"
+    clean, cache = model.run_with_cache(DATA)
+    clean = (cache[read_point].mean(1) @ weight.T).log_softmax(-1)
+    replacements = {
+        "readout_kl": q(cache[SOURCE]),
+        "readout_kl_mean_ablated": training_mean(lens).expand_as(cache[TARGET]),
+        "readout_kl_unquantized": q.encode(cache[SOURCE]),
+    }
+    for name, activations in replacements.items():
+        with model.hooks(fwd_hooks=[(TARGET, lambda before, hook, new=activations: new)]):
+            _, changed = model.run_with_cache(DATA)
+        said = (changed[read_point].mean(1) @ weight.T).log_softmax(-1)
+        expected = (clean.exp() * (clean - said)).sum(-1).mean()
+        if name == "readout_kl_unquantized" and encoder == "residual":
+            assert report.readout_kl_unquantized is None
+        else:
+            assert float(getattr(report, name)) == pytest.approx(float(expected), rel=1e-3)
+    assert report.kl is None
+    assert evaluate(lens).readout_kl is None
+
+
+def test_a_readout_of_another_kind_is_refused(fitted):
+    with pytest.raises(ConfigError, match=r"Pass clvq_lens.head\(...\) or answers\(...\)"):
+        evaluate(fitted, readout="head")
 
 
 def test_every_number_is_right_with_padding_and_special_tokens(stories_model, stories):

@@ -46,7 +46,7 @@ def test_shuffled_counts_are_distributed_as_shuffled_tokens():
 
 def test_perfect_agreement_is_one_and_its_control_is_far_below():
     found = agreement(np.diag([50, 50, 50]))
-    assert (found.nmi, found.purity) == (1.0, 1.0)
+    assert (found.ami, found.nmi, found.purity) == (1.0, 1.0, 1.0)
     assert found.nmi_shuffled < 0.05
     assert found.purity_shuffled < 0.5
     assert (found.n_tokens, found.n_codes, found.n_labels) == (150, 3, 3)
@@ -56,6 +56,7 @@ def test_independent_codes_agree_no_more_than_shuffled_ones():
     counts = np.full((6, 4), 40)
     found = agreement(counts)
     assert found.nmi == pytest.approx(0.0, abs=1e-9)
+    assert found.ami == pytest.approx(0.0, abs=0.01)
     assert found.nmi_shuffled > found.nmi  # a sample is never quite independent
 
 
@@ -81,9 +82,10 @@ def test_the_seed_decides_the_control():
     assert agreement(counts, seed=1) != agreement(counts, seed=2)
 
 
-def test_an_agreement_shows_its_nmi_beside_the_baseline():
+def test_an_agreement_shows_its_purity_beside_the_baseline():
     found = agreement(np.diag([50, 50, 50]))
-    assert repr(found).startswith("Agreement(3 codes, 3 labels, 150 tokens: NMI 1.000 (shuffled 0.")
+    said = "Agreement(3 codes, 3 labels, 150 tokens: AMI 1.000, purity 1.000 (shuffled 0."
+    assert repr(found).startswith(said)
     html = found._repr_html_()
     assert "purity_shuffled" in html
     assert html.count("<tr") == 2

@@ -1,0 +1,204 @@
+"""Who is compared, and the fits of each: with every seed, and with every decoder."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import get_args
+
+from clvq_lens.arguments import as_list, check_choice, check_is
+from clvq_lens.baselines.kinds import BASELINES, Baseline, check_kind
+from clvq_lens.comparison.described import BOUNDS
+from clvq_lens.comparison.refits import refits
+from clvq_lens.config import DecoderName, FitConfig, fit_config
+from clvq_lens.errors import ConfigError
+from clvq_lens.host.attachment import Attachment
+from clvq_lens.host.lenses import free_name
+from clvq_lens.lens import Lens
+from clvq_lens.training.decoding import with_decoder
+
+Method = Lens | str
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A method under its name: a lens, or a baseline of the first lens.
+
+    Attributes:
+        name: Its name in the comparison.
+        lens: The lens, if it is one.
+        kind: The kind of baseline, if it is one.
+    """
+
+    name: str
+    lens: Lens | None = None
+    kind: Baseline | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """How methods are fitted, so that all have the same data, budget and decoders.
+
+    Attributes:
+        reference: The first lens, to which baselines are matched.
+        decoders: The decoders of every method.
+        train: Texts to fit on.
+        n_seeds: Fits of each method.
+        config: Options of the fits.
+        progress: Whether to show progress bars.
+    """
+
+    reference: Lens
+    decoders: list[DecoderName]
+    train: list[str] | None
+    n_seeds: int
+    config: FitConfig
+    progress: bool
+
+    @classmethod
+    def of(
+        cls,
+        methods: Sequence[Method],
+        decoders: Sequence[DecoderName] | None,
+        train: list[str] | None,
+        n_seeds: int,
+        config: FitConfig | None,
+        *,
+        progress: bool,
+    ) -> "Fitting":
+        """Takes from the first lens what was not asked for.
+
+        Raises:
+            ConfigError: If there is no lens, no such decoder, or something must be fitted and
+                there is nothing to fit on.
+        """
+        for method in methods:
+            remedy = "Pass lenses and names of baselines."
+            check_is("One of the methods", method, Lens | str, remedy)
+        lenses = [method for method in methods if isinstance(method, Lens)]
+        if not lenses:
+            raise ConfigError(
+                "There is no lens among the methods. Pass [lens, 'k-means', ...]: baselines are "
+                "matched to the first lens."
+            )
+        reference = lenses[0]
+        chosen = _checked([reference.config.decoder] if decoders is None else decoders)
+        trained = [each for each in chosen if each != "table"]
+        needs_decoder = any(lens.config.decoder != each for lens in lenses for each in trained)
+        if train is None and (n_seeds > 1 or len(lenses) < len(methods) or needs_decoder):
+            raise ConfigError(
+                "Baselines, further fits and other decoders need the texts that the lens was "
+                "fitted on. Pass train=texts."
+            )
+        config = fit_config(config, reference.quantizer.fit_config)
+        return cls(
+            reference=reference,
+            decoders=chosen,
+            train=train,
+            n_seeds=n_seeds,
+            config=config,
+            progress=progress,
+        )
+
+    def contestants(self, methods: Sequence[Method], *, bounds: bool) -> list[Contestant]:
+        """Who is compared.
+
+        Args:
+            methods: Lenses and names of baselines.
+            bounds: Whether to add the baselines that say what codes could reach, and chance gives.
+
+        Raises:
+            ConfigError: If two methods have one name, or there is no such baseline.
+        """
+        contestants: list[Contestant] = []
+        for method in methods:
+            if isinstance(method, Lens):
+                contestants.append(Contestant(method.name, lens=method))
+            else:
+                contestants.append(Contestant(method, kind=check_kind(method)))
+        names = [contestant.name for contestant in contestants]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(
+                    f"Two methods are called {name!r}. Pass each once, or name lenses apart with "
+                    f"add_clvq(..., name=...)."
+                )
+        if bounds and self.train is not None:
+            for kind in BOUNDS:
+                if kind in BASELINES and kind not in names:
+                    contestants.append(Contestant(kind, kind=check_kind(kind)))
+        return contestants
+
+    @contextmanager
+    def fits(self, contestant: Contestant) -> Iterator[list[Lens]]:
+        """While open, a fit for each seed: a lens and further fits of it, or baselines."""
+        own = [] if contestant.lens is None else [contestant.lens]
+        n_more = self.n_seeds - len(own)
+        if n_more == 0 or self.train is None:
+            yield own
+            return
+        with refits(
+            contestant.lens or self.reference,
+            self.train,
+            seeds=n_more,
+            kind=contestant.kind,
+            config=self.config,
+            progress=self.progress,
+        ) as more:
+            yield [*own, *more]
+
+    @contextmanager
+    def predictive_fits(self) -> Iterator[list[Lens]]:
+        """While open, a lens with a predictive encoder for each seed."""
+        # The table costs least, and it is the encoder that is wanted.
+        config = self.reference.config.replace(
+            encoder="predictive", decoder="table", decoder_memory="codes"
+        )
+        with refits(
+            self.reference,
+            self.train or [],
+            seeds=self.n_seeds,
+            quantizer_config=config,
+            config=self.config,
+            progress=self.progress,
+        ) as lenses:
+            yield lenses
+
+    @contextmanager
+    def decoded(self, fits: Sequence[Lens], decoder: DecoderName) -> Iterator[list[Lens]]:
+        """While open, the same codes with a decoder of one kind.
+
+        Args:
+            fits: Fits with any decoder; those that have this one are taken as they are.
+            decoder: Kind of the decoder.
+        """
+        with ExitStack() as stack:
+            lenses: list[Lens] = []
+            for fit in fits:
+                if fit.config.decoder == decoder:
+                    lenses.append(fit)
+                    continue
+                decoded = Lens(self._with_decoder(fit, decoder))
+                stack.callback(decoded.remove)
+                lenses.append(decoded)
+            yield lenses
+
+    def _with_decoder(self, fit: Lens, decoder: DecoderName) -> Attachment:
+        fitted_with = fit.quantizer.fit_config or self.config
+        return with_decoder(
+            fit.attachment,
+            self.train or [],
+            self.config.replace(seed=fitted_with.seed),
+            decoder,
+            memory=self.reference.config.decoder_memory,
+            name=free_name(fit.model, f"{fit.name} {decoder}"),
+            progress=self.progress,
+        )
+
+
+def _checked(decoders: Sequence[DecoderName]) -> list[DecoderName]:
+    chosen: list[DecoderName] = as_list("decoders", decoders, "Pass a list, such as ['table'].")
+    for decoder in chosen:
+        check_choice("One of the decoders", decoder, get_args(DecoderName))
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ConfigError("decoders must name at least one, each once. Pass ['transformer'].")
+    return chosen

@@ -1,0 +1,175 @@
+"""What a model says with its target replaced: by reconstructions, and by what they stand beside."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clvq_lens.data.tokens import TokenBatch
+from clvq_lens.host.host import Host
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.readouts.readout import Readout, class_logits
+from clvq_lens.stats.divergence import kl_divergence
+from clvq_lens.stats.metrics import ce_loss_recovered
+from clvq_lens.stats.precision import in_double
+
+Sums = Mapping[str, np.ndarray]
+"""Sums by name; the first value is of the data themselves, the others of bootstrap replicates."""
+OfSums = Callable[[Sums], np.ndarray]
+"""A statistic of such sums."""
+
+
+@dataclass(frozen=True)
+class EvaluatedBatch:
+    """A batch as it went through the model and the quantizer.
+
+    Attributes:
+        batch: The documents.
+        tokens: Token ids, on the device of the quantizer as all that follows.
+        attended: True where a sequence has a token.
+        mask: True on real tokens that are no outliers.
+        y: Activations at the target.
+        encoded: Encoder outputs.
+        quantized: Code vectors.
+        recon: Reconstruction of the target.
+    """
+
+    batch: TokenBatch
+    tokens: Int[Tensor, "b pos"]
+    attended: Bool[Tensor, "b pos"]
+    mask: Bool[Tensor, "b pos"]
+    y: Float[Tensor, "b pos d_target"]
+    encoded: Float[Tensor, "b pos d_code"]
+    quantized: Float[Tensor, "b pos d_code"]
+    recon: Float[Tensor, "b pos d_target"]
+
+
+class Splicing:
+    """Runs the model with its target replaced.
+
+    Args:
+        host: The model.
+        quantizer: A fitted quantizer.
+        target: Hook point of the target.
+        readout: What the model says about whole texts, if that is to be measured too.
+    """
+
+    def __init__(
+        self, host: Host, quantizer: CrossLayerQuantizer, target: str, readout: Readout | None
+    ) -> None:
+        self._host, self._quantizer = host, quantizer
+        self._target, self._readout = target, readout
+        self._is_predictive = quantizer.config.encoder == "predictive"
+        # An encoder repeats the tokens that it sees: its logits say nothing about its layers.
+        self._has_logits = host.causal or not host.outputs_tokens
+
+    @property
+    def statistics(self) -> dict[str, OfSums]:
+        """What becomes of the sums: the effects that mean something here, by name."""
+        statistics: dict[str, OfSums] = {}
+        if self._has_logits:
+            statistics |= _KL
+        if self._host.predicts_tokens:
+            statistics |= _CE
+        if self._readout is not None:
+            statistics |= _READOUT
+        if self._is_predictive:
+            return statistics
+        return {name: of for name, of in statistics.items() if "unquantized" not in name}
+
+    def sums(self, evaluated: EvaluatedBatch, clean_logits: Tensor) -> dict[str, Tensor]:
+        """Sums per sequence."""
+        values: dict[str, Tensor] = {}
+        if self._has_logits:
+            values |= self._of_logits(evaluated, clean_logits)
+        if self._readout is not None:
+            values |= self._of_readout(evaluated, self._readout)
+        return values
+
+    def _replacements(self, evaluated: EvaluatedBatch) -> dict[str, Tensor]:
+        """What takes the place of the target, by name."""
+        y, mean = evaluated.y, self._quantizer.target_mean
+        replacements = {"spliced": evaluated.recon, "mean_ablated": mean.expand_as(y)}
+        if self._is_predictive:
+            replacements["unquantized"] = evaluated.encoded
+        # Special tokens and outliers stay: the decoder was not trained on them.
+        mask = evaluated.mask.unsqueeze(-1)
+        return {name: torch.where(mask, new, y) for name, new in replacements.items()}
+
+    def _of_logits(self, evaluated: EvaluatedBatch, clean_logits: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy and KL: predictions of real tokens at real tokens.
+
+        Where outputs are no tokens, there is only the KL of outputs at all real tokens.
+        """
+        mask, n_positions = evaluated.mask, evaluated.mask.shape[1]
+        predicts, predicts_tokens = mask, self._host.predicts_tokens
+        if predicts_tokens:
+            # The last position predicts a token that is not there.
+            predicts, n_positions = mask[:, :-1] & mask[:, 1:], n_positions - 1
+        predicts = predicts.to(clean_logits.device)
+        following = evaluated.tokens[:, 1:].to(clean_logits.device)
+        clean = clean_logits[:, :n_positions].float().log_softmax(-1)
+        values = {"n_predictions": predicts.sum(1)}
+        if predicts_tokens:
+            values["ce_clean"] = _ce(clean, following, predicts)
+        replacements = self._replacements(evaluated)
+        replacements["zero_ablated"] = evaluated.y.masked_fill(mask.unsqueeze(-1), 0)
+        for name, activations in replacements.items():
+            logits = self._host.logits_with(
+                self._target, activations, evaluated.tokens, evaluated.attended
+            )
+            logits = logits[:, :n_positions]
+            if predicts_tokens:
+                values[f"ce_{name}"] = _ce(logits.float().log_softmax(-1), following, predicts)
+            if name != "zero_ablated":
+                values[f"kl_{name}"] = (kl_divergence(clean, logits) * predicts).sum(1)
+        return values
+
+    def _of_readout(self, evaluated: EvaluatedBatch, readout: Readout) -> dict[str, Tensor]:
+        """KL of the probabilities of classes, for each text."""
+        arguments = self._host, readout, self._target
+        clean = class_logits(*arguments, evaluated.y, evaluated.batch).float().log_softmax(-1)
+        values = {"n_read": torch.ones(len(clean), dtype=torch.long)}
+        for name, activations in self._replacements(evaluated).items():
+            logits = class_logits(*arguments, activations, evaluated.batch)
+            values[f"readout_kl_{name}"] = kl_divergence(clean, logits)
+        return values
+
+
+def _ce(log_probabilities: Tensor, following: Tensor, predicts: Tensor) -> Float[Tensor, " b"]:
+    chosen = log_probabilities.gather(-1, following.unsqueeze(-1)).squeeze(-1)
+    return -in_double(chosen * predicts).sum(1)
+
+
+def _per(count: str, name: str) -> OfSums:
+    return lambda sums: sums[name] / sums[count]
+
+
+def _ce_recovered(spliced: str, ablated: str) -> OfSums:
+    return lambda sums: ce_loss_recovered(sums["ce_clean"], sums[spliced], sums[ablated])
+
+
+_CE = {
+    "ce_clean": _per("n_predictions", "ce_clean"),
+    "ce_spliced": _per("n_predictions", "ce_spliced"),
+    "ce_mean_ablated": _per("n_predictions", "ce_mean_ablated"),
+    "ce_zero_ablated": _per("n_predictions", "ce_zero_ablated"),
+    "ce_loss_recovered": _ce_recovered("ce_spliced", "ce_mean_ablated"),
+    "ce_loss_recovered_zero": _ce_recovered("ce_spliced", "ce_zero_ablated"),
+    "ce_loss_recovered_unquantized": _ce_recovered("ce_unquantized", "ce_mean_ablated"),
+}
+_KL = {
+    "kl": _per("n_predictions", "kl_spliced"),
+    "kl_mean_ablated": _per("n_predictions", "kl_mean_ablated"),
+    "kl_unquantized": _per("n_predictions", "kl_unquantized"),
+}
+_READOUT = {
+    "readout_kl": _per("n_read", "readout_kl_spliced"),
+    "readout_kl_mean_ablated": _per("n_read", "readout_kl_mean_ablated"),
+    "readout_kl_unquantized": _per("n_read", "readout_kl_unquantized"),
+}
+EFFECTS = (*_CE, *_KL, *_READOUT)
+"""The names of all effects."""
