@@ -16,7 +16,6 @@ CONCEPT = "concept"
 RANDOM_DIRECTION = "random direction"
 OF_ANOTHER_CLASS = "code of another class"
 OF_THE_TEXT = "another code of the text"
-_NEAR_IN_SHARE = 10  # codes among which a share-matched one is drawn
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,9 @@ def draw_removals(
 ) -> list[Removal]:
     """The concept of each text and its controls.
 
-    Controls: a code drawn from all that are in use; one of about the same share; the most salient
-    code of a text of another class; the code of another token of the same text (itself, if the text
-    has no other); a direction from a normal distribution.
+    Controls: a code drawn from all that are in use; one drawn from the five nearest in share; the
+    most salient code of a text of another class; the code of another token of the same text
+    (itself, if the text has no other); a direction from a normal distribution.
 
     Args:
         salient: The code of each text's most salient token.
@@ -124,7 +123,7 @@ def _near_in_share(
     """For each text, the codes whose usage is nearest, in ratio, to that of its concept."""
     pools: dict[int, np.ndarray] = {}
     for code in set(salient.tolist()):  # once for each code: many texts share one
-        pools[code] = nearest_in_share(usage, code, _NEAR_IN_SHARE)
+        pools[code] = nearest_in_share(usage, code)
     return [pools[code] for code in salient.tolist()]
 
 

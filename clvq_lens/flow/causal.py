@@ -26,7 +26,7 @@ from clvq_lens.interventions.edits import Ablate, Replacement
 from clvq_lens.plots.flow_diagrams import plot_causal_flow
 from clvq_lens.quantizer.draft import Draft
 from clvq_lens.showing import Shown
-from clvq_lens.stats.matched import nearest_in_share
+from clvq_lens.stats.matched import N_MATCHED, nearest_in_share
 
 _NORMAL_95 = 1.959964  # standard errors to each end of a 95 % interval
 
@@ -45,7 +45,10 @@ class CausalStep:
             the first that was ablated, [a, b]; NaN where there was none.
         error: Standard error of the effect over documents, [a, b]; NaN where a single document
             has the code.
-        control: Mean effect of the other codes of the first that are nearest in share, [a, b].
+        lost: Fraction of the tokens in both that leave the code of the second when the code of the
+            first is ablated, [a, b]; NaN where no token is in both.
+        control: Mean of ``lost`` over the other codes of the first that occur with the code of the
+            second about as often, [a, b]; NaN where no other code does.
     """
 
     source: str
@@ -55,6 +58,7 @@ class CausalStep:
     joint: Int[np.ndarray, "a b"]
     effect: Float[np.ndarray, "a b"]
     error: Float[np.ndarray, "a b"]
+    lost: Float[np.ndarray, "a b"]
     control: Float[np.ndarray, "a b"]
 
 
@@ -73,8 +77,9 @@ class CausalFlow(Shown):
 
         ``observed`` is the chance of the second code given the first, at the same token, and
         ``expected`` its chance anywhere. ``effect`` is how many tokens the second code gains per
-        ablated token of the first, with a 95 % interval over documents; ``control`` is the same
-        for codes of about the same share.
+        ablated token of the first, with a 95 % interval over documents. ``lost`` is the fraction of
+        the tokens in both that leave the second code, and ``control`` is the same where codes that
+        occur with the second code about as often are ablated instead.
         """
         frames = [_step_frame(step) for step in self.steps]
         frame = pd.concat(frames, ignore_index=True)
@@ -85,7 +90,10 @@ class CausalFlow(Shown):
     def summary(self) -> pd.DataFrame:
         """For each step, what ablating a code does to the code that most often follows it.
 
-        Means over the codes of the first quantizer, weighted by their tokens.
+        Means over the codes of the first quantizer, weighted by their tokens. ``observed`` and
+        ``effect`` are those of all ``n_codes``; ``lost`` and ``control`` are those of the
+        ``n_with_control`` codes that have a control, so that both are of the same codes. The others
+        have a follower that occurs with no other code.
         """
         return pd.DataFrame([_step_summary(step) for step in self.steps])
 
@@ -93,7 +101,7 @@ class CausalFlow(Shown):
         """A graph of codes, ``(quantizer, code)``, with every row of `frame` as an edge.
 
         Nodes have ``n_tokens``; edges have ``n_both``, ``observed``, ``expected``, ``effect``,
-        ``low``, ``high`` and ``control``.
+        ``low``, ``high``, ``lost`` and ``control``.
         """
         graph = nx.DiGraph()
         for step in self.steps:
@@ -116,10 +124,16 @@ class CausalFlow(Shown):
         summary = self.summary()
         first = summary.iloc[0]
         names = " -> ".join([first["source"], *summary["target"]])
-        return (
+        line = (
             f"{names}, {int(self.steps[0].n_tokens.sum()):,} tokens; ablating a code of "
             f"{first['source']} changes its main follower by {first['effect']:+.2f} tokens per "
-            f"token (other codes {first['control']:+.2f})"
+            f"token"
+        )
+        if first["n_with_control"] == 0:
+            return line
+        return (
+            f"{line}; {first['lost']:.2f} of the tokens of both leave it (control, other codes "
+            f"that occur with it: {first['control']:.2f})"
         )
 
     def preview(self) -> pd.DataFrame:
@@ -132,7 +146,7 @@ def causal_flow(
     data: Data,
     *,
     to: Replacement = "nearest",
-    n_controls: int = 5,
+    n_controls: int = N_MATCHED,
     long_texts: LongTexts = "split",
     progress: bool = True,
 ) -> CausalFlow:
@@ -141,12 +155,19 @@ def causal_flow(
     Every text is run again once for each code that occurs in it, from the target of the one
     quantizer to the source of the next.
 
+    Does the next code hang on this code, or does any ablation at its tokens take it away? The
+    control of a pair are other codes that occur with the same next code, since one that never
+    meets it can hardly move it: those that share about as many tokens with it, by ratio. What is
+    compared is ``lost``, the fraction of these tokens that leave the next code, because it does
+    not grow with how often a code occurs elsewhere. The main follower of a code is seldom as
+    common with another one, so controls have fewer tokens than the code that they stand beside.
+
     Args:
         model: A model with at least two fitted quantizers, each beginning where or after the one
             before it ends, such as 0-2, 2-4, 4-6.
         data: Texts or tokens, as for `Lens.fit`.
         to: What takes the place of an ablated code, as for `Ablate`.
-        n_controls: Codes nearest in share that each one is compared with.
+        n_controls: Most other codes that each pair is compared with.
         long_texts: What to do with a text beyond the context.
         progress: Whether to show a progress bar.
 
@@ -213,6 +234,7 @@ class _AblationSums:
         self.n_tokens = torch.zeros(a).long()
         self.n_next = torch.zeros(b).long()
         self.joint = torch.zeros(a, b).long()
+        self.lost = torch.zeros(a, b).long()
         # Doubles: the standard error is a small difference of large sums.
         self.change = torch.zeros(a, b).double()
         self.squares = torch.zeros(a, b).double()
@@ -241,7 +263,10 @@ class _AblationSums:
             after = self._next_codes(outcome)
             for row, now in zip(rows.tolist(), after, strict=True):
                 real = mask[row]
-                self._count_change(code, n_here[row], next_codes[row][real], now[real])
+                before, now = next_codes[row][real], now[real]
+                self._count_change(code, n_here[row], before, now)
+                left = (codes[row][real] == code) & (before != now)
+                self.lost[code] += torch.bincount(before[left], minlength=len(self.n_next))
 
     def _ablations(self, runs: Counterfactuals, codes: list[int]) -> Iterator[Draft]:
         # One by one as they are needed: all of them at once would not fit in memory.
@@ -267,7 +292,7 @@ class _AblationSums:
         self.products[code] += change * n_here
 
     def result(self, n_controls: int) -> CausalStep:
-        """Effects, their errors, and those of codes matched in share."""
+        """Effects, their errors, and what was lost beside its control."""
         require_real(self.n_tokens.sum())
         n = self.n_tokens.double().unsqueeze(1)
         effect = self.change / n
@@ -276,6 +301,7 @@ class _AblationSums:
         spread += effect.square() * self.n_squares.unsqueeze(1)
         error = spread.clamp_min(0).sqrt() / n  # rounding may leave a spread just below 0
         error[self.n_texts < 2] = torch.nan  # one text always agrees with itself
+        lost = (self.lost.double() / self.joint).numpy()  # NaN where no token is in both
         return CausalStep(
             source=self.first.name,
             target=self.second.name,
@@ -284,38 +310,46 @@ class _AblationSums:
             joint=self.joint.numpy(),
             effect=effect.numpy(),
             error=error.numpy(),
-            control=_matched_mean(effect.numpy(), self.n_tokens.numpy(), n_controls),
+            lost=lost,
+            control=_matched_mean(lost, self.joint.numpy(), n_controls),
         )
 
 
 def _matched_mean(
-    effect: Float[np.ndarray, "a b"], n_tokens: Int[np.ndarray, " a"], n_controls: int
+    lost: Float[np.ndarray, "a b"], joint: Int[np.ndarray, "a b"], n_controls: int
 ) -> Float[np.ndarray, "a b"]:
-    """For each code, the mean effect of the other used codes that are nearest in share."""
-    control = np.full_like(effect, np.nan)
-    for code in np.flatnonzero(n_tokens).tolist():
-        # Matched in share, because a common code moves more tokens than a rare one.
-        nearest = nearest_in_share(n_tokens, code, n_controls)
-        if len(nearest):
-            control[code] = effect[nearest].mean(0)
+    """For each pair, the mean over other codes that occur about as often with the second code."""
+    control = np.full_like(lost, np.nan)
+    for code, next_code in np.argwhere(joint).tolist():
+        # Matched in shared tokens: the codes of equal share seldom stand at the next code's tokens.
+        matched = nearest_in_share(joint[:, next_code], code, n_controls)
+        if len(matched):
+            control[code, next_code] = lost[matched, next_code].mean()
     return control
 
 
 def _step_summary(step: CausalStep) -> dict[str, object]:
     """One row of `CausalFlow.summary`."""
-    used = step.n_tokens > 0
-    weights = step.n_tokens[used] / step.n_tokens.sum()
+    used = np.flatnonzero(step.n_tokens)
     follower = step.joint[used].argmax(1)
-    pairs = np.arange(used.sum()), follower
-    observed = step.joint[used][pairs] / step.n_tokens[used]
+    n_tokens = step.n_tokens[used]
+    lost, control = step.lost[used, follower], step.control[used, follower]
+    has_control = np.isfinite(control)
     return {
         "source": step.source,
         "target": step.target,
-        "n_codes": int(used.sum()),
-        "observed": float(weights @ observed),
-        "effect": float(weights @ step.effect[used][pairs]),
-        "control": float(weights @ step.control[used][pairs]),
+        "n_codes": len(used),
+        "observed": _mean(step.joint[used, follower] / n_tokens, n_tokens),
+        "effect": _mean(step.effect[used, follower], n_tokens),
+        "n_with_control": int(has_control.sum()),
+        "lost": _mean(lost[has_control], n_tokens[has_control]),
+        "control": _mean(control[has_control], n_tokens[has_control]),
     }
+
+
+def _mean(values: Float[np.ndarray, " n"], weights: Int[np.ndarray, " n"]) -> float:
+    """A weighted mean; NaN of nothing."""
+    return float(np.average(values, weights=weights)) if len(values) else float("nan")
 
 
 def _step_frame(step: CausalStep) -> pd.DataFrame:
@@ -338,6 +372,7 @@ def _step_frame(step: CausalStep) -> pd.DataFrame:
             "effect": effect,
             "low": effect - _NORMAL_95 * error,
             "high": effect + _NORMAL_95 * error,
+            "lost": step.lost[chosen],
             "control": step.control[chosen],
         }
     )

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clvq_lens.arguments import CodeNames, check_seed
+from clvq_lens.arguments import CodeNames
 from clvq_lens.concepts.encoding import batch_codes, colors_of
 from clvq_lens.data.tokens import one_batch, require_real
 from clvq_lens.errors import DataError
@@ -36,7 +36,8 @@ class SentenceFlow(Shown):
         metric: The name of the metric; None: no effects were measured.
         effects: What ablating that code at that position changes the metric by; NaN for special
             tokens.
-        controls: What a random code at that position changes it by.
+        controls: What the same ablation of other codes at the nearest positions changes it by on
+            average, as in `ablation_sweep`.
         colors: Colors of the codes of each quantizer, the same as in every other figure.
     """
 
@@ -114,7 +115,6 @@ def sentence_flow(
     text: str | Tensor,
     *,
     metric: Metric | LogitsFunction | None = None,
-    seed: int = 0,
     progress: bool = True,
 ) -> SentenceFlow:
     """The concept of each token of one text, from quantizer to quantizer.
@@ -124,8 +124,8 @@ def sentence_flow(
         text: One text, or its tokens.
         metric: If given, every code is ablated at every position, one at a time, in the model:
             `logit_diff`, `probability`, `loss`, `kl`, or any function of logits that returns one
-            number. Beside each effect stands that of a random code at the same position.
-        seed: Random seed for the random codes.
+            number. Beside each effect stands the mean effect of ablating five other codes in the
+            same way at the nearest positions.
         progress: Whether to show progress bars; without a metric there is nothing to wait for.
 
     Returns:
@@ -141,7 +141,6 @@ def sentence_flow(
     Example:
         >>> cl.sentence_flow(model, "The film was", metric=cl.kl()).plot()  # doctest: +SKIP
     """
-    check_seed(seed)
     chain = require_chain(model)
     host = chain[0].host
     batch = one_batch(host, text)
@@ -160,7 +159,7 @@ def sentence_flow(
         names.append(attachment.name)
     effects, controls = None, None
     if metric is not None:
-        sweeps = _sweeps(chain, text, metric, seed=seed, progress=progress)
+        sweeps = _sweeps(chain, text, metric, progress)
         n_tokens = batch.tokens.shape[1]
         effects = _at_positions(sweeps, "effect", n_tokens)
         controls = _at_positions(sweeps, "control", n_tokens)
@@ -179,16 +178,12 @@ def _sweeps(
     chain: Sequence[Attachment],
     text: str | Tensor,
     metric: Metric | LogitsFunction,
-    *,
-    seed: int,
     progress: bool,
 ) -> list[AblationSweep]:
     """For each quantizer, what ablating its code at each position does."""
     sweeps: list[AblationSweep] = []
     for attachment in chain:
-        sweep = ablation_sweep(
-            attachment, text, metric, by_position=True, seed=seed, progress=progress
-        )
+        sweep = ablation_sweep(attachment, text, metric, by_position=True, progress=progress)
         sweeps.append(sweep)
     return sweeps
 

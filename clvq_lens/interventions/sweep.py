@@ -1,7 +1,7 @@
 """Sweep: the effect of ablating each code."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,8 @@ from clvq_lens.data.documents import Data
 from clvq_lens.errors import NothingChangesError
 from clvq_lens.host.attachment import Attached, ready
 from clvq_lens.interventions.codes import code_numbers
-from clvq_lens.interventions.counterfactuals import Counterfactuals, random_codes, run_on
-from clvq_lens.interventions.edits import Ablate, Edit, Patch, Replacement
+from clvq_lens.interventions.counterfactuals import Counterfactuals, run_on
+from clvq_lens.interventions.edits import Ablate, Replacement
 from clvq_lens.interventions.logit_metrics import LogitsFunction, Metric, bind, name_of
 from clvq_lens.interventions.strings import strings_at_positions
 from clvq_lens.plots.interventions import plot_ablations, plot_ablations_by_position
@@ -25,7 +25,6 @@ from clvq_lens.stats.matched import nearest_in_share
 
 _N_TOKENS = 3  # different tokens that are named of each code
 _N_AROUND = 4  # tokens of the context on each side of one
-_N_MATCHED = 5  # other codes of about the same usage that an ablated code is compared with
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,9 +39,9 @@ class AblationSweep(Shown):
         n_tokens: How many tokens that changed.
         values: The metric of each experiment; NaN where the code does not occur, so that nothing
             was taken away.
-        controls: Mean effect of the five other codes nearest in number of tokens, by ratio: 10 and
-            20 tokens are further apart than 1,000 and 1,010. By position, the effect of a random
-            code there, drawn by the shares in training.
+        controls: Mean effect of the same ablation of five other codes: those nearest in number of
+            tokens, by ratio; by position, the five ablations of another code nearest in number of
+            tokens and then in position. NaN if no other code was ablated.
         strings: Token at each position of the texts, an ellipsis where they differ.
         tokens: The commonest tokens of each ablated code in the texts.
         contexts: The first occurrence of the code, with a few tokens on each side.
@@ -123,6 +122,15 @@ def ablation_sweep(
 ) -> AblationSweep:
     """The effect of ablating each code that is active in some texts, one at a time.
 
+    Does this code matter, or would any such change do as much? The control of an ablation is the
+    same ablation of other codes, by the same kind of replacement: the mean effect of the five that
+    are nearest in how many tokens they change, by ratio (10 and 20 tokens are further apart than
+    1,000 and 1,010). By position, the nearest positions come first among equals: in one text all
+    change one token, and what a change does depends on how many tokens follow it. Each ablation is
+    a control of others, so effects and controls are about equally large on average. Most effects
+    are small and a few large, so the mean of five exceeds a single one more often than not: a code
+    stands out by an effect far beyond its control.
+
     Args:
         lens: A fitted lens.
         data: A text, texts, or tokens [pos] or [batch, pos].
@@ -132,13 +140,11 @@ def ablation_sweep(
         codes: The codes to ablate; None: all that are active. One that does not occur in the texts
             has no effect to measure, but NaN; by position it is left out.
         to: What takes the place of an ablated code, as for `Ablate`.
-        seed: Random seed for the codes that effects by position are compared with.
+        seed: Random seed for ``to="resample"``.
         progress: Whether to show a progress bar.
 
     Returns:
-        The effects beside their controls, with ``.frame()`` and ``.plot()``. The control of a code
-        is the mean effect of the five ablated codes nearest in usage, by ratio; by position, the
-        effect of a random code there.
+        The effects beside their controls, with ``.frame()`` and ``.plot()``.
 
     Raises:
         NotFittedError: If the quantizer has not been fitted.
@@ -157,9 +163,9 @@ def ablation_sweep(
     runs = run_on(attachment, data, metric)
     usage = _usage(runs)
     chosen = _chosen(codes, usage, runs)
-    experiments = _AblationRuns(runs, bind(metric, runs.reference), to, progress)
+    experiments = _AblationRuns(runs, bind(metric, runs.reference), to, seed, progress)
     if by_position:
-        effects = experiments.by_position(chosen, seed)
+        effects = experiments.by_position(chosen)
     else:
         effects = experiments.everywhere(chosen, usage)
     tokens, contexts = _occurrences(runs, effects.codes)
@@ -168,7 +174,7 @@ def ablation_sweep(
         unedited=experiments.unedited,
         codes=tuple(effects.codes),
         positions=None if effects.positions is None else tuple(effects.positions),
-        n_tokens=_n_tokens(runs, effects.codes, effects.positions),
+        n_tokens=tuple(effects.n_tokens),
         values=tuple(effects.values),
         controls=tuple(effects.controls),
         strings=strings_at_positions(runs.batch, runs.host),
@@ -204,6 +210,7 @@ class _Ablations:
 
     codes: list[int]
     positions: list[int] | None
+    n_tokens: list[int]
     values: list[float]
     controls: list[float]
 
@@ -215,83 +222,80 @@ class _AblationRuns:
         runs: The run whose codes are ablated.
         metric: A function of logits to one number.
         to: What takes the place of an ablated code.
+        seed: Random seed for ``to="resample"``.
         progress: Whether to show a progress bar.
     """
 
     def __init__(
-        self, runs: Counterfactuals, metric: LogitsFunction, to: Replacement, progress: bool
+        self,
+        runs: Counterfactuals,
+        metric: LogitsFunction,
+        to: Replacement,
+        seed: int,
+        progress: bool,
     ) -> None:
         self.runs, self.metric, self.progress = runs, metric, progress
         self.to: Replacement = to
+        self.seed = seed
         self.unedited = float(metric(runs.outcome))
 
     def everywhere(self, codes: list[int], usage: Mapping[int, int]) -> _Ablations:
         """Each code ablated wherever it occurs, beside codes that occur about as often."""
-        edits = (Ablate(code, self.to) for code in codes)
-        values = self._measured(edits, len(codes), "ablate")
-        for index, code in enumerate(codes):
+        ablations = (Ablate(code, self.to, seed=self.seed) for code in codes)
+        values = self._measured(ablations, len(codes))
+        n_tokens = [usage.get(code, 0) for code in codes]
+        for index, n in enumerate(n_tokens):
             # Nothing was taken away, and an effect of 0 would say that the code does not matter.
-            if code not in usage:
+            if n == 0:
                 values[index] = float("nan")
-        return _Ablations(codes, None, values, self._matched(codes, values, usage))
+        controls = self._controls(codes, None, n_tokens, values)
+        return _Ablations(codes, None, n_tokens, values, controls)
 
-    def by_position(self, codes: list[int], seed: int) -> _Ablations:
-        """Each code ablated at each position where it occurs, beside a random code there."""
-        experiments = []
+    def by_position(self, codes: list[int]) -> _Ablations:
+        """Each code ablated at each position where it occurs, beside other codes near there."""
+        ablated: list[int] = []
+        positions: list[int] = []
+        n_tokens: list[int] = []
         for code in codes:
-            for position in _positions_of(self.runs, code):
-                experiments.append((code, position))
-        ablations = (Ablate(code, self.to, at=position) for code, position in experiments)
-        values = self._measured(ablations, len(experiments), "ablate")
-        patches = self._random_patches(experiments, seed)
-        controls = []
-        for value in self._measured(patches, len(experiments), "random codes"):
-            controls.append(value - self.unedited)
-        ablated = [code for code, _ in experiments]
-        positions = [position for _, position in experiments]
-        return _Ablations(ablated, positions, values, controls)
+            n_at_positions = (self.runs.codes == code).sum(0)
+            for position in n_at_positions.nonzero().flatten().tolist():
+                ablated.append(code)
+                positions.append(position)
+                n_tokens.append(int(n_at_positions[position]))
+        ablations = (
+            Ablate(code, self.to, at=position, seed=self.seed)
+            for code, position in zip(ablated, positions, strict=True)
+        )
+        values = self._measured(ablations, len(ablated))
+        controls = self._controls(ablated, positions, n_tokens, values)
+        return _Ablations(ablated, positions, n_tokens, values, controls)
 
-    def _random_patches(self, experiments: list[tuple[int, int]], seed: int) -> Iterator[Edit]:
-        """A random code in the place of each code at its position, in the texts that have it."""
-        random = random_codes(self.runs, seed)
-        # One at a time: each of them holds codes of all texts.
-        for code, position in experiments:
-            instead = random.masked_fill(self.runs.codes != code, -1)
-            yield Patch(instead, at=position)
+    def _measured(self, ablations: Iterable[Ablate], n: int) -> list[float]:
+        # One at a time: each draft holds codes of all texts.
+        drafts = (self.runs.edited(ablation) for ablation in ablations)
+        return self.runs.measure(drafts, self.metric, n=n, desc="ablate", progress=self.progress)
 
-    def _measured(self, edits: Iterable[Edit], n: int, desc: str) -> list[float]:
-        drafts = (self.runs.edited(edit) for edit in edits)
-        return self.runs.measure(drafts, self.metric, n=n, desc=desc, progress=self.progress)
-
-    def _matched(
-        self, codes: list[int], values: list[float], usage: Mapping[int, int]
+    def _controls(
+        self,
+        codes: list[int],
+        positions: list[int] | None,
+        n_tokens: list[int],
+        values: list[float],
     ) -> list[float]:
-        """For each code, the mean effect of the ablated codes nearest in usage, by ratio."""
+        """For each ablation, the mean effect of those of other codes that are matched to it."""
         # Codes that do not occur count 0, which leaves them out as controls.
-        counts = np.array([usage.get(code, 0) for code in codes])
+        counts = np.array(n_tokens)
         effects = np.array(values) - self.unedited
-        controls = []
+        code_of = np.array(codes)
+        position_of = None if positions is None else np.array(positions)
+        controls: list[float] = []
         for index in range(len(codes)):
-            nearest = nearest_in_share(counts, index, _N_MATCHED)
-            controls.append(float(effects[nearest].mean()) if len(nearest) else float("nan"))
+            # The same code at another position is no other code.
+            is_other = code_of != code_of[index]
+            apart = None if position_of is None else np.abs(position_of - position_of[index])
+            matched = nearest_in_share(counts, index, allowed=is_other, apart=apart)
+            controls.append(float(effects[matched].mean()) if len(matched) else float("nan"))
         return controls
-
-
-def _positions_of(runs: Counterfactuals, code: int) -> list[int]:
-    return (runs.codes == code).any(0).nonzero().flatten().tolist()
-
-
-def _n_tokens(
-    runs: Counterfactuals, codes: list[int], positions: list[int] | None
-) -> tuple[int, ...]:
-    """How many tokens each experiment takes the code from."""
-    counts = []
-    for index, code in enumerate(codes):
-        has_code = runs.codes == code
-        if positions is not None:
-            has_code = has_code[:, positions[index]]
-        counts.append(int(has_code.sum()))
-    return tuple(counts)
 
 
 def _occurrences(

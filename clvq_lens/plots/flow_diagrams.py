@@ -17,7 +17,6 @@ from clvq_lens.plots.theme import (
     DOT_PX,
     FONT_PX,
     GRAY,
-    REFERENCE_LINE,
     SMALL_FONT_PX,
     TEXT,
     themed,
@@ -47,10 +46,10 @@ def plot_causal_flow(frame: pd.DataFrame) -> go.Figure:
         pair = plain(f"{source} code {code} to {target} code {following}")
         hovers.append(f"{pair}<br>{n_both} tokens")
     figure = go.Figure()
-    # The control comes first, so that it never covers an effect.
+    # The control comes first, so that it never covers what was measured.
     for column, series, color in (
-        ("control", "codes of the same share ablated", GRAY),
-        ("effect", "code ablated", BLUE),
+        ("control", "control: other codes<br>that occur with the next code", GRAY),
+        ("lost", "code ablated", BLUE),
     ):
         figure.add_scattergl(
             x=numbers(rows, "observed"),
@@ -59,18 +58,10 @@ def plot_causal_flow(frame: pd.DataFrame) -> go.Figure:
             mode="markers",
             name=series,
             marker={"color": color, "size": DOT_PX, "opacity": 0.5},
-            hovertemplate="%{text}<br>observed %{x:.3f}<br>change %{y:.3f}<extra></extra>",
+            hovertemplate="%{text}<br>observed %{x:.3f}<br>lost %{y:.3f}<extra></extra>",
         )
-    figure.add_scatter(
-        x=[0, 1],
-        y=[0, -1],
-        mode="lines",
-        line=REFERENCE_LINE,
-        name="all of it lost",
-        hoverinfo="skip",
-    )
     figure.update_xaxes(title_text="observed: chance of the next code, given the code")
-    figure.update_yaxes(title_text="causal: change of the next code<br>per ablated token")
+    figure.update_yaxes(title_text="causal: tokens of both that leave<br>the next code (fraction)")
     return themed(figure, title="Observed and causal flow of concepts", height=520)
 
 

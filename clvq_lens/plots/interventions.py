@@ -95,7 +95,7 @@ def plot_ablations_by_position(
     for code, position, effect, control in shown.itertuples(index=False):
         row = codes.index(code)
         effects[row, position] = effect
-        hovers[row][position] = f"a random code there: {control:.4g}"
+        hovers[row][position] = f"other codes near there: {control:.4g}"
     return _heatmap(
         effects,
         _names(first_rows),

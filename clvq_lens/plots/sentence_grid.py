@@ -33,7 +33,7 @@ _GAP = 0.2  # characters between a cell and the next
 _CELL_FONT_PX = 14
 _NAME_WIDTH = 12  # characters of a quantizer's name beside its lane
 _LEGEND_WIDTH = 40  # characters
-_BAR_OPACITY = 0.5  # of effects: lines of random codes are as light as full colors, and cross them
+_BAR_OPACITY = 0.5  # of effects: lines of controls are as light as full colors, and cross them
 
 
 class _Lane(NamedTuple):
@@ -63,7 +63,7 @@ def plot_sentence(
     """The text in lines, and below each token its code at every quantizer, the last one on top.
 
     Where effects were measured, a bar below each cell shows that of ablating its code there, and a
-    short line that of a random code.
+    short line the mean effect of ablating other codes at the nearest positions.
 
     Args:
         sentence: From `sentence_flow`, or its ``.frame(names)``.
@@ -208,7 +208,7 @@ def _draw_effects(figure: go.Figure, lanes: Sequence[_Lane], page: _Page, metric
     lowered = wrapped(f"lowered by ablating it: {metric}", _LEGEND_WIDTH)
     _draw_sign(figure, page, zeros, effects * unit, 1, raised, RAISES)
     _draw_sign(figure, page, zeros, effects * unit, -1, lowered, LOWERS)
-    control = wrapped(f"by a random code there (full height {largest:.3g})", _LEGEND_WIDTH)
+    control = wrapped(f"by ablating other codes near it (full height {largest:.3g})", _LEGEND_WIDTH)
     _draw_controls(figure, page, zeros, controls * unit, control)
 
 
@@ -254,7 +254,7 @@ def _draw_controls(
     heights: Float[np.ndarray, "quantizer pos"],
     name: str,
 ) -> None:
-    """Draws the effect of a random code as a short line across the bar of each token."""
+    """Draws the effect of other codes as a short line across the bar of each token."""
     x: list[float | None] = []
     y: list[float | None] = []
     for zero, lane_heights in zip(zeros, heights, strict=True):
@@ -294,6 +294,6 @@ def _hovers(lane: _Lane, names: Sequence[str], metric: str) -> list[str]:
         if not np.isnan(effects[index]):
             hover += f"<br>ablated here: {plain(metric)} changes by {effects[index]:+.4g}"
         if not np.isnan(controls[index]):
-            hover += f"<br>a random code here: {controls[index]:+.4g}"
+            hover += f"<br>other codes near here: {controls[index]:+.4g}"
         hovers.append(hover)
     return hovers

@@ -225,7 +225,7 @@ VERBS: dict[str, tuple[Call, list[str]]] = {
         lambda s, **o: cl.causal_flow(s.model, TEXTS, **{"n_controls": 1, "progress": False, **o}),
         ["to", "n_controls", "long_texts"],
     ),
-    "sentence_flow": (lambda s, **o: cl.sentence_flow(s.model, TEXTS[0], **o), ["metric", "seed"]),
+    "sentence_flow": (lambda s, **o: cl.sentence_flow(s.model, TEXTS[0], **o), ["metric"]),
     "ablation_sweep": (_sweep, ["metric", "by_position", "codes", "to", "seed"]),
     "concept_patching": (
         lambda s, **o: cl.concept_patching(

@@ -117,7 +117,6 @@ def test_an_impossible_seed_is_refused_before_anything_runs(lens, toy, seed):
         lambda: cl.ablation_sweep(lens, text, difference, seed=seed, **QUIET),
         lambda: cl.concept_patching(lens, text, text, difference, seed=seed, **QUIET),
         lambda: cl.attribution(lens, text, difference, seed=seed, **QUIET),
-        lambda: cl.sentence_flow(lens.model, text, seed=seed),
         lambda: cl.concept_flow(lens.model, text, seed=seed, **QUIET),
         lambda: lens.concepts(text, seed=seed, **QUIET),
         lambda: lens.evaluate(text, seed=seed, **QUIET),

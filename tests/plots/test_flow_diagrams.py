@@ -121,7 +121,7 @@ def test_tokens_that_are_marks_or_white_space_are_written_out():
 
 def causal_frame(**changes: list) -> pd.DataFrame:
     columns = {"source": ["0-1"] * 3, "code": [4, 5, 6], "target": ["1-2"] * 3}
-    numbers = {"observed": [0.25, 0.5, 0.75], "effect": [-0.2, -0.5, 0.0], "control": [0.0] * 3}
+    numbers = {"observed": [0.25, 0.5, 0.75], "lost": [0.2, 0.5, np.nan], "control": [0.1] * 3}
     return pd.DataFrame(
         {**columns, "next_code": [7, 8, 9], "n_both": [10, 20, 0], **numbers, **changes}
     )
@@ -129,19 +129,18 @@ def causal_frame(**changes: list) -> pd.DataFrame:
 
 def test_pairs_that_occurred_are_points_beside_their_controls():
     figure = plot_causal_flow(causal_frame())
-    effects, controls = trace(figure, "code ablated"), trace(figure, "codes of the same share")
-    assert list(effects.x) == list(controls.x) == [0.25, 0.5]  # the third pair never occurred
-    assert list(effects.y) == [-0.2, -0.5]
-    assert list(controls.y) == [0, 0]
-    assert (effects.marker.color, controls.marker.color) == (BLUE, GRAY)
-    assert effects.text[1] == "0-1 code 5 to 1-2 code 8<br>20 tokens"
+    lost, controls = trace(figure, "code ablated"), trace(figure, "control: other codes")
+    assert list(lost.x) == list(controls.x) == [0.25, 0.5]  # the third pair never occurred
+    assert list(lost.y) == [0.2, 0.5]
+    assert list(controls.y) == [0.1, 0.1]
+    assert (lost.marker.color, controls.marker.color) == (BLUE, GRAY)
+    assert lost.text[1] == "0-1 code 5 to 1-2 code 8<br>20 tokens"
 
 
-def test_a_line_shows_where_all_of_the_flow_would_be_lost():
-    figure = plot_causal_flow(causal_frame())
-    line = trace(figure, "all of it lost")
-    assert (list(line.x), list(line.y)) == ([0, 1], [0, -1])
-    assert axis_titles(figure)["xaxis"] == "observed: chance of the next code, given the code"
+def test_the_axes_say_what_was_observed_and_what_was_lost():
+    titles = axis_titles(plot_causal_flow(causal_frame()))
+    assert titles["xaxis"] == "observed: chance of the next code, given the code"
+    assert titles["yaxis"] == "causal: tokens of both that leave<br>the next code (fraction)"
 
 
 def test_names_of_quantizers_are_no_markup():

@@ -89,7 +89,7 @@ def test_effects_by_position_stand_under_their_token():
     assert axis_titles(figure) == {"xaxis": "position and token", "yaxis": "ablated code"}
     [note] = figure.layout.annotations
     assert note.text == "color: change of loss in nats per token"
-    assert cells.customdata[0][2] == "a random code there: 0.2"
+    assert cells.customdata[0][2] == "other codes near there: 0.2"
     assert cells.customdata[1][0] == ""
 
 

@@ -55,25 +55,25 @@ def test_a_code_has_its_color_at_every_quantizer():
     assert trace(figure, "1-2").marker.color[2] == color_of(3, None)
 
 
-def test_effects_are_drawn_beside_those_of_random_codes():
+def test_effects_are_drawn_beside_those_of_other_codes():
     figure = plot_sentence(frame_of(**EFFECTS), metric="KL")
     rises = trace(figure, "raised by ablating it: KL")
     falls = trace(figure, "lowered by ablating it: KL")
     assert list(rises.width) == [17 * 0.5] * 2  # pixels: half of a lane is the largest effect
     assert list(falls.width) == [17.0] * 2
     assert rises.y[0] < falls.y[0]  # up and down from the same line
-    controls = trace(figure, "by a random code there")
+    controls = trace(figure, "by ablating other codes near")
     assert [x for x in controls.x if x is not None][:2] == [6, 11.8]
     assert rises.showlegend
     assert falls.showlegend
 
 
-def test_lines_of_random_codes_show_on_the_bars_that_they_cross():
+def test_lines_of_controls_show_on_the_bars_that_they_cross():
     """Text and full colors are about equally light; half of a color is lighter, or darker."""
     figure = plot_sentence(frame_of(**EFFECTS), metric="KL")
     assert trace(figure, "raised").marker.color == translucent(RAISES, 0.5)
     assert trace(figure, "lowered").marker.color == translucent(LOWERS, 0.5)
-    assert trace(figure, "by a random").line.color == TEXT
+    assert trace(figure, "by ablating other").line.color == TEXT
 
 
 def test_effects_that_are_all_positive_stand_on_the_bottom_of_their_lane():
@@ -91,7 +91,7 @@ def test_cells_name_their_concept_and_hovers_tell_all():
     assert upper.text[0] == "1<br>good"
     assert upper.hovertext[0] == (
         "<b>1-2: code 1 good food</b><br>position 1, token \u2423t1"
-        "<br>ablated here: KL changes by +0.25<br>a random code here: +0.125"
+        "<br>ablated here: KL changes by +0.25<br>other codes near here: +0.125"
     )
 
 
