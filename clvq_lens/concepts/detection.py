@@ -10,7 +10,8 @@ from scipy.stats import bootstrap
 
 from clvq_lens.arguments import as_list, check_count, check_is, check_names, check_seed
 from clvq_lens.concepts.concept import Example
-from clvq_lens.concepts.table import ConceptTable, kept_back_examples
+from clvq_lens.concepts.kept_back import kept_back_examples
+from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.errors import DataError, ShapeError
 from clvq_lens.plots.detection_points import plot_detection
 from clvq_lens.showing import Shown
@@ -32,6 +33,8 @@ class Detection(Shown):
         n_contexts: Contexts shown for each, half of them its own.
         accuracy: Fraction judged rightly, in [0, 1]; chance is 0.5.
         control: The same with the name of another code on the same contexts.
+        left_out: Codes in use that have a name but too few documents: no context is left that can
+            be judged, or none could be shown to whoever names codes.
     """
 
     codes: tuple[int, ...]
@@ -39,6 +42,7 @@ class Detection(Shown):
     n_contexts: tuple[int, ...]
     accuracy: tuple[float, ...]
     control: tuple[float, ...]
+    left_out: tuple[int, ...] = ()
 
     def frame(self) -> pd.DataFrame:
         """One row for each code, the best first."""
@@ -61,9 +65,10 @@ class Detection(Shown):
         return pd.DataFrame([own, control])
 
     def headline(self) -> str:
-        """The mean accuracy over codes, beside the control's and chance."""
+        """How many codes were judged, and their mean accuracy beside the control's and chance."""
+        left_out = f" ({len(self.left_out)} left out)" if self.left_out else ""
         return (
-            f"{len(self.codes)} codes, mean accuracy {np.mean(self.accuracy):.2f}, "
+            f"{len(self.codes)} codes{left_out}, mean accuracy {np.mean(self.accuracy):.2f}, "
             f"with names of other codes {np.mean(self.control):.2f}, chance {CHANCE}"
         )
 
@@ -88,11 +93,13 @@ def detection(
     """Can somebody who knows only the name of a code tell its tokens from others?
 
     A judge is shown a name and contexts in random order, each with a token marked as
-    ``<<token>>``: half of them of that code, half of other codes, drawn by their usage. No function
-    that was given to `ConceptTable.named` saw any of them; names made of the commonest or most
-    distinctive tokens come from all tokens, so for those pass a table of other texts and the names
-    as ``names``. Then the judge is shown the same contexts with the name of another code. That
-    accuracy is the control: chance, for a judge with these habits.
+    ``<<token>>``: half of them of that code, half of other codes, drawn by their usage. A function
+    that was given to `ConceptTable.named` saw none of these contexts, no other one from their
+    documents, and none that reads the same, so that memory is of no use: one half of the documents
+    is kept back. Codes that have too few documents for that are left out and counted. Names made
+    of the commonest or most distinctive tokens come from all tokens, so for those pass a table of
+    other texts and the names as ``names``. Then the judge is shown the same contexts with the name
+    of another code. That accuracy is the control: chance, for a judge with these habits.
 
     Args:
         table: With random examples.
@@ -106,7 +113,8 @@ def detection(
     Raises:
         CodeRangeError: If one of ``codes`` does not exist.
         ConfigError: If ``n_contexts`` or ``seed`` has an impossible value.
-        DataError: If fewer than two codes have the examples that it takes.
+        DataError: If fewer than two codes have the examples that it takes, as where all contexts
+            come from one document.
         ShapeError: If a judge does not answer for every context.
 
     Example:
@@ -118,8 +126,8 @@ def detection(
     check_names(names)
     judge = judge or marked_token
     names = names or table.names()
-    kept_back = {concept.code: kept_back_examples(concept) for concept in table}
-    judged = _codes_to_judge(table, codes, kept_back, names)
+    kept_back = kept_back_examples(table)
+    judged, left_out = _codes_to_judge(table, codes, kept_back, names)
     random = np.random.default_rng(seed)
     others = _derangement(judged, random)
     n_shown: list[int] = []
@@ -137,6 +145,7 @@ def detection(
         n_contexts=tuple(n_shown),
         accuracy=tuple(accuracy),
         control=tuple(control),
+        left_out=tuple(left_out),
     )
 
 
@@ -161,25 +170,34 @@ def _codes_to_judge(
     codes: Sequence[int] | None,
     kept_back: Mapping[int, tuple[Example, ...]],
     names: Mapping[int, str],
-) -> list[int]:
-    """The codes with a name and contexts to show.
+) -> tuple[list[int], list[int]]:
+    """The codes with a name and contexts to show, and those with a name alone.
 
     Raises:
         CodeRangeError: If one of ``codes`` does not exist.
         DataError: If there are fewer than two.
     """
-    wanted: list[int] = []
+    wanted = list(kept_back)
     if codes is not None:
-        wanted = as_list("codes", codes, "Pass a list of codes.")
+        wanted = as_list("codes", codes, "Pass a list of codes.") or wanted
+    judged: list[int] = []
+    left_out: list[int] = []
     for code in wanted:
-        table[code]  # raises for a code that does not exist
-    usable = [code for code in (wanted or kept_back) if kept_back[code] and names.get(code)]
-    if len(usable) < 2:
+        is_used = table[code].usage > 0  # raises for a code that does not exist
+        if not names.get(code) or not is_used:
+            continue
+        if kept_back[code]:
+            judged.append(code)
+        else:
+            left_out.append(code)
+    if len(judged) < 2:
         raise DataError(
-            f"{len(usable)} codes have a name and random examples that were kept back; it takes "
-            f"two at least. Pass a table made with a larger n_examples, of more text."
+            f"{len(judged)} codes have a name and random examples that were kept back, from other "
+            f"documents than those shown to whoever names codes; it takes two at least, and "
+            f"{len(left_out)} codes have none. Pass a table made of more documents, with a larger "
+            f"n_examples."
         )
-    return usable
+    return judged, left_out
 
 
 def _mixed(

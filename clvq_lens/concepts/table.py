@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from clvq_lens.arguments import check_is
 from clvq_lens.concepts.concept import Concept, Counted, Example, TokenLogit, name_from
+from clvq_lens.concepts.kept_back import shown_examples
 from clvq_lens.errors import CodeRangeError
 from clvq_lens.plots.concepts import plot_usage
 from clvq_lens.showing import Shown
@@ -83,20 +84,22 @@ class ConceptTable(Shown):
 
         Args:
             name: A function of examples of a code that names it, such as a call of a language
-                model. It sees the typical examples and every other random one: the rest is kept
-                back for `clvq_lens.detection`. None: the most distinctive tokens of the code.
+                model. It sees the typical and random examples from one half of the documents: the
+                other half is kept back for `clvq_lens.detection`. A code with no example in the
+                half that is shown is named as with None. None: the most distinctive tokens of the
+                code.
 
         Example:
             >>> table.named(lambda examples: examples[0].token)[17].name  # doctest: +SKIP
         """
         concepts: list[Concept] = []
         for concept in self:
+            examples = shown_examples(concept)
             if concept.usage == 0:
                 concepts.append(concept)  # there is nothing to name
-            elif name is None:
+            elif name is None or not examples:
                 concepts.append(concept.named(distinctive_tokens(concept)))
             else:
-                examples = (*concept.typical, *seen_examples(concept))
                 concepts.append(concept.named(str(name(examples))))
         return replace(self, concepts=tuple(concepts))
 
@@ -117,16 +120,6 @@ class ConceptTable(Shown):
         table = pd.DataFrame([asdict(concept) for concept in self])
         write_atomically(path, table.to_parquet(index=False))
         return path
-
-
-def seen_examples(concept: Concept) -> tuple[Example, ...]:
-    """The random examples that a function which names codes is shown."""
-    return concept.random[::2]
-
-
-def kept_back_examples(concept: Concept) -> tuple[Example, ...]:
-    """The other random examples, which no name was made from: names are judged by them."""
-    return concept.random[1::2]
 
 
 def distinctive_tokens(concept: Concept) -> str:

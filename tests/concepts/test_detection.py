@@ -6,6 +6,7 @@ import pytest
 import clvq_lens as cl
 from clvq_lens.concepts.concept import Concept, Example
 from clvq_lens.concepts.detection import Detection, detection, marked_token
+from clvq_lens.concepts.kept_back import shown_examples
 from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.errors import CodeRangeError, ConfigError, DataError, ShapeError
 from tests.concepts.test_table import concept as a_concept
@@ -54,11 +55,13 @@ def test_the_judge_is_blinded():
     for name, contexts in asked[::2]:
         code = WORDS.index(name)
         assert len(contexts) == 8
+        shown = {example.document for example in shown_examples(TABLE[code])}
         own = [context.startswith(f"{code}.") for context in contexts]
         orders.add(tuple(own))
         assert sum(own) == 4
         for context in contexts:
-            assert int(context.split(".")[1].split()[0]) % 2 == 1  # kept back from named()
+            document = int(context.split(".")[1].split()[0])
+            assert document not in shown  # kept back from named()
             assert "<<" in context
     assert len(orders) > 1
     assert [contexts for _, contexts in asked[::2]] == [contexts for _, contexts in asked[1::2]]
@@ -125,6 +128,27 @@ def test_a_table_without_kept_back_examples_is_refused():
         detection(table)
 
 
+def test_codes_with_too_few_documents_are_left_out_and_counted():
+    rare = replace(concept(3), random=concept(3).random[:1])  # one document
+    result = detection(ConceptTable((*TABLE.concepts[:3], rare), 20, 1.0, 1.0))
+    assert result.codes == (0, 1, 2)
+    assert result.left_out == (3,)
+    assert repr(result).startswith("Detection(3 codes (1 left out), mean accuracy 1.00")
+    assert detection(TABLE).left_out == ()
+    unused = replace(concept(3), usage=0, random=(), typical=())
+    assert detection(ConceptTable((*TABLE.concepts[:3], unused), 20, 1.0, 1.0)).left_out == ()
+
+
+def test_contexts_that_are_all_of_one_document_are_refused():
+    def in_one(code: int) -> Concept:
+        random = tuple(replace(example, document=0) for example in concept(code).random)
+        return replace(concept(code), random=random)
+
+    table = ConceptTable(tuple(map(in_one, range(4))), 20, 1.0, 1.0)
+    with pytest.raises(DataError, match=r"0 codes have .* 4 codes have none\. Pass .* documents"):
+        detection(table)
+
+
 def test_the_built_in_judge_looks_at_the_marked_token_only():
     assert marked_token("<< cat", ["a <<cat>> dog", "cat <<dog>>", "<< <<<< >>"]) == [
         True, False, False,
@@ -142,6 +166,118 @@ def test_names_of_the_toy_world_tell_its_concepts_apart(toy):
     own, other = detection(held_out, names=names).summary()["accuracy"]
     assert other == pytest.approx(0.5, abs=0.1)
     assert own > other + 0.2
+
+
+class _Memory:
+    """Names codes by numbers and keeps what it was shown; its judges know nothing else."""
+
+    def __init__(self, table: ConceptTable) -> None:
+        self.shown: dict[str, tuple[Example, ...]] = {}
+        self.table = table.named(self._name)
+        # Where a context stands: what a judge that remembers all of its documents would know.
+        self.places: dict[str, list[tuple[int, int]]] = {}
+        for concept in self.table:
+            for example in concept.random:
+                place = (example.document, example.position)
+                self.places.setdefault(_marked(example), []).append(place)
+
+    def _name(self, examples: tuple[Example, ...]) -> str:
+        name = f"name {len(self.shown)}"
+        self.shown[name] = examples
+        return name
+
+    def same_passage(self, name: str, contexts: tuple[str, ...]) -> list[bool]:
+        """Says yes to contexts that overlap with one that it was shown."""
+        answers = []
+        for context in contexts:
+            answers.append(
+                any(
+                    document == example.document and abs(position - example.position) <= 16
+                    for document, position in self.places[context]
+                    for example in self.shown.get(name, ())
+                )
+            )
+        return answers
+
+    def same_document(self, name: str, contexts: tuple[str, ...]) -> list[bool]:
+        documents = {example.document for example in self.shown.get(name, ())}
+        answers = []
+        for context in contexts:
+            answers.append(any(document in documents for document, _ in self.places[context]))
+        return answers
+
+    def same_text(self, name: str, contexts: tuple[str, ...]) -> list[bool]:
+        texts = {_unmarked(_marked(example)) for example in self.shown.get(name, ())}
+        return [_unmarked(context) in texts for context in contexts]
+
+    def not_of_another(self, name: str, contexts: tuple[str, ...]) -> list[bool]:
+        """Says no to contexts of documents that it was shown under another name."""
+        documents: set[int] = set()
+        for other, examples in self.shown.items():
+            if other != name:
+                documents.update(example.document for example in examples)
+        answers = []
+        for context in contexts:
+            answers.append(not any(place in documents for place, _ in self.places[context]))
+        return answers
+
+
+def _marked(example: Example) -> str:
+    return f"{example.before}<<{example.token}>>{example.after}"
+
+
+def _unmarked(context: str) -> str:
+    return context.replace("<<", "").replace(">>", "").strip()
+
+
+@pytest.fixture(scope="module")
+def memory(stories_model, stories) -> _Memory:
+    lens = stories_model.add_clvq(1, 3, n_codes=200, decoder="table")
+    try:
+        lens.fit(stories[:40], n_tokens=6_000, kl_weight=0, progress=False)
+        return _Memory(lens.concepts(stories[100:115], progress=False))
+    finally:
+        lens.remove()
+
+
+@pytest.mark.parametrize("judge", ["same_passage", "same_document", "same_text", "not_of_another"])
+def test_a_judge_that_only_memorizes_is_exactly_at_chance(memory, judge):
+    """It knows none of the contexts again, so it gives one answer to all, and half are its own."""
+    result = detection(memory.table, getattr(memory, judge))
+    assert len(result.codes) > 100
+    assert result.accuracy == result.control == (0.5,) * len(result.codes)
+
+
+def test_where_contexts_are_not_kept_apart_a_memory_is_all_it_takes(memory, monkeypatch):
+    """What the judge above would score: every other random example, whatever its document."""
+    shown = {}
+    for concept in memory.table:
+        if concept.usage:
+            shown[concept.name] = (*concept.typical, *concept.random[::2])
+    monkeypatch.setattr(memory, "shown", shown)
+    monkeypatch.setattr(
+        "clvq_lens.concepts.detection.kept_back_examples",
+        lambda table: {concept.code: concept.random[1::2] for concept in table},
+    )
+    names = {concept.code: concept.name for concept in memory.table}
+    assert np.mean(detection(memory.table, memory.same_passage, names).accuracy) > 0.8
+
+
+def test_shared_phrases_tell_little_about_contexts_that_are_kept_apart(memory):
+    """Stories say the same things: six words in a row may be known from another document."""
+
+    def six_words_known(name: str, contexts: tuple[str, ...]) -> list[bool]:
+        known: set[tuple[str, ...]] = set()
+        for example in memory.shown.get(name, ()):
+            known |= _runs_of_six(_unmarked(_marked(example)))
+        return [bool(known & _runs_of_six(_unmarked(context))) for context in contexts]
+
+    assert np.mean(detection(memory.table, six_words_known).accuracy) < 0.53
+
+
+def _runs_of_six(text: str) -> set[tuple[str, ...]]:
+    words = text.split()
+    return {tuple(words[start : start + 6]) for start in range(len(words) - 5)}
 
 
 def test_a_judge_that_is_no_function_is_refused(as_for_a_user):

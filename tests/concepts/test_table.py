@@ -110,7 +110,18 @@ def test_a_function_of_examples_names_every_code_in_use():
     assert named.names()[1] == "3 examples of dog-typical"
     assert named[2].name == ""  # nothing to name
     assert TABLE[1].name == ""  # the table itself stays as it was
-    assert seen[0] == ["cat-typical", "cat-random0", "cat-random2"]  # others are kept back
+    assert seen[0] == [
+        "cat-typical",
+        "cat-random0",
+        "cat-random3",
+    ]  # documents 1 and 2 are kept back
+
+
+def test_a_code_of_which_no_example_may_be_shown_is_named_by_its_tokens():
+    hidden = replace(concept(), typical=(), random=(example(document=1),))
+    table = replace(TABLE, concepts=(hidden, TABLE[1]))
+    named = table.named(lambda examples: f"named by {len(examples)}")
+    assert named.names() == {0: "catx cat", 1: "named by 3"}
 
 
 def test_the_built_in_name_is_made_of_the_most_distinctive_tokens():
