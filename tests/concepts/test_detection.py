@@ -234,7 +234,7 @@ def _unmarked(context: str) -> str:
 def memory(stories_model, stories) -> _Memory:
     lens = stories_model.add_clvq(1, 3, n_codes=200, decoder="table")
     try:
-        lens.fit(stories[:40], n_tokens=6_000, kl_weight=0, progress=False)
+        lens.fit(stories[:40], n_tokens=6_000, kl_weight=0.0, progress=False)
         return _Memory(lens.concepts(stories[100:115], progress=False))
     finally:
         lens.remove()
