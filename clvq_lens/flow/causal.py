@@ -155,12 +155,12 @@ def causal_flow(
     Every text is run again once for each code that occurs in it, from the target of the one
     quantizer to the source of the next.
 
-    Does the next code hang on this code, or does any ablation at its tokens take it away? The
-    control of a pair are other codes that occur with the same next code, since one that never
-    meets it can hardly move it: those that share about as many tokens with it, by ratio. What is
-    compared is ``lost``, the fraction of these tokens that leave the next code, because it does
-    not grow with how often a code occurs elsewhere. The main follower of a code is seldom as
-    common with another one, so controls have fewer tokens than the code that they stand beside.
+    Does the next code depend on this code, or does any ablation at its tokens take it away? The
+    controls of a pair are other codes that share tokens with the same next code, about as many by
+    ratio: a code that never meets it can hardly move it. What is compared is ``lost``, the fraction
+    of the shared tokens that leave the next code, because it does not grow with how often a code
+    occurs elsewhere. No other code may share nearly as many tokens with the main follower of a
+    code, so its controls often have fewer.
 
     Args:
         model: A model with at least two fitted quantizers, each beginning where or after the one
