@@ -17,6 +17,11 @@ from benchmarks.stories import SHARED
 ROOT = Path(__file__).parents[2]
 MAX_WORDS = 48  # about 64 tokens
 _ROTTEN_HELD_OUT = 1_000  # of each class
+_WORDS_OF_PARAGRAPH = 192  # about 240 tokens of SmolLM2
+_FEWEST_WORDS_OF_PARAGRAPH = 16
+_HELD_OUT_EVERY = 8  # articles of WikiText-2
+_HELD_OUT_PARAGRAPHS, _HELD_OUT_NEWS, _TRAINING_NEWS = 66, 240, 5_000
+_TITLE = re.compile(r"= [^=].*[^=] =")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +98,50 @@ def stories() -> tuple[list[str], list[str]]:
     texts = json.loads(path.read_text())
     train = texts[:800]
     return train, [text for text in texts[800:] if text not in set(train)]
+
+
+def wikitext() -> tuple[list[str], list[str]]:
+    """WikiText-2: paragraphs to fit on, and paragraphs of other articles to judge with.
+
+    Headings and paragraphs of less than 16 words are left out, and the others are cut to 192
+    words. For SmolLM2 they hold 216,000 and 10,000 tokens.
+    """
+    train: list[str] = []
+    held_out: list[str] = []
+    for number, article in enumerate(_articles()):
+        paragraphs = held_out if number % _HELD_OUT_EVERY == 0 else train
+        paragraphs += [cut(text, _WORDS_OF_PARAGRAPH) for text in article]
+    order = np.random.default_rng(0).permutation(len(held_out))
+    return _apart(train, [held_out[i] for i in order[:_HELD_OUT_PARAGRAPHS]])
+
+
+def _articles() -> list[list[str]]:
+    """The paragraphs of each article of WikiText-2."""
+    articles: list[list[str]] = []
+    for line in _lines(SHARED / "data/wikitext-2/valid.txt"):
+        text = line.strip()
+        if _TITLE.fullmatch(text):
+            articles.append([])
+        elif not text.startswith("= ") and len(text.split()) >= _FEWEST_WORDS_OF_PARAGRAPH:
+            articles[-1].append(text)
+    return articles
+
+
+def news() -> tuple[list[str], list[str]]:
+    """AG News without classes: texts to fit on, and others to judge with, as many of each class.
+
+    For SmolLM2 they hold 210,000 and 10,000 tokens.
+    """
+    loaded = load("ag_news")
+    train = loaded.train.sample(_TRAINING_NEWS, seed=0).texts
+    return _apart(train, loaded.evaluation.sample(_HELD_OUT_NEWS, seed=0).texts)
+
+
+def _apart(train: list[str], held_out: list[str]) -> tuple[list[str], list[str]]:
+    """Each text once, and none of those to judge with among those to fit on."""
+    judged = {key(text): text for text in held_out}
+    fitted = {key(text): text for text in train if key(text) not in judged}
+    return list(fitted.values()), list(judged.values())
 
 
 def _eraser_movie(max_words: int) -> DataSet:

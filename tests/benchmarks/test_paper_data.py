@@ -94,3 +94,32 @@ def test_stories_are_divided():
     train, held_out = data.stories()
     assert (len(train), len(held_out)) == (800, 117)
     assert set(train).isdisjoint(held_out)
+
+
+@pytest.mark.parametrize(
+    ("load", "n_train", "n_held_out", "most_words"),
+    [(data.wikitext, 1_466, 66, 192), (data.news, 4_998, 240, data.MAX_WORDS)],
+)
+def test_texts_for_a_language_model_are_distinct_and_apart(
+    load, n_train: int, n_held_out: int, most_words: int
+):
+    train, held_out = load()
+    assert (len(train), len(held_out)) == (n_train, n_held_out)
+    keys = set(map(data.key, train + held_out))
+    assert len(keys) == len(train) + len(held_out)
+    lengths = [len(text.split()) for text in train + held_out]
+    assert max(lengths) == most_words
+    assert (load(), load()) == ((train, held_out), (train, held_out))
+
+
+def test_paragraphs_of_an_article_are_on_one_side():
+    train, held_out = data.wikitext()
+    assert not any(text.startswith("=") for text in train + held_out)
+    articles = data._articles()
+    assert len(articles) == 60
+    side_of_start = dict.fromkeys((text[:80] for text in train), "train")
+    side_of_start |= dict.fromkeys((text[:80] for text in held_out), "held out")
+    for article in articles:
+        sides = {side_of_start.get(data.cut(text, 192)[:80]) for text in article}
+        assert len(sides - {None}) <= 1
+    assert min(len(text.split()) for text in train) == 16
