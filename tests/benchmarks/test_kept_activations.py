@@ -9,6 +9,7 @@ import clvq_lens as cl
 from benchmarks.kept_activations import kept_activations, read_ahead
 from clvq_lens.data.documents import open_documents
 from clvq_lens.data.tokens import token_batches
+from clvq_lens.evaluation import evaluate
 from clvq_lens.host.host import Host
 from tests.conftest import random_model
 from tests.hosts import KINDS, Kind, words
@@ -93,6 +94,29 @@ def _codebook(data: torch.Tensor, model=None) -> torch.Tensor:
     lens = (model or random_model()).add_clvq(1, 2, n_codes=12, top_k=3)
     lens.fit(data, n_tokens=3_000, batch_tokens=256, progress=False)
     return lens.quantizer.codebook.vectors.clone()
+
+
+def test_an_evaluation_has_its_clean_pass_from_what_is_kept(fitted, tmp_path: Path):
+    data = [words(n, seed=seed) for seed, n in enumerate((9, 14, 5, 14))]
+    expected = fitted.evaluate(data, progress=False)
+    n_whole_passes = 0
+
+    def count(*_: object) -> None:
+        nonlocal n_whole_passes
+        n_whole_passes += 1
+
+    with kept_activations(fitted.host.model, tmp_path) as kept:
+        first = fitted.evaluate(data, progress=False)
+        assert kept.n_run == len(data)
+        # Spliced and ablated passes begin at the target.
+        handle = fitted.host.model.blocks[0].attn.register_forward_hook(count)
+        again = fitted.evaluate(data, progress=False)
+        handle.remove()
+    assert n_whole_passes == 0
+    for name in ("fvu", "ce_clean", "ce_spliced", "kl", "kl_mean_ablated", "ce_loss_recovered"):
+        value = float(getattr(expected, name))
+        assert float(getattr(first, name)) == pytest.approx(value, rel=1e-4), name
+        assert getattr(again, name) == getattr(first, name), name
 
 
 def test_what_was_finished_before_a_kill_is_kept(model, tmp_path: Path):
@@ -204,7 +228,7 @@ def test_other_models_run_as_ever(model, tmp_path: Path):
 
 
 def test_the_host_is_as_before_after_an_error(model, tmp_path: Path):
-    before = Host.activations
+    before = Host.activations, evaluate.read_with_logits
     with pytest.raises(ZeroDivisionError), kept_activations(model, tmp_path):
         _ = 1 / 0
-    assert Host.activations is before
+    assert (Host.activations, evaluate.read_with_logits) == before
