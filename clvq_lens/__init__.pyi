@@ -56,7 +56,7 @@ from .readouts.readout import answers as answers
 from .readouts.readout import head as head
 from .readouts.salience import Salience as Salience
 from .readouts.salience import salience as salience
-from .stats.bootstrap import Estimate as Estimate
+from .stats.estimates import Estimate as Estimate
 from .training.history import History as History
 
 __version__: str

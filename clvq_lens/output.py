@@ -17,6 +17,7 @@ from clvq_lens.lens import Lens
 from clvq_lens.quantizer.files import check_folder
 from clvq_lens.quantizer.saved import CONFIG
 from clvq_lens.run import Run, write_history, write_run
+from clvq_lens.showing import told_apart
 from clvq_lens.training.history import History
 from clvq_lens.writing import locked
 
@@ -115,12 +116,16 @@ def print_evaluation(console: Console, title: str, evaluation: Evaluation) -> No
         evaluation: What ``lens.evaluate`` returned.
     """
     frame = evaluation.frame()
-    intervals = []
-    for low, high in zip(frame["low"], frame["high"], strict=True):
-        intervals.append("" if pd.isna(low) else f"{low:.3g} to {high:.3g}")
+    numbers = frame[["value", "low", "high"]].astype(float).to_numpy()
+    # As text, in digits that tell a value from the ends of its interval.
+    values: list[str] = []
+    intervals: list[str] = []
+    for value, low, high in (told_apart(*row) for row in numbers):
+        values.append(value)
+        intervals.append(f"{low} to {high}" if low else "")
     columns = {
         "metric": frame["metric"],
-        "value": frame["value"],
+        "value": values,
         "95 % interval": intervals,
         "meaning": frame["meaning"],
     }

@@ -1,10 +1,12 @@
 """How results show themselves: one line in a terminal, that line and a small table in Jupyter."""
 
+import math
 from html import escape
 
 import pandas as pd
 
 _MOST_ROWS = 10  # of a table in a notebook: the rest is what .frame() is for
+_MOST_DIGITS = 17  # tell any two floats apart
 
 
 class Shown:
@@ -36,3 +38,52 @@ class Shown:
         if len(table) > _MOST_ROWS:
             html += f"<p>{len(table) - _MOST_ROWS:,} more rows in <code>.frame()</code></p>"
         return html
+
+
+def told_apart(*values: float, digits: int = 3) -> list[str]:
+    """Numbers as text, in so many significant digits that different ones look different.
+
+    So a number never shows as 0, or as the end of its interval, when it is not.
+
+    Args:
+        *values: The numbers that stand beside each other; NaN becomes an empty string.
+        digits: Significant digits, if they tell the numbers apart.
+
+    Example:
+        >>> told_apart(0.000012, 0.000005, 0.0), told_apart(0.70004, 0.70001)
+        (['1.2e-05', '5e-06', '0'], ['0.70004', '0.70001'])
+    """
+    n_different = len({value for value in values if not math.isnan(value)})
+    texts: list[str] = []
+    for more in range(digits, _MOST_DIGITS + 1):
+        texts = ["" if math.isnan(value) else _significant(value, more) for value in values]
+        if len(set(texts) - {""}) == n_different:
+            break
+    return texts
+
+
+def _significant(value: float, digits: int) -> str:
+    text = f"{value + 0.0:.{digits}g}"  # + 0.0 makes 0 of -0
+    if "e+" in text and abs(value) < 10**_MOST_DIGITS:
+        return f"{value:.0f}"  # 1235, where it would be 1.23e+03
+    return text
+
+
+def with_interval(value: float, low: float, high: float, *, digits: int = 3) -> str:
+    """A number with its interval in brackets, in digits that tell the three apart.
+
+    Args:
+        value: The number.
+        low: Lower end of its interval; NaN if there is none.
+        high: Upper end.
+        digits: Significant digits, if they are enough.
+
+    Example:
+        >>> with_interval(0.25, 0.2, 0.3125), with_interval(0.25, math.nan, math.nan)
+        ('0.25 [0.2, 0.312]', '0.25 (no interval)')
+    """
+    if math.isnan(low) or math.isnan(high):
+        [text] = told_apart(value, digits=digits)
+        return f"{text or 'nan'} (no interval)"
+    number, lower, upper = told_apart(value, low, high, digits=digits)
+    return f"{number} [{lower}, {upper}]"

@@ -30,7 +30,6 @@ EVERY = 3  # each third sentence, so that they come from all kinds of text
 KINDS = ("k-means", "spherical k-means", "random codes")
 THRESHOLD = 0.9
 CURVE = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
-N_REPLICATES = 1_000
 ALL = 10**6  # more tokens than any of the texts have
 
 
@@ -122,7 +121,6 @@ def collapse(name: str, seed: int) -> Part:
         loaded.train,
         held_out=loaded.held_out,
         n_tokens=ALL,
-        n_replicates=N_REPLICATES,
         seed=seed,
         progress=False,
     )
@@ -187,9 +185,7 @@ def stability(name: str, how: str) -> Part:
         fits = {"codes": [*own, *stack.enter_context(refits(seeds=len(SEEDS) - len(own)))]}
         for kind in KINDS:
             fits[kind] = stack.enter_context(refits(seeds=len(SEEDS), kind=kind))
-        result = cl.stability(
-            fits, loaded.held_out, how=how, n_replicates=N_REPLICATES, progress=False
-        )
+        result = cl.stability(fits, loaded.held_out, how=how, progress=False)
     about = {"n_tokens": result.n_tokens, "n_documents": result.n_documents}
     return {"methods": result.frame(), "pairs": result.pairs_frame()}, about
 

@@ -29,7 +29,7 @@ from clvq_lens.host.attachment import ready
 from clvq_lens.lens import Lens
 from clvq_lens.plots.layer_panels import plot_collapse
 from clvq_lens.showing import Shown
-from clvq_lens.stats.bootstrap import estimates_frame
+from clvq_lens.stats.estimates import estimates_frame
 
 _HELD_OUT = 0.2  # part of the documents, where no others are given
 _IN_SUMMARY = ["clusters_per_code", "codes_per_cluster", "h_cluster_normalized"]
@@ -132,7 +132,6 @@ def collapse(
     n_clusters: int | None = None,
     n_tokens: int = 20_000,
     long_texts: LongTexts = "split",
-    n_replicates: int = 1_000,
     seed: int = 0,
     progress: bool = True,
 ) -> Collapse:
@@ -153,8 +152,7 @@ def collapse(
         n_tokens: Most tokens that are kept in memory, of either kind: a uniform sample. k-means
             sees no others, so with fewer than the lens was fitted on it is at a disadvantage.
         long_texts: What to do with a text beyond the context.
-        n_replicates: Replicates of the bootstrap over documents.
-        seed: Random seed for the samples, for k-means and for the bootstrap.
+        seed: Random seed for the samples and for k-means.
         progress: Whether to show progress bars.
 
     Raises:
@@ -170,7 +168,6 @@ def collapse(
     n_clusters = lens.config.n_codes if n_clusters is None else n_clusters
     check_count("n_clusters", n_clusters, least=2)
     check_count("n_tokens", n_tokens)
-    check_count("n_replicates", n_replicates)
     check_seed(seed)
     points = _points(lens, layers)
     training, testing = _divided(data, held_out)
@@ -186,8 +183,7 @@ def collapse(
     train = sampled(training)
     test = sampled(testing)
     _require_enough(train, n_clusters)
-    options = {"n_clusters": n_clusters, "n_replicates": n_replicates, "seed": seed}
-    measures = LayerMeasures(lens, points, train, test, **options)
+    measures = LayerMeasures(lens, points, train, test, n_clusters=n_clusters, seed=seed)
     partitions = measures.partitions(progress=progress)
     own_fvu = measures.own_fvu(partitions)
     return Collapse(

@@ -64,7 +64,7 @@ def compare(
             after an interruption, only methods that it lacks are measured; lenses are known by
             their names, and the readout is not looked at.
         long_texts: What to do with a text beyond the context.
-        seed: Random seed for bootstrap, controls and folds.
+        seed: Random seed for controls and folds.
         progress: Whether to show progress bars.
         **options: Options of `clvq_lens.Lens.faithfulness`, such as ``documents`` and ``readout``,
             but for its protocol: both are measured. A readout also adds the KL of what it says.

@@ -16,7 +16,7 @@ from clvq_lens.comparison.described import BOUNDS, METRICS
 from clvq_lens.errors import FileFormatError
 from clvq_lens.faithfulness.faithfulness import Faithfulness
 from clvq_lens.plots.comparison_panels import plot_comparison
-from clvq_lens.showing import Shown
+from clvq_lens.showing import Shown, told_apart, with_interval
 from clvq_lens.writing import make_folder, write_atomically
 
 _FORMAT = "clvq_lens comparison 3"
@@ -28,7 +28,8 @@ class Comparison(Shown):
 
     Attributes:
         fits: One row for each method, decoder, fit and metric: value and 95 % interval over
-            documents.
+            documents, and codes where they matter. Those of specific drops are as wide as Holm's
+            method asks; see `Faithfulness.specific`.
         n_seeds: Fits of each method.
         n_texts: Held-out texts.
         faithfulness: The faithfulness of the first fit, by method and decoder; empty without
@@ -97,7 +98,8 @@ class Comparison(Shown):
         """One row for each method and decoder; of each metric its mean over fits, and an interval.
 
         The interval reaches from the lowest lower end to the highest upper end among the fits, so
-        it covers both documents and seeds.
+        it covers both documents and seeds. A specific drop whose interval lies above the smallest
+        effect is one that every fit called specific.
         """
         groups = self.fits.groupby(["method", "decoder", "metric"], sort=False)
         table = groups.agg(value=("value", "mean"), low=("low", "min"), high=("high", "max"))
@@ -208,7 +210,9 @@ class Comparison(Shown):
     def _from_json(cls, values: dict[str, Any]) -> "Comparison":
         written = values.pop("format")
         if written != _FORMAT:
-            raise ValueError(f"its format is {written!r}")
+            raise ValueError(
+                f"its format is {written!r}, and this version reads {_FORMAT!r}; measure it again"
+            )
         if values.pop("sha256") != _checksum(values):
             raise ValueError("it was changed after it was written")
         faithfulness: dict[tuple[str, str], Faithfulness] = {}
@@ -230,15 +234,9 @@ def _counted(n: int, thing: str) -> str:
 def _with_interval(value: float, low: float, high: float) -> str:
     if np.isnan(value):
         return ""
-    digits = 0 if abs(value) >= 10 else 3
-    number = _rounded(value, digits)
-    if low == high:
-        return number
-    return f"{number} [{_rounded(low, digits)}, {_rounded(high, digits)}]"
-
-
-def _rounded(value: float, digits: int) -> str:
-    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0 makes 0 of -0
+    if low == high:  # a count, or the same in all documents
+        return told_apart(value)[0]
+    return with_interval(value, low, high)
 
 
 def _checksum(values: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """How partitions of tokens agree with the clusters that each layer finds on its own."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,9 @@ from tqdm.auto import tqdm
 from clvq_lens.comparison.layer_clusters import Clusterings, Partition, clusters_needed
 from clvq_lens.comparison.layer_tokens import LayerTokens
 from clvq_lens.lens import Lens
-from clvq_lens.stats.bootstrap import BootstrapSums, Estimate
 from clvq_lens.stats.contingency import contingency
+from clvq_lens.stats.estimates import Estimate
+from clvq_lens.stats.jackknife import JackknifeSums
 from clvq_lens.stats.partitions import (
     AgreementTerms,
     conditional_entropy,
@@ -89,8 +91,7 @@ class LayerMeasures:
         train: Training tokens.
         test: Held-out tokens.
         n_clusters: Clusters of each layer.
-        n_replicates: Replicates of the bootstrap over documents.
-        seed: Random seed for k-means, shuffled codes and the bootstrap.
+        seed: Random seed for k-means and shuffled codes.
     """
 
     def __init__(
@@ -101,13 +102,12 @@ class LayerMeasures:
         test: LayerTokens,
         *,
         n_clusters: int,
-        n_replicates: int,
         seed: int,
     ) -> None:
         self.sizes = _sizes(n_clusters, len(train))
         self._source, self._n_codes, self._points = lens.source, lens.config.n_codes, points
         self._train, self._test = train, test
-        self._n_clusters, self._n_replicates, self._seed = n_clusters, n_replicates, seed
+        self._n_clusters, self._seed = n_clusters, seed
         self._documents, self._rows = np.unique(test.documents, return_inverse=True)
 
     def partitions(self, *, progress: bool) -> LayerPartitions:
@@ -175,10 +175,12 @@ class LayerMeasures:
         """Everything about a partition at a layer."""
         counts = _counts(partition, clusters)
         terms = AgreementTerms.of(partition.test, clusters.test)
-        sums = BootstrapSums(n_replicates=self._n_replicates, seed=self._seed)
+        sums = JackknifeSums()
         values = terms.sums(self._rows, len(self._documents)) | self._squares(point, partition)
         sums.add(self._documents.tolist(), values)
-        fvu = sums.estimate(lambda resampled: resampled["error"] / resampled["total"])
+        fvu = sums.estimate(
+            lambda some: some["error"] / some["total"], size="total", limits=(0.0, math.inf)
+        )
         needed, beyond = clusters_needed(fvu, own_fvu, self.sizes)
         return LayerAgreement(
             method=method,
@@ -190,7 +192,7 @@ class LayerMeasures:
             h_cluster_normalized=normalized_conditional_entropy(counts),
             h_code=conditional_entropy(counts.T),
             h_code_normalized=normalized_conditional_entropy(counts.T),
-            ami=sums.estimate(terms.ami),
+            ami=sums.estimate(terms.ami, size="n", limits=(-math.inf, 1.0)),
             fvu=fvu,
             own_needed=needed,
             beyond=beyond,

@@ -20,7 +20,7 @@ from clvq_lens.readouts.salience import Cut
 _OF_EVALUATION = ("fvu", "ce_loss_recovered", "kl", "readout_kl", "perplexity", "n_dead_codes")
 NO_DECODER = "none"
 """What takes the place of a decoder where predictions are not quantized."""
-JUDGING = ("n_draws", "n_model_draws", "n_replicates")
+JUDGING = ("n_draws", "n_model_draws", "smallest_effect")
 """Options of `judge`, not of `prepare`."""
 
 

@@ -1,7 +1,8 @@
 """Stability: do other seeds, or other halves of the data, find the same codes?"""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -10,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from tqdm.auto import tqdm
 
-from clvq_lens.arguments import check_choice, check_count, check_is, check_seed
+from clvq_lens.arguments import check_choice, check_is, check_seed
 from clvq_lens.comparison.refits import How
 from clvq_lens.comparison.shared_tokens import SharedTokens
 from clvq_lens.config import LongTexts
@@ -21,8 +22,9 @@ from clvq_lens.plots.stability_points import plot_stability
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.showing import Shown
 from clvq_lens.stats.agreement import shuffled
-from clvq_lens.stats.bootstrap import BootstrapSums, Estimate, estimates_frame
 from clvq_lens.stats.contingency import contingency
+from clvq_lens.stats.estimates import Estimate, estimates_frame
+from clvq_lens.stats.jackknife import JackknifeSums, Statistic
 from clvq_lens.stats.partitions import (
     AgreementTerms,
     best_matching,
@@ -31,7 +33,7 @@ from clvq_lens.stats.partitions import (
 
 _IN_PREVIEW = ["method", "n_fits", "ami", "ami_low", "ami_high", "ami_shuffled"]
 _IN_PREVIEW += ["matched", "matched_shuffled", "cosine", "cosine_shuffled"]
-_Statistic = Callable[[Mapping[str, np.ndarray]], np.ndarray]  # of resampled sums
+_AT_MOST_ONE = (-math.inf, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class Stability(Shown):
     def frame(self) -> pd.DataFrame:
         """One row for each method.
 
-        Means over pairs of fits; ``low`` and ``high`` end the 95 % bootstrap interval over
+        Means over pairs of fits; ``low`` and ``high`` end the 95 % interval over
         documents, ``lowest`` and ``highest`` tell the spread over pairs. Columns that end in
         ``shuffled`` are the baselines.
         """
@@ -117,7 +119,7 @@ class Stability(Shown):
 
     def headline(self) -> str:
         """The AMI of each method, and on how many tokens it was measured."""
-        amis = ", ".join(f"{method} {ami:.3f}" for method, ami in self.ami.items())
+        amis = ", ".join(f"{method} {ami!r}" for method, ami in self.ami.items())
         pairs = "1 pair" if len(self.pairs) == 1 else f"{len(self.pairs)} pairs"
         return (
             f"AMI of fits: {amis}; {pairs}, {self.n_tokens:,} tokens of {self.n_documents:,} "
@@ -135,7 +137,6 @@ def stability(
     *,
     how: How = "seeds",
     long_texts: LongTexts = "split",
-    n_replicates: int = 1_000,
     seed: int = 0,
     progress: bool = True,
 ) -> Stability:
@@ -153,19 +154,17 @@ def stability(
         how: "seeds": every pair of fits is compared. "halves": the first with the second, the third
             with the fourth and so on, as `refits` orders them.
         long_texts: What to do with a text beyond the context.
-        n_replicates: Replicates of the bootstrap over documents.
-        seed: Random seed for the bootstrap and for shuffled codes.
+        seed: Random seed for shuffled codes.
         progress: Whether to show a progress bar.
 
     Raises:
-        ConfigError: If ``n_replicates`` or ``seed`` has an impossible value.
+        ConfigError: If ``seed`` or ``how`` has an impossible value.
         DataError: If a method has fewer than two fits, or an odd number of halves, or if lenses
             do not make the same tokens of the data.
 
     Example:
         >>> stability({"codes": [lens, *others]}, held_out).frame()  # doctest: +SKIP
     """
-    check_count("n_replicates", n_replicates)
     check_seed(seed)
     _check_fits(lenses)
     check_choice("how", how, get_args(How))
@@ -175,7 +174,7 @@ def stability(
     if not compared:
         raise DataError("There is no fit to compare. Pass {name: [lens, other_lens], ...}.")
     tokens = SharedTokens(data, long_texts=long_texts)
-    sums = BootstrapSums(n_replicates=n_replicates, seed=seed)
+    sums = JackknifeSums()
     pairs: list[FitPair] = []
     ami: dict[str, Estimate] = {}
     matched: dict[str, Estimate] = {}
@@ -191,8 +190,13 @@ def stability(
                 )
                 pairs.append(agreements[-1].as_pair())
                 bar.update()
-            ami[method] = _mean_over_pairs(sums, [each.ami for each in agreements])
-            matched[method] = _mean_over_pairs(sums, [each.matched for each in agreements])
+            size = agreements[0].size  # all pairs have the same tokens
+            ami[method] = sums.estimate(
+                _mean([each.ami for each in agreements]), size=size, limits=_AT_MOST_ONE
+            )
+            matched[method] = sums.estimate(
+                _mean([each.matched for each in agreements]), size=size, limits=(0.0, 1.0)
+            )
     n_documents = len(np.unique(tokens.documents))
     return Stability(tuple(pairs), ami, matched, n_fits, len(tokens.documents), n_documents)
 
@@ -233,17 +237,17 @@ def _codes_of_all(
     return codes
 
 
-def _mean_over_pairs(sums: BootstrapSums, statistics: Sequence[_Statistic]) -> Estimate:
-    """The mean of a statistic over pairs of fits, which all see the same resampled documents."""
+def _mean(statistics: Sequence[Statistic]) -> Statistic:
+    """The mean of a statistic over pairs of fits, of the same documents in all of them."""
 
-    def mean(resampled: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.mean([statistic(resampled) for statistic in statistics], axis=0)
+    def mean(sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.mean([statistic(sums) for statistic in statistics], axis=0)
 
-    return sums.estimate(mean)
+    return mean
 
 
 class _FitAgreement:
-    """Two fits of a method: counts of their codes, and what resampling of documents needs."""
+    """Two fits of a method: counts of their codes, and what intervals over documents need."""
 
     def __init__(
         self,
@@ -252,7 +256,7 @@ class _FitAgreement:
         fits: Sequence[Lens],
         codes: Sequence[np.ndarray],
         documents: np.ndarray,
-        sums: BootstrapSums,
+        sums: JackknifeSums,
         seed: int,
     ) -> None:
         self._method, self._pair, self._sums, self._seed = method, pair, sums, seed
@@ -268,15 +272,20 @@ class _FitAgreement:
         sums.add(numbers.tolist(), added)
 
     def _key(self, name: str) -> str:
-        """All pairs share one object that resamples, so their sums need names of their own."""
+        """All pairs share one object, so their sums need names of their own."""
         return f"{self._method}/{self._pair}/{name}"
 
+    @property
+    def size(self) -> str:
+        """Name of the sum of tokens."""
+        return self._key("n")
+
     def ami(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Adjusted mutual information on resampled documents."""
+        """Adjusted mutual information on some of the documents."""
         return self._terms.ami({name: sums[self._key(name)] for name in ("mutual", "entropy", "n")})
 
     def matched(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Accuracy after matching on resampled documents."""
+        """Accuracy after matching on some of the documents."""
         return sums[self._key("matched")] / sums[self._key("n")]
 
     def as_pair(self) -> FitPair:
@@ -287,9 +296,9 @@ class _FitAgreement:
             method=self._method,
             first=self._pair[0],
             second=self._pair[1],
-            ami=self._sums.estimate(self.ami),
+            ami=self._sums.estimate(self.ami, size=self.size, limits=_AT_MOST_ONE),
             ami_shuffled=self._terms.ami_of(control),
-            matched=self._sums.estimate(self.matched),
+            matched=self._sums.estimate(self.matched, size=self.size, limits=(0.0, 1.0)),
             matched_shuffled=matched_accuracy(control),
             cosine=cosine,
             cosine_shuffled=cosine_shuffled,

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.arguments import check_is
+from clvq_lens.arguments import check_is, check_seed
 from clvq_lens.config import LongTexts
 from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.data.reading import read_with_logits
@@ -17,11 +17,12 @@ from clvq_lens.data.tokens import TokenBatch, require_real, token_batches
 from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.evaluation.norms import Norms, point_norms
 from clvq_lens.evaluation.recovery import RecoveryTokens
-from clvq_lens.evaluation.splicing import EFFECTS, EvaluatedBatch, OfSums, Splicing, Sums
+from clvq_lens.evaluation.splicing import NOT_BELOW_ZERO, EvaluatedBatch, Splicing
 from clvq_lens.host.attachment import Attached, Attachment, ready
 from clvq_lens.readouts.readout import Readout
-from clvq_lens.stats.bootstrap import BootstrapSums, Estimate
+from clvq_lens.stats.estimates import Estimate
 from clvq_lens.stats.histogram import LogHistogram
+from clvq_lens.stats.jackknife import JackknifeSums, Sums
 from clvq_lens.stats.metrics import perplexity_of_usage
 from clvq_lens.stats.precision import in_double
 
@@ -35,7 +36,6 @@ def evaluate(
     token_labels: TokenLabels | None = None,
     readout: Readout | None = None,
     long_texts: LongTexts = "split",
-    n_replicates: int = 1_000,
     seed: int = 0,
     progress: bool = True,
 ) -> Evaluation:
@@ -49,25 +49,25 @@ def evaluate(
         readout: What the model says about whole texts, such as `clvq_lens.head`, to add the KL of
             what it says with the target replaced. Of a long text every piece is read by itself.
         long_texts: What to do with a text beyond the context.
-        n_replicates: Replicates of the bootstrap over documents.
-        seed: Random seed for the bootstrap, for random codes and for k-means.
+        seed: Random seed for random codes and for k-means.
         progress: Whether to show a progress bar.
 
     Returns:
         Reconstruction, reliance on codes and effect in the model, each beside its baseline and
-        with an interval over documents.
+        with a 95 % interval over documents. One document has no intervals.
 
     Raises:
         NotFittedError: If the quantizer has not been fitted.
         OpenBlockError: Inside a block of this lens, such as an edit.
-        ConfigError: If ``n_replicates`` or ``seed`` has an impossible value.
+        ConfigError: If ``seed`` has an impossible value.
         EmptyCorpusError: If the data hold no real token.
         DataError: If labels do not match the tokens.
         NonFiniteError: If activations hold NaN or infinity.
     """
     attachment = ready(lens, "evaluate")
+    check_seed(seed)
     check_is("readout", readout, Readout | None, "Pass clvq_lens.head(...) or answers(...).")
-    running = _RunningEvaluation(attachment, token_labels, readout, n_replicates, seed)
+    running = _RunningEvaluation(attachment, token_labels, readout, seed)
     batches = token_batches(attachment.host, open_documents(data), long_texts=long_texts)
     for batch in tqdm(batches, desc="evaluate", unit="batch", disable=not progress):
         running.add(batch)
@@ -82,13 +82,12 @@ class _RunningEvaluation:
         attachment: Attachment,
         token_labels: TokenLabels | None,
         readout: Readout | None,
-        n_replicates: int,
         seed: int,
     ) -> None:
         host, quantizer = attachment.host, attachment.quantizer
         self.host, self.quantizer = host, quantizer
         self.source, self.target = attachment.source, attachment.target
-        self.sums = BootstrapSums(n_replicates=n_replicates, seed=seed)
+        self.sums = JackknifeSums()
         self.usage = torch.zeros_like(quantizer.usage)
         self.n_documents = 0
         self.n_outliers = 0
@@ -178,12 +177,9 @@ class _RunningEvaluation:
         """The numbers, with intervals."""
         n_tokens = int(self.usage.sum())
         require_real(n_tokens)
-        fvu = self.sums.estimate(_fvu_with("error"))
-        controls: dict[str, Estimate | None] = {"shuffled_memory": None, "unquantized": None}
-        if self.has_memory:
-            controls["shuffled_memory"] = self.sums.estimate(_fvu_with("error_shuffled"))
-        if self.is_predictive:
-            controls["unquantized"] = self.sums.estimate(_fvu_with("error_unquantized"))
+        fvu = self._fvu("error")
+        fvu_unquantized = self._fvu("error_unquantized") if self.is_predictive else None
+        fvu_shuffled = self._fvu("error_shuffled") if self.has_memory else None
         recovery = None
         if self.recovery is not None:
             recovery = self.recovery.result(n_codes=self.quantizer.config.n_codes)
@@ -193,32 +189,28 @@ class _RunningEvaluation:
             n_documents=self.n_documents,
             fvu=fvu,
             fvu_median=self._fvu_median(),
-            fvu_random_codes=self.sums.estimate(_fvu_with("error_random")),
-            fvu_unquantized=controls["unquantized"],
-            fvu_shuffled_memory=controls["shuffled_memory"],
+            fvu_random_codes=self._fvu("error_random"),
+            fvu_unquantized=fvu_unquantized,
+            fvu_shuffled_memory=fvu_shuffled,
             perplexity=perplexity_of_usage(self.usage),
             n_dead_codes=int((self.usage == 0).sum()),
             n_outliers=self.n_outliers,
             norms=self._norms(),
             recovery=recovery,
             left_out=self._left_out(has_fvu=not np.isnan(fvu)),
-            **self._estimated_effects(),
+            **self.splicing.estimates(self.sums),
+        )
+
+    def _fvu(self, error: str) -> Estimate:
+        """Sum of errors over the variance, of which documents hold as much as their squares."""
+        return self.sums.estimate(
+            lambda sums: sums[error] / _total(sums), size="squares", limits=NOT_BELOW_ZERO
         )
 
     def _fvu_median(self) -> float:
         """Squared error of the median token in units of the variance."""
-        variance = float(self.sums.estimate(lambda s: _total(s) / s["n"]))
+        variance = self.sums.value(lambda sums: _total(sums) / sums["n"])
         return self.errors.median() / variance if variance > 0 else math.nan
-
-    def _estimated_effects(self) -> dict[str, Estimate | None]:
-        """What splicing does to the model; None where that means nothing for model or data."""
-        estimates: dict[str, Estimate | None] = dict.fromkeys(EFFECTS)
-        for name, statistic in self.splicing.statistics.items():
-            estimate = self.sums.estimate(statistic)
-            # Without any prediction these are 0 / 0; an ablation that costs nothing is one, too.
-            if not math.isnan(estimate) or self._has_predictions:
-                estimates[name] = estimate
-        return estimates
 
     def _norms(self) -> Norms:
         source_limit = float(self.quantizer.max_source_norm)
@@ -231,11 +223,13 @@ class _RunningEvaluation:
     @property
     def _has_predictions(self) -> bool:
         # An encoder makes no predictions that could be counted, and has no effects to estimate.
-        return bool(self.sums.estimate(lambda s: s.get("n_predictions", s["n"])))
+        return bool(self.sums.value(lambda sums: sums.get("n_predictions", sums["n"])))
 
     def _left_out(self, *, has_fvu: bool) -> str | None:
         """What the model or these data give no meaning to, in words."""
         cfg, reasons = self.host.cfg, []
+        if self.n_documents == 1:
+            reasons.append("One document says nothing about others, so there are no intervals.")
         if not has_fvu:
             reasons.append("All tokens have the same target, so it has no variance and no FVU.")
         if not self.host.outputs_tokens:
@@ -269,7 +263,3 @@ def _total(sums: Sums) -> np.ndarray:
     """
     total = sums["squares"] - (sums["sum"] ** 2).sum(-1) / sums["n"]
     return np.where(total > _ROUNDING * sums["squares"], total, np.nan)
-
-
-def _fvu_with(error: str) -> OfSums:
-    return lambda sums: sums[error] / _total(sums)

@@ -7,8 +7,8 @@ import pandas as pd
 
 from clvq_lens.evaluation.norms import Norms
 from clvq_lens.evaluation.recovery import Recovery
-from clvq_lens.showing import Shown
-from clvq_lens.stats.bootstrap import Estimate
+from clvq_lens.showing import Shown, told_apart
+from clvq_lens.stats.estimates import Estimate
 
 _MEANING = {
     "fvu": "fraction of the target's variance unexplained; 0 perfect, 1 the mean",
@@ -77,7 +77,7 @@ class Evaluation(Shown):
         norms: How long activations are, those of outliers too; None if that is not known.
         recovery: Concept recovery, if labels were given.
         left_out: A sentence that says which numbers are None because they mean nothing for this
-            model or these data; None: all of them mean something.
+            model or these data, or that one document has no intervals; None: nothing is missing.
     """
 
     n_codes: int
@@ -109,7 +109,10 @@ class Evaluation(Shown):
     left_out: str | None = None
 
     def frame(self) -> pd.DataFrame:
-        """One row for each metric: value, ends of the 95 % interval, meaning."""
+        """One row for each metric: value, ends of the 95 % interval, meaning.
+
+        The ends are NaN for counts and medians, and for all metrics of a single document.
+        """
         rows = []
         for name, meaning in _MEANING.items():
             value = getattr(self, name)
@@ -129,7 +132,7 @@ class Evaluation(Shown):
 
     def __str__(self) -> str:
         head = self._size if self.left_out is None else f"{self._size}. {self.left_out}"
-        parts = [head, self.frame().round(4).to_string(index=False, na_rep="")]
+        parts = [head, self._frame_to_read().to_string(index=False)]
         if self.recovery is not None:
             parts.append(self.recovery.frame().round(3).to_string(index=False))
         return "\n".join(parts)
@@ -137,10 +140,18 @@ class Evaluation(Shown):
     def _repr_html_(self) -> str:
         # All metrics, although they are over ten: none of them means much without its baseline.
         html = f"<p><b>Evaluation</b>: {escape(self.headline())}</p>"
-        html += self.frame().round(4).to_html(index=False, na_rep="")
+        html += self._frame_to_read().to_html(index=False)
         if self.recovery is not None:
             html += self.recovery.frame().round(3).to_html(index=False)
         return html
+
+    def _frame_to_read(self) -> pd.DataFrame:
+        """`frame` with numbers as text, short but never so short that an interval is lost."""
+        frame = self.frame()
+        columns = ["value", "low", "high"]
+        texts = [told_apart(*row, digits=4) for row in frame[columns].astype(float).to_numpy()]
+        frame[columns] = texts
+        return frame
 
     @property
     def _size(self) -> str:

@@ -1,7 +1,8 @@
 """What a model says with its target replaced: by reconstructions, and by what they stand beside."""
 
-from collections.abc import Callable, Mapping
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +14,13 @@ from clvq_lens.host.host import Host
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.readouts.readout import Readout, class_logits
 from clvq_lens.stats.divergence import kl_divergence
+from clvq_lens.stats.estimates import Estimate
+from clvq_lens.stats.jackknife import JackknifeSums, Statistic, Sums
 from clvq_lens.stats.metrics import ce_loss_recovered
 from clvq_lens.stats.precision import in_double
 
-Sums = Mapping[str, np.ndarray]
-"""Sums by name; the first value is of the data themselves, the others of bootstrap replicates."""
-OfSums = Callable[[Sums], np.ndarray]
-"""A statistic of such sums."""
+NOT_BELOW_ZERO = (0.0, math.inf)
+"""Limits of what is never negative."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,33 @@ class Splicing:
         # An encoder repeats the tokens that it sees: its logits say nothing about its layers.
         self._has_logits = host.causal or not host.outputs_tokens
 
+    def estimates(self, sums: JackknifeSums) -> dict[str, Estimate | None]:
+        """All effects by name; None where one means nothing for this model or these data.
+
+        Args:
+            sums: What was summed over all batches.
+        """
+        estimates: dict[str, Estimate | None] = dict.fromkeys((*_CE, *_KL, *_READOUT))
+        for name, effect in self._effects.items():
+            if sums.value(_sum(effect.size)) > 0:
+                estimates[name] = sums.estimate(
+                    effect.statistic, size=effect.size, limits=effect.limits
+                )
+        return estimates
+
     @property
-    def statistics(self) -> dict[str, OfSums]:
-        """What becomes of the sums: the effects that mean something here, by name."""
-        statistics: dict[str, OfSums] = {}
+    def _effects(self) -> "dict[str, _Effect]":
+        """The effects that mean something here."""
+        effects: dict[str, _Effect] = {}
         if self._has_logits:
-            statistics |= _KL
+            effects |= _KL
         if self._host.predicts_tokens:
-            statistics |= _CE
+            effects |= _CE
         if self._readout is not None:
-            statistics |= _READOUT
+            effects |= _READOUT
         if self._is_predictive:
-            return statistics
-        return {name: of for name, of in statistics.items() if "unquantized" not in name}
+            return effects
+        return {name: effect for name, effect in effects.items() if "unquantized" not in name}
 
     def sums(self, evaluated: EvaluatedBatch, clean_logits: Tensor) -> dict[str, Tensor]:
         """Sums per sequence."""
@@ -144,12 +159,28 @@ def _ce(log_probabilities: Tensor, following: Tensor, predicts: Tensor) -> Float
     return -in_double(chosen * predicts).sum(1)
 
 
-def _per(count: str, name: str) -> OfSums:
-    return lambda sums: sums[name] / sums[count]
+class _Effect(NamedTuple):
+    """How an effect comes from sums, what tells how much a document counts, and its limits."""
+
+    statistic: Statistic
+    size: str
+    limits: tuple[float, float]
 
 
-def _ce_recovered(spliced: str, ablated: str) -> OfSums:
-    return lambda sums: ce_loss_recovered(sums["ce_clean"], sums[spliced], sums[ablated])
+def _sum(name: str) -> Statistic:
+    return lambda sums: sums[name]
+
+
+def _per(size: str, name: str) -> _Effect:
+    return _Effect(lambda sums: sums[name] / sums[size], size, NOT_BELOW_ZERO)
+
+
+def _recovered(spliced: str, ablated: str) -> _Effect:
+    def statistic(sums: Sums) -> np.ndarray:
+        return ce_loss_recovered(sums["ce_clean"], sums[spliced], sums[ablated])
+
+    # Splicing may even improve predictions, or do worse than the ablation.
+    return _Effect(statistic, "n_predictions", (-math.inf, math.inf))
 
 
 _CE = {
@@ -157,9 +188,9 @@ _CE = {
     "ce_spliced": _per("n_predictions", "ce_spliced"),
     "ce_mean_ablated": _per("n_predictions", "ce_mean_ablated"),
     "ce_zero_ablated": _per("n_predictions", "ce_zero_ablated"),
-    "ce_loss_recovered": _ce_recovered("ce_spliced", "ce_mean_ablated"),
-    "ce_loss_recovered_zero": _ce_recovered("ce_spliced", "ce_zero_ablated"),
-    "ce_loss_recovered_unquantized": _ce_recovered("ce_unquantized", "ce_mean_ablated"),
+    "ce_loss_recovered": _recovered("ce_spliced", "ce_mean_ablated"),
+    "ce_loss_recovered_zero": _recovered("ce_spliced", "ce_zero_ablated"),
+    "ce_loss_recovered_unquantized": _recovered("ce_unquantized", "ce_mean_ablated"),
 }
 _KL = {
     "kl": _per("n_predictions", "kl_spliced"),
@@ -171,5 +202,3 @@ _READOUT = {
     "readout_kl_mean_ablated": _per("n_read", "readout_kl_mean_ablated"),
     "readout_kl_unquantized": _per("n_read", "readout_kl_unquantized"),
 }
-EFFECTS = (*_CE, *_KL, *_READOUT)
-"""The names of all effects."""

@@ -6,13 +6,14 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
-from clvq_lens.arguments import check_count, check_seed
+from clvq_lens.arguments import check_between, check_count, check_seed
 from clvq_lens.errors import ConfigError
 from clvq_lens.faithfulness.case import Case, CaseOptions, prepare
 from clvq_lens.faithfulness.classified_texts import ClassifiedTexts
 from clvq_lens.faithfulness.controls import WeightedCodebook, draw_removals
+from clvq_lens.faithfulness.effect_tables import SMALLEST_EFFECT, tabulate
 from clvq_lens.faithfulness.effects import Effect
-from clvq_lens.faithfulness.faithfulness import Faithfulness, tabulate
+from clvq_lens.faithfulness.faithfulness import Faithfulness
 from clvq_lens.faithfulness.folds import ProtocolName
 from clvq_lens.faithfulness.model_effects import model_effects
 from clvq_lens.faithfulness.probe_effects import honest_effects, published_effects
@@ -34,7 +35,7 @@ class JudgingOptions(TypedDict, total=False):
     n_draws: int
     n_model_draws: int
     n_steps: int
-    n_replicates: int
+    smallest_effect: float
 
 
 def faithfulness(
@@ -50,7 +51,7 @@ def faithfulness(
     n_draws: int = 10,
     n_model_draws: int = 3,
     n_steps: int = N_STEPS,
-    n_replicates: int = 1_000,
+    smallest_effect: float = SMALLEST_EFFECT,
     long_texts: Cut = "error",
     seed: int = 0,
     progress: bool = True,
@@ -79,14 +80,16 @@ def faithfulness(
         n_draws: Draws of each control.
         n_model_draws: Draws of each control in the model, at most ``n_draws``.
         n_steps: Points of the path of integrated gradients.
-        n_replicates: Replicates of the bootstrap over documents.
+        smallest_effect: An effect is specific if it is larger than that of every control by more
+            than this, in units of the probability of the class; 0 counts every difference that is
+            there, however small.
         long_texts: What to do with a text beyond the context: raise an "error", or "truncate" it.
-        seed: Random seed for folds, controls and bootstrap.
+        seed: Random seed for folds and controls.
         progress: Whether to show progress bars.
 
     Returns:
-        Accuracy and probability of the class in every condition with intervals over documents, and
-        how much of the effect is specific to the concept.
+        Accuracy and probability of the class in every condition with intervals over documents and
+        salient codes, and how much of the effect is specific to the concept.
 
     Raises:
         NotFittedError: If the quantizer has not been fitted.
@@ -97,8 +100,7 @@ def faithfulness(
         TextTooLongError: If a text is longer than the context and ``long_texts`` is "error".
     """
     attachment = ready(lens, "measure faithfulness")
-    judging = {"n_draws": n_draws, "n_model_draws": n_model_draws, "n_replicates": n_replicates}
-    check_judging(**judging)
+    check_judging(n_draws=n_draws, n_model_draws=n_model_draws, smallest_effect=smallest_effect)
     options = CaseOptions(
         protocol=protocol,
         readout=readout,
@@ -111,13 +113,24 @@ def faithfulness(
     classified = ClassifiedTexts.of(texts, classes, documents)
     host, source = attachment.host, attachment.source
     case = prepare(host, source, classified, options, progress=progress)
-    return judge(case, attachment, **judging, seed=seed, progress=progress)
+    return judge(
+        case,
+        attachment,
+        n_draws=n_draws,
+        n_model_draws=n_model_draws,
+        smallest_effect=smallest_effect,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def check_judging(**options: object) -> None:
-    """Raises `ConfigError` unless options of `judge` are counts, before anything takes long."""
+    """Raises `ConfigError` for impossible options of `judge`, before anything takes long."""
     for name, value in options.items():
-        check_count(name, value)
+        if name == "smallest_effect":
+            check_between(name, value, 0, 1)
+        else:
+            check_count(name, value)
 
 
 def judge(
@@ -126,7 +139,7 @@ def judge(
     *,
     n_draws: int = 10,
     n_model_draws: int = 3,
-    n_replicates: int = 1_000,
+    smallest_effect: float = SMALLEST_EFFECT,
     seed: int = 0,
     progress: bool = True,
 ) -> Faithfulness:
@@ -137,8 +150,8 @@ def judge(
         lens: A fitted lens.
         n_draws: Draws of each control.
         n_model_draws: Draws of each control in the model, at most ``n_draws``.
-        n_replicates: Replicates of the bootstrap over documents.
-        seed: Random seed for controls and bootstrap.
+        smallest_effect: What a specific effect has to be above, as a probability.
+        seed: Random seed for controls.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -151,7 +164,7 @@ def judge(
             f"The case was prepared at {case.source!r}, but {attachment.name!r} reads "
             f"{attachment.source!r}. Prepare one for that hook point."
         )
-    check_judging(n_draws=n_draws, n_model_draws=n_model_draws, n_replicates=n_replicates)
+    check_judging(n_draws=n_draws, n_model_draws=n_model_draws, smallest_effect=smallest_effect)
     check_seed(seed)
     codebook = WeightedCodebook.of(attachment.quantizer)
     of_texts = read_codes(attachment, case.tokens)
@@ -169,26 +182,29 @@ def judge(
             *honest_effects(vectors, texts, folds, probes, removals, codebook),
             *model_effects(case, attachment, removals, n_draws=n_model_draws, progress=progress),
         ]
-    return _result(case, salient, effects, n_replicates, seed)
+    return _result(case, salient, effects, smallest_effect)
 
 
 def _result(
-    case: Case, salient: np.ndarray, effects: Sequence[Effect], n_replicates: int, seed: int
+    case: Case, salient: np.ndarray, effects: Sequence[Effect], smallest_effect: float
 ) -> Faithfulness:
     texts = case.texts
-    conditions, contrasts = tabulate(effects, texts.documents, n_replicates=n_replicates, seed=seed)
+    tables = tabulate(effects, texts.documents, salient, smallest_effect=smallest_effect)
     # As objects: an array of numbers and strings would turn all of them into strings.
     names = np.array(texts.class_names, dtype=object)
     return Faithfulness(
         protocol=case.protocol,
         n_texts=len(texts),
         n_documents=len(np.unique(texts.documents)),
+        n_salient_codes=len(np.unique(salient)),
         n_folds=len(case.folds),
         chance=float(texts.shares.max()),
         floor=float(texts.shares.min()),
+        smallest_effect=float(smallest_effect),
+        level=tables.level,
         completeness_error=case.salient.completeness_error,
-        conditions=conditions,
-        contrasts=contrasts,
+        conditions=tables.conditions,
+        contrasts=tables.contrasts,
         texts=pd.DataFrame(
             {
                 "document": texts.documents,

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.origin import Origin
+from clvq_lens.showing import told_apart
 
 _TAGS = ["clvq-lens", "interpretability", "transformer-lens", "concepts", "vq-vae"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -112,8 +113,9 @@ def _metrics_table(evaluation: Evaluation) -> _Markdown:
     """The metrics, with both ends of an interval in one column."""
     rows = []
     for name, value, low, high, meaning in evaluation.frame().itertuples(index=False, name=None):
-        interval = "" if pd.isna(low) else f"{_short_number(low)} to {_short_number(high)}"
-        rows.append((_as_code(name), value, interval, meaning))
+        number, lower, upper = told_apart(value, low, high, digits=4)
+        interval = f"{lower} to {upper}" if lower else ""
+        rows.append((_as_code(name), number, interval, meaning))
     return _markdown_table(("metric", "value", "95 % interval", "meaning"), rows)
 
 

@@ -1,5 +1,6 @@
 """Numbers and settings of a page, as plain data: each number beside its baseline."""
 
+import math
 from dataclasses import asdict, fields
 from importlib.metadata import version
 
@@ -9,6 +10,7 @@ from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.page.contents import Contents
 from clvq_lens.page.plain import plain_table
+from clvq_lens.showing import told_apart
 
 _PACKAGES = ("clvq-lens", "torch", "transformer-lens", "transformers", "plotly")
 
@@ -27,20 +29,25 @@ def tiles(evaluation: Evaluation) -> list[dict[str, str]]:
         _tile("codes in use", f"{n_used:,}", f"of {evaluation.n_codes:,}"),
         _tile("perplexity", f"{evaluation.perplexity:.1f}", "effective number of codes"),
     ]
-    note = f"median token {evaluation.fvu_median:.3f}, "
-    note += f"random codes {evaluation.fvu_random_codes:.3f}, mean target 1"
-    entries.append(_tile("FVU", f"{evaluation.fvu:.3f}", note))
+    note = f"median token {_short(evaluation.fvu_median)}, "
+    note += f"random codes {_short(evaluation.fvu_random_codes)}, mean target 1"
+    entries.append(_tile("FVU", _short(evaluation.fvu), note))
     if evaluation.ce_loss_recovered is not None:
         note = "clean model 1, mean ablation 0"
-        entries.append(_tile("CE loss recovered", f"{evaluation.ce_loss_recovered:.3f}", note))
+        entries.append(_tile("CE loss recovered", _short(evaluation.ce_loss_recovered), note))
     if evaluation.ce_spliced is not None:
-        note = f"nats per token; clean {evaluation.ce_clean:.3f}, mean-ablated "
-        note += f"{evaluation.ce_mean_ablated:.3f}"
-        entries.append(_tile("cross-entropy, spliced", f"{evaluation.ce_spliced:.3f}", note))
+        note = f"nats per token; clean {_short(evaluation.ce_clean)}, mean-ablated "
+        note += _short(evaluation.ce_mean_ablated)
+        entries.append(_tile("cross-entropy, spliced", _short(evaluation.ce_spliced), note))
     if evaluation.kl is not None:
-        note = f"nats per token; mean-ablated {evaluation.kl_mean_ablated:.3f}"
-        entries.append(_tile("KL(clean \u2016 spliced)", f"{evaluation.kl:.3f}", note))
+        note = f"nats per token; mean-ablated {_short(evaluation.kl_mean_ablated)}"
+        entries.append(_tile("KL(clean \u2016 spliced)", _short(evaluation.kl), note))
     return entries
+
+
+def _short(number: float | None) -> str:
+    """A number in digits that do not make 0 of it."""
+    return "none" if number is None or math.isnan(number) else told_apart(number)[0]
 
 
 def _tile(name: str, value: str, note: str) -> dict[str, str]:
@@ -57,6 +64,7 @@ def evaluation_entry(contents: Contents) -> dict[str, object]:
     agreement = _agreement(contents.concepts)
     return {
         "metrics": plain_table(contents.evaluation.frame()),
+        "left_out": contents.evaluation.left_out,
         "recovery": None if recovery is None else plain_table(recovery.frame()),
         "agreement": None if agreement is None else plain_table(agreement),
     }

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from clvq_lens.errors import DataError
-from clvq_lens.plots.inputs import HasFrame, as_frame, numbers, whiskers
+from clvq_lens.plots.inputs import HasFrame, as_frame, intervals_shown, numbers, whiskers
 from clvq_lens.plots.text import plain, shortened
 from clvq_lens.plots.theme import BLUE, FONT_PX, GRAY, NAME_WIDTH, SMALL_FONT_PX, themed
 
@@ -93,8 +93,10 @@ def _names(frame: pd.DataFrame) -> list[str]:
 def _range_of_drops(frame: pd.DataFrame, metric: str) -> list[float]:
     """Wide enough that differences which nobody would care for are not blown up."""
     ends = frame[[f"{metric}_low", f"{metric}_high"]].to_numpy(dtype=float)
-    low = min(float(np.nanmin(ends)), -_DROP_SEEN / 5)
-    high = max(float(np.nanmax(ends)), _DROP_SEEN)
+    values = numbers(frame, metric)[:, None]
+    known = np.concatenate([values, ends], axis=1)  # values too: they may have no interval
+    low = min(float(np.nanmin(known)), -_DROP_SEEN / 5)
+    high = max(float(np.nanmax(known)), _DROP_SEEN)
     margin = 0.05 * (high - low)
     return [low - margin, high + margin]
 
@@ -114,8 +116,7 @@ def _points(frame: pd.DataFrame, metric: str) -> go.Scatter:
             "thickness": 1.5,
             **whiskers(value, low, high),
         },
-        customdata=np.stack([low, high], axis=1),
+        customdata=intervals_shown(value, low, high),
         text=list(map(plain, _names(frame))),
-        hovertemplate="%{text}: %{x:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]"
-        "<extra></extra>",
+        hovertemplate="%{text}: %{customdata}<extra></extra>",
     )

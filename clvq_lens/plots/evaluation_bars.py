@@ -10,9 +10,10 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from clvq_lens.errors import DataError
-from clvq_lens.plots.inputs import HasFrame, as_frame, numbers, whiskers
+from clvq_lens.plots.inputs import HasFrame, as_frame, intervals_shown, numbers, whiskers
 from clvq_lens.plots.text import plain, shortened
 from clvq_lens.plots.theme import BLUE, CONTROL_MARK, MARK_PX, NAME_WIDTH, SMALL_FONT_PX, themed
+from clvq_lens.showing import told_apart
 
 _N_COLUMNS = 3
 _ROW_PX = 36  # height of one quantizer in a panel
@@ -183,7 +184,8 @@ def _draw_values(
         textposition=sides,
         textfont={"size": SMALL_FONT_PX},
         hovertext=rows.index.map(plain).tolist(),
-        hovertemplate="%{hovertext}<br>%{x:.4g}<extra></extra>",
+        customdata=intervals_shown(value, low, high),
+        hovertemplate="%{hovertext}<br>%{customdata}<extra></extra>",
         cliponaxis=False,
         row=row,
         col=column,
@@ -195,6 +197,6 @@ def _written(metric: str, value: float, control: float) -> str:
     if np.isnan(value):
         return ""
     if metric not in _COUNTS:
-        return f"{value:.3f}"
+        return told_apart(value)[0]
     share = "" if np.isnan(control) else f" ({value / control:.0%})"
     return f"{value:.4g}{share}"

@@ -1,12 +1,12 @@
 """An evaluation in pictures."""
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from clvq_lens.plots.inputs import HasFrame, as_frame, numbers, whiskers
+from clvq_lens.plots.inputs import HasFrame, as_frame, intervals_shown, numbers, whiskers
 from clvq_lens.plots.text import plain
 from clvq_lens.plots.theme import BLUE, COLORS, TEXT, ink, themed
+from clvq_lens.showing import told_apart
 
 # What is called otherwise than in the table.
 _TITLES = {
@@ -35,14 +35,13 @@ def plot_cross_entropy(evaluation: pd.DataFrame | HasFrame) -> go.Figure:
         y=[_TITLES.get(metric, plain(metric)) for metric in rows["metric"]],
         orientation="h",
         marker={"color": BLUE},
-        text=list(map("{:.3f}".format, value)),
+        text=[told_apart(number)[0] for number in value],
         textposition="inside",
         insidetextanchor="start",  # at the other end stands the interval
         insidetextfont={"color": ink(BLUE)},
         error_x={"type": "data", "color": TEXT, **whiskers(value, low, high)},
-        customdata=np.stack([low, high], axis=1),
-        hovertemplate="%{y}<br>%{x:.4f} nats per token"
-        "<br>95 %: %{customdata[0]:.4f} to %{customdata[1]:.4f}<extra></extra>",
+        customdata=intervals_shown(value, low, high),
+        hovertemplate="%{y}<br>%{customdata} nats per token<extra></extra>",
     )
     figure = go.Figure(bars)
     figure.update_xaxes(title_text="cross-entropy in nats per token (95 % interval over documents)")

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from clvq_lens.showing import with_interval
+
 
 @runtime_checkable
 class HasFrame(Protocol):
@@ -46,6 +48,19 @@ def whiskers(
         high: Upper ends of their intervals.
     """
     return {"symmetric": False, "array": high - value, "arrayminus": value - low}
+
+
+def intervals_shown(
+    value: Float[np.ndarray, " n"], low: Float[np.ndarray, " n"], high: Float[np.ndarray, " n"]
+) -> list[str]:
+    """Values with their intervals as text, for hovers.
+
+    Args:
+        value: The values.
+        low: Lower ends of their intervals; NaN where there is none.
+        high: Upper ends.
+    """
+    return [with_interval(*row, digits=4) for row in zip(value, low, high, strict=True)]
 
 
 def whiskers_of(frame: pd.DataFrame, metric: str) -> dict[str, object] | None:

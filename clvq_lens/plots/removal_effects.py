@@ -1,12 +1,14 @@
 """What the removal of concepts does to predictions, beside its controls."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from clvq_lens.errors import DataError
-from clvq_lens.plots.inputs import HasFrame, as_frame, numbers, whiskers
+from clvq_lens.plots.inputs import HasFrame, as_frame, intervals_shown, numbers, whiskers
 from clvq_lens.plots.text import plain
 from clvq_lens.plots.theme import AXIS_TITLE_PX, BLUE, GRAY, themed
 
@@ -23,17 +25,23 @@ _BETWEEN_ROWS = 1.3  # between panels, in rows
 
 
 def plot_faithfulness(
-    conditions: pd.DataFrame | HasFrame, *, protocol: str = "honest", concept: str = "concept"
+    conditions: pd.DataFrame | HasFrame,
+    *,
+    protocol: str = "honest",
+    concept: str = "concept",
+    findings: Mapping[tuple[str, str], str] | None = None,
 ) -> go.Figure:
     """How far the probability of the class falls when a concept or a control is removed.
 
     One panel for each place and ablation; the concept in color, controls in gray, 95 % intervals
-    over documents. An effect is specific where the concept is clear of every control.
+    over documents and codes. Whether an effect is specific cannot be seen from these intervals:
+    verdicts compare the concept with its controls text by text, and stand in the titles.
 
     Args:
         conditions: A `Faithfulness`, or its table.
         protocol: Name of the protocol, for the title.
         concept: Name of the condition in which the concept is removed; all others are controls.
+        findings: The verdict on each place and ablation, in words; None: titles without verdicts.
 
     Raises:
         DataError: If nothing was removed in any row.
@@ -49,7 +57,7 @@ def plot_faithfulness(
     panels: list[pd.DataFrame] = []
     for _, rows in removals.groupby(["place", "ablation"], sort=False):
         place, ablation = str(rows["place"].iloc[0]), str(rows["ablation"].iloc[0])
-        titles.append(plain(f"{_PLACES.get(place, place)}: {_ABLATIONS.get(ablation, ablation)}"))
+        titles.append(_title(place, ablation, findings or {}))
         panels.append(pd.DataFrame(rows))
     heights = [len(rows) + 1 for rows in panels]
     figure = make_subplots(
@@ -67,13 +75,21 @@ def plot_faithfulness(
     figure.update_yaxes(title_text="")
     figure.update_xaxes(zeroline=True, zerolinewidth=2)
     figure.update_xaxes(
-        title_text="fall of the class's probability (95 % interval over documents)",
+        title_text="fall of the class's probability (95 % interval over documents and codes)",
         row=len(panels),
     )
     figure.update_annotations(x=0, xanchor="left", font={"size": AXIS_TITLE_PX})
     height = 130 + _ROW_PX * sum(heights) + _TITLE_PX * len(panels)
     title = f"What removing concepts does to predictions ({plain(protocol)} protocol)"
     return themed(figure, title=title, height=height).update_layout(showlegend=False)
+
+
+def _title(place: str, ablation: str, findings: Mapping[tuple[str, str], str]) -> str:
+    """What was removed where, and the verdict if it is known."""
+    title = f"{_PLACES.get(place, place)}: {_ABLATIONS.get(ablation, ablation)}"
+    if (place, ablation) in findings:
+        title += f" ({findings[place, ablation]})"
+    return plain(title)
 
 
 def _points(rows: pd.DataFrame, concept: str) -> go.Scatter:
@@ -86,7 +102,8 @@ def _points(rows: pd.DataFrame, concept: str) -> go.Scatter:
         mode="markers",
         marker={"color": np.where(is_concept, BLUE, GRAY).tolist(), "size": 10},
         error_x={"type": "data", "color": GRAY, "thickness": 1.5, **whiskers(drop, low, high)},
-        customdata=np.stack([low, high, numbers(rows, "accuracy")], axis=1),
-        hovertemplate="%{y}: %{x:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]"
-        "<br>accuracy %{customdata[2]:.3f}<extra></extra>",
+        customdata=list(
+            zip(intervals_shown(drop, low, high), numbers(rows, "accuracy"), strict=True)
+        ),
+        hovertemplate="%{y}: %{customdata[0]}<br>accuracy %{customdata[1]:.3f}<extra></extra>",
     )

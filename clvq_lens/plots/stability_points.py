@@ -1,6 +1,5 @@
 """Agreement of codes between fits of the same method."""
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -8,6 +7,7 @@ from plotly.subplots import make_subplots
 from clvq_lens.plots.inputs import whiskers_of
 from clvq_lens.plots.text import plain, shortened
 from clvq_lens.plots.theme import BLUE, CONTROL_MARK, GRAY, MARK_PX, NAME_WIDTH, themed
+from clvq_lens.showing import told_apart
 
 _PANELS = {
     "ami": "adjusted mutual information:<br>1 the same partition, 0 chance",
@@ -59,7 +59,7 @@ def _controls(methods: pd.DataFrame, metric: str, place: pd.Series) -> go.Scatte
         name="codes shuffled" if metric != "cosine" else "codes matched at random",
         legendgroup="control",
         marker=CONTROL_MARK,
-        hovertemplate="shuffled %{x:.3f}<extra></extra>",
+        hovertemplate="shuffled %{x:.3g}<extra></extra>",
     )
 
 
@@ -89,11 +89,11 @@ def _means(methods: pd.DataFrame, metric: str, place: pd.Series) -> go.Scatter:
         textposition="top center",
         textfont={"size": 12},
         hovertext=list(map(plain, methods["method"])),
-        hovertemplate="%{hovertext}<br>%{x:.3f}<extra></extra>",
+        hovertemplate="%{hovertext}<br>%{x:.4g}<extra></extra>",
         cliponaxis=False,  # the number of a value near 1 reaches beyond the panel
     )
 
 
 def _written(value: float) -> str:
     """The number above a mean; nothing where code vectors differ in width and have no cosine."""
-    return "" if np.isnan(value) else f"{value:.2f}"
+    return told_apart(value, digits=2)[0]

@@ -140,7 +140,7 @@ def matched_accuracy(counts: Int[np.ndarray, "a b"]) -> float:
     return float(counts[pairs[:, 0], pairs[:, 1]].sum() / counts.sum())
 
 
-# ---- token by token, to resample documents -------------------------------------------------------
+# ---- token by token, for intervals over documents ------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,8 @@ class AgreementTerms:
     """What every token adds to the agreement of two partitions.
 
     With the shares of clusters, the chance term and the matching held at their values over all
-    tokens, AMI and matched accuracy are ratios of sums over tokens. So they can be resampled by
-    document to first order. To compute them anew from each resample would be biased upwards:
-    tokens that were drawn twice raise the mutual information.
+    tokens, AMI and matched accuracy are ratios of sums over tokens. So they have intervals over
+    documents, to first order.
 
     Attributes:
         mutual: log p(a, b) / (p(a) p(b)), in nats.
@@ -210,7 +209,7 @@ class AgreementTerms:
         """AMI from sums of the terms; `adjusted_mutual_information` if they are over all tokens.
 
         Args:
-            sums: What `sums` gives, added up over rows, such as over resampled documents.
+            sums: What `sums` gives, added up over rows, such as over documents.
         """
         if self.trivial:
             return np.where(sums["n"] > 0, 1.0, np.nan)

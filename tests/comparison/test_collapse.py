@@ -11,7 +11,7 @@ from tests.conftest import random_model
 
 TRAIN = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
 HELD_OUT = torch.randint(0, 40, (40, 16), generator=torch.Generator().manual_seed(3))
-OPTIONS = {"n_replicates": 50, "progress": False}
+OPTIONS = {"progress": False}
 
 
 @pytest.fixture(scope="module")

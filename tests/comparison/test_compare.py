@@ -49,7 +49,6 @@ def comparison(lens, toy, texts) -> Comparison:
         n_steps=2,
         n_draws=1,
         n_model_draws=1,
-        n_replicates=20,
     )
 
 
@@ -164,7 +163,7 @@ def few(lens, toy, texts):
         "readout": READOUT,
         "bounds": False,
         "documents": range(len(texts[0])),
-        **{"n_folds": 2, "n_steps": 2, "n_draws": 1, "n_model_draws": 1, "n_replicates": 20},
+        **{"n_folds": 2, "n_steps": 2, "n_draws": 1, "n_model_draws": 1},
     }
 
 

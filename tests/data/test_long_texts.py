@@ -74,7 +74,7 @@ def test_labels_of_a_long_text_stay_with_their_tokens(lens: Any):
 
 
 def test_evaluation_takes_labels_of_long_texts(lens: Any):
-    report = lens.evaluate(TEXTS, token_labels=LABELS, n_replicates=10, progress=False)
+    report = lens.evaluate(TEXTS, token_labels=LABELS, progress=False)
     rows = {(row.method, row.tokens): row for row in report.recovery.rows}
     assert rows["token identity", "all"].purity == 1.0
     assert rows["codes", "all"].n_tokens == sum(LENGTHS)
@@ -91,7 +91,7 @@ def test_labels_line_up_with_texts_among_which_some_are_empty(lens: Any):
     assert table.token_identity is not None
     assert table.token_identity.purity == 1.0
     assert set(lens.encode(texts).documents) == {1, 2, 4}
-    assert lens.evaluate(texts, n_replicates=10, progress=False).n_documents == 3
+    assert lens.evaluate(texts, progress=False).n_documents == 3
     with pytest.raises(DataError, match="labels for 6 documents, but the data have no document 5"):
         lens.concepts(texts, token_labels=[*labels, LABELS[1]], progress=False)
 

@@ -5,7 +5,7 @@ import pytest
 
 from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.evaluation.recovery import Recovered, Recovery
-from clvq_lens.stats.bootstrap import Estimate
+from clvq_lens.stats.estimates import Estimate
 
 
 def report(**changes: object) -> Evaluation:

@@ -5,7 +5,8 @@ import pytest
 
 from clvq_lens.faithfulness.classified_texts import ClassifiedTexts
 from clvq_lens.faithfulness.controls import WeightedCodebook, draw_removals
-from clvq_lens.faithfulness.faithfulness import Faithfulness, tabulate
+from clvq_lens.faithfulness.effect_tables import SMALLEST_EFFECT, tabulate
+from clvq_lens.faithfulness.faithfulness import Faithfulness
 from clvq_lens.faithfulness.folds import make_folds
 from clvq_lens.faithfulness.probe_effects import (
     honest_effects,
@@ -55,19 +56,22 @@ class Synthetic:
         else:
             probes = linear_probes(*given, seed=0)
             effects = honest_effects(*given, probes, self.removals, self.codebook)
-        tables = tabulate(effects, self.texts.documents, n_replicates=300, seed=0)
+        tables = tabulate(effects, self.texts.documents, self.texts.classes)  # one code for each
         shares = np.bincount(self.texts.classes) / N_TEXTS
         return Faithfulness(
             protocol=protocol,
             n_texts=N_TEXTS,
             n_documents=N_TEXTS // 2,
+            n_salient_codes=2,
             n_folds=5,
             chance=shares.max(),
             floor=shares.min(),
+            smallest_effect=SMALLEST_EFFECT,
+            level=tables.level,
             completeness_error=0.0,
-            conditions=tables[0],
-            contrasts=tables[1],
-            texts=tables[0],
+            conditions=tables.conditions,
+            contrasts=tables.contrasts,
+            texts=tables.conditions,
         )
 
 
@@ -97,7 +101,7 @@ def test_the_honest_protocol_shows_the_flip_and_finds_no_removal(synthetic):
     assert accuracy(result, "centered", "concept", "retrained") > 0.95
     assert result.flips_classes("probe", "raw")
     assert not result.flips_classes("probe", "centered")
-    raw, centered = result.verdict().split("\n")
+    raw, centered, _ = result.verdict().split("\n")
     assert "classes are flipped" in raw
     assert "classes are flipped" not in centered
 

@@ -8,8 +8,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from clvq_lens.errors import DataError
+from clvq_lens.faithfulness.effect_tables import tabulate
 from clvq_lens.faithfulness.effects import effect
-from clvq_lens.faithfulness.faithfulness import tabulate
 from clvq_lens.faithfulness.probes import fit_linear_probe, fit_published_probe
 
 
@@ -85,8 +85,8 @@ def table(*probabilities: np.ndarray):
         effect(("probe", "raw", name), each, CLEAN, CLASSES)
         for name, each in zip(names, probabilities, strict=True)
     ]
-    conditions, contrasts = tabulate(effects, np.arange(4), n_replicates=100, seed=0)
-    return conditions.set_index("condition"), contrasts.set_index("control")
+    tables = tabulate(effects, np.arange(4), np.array([0, 1, 1, 2]))
+    return tables.conditions.set_index("condition"), tables.contrasts.set_index("control")
 
 
 def test_a_removal_that_changes_nothing_has_no_effect():

@@ -28,7 +28,7 @@ CONTROLS = [
     "random direction",
 ]
 ANSWERS = cl.answers([["indoors", "upstairs"], ["outdoors", "outside"]])
-FAST = {"n_steps": 4, "n_draws": 2, "n_model_draws": 2, "n_replicates": 50, "progress": False}
+FAST = {"n_steps": 4, "n_draws": 2, "n_model_draws": 2, "progress": False}
 
 
 @pytest.fixture(scope="module")

@@ -284,7 +284,7 @@ VERBS: dict[str, Callable[[Any], Any]] = {
     "resume": resumed,
     "encode": lambda lens: lens.encode(TEXTS),
     "concepts": lambda lens: list(lens.concepts(TEXTS, progress=False)),
-    "evaluate": lambda lens: lens.evaluate(TEXTS, n_replicates=10, progress=False),
+    "evaluate": lambda lens: lens.evaluate(TEXTS, progress=False),
     "ablation sweep": lambda lens: cl.ablation_sweep(lens, TEXTS, difference, progress=False),
     "sweep of positions": lambda lens: cl.ablation_sweep(
         lens, TOKENS[0], cl.loss(), by_position=True, progress=False

@@ -81,7 +81,7 @@ def test_an_edit_adds_the_difference_of_reconstructions_rounded_once(lens, kind,
 
 
 def test_evaluation_and_sweeps_give_numbers_that_make_sense(lens, kind):
-    report = lens.evaluate(words(40, 16, seed=11), n_replicates=10, progress=False)
+    report = lens.evaluate(words(40, 16, seed=11), progress=False)
     assert 0 < float(report.fvu) < min(1, float(report.fvu_random_codes))
     if kind.causal:
         assert float(report.kl) > 0

@@ -249,9 +249,7 @@ def _check_logits(subject: Subject, data: Any, logits: Tensor) -> None:
 VERBS: dict[str, Verb] = {
     "encode": Verb(lambda s, data: s.lens.encode(data), check_encoding),
     "fit": Verb(_fit, _check_fit, is_slow=True),
-    "evaluate": Verb(
-        lambda s, data: s.lens.evaluate(data, progress=False, n_replicates=10), _check_report
-    ),
+    "evaluate": Verb(lambda s, data: s.lens.evaluate(data, progress=False), _check_report),
     "concepts": Verb(
         lambda s, data: s.lens.concepts(data, progress=False, n_examples=2), _check_table
     ),
@@ -274,14 +272,10 @@ VERBS: dict[str, Verb] = {
     "baseline": Verb(_baseline, _shown, True),
     "report": Verb(_report, _check_page, True),
     "collapse": Verb(
-        lambda s, data: cl.collapse(
-            s.lens, data, n_clusters=3, n_replicates=10, n_tokens=200, progress=False
-        ),
+        lambda s, data: cl.collapse(s.lens, data, n_clusters=3, n_tokens=200, progress=False),
         _shown,
         True,
     ),
-    "stability": Verb(
-        lambda s, data: cl.stability({"codes": [s.lens, s.lens]}, data, n_replicates=10), _shown
-    ),
+    "stability": Verb(lambda s, data: cl.stability({"codes": [s.lens, s.lens]}, data), _shown),
     "refits": Verb(_refits, _shown, True),
 }

@@ -177,7 +177,7 @@ def test_modes_change_no_result(trial, subject, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     same = ("no gradients", "gradients", "train mode", "frozen parameters", "nothing")
     expected = subject.lens.encode(TOKENS).codes
-    report = subject.lens.evaluate(TOKENS, progress=False, n_replicates=10).frame()
+    report = subject.lens.evaluate(TOKENS, progress=False).frame()
     for name, mode in trial.some([(name, mode) for mode in MODES for name in VERBS], in_ci=24):
         verb = VERBS[name]
 

@@ -326,9 +326,7 @@ def test_files_of_texts(trial, any_subject, tmp_path):
     lens = any_subject.lens
     verbs: dict[str, Callable[[Path], Any]] = {
         "encode": lambda path: lens.encode(path, long_texts="split"),
-        "evaluate": lambda path: lens.evaluate(
-            path, long_texts="split", n_replicates=3, progress=False
-        ),
+        "evaluate": lambda path: lens.evaluate(path, long_texts="split", progress=False),
         "fit": lambda path: _fit(any_subject, path),
         "concepts": lambda path: lens.concepts(
             path, n_examples=1, progress=False, long_texts="split"
@@ -359,7 +357,7 @@ def _fit(subject: Subject, data: Any) -> None:
 
 def test_damaged_comparisons(trial, any_subject, tmp_path):
     path = tmp_path / "comparison.json"
-    comparison = cl.compare([any_subject.lens], GOOD, n_replicates=3, progress=False)
+    comparison = cl.compare([any_subject.lens], GOOD, progress=False)
     comparison.save(path)
     content = path.read_bytes()
     values = json.loads(content)
@@ -385,7 +383,7 @@ def test_damaged_comparisons(trial, any_subject, tmp_path):
             f"compare with keep=... that is {case}",
             lambda case=case: (
                 path.write_bytes(cases[case]),
-                cl.compare([any_subject.lens], GOOD, n_replicates=3, keep=path, progress=False),
+                cl.compare([any_subject.lens], GOOD, keep=path, progress=False),
             ),
         )
     assert comparison.table().equals(table)

@@ -21,7 +21,7 @@ N_REAL = [4, 2, 5]
 DOCUMENTS = [f"w{5 + n} w6 w{30 + n % 3} w{9 + n}" for n in range(12)]
 CLASSES = [n % 2 for n in range(12)]
 FAITHFULNESS = {
-    **{"n_folds": 2, "n_draws": 1, "n_model_draws": 1, "n_steps": 2, "n_replicates": 5},
+    **{"n_folds": 2, "n_draws": 1, "n_model_draws": 1, "n_steps": 2},
     "progress": False,
 }
 
@@ -79,7 +79,7 @@ TOKEN_LABELS: dict[str, Callable[[], Any]] = {
 
 LABELLED: dict[str, Callable[[Subject, Any], Any]] = {
     "evaluate": lambda s, labels: s.lens.evaluate(
-        TEXTS_READ, token_labels=labels, n_replicates=5, progress=False
+        TEXTS_READ, token_labels=labels, progress=False
     ).frame(),
     "concepts": lambda s, labels: (lambda table: (table.frame(), repr(table), table.agreement))(
         s.lens.concepts(TEXTS_READ, token_labels=labels, n_examples=2, progress=False)
@@ -91,7 +91,7 @@ LABELLED: dict[str, Callable[[Subject, Any], Any]] = {
         cl.alignment(s.lens, TEXTS_READ, labels, min_tokens=1, n_shuffles=2)
     ),
     "compare": lambda s, labels: cl.compare(
-        [s.lens], TEXTS_READ, token_labels=labels, n_replicates=5, progress=False
+        [s.lens], TEXTS_READ, token_labels=labels, progress=False
     ).frame(),
     "report": lambda s, labels: s.lens.report(
         TEXTS_READ, "labels.html", token_labels=labels, n_examples=1, progress=False

@@ -23,14 +23,14 @@ CLASSES = [n % 2 for n in range(12)]
 LABELS = [["a", "b", "a", "b"], ["a", "a", "b", "a", "b"], ["b", "a", "a"]]
 TOKENS = words(20, 8, seed=6)
 FAITHFULNESS: dict[str, Any] = {
-    **{"n_folds": 2, "n_draws": 1, "n_model_draws": 1, "n_steps": 2, "n_replicates": 5},
+    **{"n_folds": 2, "n_draws": 1, "n_model_draws": 1, "n_steps": 2},
     "progress": False,
 }
 
 _HUGE = 1_000
 # Options that say how much work to do or memory to take: what is huge there is what was asked for.
 _AMOUNTS = {
-    *("n_codes", "decoder_layers", "decoder_heads", "d_decoder_mlp", "n_tokens", "n_replicates"),
+    *("n_codes", "decoder_layers", "decoder_heads", "d_decoder_mlp", "n_tokens"),
     *("n_examples", "n_controls", "n_steps", "n_true", "n_shuffles", "n_draws", "n_model_draws"),
     *("seeds", "n_seeds", "n_active", "n_folds", "n_texts", "n_clusters", "n_contexts"),
 }
@@ -138,7 +138,7 @@ def test_any_layers(trial, subject):
         trial.run(
             f"collapse over layers [{shown(value)}], {subject.kind}",
             lambda value=value: cl.collapse(
-                subject.lens, TOKENS, layers=[value], n_clusters=2, n_replicates=3, progress=False
+                subject.lens, TOKENS, layers=[value], n_clusters=2, progress=False
             ),
         )
 
@@ -202,8 +202,8 @@ Call = Callable[..., Any]
 VERBS: dict[str, tuple[Call, list[str]]] = {
     "encode": (lambda s, **o: s.lens.encode(TEXTS, **o), ["long_texts"]),
     "evaluate": (
-        lambda s, **o: s.lens.evaluate(TEXTS, **{"n_replicates": 5, "progress": False, **o}),
-        ["long_texts", "n_replicates", "seed", "token_labels"],
+        lambda s, **o: s.lens.evaluate(TEXTS, **{"progress": False, **o}),
+        ["long_texts", "seed", "token_labels"],
     ),
     "concepts": (
         lambda s, **o: s.lens.concepts(TEXTS, **{"n_examples": 2, "progress": False, **o}),
@@ -257,7 +257,7 @@ VERBS: dict[str, tuple[Call, list[str]]] = {
                 "n_draws",
                 "n_model_draws",
             ),
-            *("n_steps", "n_replicates", "long_texts", "seed"),
+            *("n_steps", "smallest_effect", "long_texts", "seed"),
         ],
     ),
     "compare": (
@@ -273,16 +273,16 @@ VERBS: dict[str, tuple[Call, list[str]]] = {
         ["threshold", "min_tokens", "n_shuffles", "long_texts", "seed"],
     ),
     "stability": (
-        lambda s, **o: cl.stability({"codes": [s.lens] * 2}, TEXTS, **{"n_replicates": 5, **o}),
-        ["how", "long_texts", "n_replicates", "seed"],
+        lambda s, **o: cl.stability({"codes": [s.lens] * 2}, TEXTS, **o),
+        ["how", "long_texts", "seed"],
     ),
     "collapse": (
         lambda s, **o: cl.collapse(
             s.lens,
             TOKENS,
-            **{"n_clusters": 3, "n_tokens": 100, "n_replicates": 5, "progress": False, **o},
+            **{"n_clusters": 3, "n_tokens": 100, "progress": False, **o},
         ),
-        ["held_out", "layers", "n_clusters", "n_tokens", "long_texts", "n_replicates", "seed"],
+        ["held_out", "layers", "n_clusters", "n_tokens", "long_texts", "seed"],
     ),
     "refits": (_refits, ["seeds", "how", "kind", "config", "n_tokens"]),
     "detection": (_detection, ["judge", "names", "codes", "n_contexts", "seed"]),

@@ -117,9 +117,7 @@ def _writers(subject: Subject) -> dict[str, Callable[[Any], Any]]:
     return {
         "save": lambda path: subject.lens.save(path),
         "report": lambda path: subject.lens.report(TEXTS, path, n_examples=1, progress=False),
-        "compare": lambda path: cl.compare(
-            [subject.lens], TEXTS, n_replicates=3, keep=path, progress=False
-        ),
+        "compare": lambda path: cl.compare([subject.lens], TEXTS, keep=path, progress=False),
         "to_parquet": lambda path: table.to_parquet(path),
         "Comparison.save": lambda path: cl.compare([subject.lens], TEXTS, progress=False).save(
             path
@@ -187,7 +185,7 @@ def test_reading_from_any_path(trial, any_subject, places):
                 trial.run(
                     f"{verb} of {name}: {shown(data)}",
                     lambda verb=verb, data=data: getattr(any_subject.lens, verb)(
-                        data, **({} if verb == "encode" else {"progress": False, "n_replicates": 3})
+                        data, **({} if verb == "encode" else {"progress": False})
                     ),
                 )
         for name in ("fifo.txt", "device.jsonl", "folder.txt", "link.txt"):

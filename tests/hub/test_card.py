@@ -12,7 +12,7 @@ from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.evaluation.recovery import Recovered, Recovery
 from clvq_lens.hub.card import _as_code, _escaped, card
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.stats.bootstrap import Estimate
+from clvq_lens.stats.estimates import Estimate
 from tests.quantizer.test_files import make
 
 HOSTILE = [

@@ -93,9 +93,11 @@ def test_a_path_from_the_mean_of_one_token_is_refused(lens):
 
 
 def test_one_document_has_no_interval(lens, toy):
-    report = lens.evaluate(toy.texts[0], n_replicates=20, **QUIET)
+    report = lens.evaluate(toy.texts[0], **QUIET)
     assert np.isnan(report.fvu.low)
     assert np.isnan(report.ce_clean.high)
+    assert "(no interval)" in repr(report)
+    assert "One document says nothing about others" in str(report)
     frame = cl.causal_flow(lens.model, toy.texts[0], **QUIET).frame()
     assert frame["effect"].notna().all()
     assert frame[["low", "high"]].isna().all(axis=None)
@@ -103,7 +105,7 @@ def test_one_document_has_no_interval(lens, toy):
 
 def test_one_token_has_no_fvu_and_no_cross_entropy_and_the_report_says_so(lens):
     for tokens in (torch.tensor([[20]]), torch.tensor([[20]] * 3)):
-        report = lens.evaluate(tokens, n_replicates=20, **QUIET)
+        report = lens.evaluate(tokens, **QUIET)
         assert np.isnan(report.fvu)
         assert report.ce_clean is report.kl is None
         assert "no variance and no FVU" in (report.left_out or "")
@@ -130,7 +132,6 @@ def test_an_impossible_seed_is_refused_before_anything_runs(lens, toy, seed):
 def test_impossible_counts_are_refused(lens, toy):
     text = toy.texts[0]
     for name, run in {
-        "n_replicates": lambda: lens.evaluate(text, n_replicates=-1, **QUIET),
         "n_examples": lambda: lens.concepts(text, n_examples=-1, **QUIET),
         "n_true": lambda: cl.attribution(lens, text, difference, n_true=-1, **QUIET),
         "n_steps": lambda: cl.attribution(lens, text, difference, n_steps=0, **QUIET),

@@ -23,7 +23,7 @@ def lens(request):
 
 
 def test_evaluation_leaves_out_cross_entropy_and_says_so(lens):
-    report = lens.evaluate(TOKENS, n_replicates=20, progress=False)
+    report = lens.evaluate(TOKENS, progress=False)
     assert report.ce_clean is report.ce_spliced is report.ce_loss_recovered is None
     assert "2 outputs for 40 tokens" in (report.left_out or "")
     assert "cross-entropy is left out" in repr(report)
@@ -36,7 +36,7 @@ def test_the_kl_is_that_of_the_outputs_at_all_real_tokens(lens):
         with lens.splice():
             spliced = lens.model(TOKENS).log_softmax(-1)
     expected = (clean.exp() * (clean - spliced)).sum(-1).mean()
-    report = lens.evaluate(TOKENS, n_replicates=20, progress=False)
+    report = lens.evaluate(TOKENS, progress=False)
     assert report.kl == pytest.approx(expected.item(), abs=1e-5)
 
 

@@ -7,7 +7,7 @@ import pytest
 from clvq_lens.errors import DataError
 from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.plots.evaluation_bars import _PANELS, plot_evaluations
-from clvq_lens.stats.bootstrap import Estimate
+from clvq_lens.stats.estimates import Estimate
 from tests.plots.figures import HOSTILE, assert_harmless, axis_titles
 
 
@@ -86,7 +86,7 @@ def test_counts_of_codes_are_told_as_shares_too(evaluations):
     found = panels(plot_evaluations(evaluations))
     assert list(found["perplexity"]["value"].text) == ["40 (40%)", "20 (5%)"]
     assert list(found["dead codes"]["value"].text) == ["7 (7%)", "7 (2%)"]
-    assert list(found["FVU"]["value"].text) == ["0.200", "0.100"]
+    assert list(found["FVU"]["value"].text) == ["0.2", "0.1"]
 
 
 def test_a_table_does_as_well_but_knows_no_size_of_the_codebook(evaluations):
@@ -103,7 +103,7 @@ def test_metrics_that_no_evaluation_has_are_left_out_and_missing_ones_are_gaps()
     assert set(panels(plot_evaluations({"a": headless}))) == {"FVU", "perplexity", "dead codes"}
     found = panels(plot_evaluations({"a": headless, "b": evaluation()}))
     np.testing.assert_array_equal(found["KL"]["value"].x, [np.nan, 0.3])
-    assert list(found["KL"]["value"].text) == ["", "0.300"]
+    assert list(found["KL"]["value"].text) == ["", "0.3"]
 
 
 def test_names_stand_at_one_axis_in_their_order(evaluations):

@@ -101,18 +101,18 @@ def test_keeping_them_is_an_option(caplog: pytest.LogCaptureFixture):
     assert history.n_outliers == 0
     assert int(lens.quantizer.usage.sum()) == DATA.numel()
     assert lens.quantizer.max_source_norm == lens.quantizer.max_target_norm == torch.inf
-    report = lens.evaluate(OTHER, n_replicates=5, progress=False)
+    report = lens.evaluate(OTHER, progress=False)
     assert (report.n_outliers, report.n_tokens) == (0, OTHER.numel())
     assert not caplog.records
 
 
 def test_a_model_without_massive_activations_has_no_outliers(fitted: cl.Lens):
     assert fitted.quantizer.max_source_norm < torch.inf
-    assert fitted.evaluate(OTHER, n_replicates=5, progress=False).n_outliers == 0
+    assert fitted.evaluate(OTHER, progress=False).n_outliers == 0
 
 
 def test_a_report_leaves_them_out_and_shows_them(lens: cl.Lens):
-    report = lens.evaluate(OTHER, n_replicates=5, progress=False)
+    report = lens.evaluate(OTHER, progress=False)
     assert report.n_outliers == int((OTHER == MASSIVE).sum()) > 3
     assert report.n_tokens == OTHER.numel() - report.n_outliers
     _, cache = lens.model.run_with_cache(OTHER)
@@ -145,7 +145,7 @@ def test_codes_of_outliers_do_not_count(lens: cl.Lens):
         token for concept in table for token in (label.text for label in concept.token_labels)
     }
     assert str(MASSIVE) not in tokens
-    recovery = lens.evaluate(OTHER, token_labels=labels, n_replicates=5, progress=False).recovery
+    recovery = lens.evaluate(OTHER, token_labels=labels, progress=False).recovery
     rows = {row.method: row for row in recovery.rows if row.tokens == "all"}
     assert rows["token identity"].purity == 1  # labels and tokens are still side by side
     assert rows["codes"].n_tokens == table.n_tokens

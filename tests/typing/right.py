@@ -18,7 +18,7 @@ assert_type(lens, cl.Lens)
 assert_type(lens.fit(texts, n_tokens=60_000, kl_weight=0.5, progress=False), cl.History)
 assert_type(lens.fit(Path("texts.txt"), cl.FitConfig(seed=1)), cl.History)
 
-evaluation = lens.evaluate(texts, token_labels=labels, n_replicates=100)
+evaluation = lens.evaluate(texts, token_labels=labels)
 assert_type(evaluation, cl.Evaluation)
 assert_type(evaluation.fvu, cl.Estimate)
 assert_type(lens.encode(torch.zeros(2, 8, dtype=torch.long)), cl.Encoding)

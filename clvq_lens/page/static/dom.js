@@ -31,6 +31,15 @@ const short = (value) => {
   return Math.abs(value) >= 1000 ? count(Math.round(value)) : String(Number(value.toPrecision(3)));
 };
 
+// Numbers beside each other, in so many digits that different ones look different.
+const toldApart = (...values) => {
+  const different = new Set(values).size;
+  for (let digits = 3; digits <= 17; digits += 1) {
+    const texts = values.map((value) => Number.isInteger(value) ? count(value) : String(Number(value.toPrecision(digits))));
+    if (new Set(texts).size === different || digits === 17) return texts;
+  }
+};
+
 const signed = (value) => `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toPrecision(2)}`;
 
 // ---- texts -----------------------------------------------------------------------------------

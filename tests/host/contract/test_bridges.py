@@ -109,7 +109,7 @@ def test_streaming_keeps_no_attention_pattern(kind, model, lens, tokens):
     for block in model.blocks:
         block.attn.__dict__["_pattern"] = None  # of earlier passes of the user's own
     lens.encode(tokens)
-    lens.evaluate(tokens, n_replicates=10, progress=False)
+    lens.evaluate(tokens, progress=False)
     lens.concepts(tokens, progress=False)
     assert [block.attn._pattern for block in model.blocks] == [None] * 4
 

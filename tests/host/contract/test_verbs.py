@@ -57,7 +57,7 @@ def test_reading_leaves_the_model_as_it_was(model, lens, tokens, monkeypatch):
     before = state(model)
     lens.encode(tokens)
     lens.concepts(tokens, progress=False)
-    lens.evaluate(tokens, n_replicates=10, progress=False)
+    lens.evaluate(tokens, progress=False)
     cl.ablation_sweep(lens, tokens, difference, progress=False)
     cl.concept_flow(model, tokens, progress=False)
     assert_same_state(before, state(model))
@@ -75,7 +75,7 @@ def test_texts_and_tokens_are_encoded_alike(lens):
 
 
 def test_evaluation_explains_more_than_its_controls(kind, lens):
-    report = lens.evaluate(words(40, 16, seed=11), n_replicates=20, progress=False)
+    report = lens.evaluate(words(40, 16, seed=11), progress=False)
     assert report.n_tokens == 640
     assert 0 < float(report.fvu) < min(1, float(report.fvu_random_codes))
     assert 1 < report.perplexity <= 12
