@@ -102,7 +102,7 @@ class Comparison(Shown):
         effect is one that every fit called specific.
         """
         groups = self.fits.groupby(["method", "decoder", "metric"], sort=False)
-        table = groups.agg(value=("value", "mean"), low=("low", "min"), high=("high", "max"))
+        table = groups.agg(value=("value", "mean"), low=("low", _least), high=("high", _largest))
         rows = []
         for method, decoder in self.rows:
             row: dict[str, Any] = {"method": method, "decoder": decoder}
@@ -229,6 +229,15 @@ class Comparison(Shown):
 
 def _counted(n: int, thing: str) -> str:
     return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
+
+
+# A fit without an interval could have any: so has the mean over fits.
+def _least(ends: pd.Series) -> float:
+    return float(ends.min(skipna=False))
+
+
+def _largest(ends: pd.Series) -> float:
+    return float(ends.max(skipna=False))
 
 
 def _with_interval(value: float, low: float, high: float) -> str:

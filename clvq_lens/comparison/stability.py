@@ -119,7 +119,7 @@ class Stability(Shown):
 
     def headline(self) -> str:
         """The AMI of each method, and on how many tokens it was measured."""
-        amis = ", ".join(f"{method} {ami!r}" for method, ami in self.ami.items())
+        amis = ", ".join(f"{method} {ami:.3f}" for method, ami in self.ami.items())
         pairs = "1 pair" if len(self.pairs) == 1 else f"{len(self.pairs)} pairs"
         return (
             f"AMI of fits: {amis}; {pairs}, {self.n_tokens:,} tokens of {self.n_documents:,} "

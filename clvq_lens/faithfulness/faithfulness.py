@@ -161,11 +161,10 @@ class Faithfulness(Shown):
             findings = "; ".join([first, over, *others])
             lines.append(f"{row['place']}, {row['ablation']}: {findings}")
         tried = "1 verdict" if len(lines) == 1 else f"{len(lines)} verdicts"
-        level = f"{100 * self.level:.3g} % intervals"
         lines.append(
-            f"{tried} tried and corrected for by Holm's method ({level} over "
-            f"{self.n_documents:,} documents and {self.n_salient_codes:,} salient codes); specific "
-            f"is a drop of more than {self.smallest_effect:g}"
+            f"{tried} tried and corrected for by Holm's method; {100 * self.level:.3g} % intervals "
+            f"over {self.n_documents:,} documents and {_salient(self.n_salient_codes)}; "
+            f"specific is a drop of more than {self.smallest_effect:g}"
         )
         return "\n".join(lines)
 
@@ -177,7 +176,7 @@ class Faithfulness(Shown):
         after = self.value("probe", ablation, CONCEPT, "accuracy")
         return (
             f"{self.protocol} protocol, {self.n_texts:,} texts of {self.n_documents:,} documents, "
-            f"{self.n_folds} folds, {self.n_salient_codes:,} salient codes; {self._n_specific()}; "
+            f"{self.n_folds} folds, {_salient(self.n_salient_codes)}; {self._n_specific()}; "
             f"accuracy of a probe {before:.3f}, {after:.3f} without the concept ({ablation}), "
             f"chance {self.chance:.3f}"
         )
@@ -221,6 +220,10 @@ class Faithfulness(Shown):
         """Contrasts with codes of another class, or with all other controls."""
         frame = self.contrasts.query("place == @place and ablation == @ablation")
         return frame.loc[(frame["control"] == OF_ANOTHER_CLASS) == classes]
+
+
+def _salient(n_codes: int) -> str:
+    return "1 salient code" if n_codes == 1 else f"{n_codes:,} salient codes"
 
 
 def _drop_shown(row: dict[Any, Any]) -> str:

@@ -128,7 +128,7 @@ def check_judging(**options: object) -> None:
     """Raises `ConfigError` for impossible options of `judge`, before anything takes long."""
     for name, value in options.items():
         if name == "smallest_effect":
-            check_between(name, value, 0, 1)
+            check_between(name, value, 0.0, 1.0)
         else:
             check_count(name, value)
 
@@ -182,7 +182,7 @@ def judge(
             *honest_effects(vectors, texts, folds, probes, removals, codebook),
             *model_effects(case, attachment, removals, n_draws=n_model_draws, progress=progress),
         ]
-    return _result(case, salient, effects, smallest_effect)
+    return _result(case, salient, effects, float(smallest_effect))
 
 
 def _result(
@@ -200,7 +200,7 @@ def _result(
         n_folds=len(case.folds),
         chance=float(texts.shares.max()),
         floor=float(texts.shares.min()),
-        smallest_effect=float(smallest_effect),
+        smallest_effect=smallest_effect,
         level=tables.level,
         completeness_error=case.salient.completeness_error,
         conditions=tables.conditions,

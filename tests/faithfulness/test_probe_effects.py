@@ -17,6 +17,7 @@ from clvq_lens.faithfulness.probes import linear_probes, published_probes
 from clvq_lens.faithfulness.tokenized_texts import TextCodes
 
 N_TEXTS, WIDTH = 240, 24
+N_CODES_OF_CLASS, N_OTHERS = 5, 12
 
 
 class Synthetic:
@@ -36,16 +37,23 @@ class Synthetic:
             random.standard_normal((N_TEXTS, 1))
         )
         self.vectors = mean + sign[:, None] * (2 * first + second) + noise
-        # Codes 0 and 1 tell a class, the others do not.
-        others = 0.5 * random.standard_normal((6, WIDTH)) * (np.arange(WIDTH) > 2)
-        spread = np.concatenate([[-4 * first, 4 * first], others])
-        self.codebook = WeightedCodebook(mean + spread, np.full(8, 100))
+        # The first codes tell no class. Of the others, those of one class are nearly the same.
+        others = 0.5 * random.standard_normal((N_OTHERS, WIDTH)) * (np.arange(WIDTH) > 2)
+        towards = np.repeat([-4.0, 4.0], N_CODES_OF_CLASS)[:, None] * first
+        unlike = 0.3 * random.standard_normal((len(towards), WIDTH)) * (np.arange(WIDTH) > 2)
+        vectors = mean + np.concatenate([others, towards + unlike])
+        self.codebook = WeightedCodebook(vectors, np.full(len(vectors), 100))
         documents = np.arange(N_TEXTS) // 2
         self.texts = ClassifiedTexts(("text",) * N_TEXTS, classes, ("bad", "good"), documents)
-        codes = tuple(np.array([own, 2 + row % 6]) for row, own in enumerate(classes))
-        of_texts = TextCodes(codes, (np.arange(2),) * N_TEXTS)
+        self.salient = (
+            N_OTHERS + classes * N_CODES_OF_CLASS + np.arange(N_TEXTS) // 2 % N_CODES_OF_CLASS
+        )
+        codes: list[np.ndarray] = []
+        for text, own in enumerate(self.salient):
+            codes.append(np.array([own, text % N_OTHERS]))
+        of_texts = TextCodes(tuple(codes), (np.arange(2),) * N_TEXTS)
         self.removals = draw_removals(
-            classes, of_texts, classes, self.codebook, n_draws=4, random=random
+            self.salient, of_texts, classes, self.codebook, n_draws=4, random=random
         )
 
     def judged(self, protocol: str) -> Faithfulness:
@@ -56,13 +64,13 @@ class Synthetic:
         else:
             probes = linear_probes(*given, seed=0)
             effects = honest_effects(*given, probes, self.removals, self.codebook)
-        tables = tabulate(effects, self.texts.documents, self.texts.classes)  # one code for each
+        tables = tabulate(effects, self.texts.documents, self.salient)
         shares = np.bincount(self.texts.classes) / N_TEXTS
         return Faithfulness(
             protocol=protocol,
             n_texts=N_TEXTS,
             n_documents=N_TEXTS // 2,
-            n_salient_codes=2,
+            n_salient_codes=2 * N_CODES_OF_CLASS,
             n_folds=5,
             chance=shares.max(),
             floor=shares.min(),
@@ -95,7 +103,7 @@ def test_the_published_protocol_takes_a_flipped_class_for_a_removed_concept(synt
 
 def test_the_honest_protocol_shows_the_flip_and_finds_no_removal(synthetic):
     result = synthetic.judged("honest")
-    assert accuracy(result, "raw", "concept", "accuracy_high") < 0.42  # below chance again
+    assert accuracy(result, "raw", "concept", "accuracy_high") < 0.49  # below chance again
     assert accuracy(result, "raw", "concept", "retrained") > 0.99  # but nothing was lost
     assert accuracy(result, "centered", "concept") > 0.95
     assert accuracy(result, "centered", "concept", "retrained") > 0.95
