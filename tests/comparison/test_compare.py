@@ -257,6 +257,8 @@ def test_what_is_no_comparison_is_refused(tmp_path):
         path.write_text(content)
         with pytest.raises(FileFormatError, match="does not hold a comparison, or is damaged"):
             cl.Comparison.load(path)
+    with pytest.raises(FileFormatError, match=r"comparison 2'.*reads 'clvq_lens comparison 3'"):
+        cl.Comparison.load(path)
     with pytest.raises(FileNotFoundError):
         cl.Comparison.load(tmp_path / "missing.json")
 

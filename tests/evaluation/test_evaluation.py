@@ -102,3 +102,18 @@ def test_a_copied_report_keeps_its_intervals(copied):
     found = copied(report(recovery=RECOVERY))
     assert found == report(recovery=RECOVERY)
     assert (found.fvu.low, found.fvu.high) == (0.2, 0.3)
+
+
+def test_small_numbers_are_told_from_zero_and_from_their_intervals():
+    small = report(kl=Estimate(1.2e-5, 5e-6, 1.8e-5), fvu=Estimate(0.70004, 0.70003, 0.70006))
+    for shown in (str(small), small._repr_html_()):
+        for text in ("1.2e-05", "5e-06", "1.8e-05", "0.70004", "0.70003", "0.70006"):
+            assert text in shown
+
+
+def test_a_number_without_an_interval_says_so():
+    alone = report(fvu=Estimate(0.25, float("nan"), float("nan")), left_out="One document.")
+    assert "FVU 0.25 (no interval)" in repr(alone)
+    assert "nan" not in str(alone).lower()
+    assert "NaN" not in alone._repr_html_()
+    assert "One document." in str(alone)

@@ -276,6 +276,12 @@ def test_pictures_and_words(result):
     [
         ({"protocol": "onest"}, ConfigError, "protocol is 'onest'. Closest: 'honest'"),
         ({"n_folds": 1}, ConfigError, "n_folds is 1; pass a whole number from 2"),
+        (
+            {"smallest_effect": -0.1},
+            ConfigError,
+            "smallest_effect is -0.1; pass a number",
+        ),
+        ({"smallest_effect": "small"}, ConfigError, "smallest_effect is 'small'; pass a number"),
         ({"n_draws": 0}, ConfigError, "n_draws is 0; pass a whole number from 1"),
         ({"n_folds": 50}, DataError, "too few for 50 folds. Pass more of them"),
         ({"documents": [1, 2]}, DataError, "60 classes and 2 documents. Pass one class"),

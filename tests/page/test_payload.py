@@ -20,10 +20,10 @@ def data(contents: Contents) -> dict:
 def test_numbers_stand_beside_their_baselines(data, contents):
     tiles = {tile["name"]: tile for tile in data["tiles"]}
     evaluation = contents.evaluation
-    assert tiles["FVU"]["value"] == f"{evaluation.fvu:.3f}"
-    assert f"{evaluation.fvu_random_codes:.3f}" in tiles["FVU"]["note"]
-    assert f"{evaluation.ce_mean_ablated:.3f}" in tiles["cross-entropy, spliced"]["note"]
-    assert f"{evaluation.kl_mean_ablated:.3f}" in tiles["KL(clean \u2016 spliced)"]["note"]
+    assert tiles["FVU"]["value"] == f"{evaluation.fvu:.3g}"
+    assert f"{evaluation.fvu_random_codes:.3g}" in tiles["FVU"]["note"]
+    assert f"{evaluation.ce_mean_ablated:.3g}" in tiles["cross-entropy, spliced"]["note"]
+    assert f"{evaluation.kl_mean_ablated:.3g}" in tiles["KL(clean \u2016 spliced)"]["note"]
     assert tiles["codes in use"]["value"] == str(N_CODES - evaluation.n_dead_codes)
 
 

@@ -57,3 +57,10 @@ def test_names_cannot_break_out(frame):
 def test_a_table_without_metrics_is_refused(frame):
     with pytest.raises(DataError, match="The table holds no metric to draw"):
         plot_comparison(frame[["method"]], METRICS)
+
+
+def test_drops_without_an_interval_are_drawn_all_the_same():
+    unknown = {"model_drop_low": float("nan"), "model_drop_high": float("nan")}
+    figure = plot_comparison(pd.DataFrame([{"method": "a", "model_drop": 0.3, **unknown}]), METRICS)
+    assert figure.layout.xaxis.range[1] > 0.3
+    assert figure.data[0].customdata == ("0.3 (no interval)",)

@@ -53,3 +53,10 @@ def test_names_cannot_break_out(conditions):
 def test_a_table_without_a_removal_is_refused(conditions):
     with pytest.raises(DataError, match="no row in which something was removed"):
         plot_faithfulness(conditions.iloc[:1])
+
+
+def test_verdicts_stand_in_the_titles_of_their_panels(conditions):
+    findings = {("probe", "raw"): "specific", ("model", "code"): HOSTILE}
+    figure = plot_faithfulness(conditions, findings=findings)
+    assert figure.layout.annotations[0].text == "probe: raw code vector projected out (specific)"
+    assert_harmless(figure)
