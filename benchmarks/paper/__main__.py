@@ -1,8 +1,10 @@
-"""The paper's comparison: ``python -m benchmarks.paper [data set ...]``.
+"""The paper's comparison on equal terms: ``python -m benchmarks.paper [trial ...]``.
 
-Every method on every data set, by the published protocol and the honest one. What a method gave is
-kept in ``benchmarks/results/paper/<data set>.json``; what is there is not done again, so that an
-interrupted run goes on. ``--tables`` only writes the tables and figures of what is there.
+Codes of every method are measured with the same decoders, beside what codes could reach and what
+chance gives; where texts have classes, the faithfulness of ours and of k-means by the published
+protocol and the honest one. What a method gave is kept in ``benchmarks/results/paper/``; what is
+there is not done again, so that an interrupted run goes on. ``--tables`` only writes the tables and
+figures of what is there.
 """
 
 import argparse
@@ -11,7 +13,6 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,88 +20,98 @@ import pandas as pd
 
 import clvq_lens as cl
 from benchmarks import markdown
-from benchmarks.paper import causal, data, finetune
+from benchmarks.paper import data, finetune, trials
 from benchmarks.paper.pictures import write_png
+from benchmarks.paper.trials import Trial
+from clvq_lens.config import DecoderName, EncoderName
 
 RESULTS = data.ROOT / "benchmarks/results"
 N_SEEDS = 3
-N_TEXTS = 200  # judged in each data set, as many of each class
-N_TRAIN = 1_500  # texts to fit on: all their activations fit the buffer
-SOURCE, TARGET = 2, 4  # of MiniLM's blocks 0 to 5: one is left to read what codes say
-FIT = cl.FitConfig(
-    n_tokens=100_000,
-    batch_tokens=1_024,
-    n_evaluations=5,
-    buffer_tokens=2**18,
-    long_texts="truncate",
-)
-# Fewer than by default: ten methods, each fitted three times, take hours as it is.
-DRAWS = {"n_draws": 5, "n_model_draws": 1, "n_steps": 16}
-BASELINES = (
-    "k-means",
-    "spherical k-means",
-    "balanced k-means",
+ENCODERS: tuple[EncoderName, ...] = ("predictive", "residual")
+CLOSE = ("k-means", "spherical k-means", "balanced k-means")
+OTHERS = (
     "agglomerative",
     "single-layer VQ-VAE",
-    "random codes",
     "token identity",
     "sparse autoencoder",
     "transcoder",
+    "random sparse autoencoder",
+    "random transcoder",
 )
-CAUSAL = ("surroundings", "pronouns")
+METHODS = (*ENCODERS, *CLOSE, *OTHERS)
+JUDGED = (*ENCODERS, "k-means")
+DECODERS: tuple[DecoderName, ...] = ("table", "transformer")
+# Fewer than by default: each draw is another pass of the model over all texts.
+DRAWS = {"n_draws": 5, "n_model_draws": 1, "n_steps": 16}
 _PACKAGES = ("torch", "transformer-lens", "scikit-learn", "clvq-lens")
-NAMES = (*CAUSAL, *data.NAMES)
-METHODS = ["CLVQ", *BASELINES]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A model, and texts that it classifies.
-
-    Attributes:
-        model: The model to attach to.
-        source: Layer that the codes stand for.
-        target: Layer that is reconstructed.
-        n_codes: Codes of every method.
-        texts: Texts to judge with.
-        classes: The class of each of them.
-        train: Texts to fit on.
-        options: Options of faithfulness.
-    """
-
-    model: Any
-    source: int
-    target: int
-    n_codes: int
-    texts: list[str]
-    classes: list[int]
-    train: list[str]
-    options: dict[str, Any]
 
 
 def run(name: str) -> None:
-    """Compares all methods on one data set; each is kept as soon as it is measured."""
-    if _measured(name).methods == METHODS:  # before a model is loaded or fine-tuned
+    """Compares all methods in one trial; each is kept as soon as it is measured."""
+    if _is_done(name):  # before a model is loaded or fine-tuned
         return
-    trial = _causal(name) if name in CAUSAL else _encoder(name)
+    trial = trials.load(name)
+    with trial.reading:
+        ours = [_fitted(trial, name, encoder) for encoder in ENCODERS]
+        if name in trials.CODES:
+            _compare_codes(trial, name, ours)
+        if trial.classes is not None:
+            _compare_faithfulness(trial, name, ours)
+
+
+def _is_done(name: str) -> bool:
+    codes_are_done = name not in trials.CODES or not _missing(_codes(name), METHODS)
+    return codes_are_done and (name not in trials.CLASSES or not _missing(_judged(name), JUDGED))
+
+
+def _compare_codes(trial: Trial, name: str, ours: Sequence[cl.Lens]) -> None:
+    """Reconstruction and effect of all methods, those that come close first."""
+    decoders_of_others = DECODERS if trial.trains_decoders else DECODERS[:1]
+    readout = {key: value for key, value in trial.options.items() if key == "readout"}
+    for methods, decoders in ((CLOSE, DECODERS), (OTHERS, decoders_of_others)):
+        cl.compare(
+            [*ours, *methods],
+            trial.texts,
+            train=trial.train,
+            decoders=decoders,
+            n_seeds=N_SEEDS,
+            config=trial.fit,
+            token_labels=trial.token_labels,
+            keep=_file_of(name),
+            long_texts="truncate",
+            **readout,
+        )
+
+
+def _compare_faithfulness(trial: Trial, name: str, ours: Sequence[cl.Lens]) -> None:
+    """Do codes matter? Ours and k-means, each with a transformer decoder."""
     cl.compare(
-        [_fitted(trial, name), *BASELINES],
+        [*ours, "k-means"],
         trial.texts,
         trial.classes,
         train=trial.train,
+        decoders=["transformer"],
+        bounds=False,
         n_seeds=N_SEEDS,
-        config=FIT,
-        keep=_file_of(name),
+        config=trial.fit,
+        keep=_file_of(f"{name}-faithfulness"),
         long_texts="truncate",
-        progress=True,
         **DRAWS,
         **trial.options,
     )
 
 
-def _measured(name: str) -> cl.Comparison:
-    """What has been measured of a data set."""
-    path = _file_of(name)
+def _codes(name: str) -> cl.Comparison:
+    """What has been measured of the codes of a trial."""
+    return _kept(_file_of(name))
+
+
+def _judged(name: str) -> cl.Comparison:
+    """What has been measured of their faithfulness."""
+    return _kept(_file_of(f"{name}-faithfulness"))
+
+
+def _kept(path: Path) -> cl.Comparison:
     return cl.Comparison.load(path) if path.is_file() else cl.Comparison(pd.DataFrame(), 0, 0, {})
 
 
@@ -108,97 +119,76 @@ def _file_of(name: str) -> Path:
     return RESULTS / "paper" / f"{name}.json"
 
 
-def _fitted(trial: Trial, name: str) -> cl.Lens:
-    """CLVQ; the same one when a run goes on, because its file knows it by its name alone."""
-    folder = finetune.RUNS / "lenses" / name
-    model = trial.model
+def _fitted(trial: Trial, name: str, encoder: EncoderName) -> cl.Lens:
+    """One of ours; the same when a run goes on, because its file knows it by its name alone."""
+    folder = finetune.RUNS / "lenses" / f"{name}-{encoder}"
     if folder.is_dir():
-        return model.add_clvq(quantizer=cl.load(folder), name=METHODS[0])
-    lens = model.add_clvq(trial.source, trial.target, n_codes=trial.n_codes, name=METHODS[0])
-    lens.fit(trial.train, FIT)
+        return trial.model.add_clvq(quantizer=cl.load(folder), name=encoder)
+    lens = trial.model.add_clvq(*trial.layers, n_codes=trial.n_codes, encoder=encoder, name=encoder)
+    lens.fit(trial.train, trial.fit)
     lens.save(folder)
     return lens
-
-
-def _encoder(name: str) -> Trial:
-    """MiniLM, fine-tuned for the task, and its own head."""
-    texts = data.load(name)
-    classifier = finetune.load(texts.task)
-    judged = texts.evaluation.sample(N_TEXTS, seed=0)
-    head = cl.head(classifier.weight, classifier.bias, layer=5)
-    return Trial(
-        model=classifier.model,
-        source=SOURCE,
-        target=TARGET,
-        n_codes=400,
-        texts=judged.texts,
-        classes=judged.classes.tolist(),
-        train=texts.train.sample(N_TRAIN, seed=0).texts,
-        options={"documents": judged.documents.tolist(), "readout": head},
-    )
-
-
-def _causal(name: str) -> Trial:
-    """A causal model and its own next token."""
-    question = getattr(causal, name)()
-    return Trial(
-        model=question.model,
-        source=question.layers[0],
-        target=question.layers[1],
-        n_codes=question.n_codes,
-        texts=question.texts[:N_TEXTS],
-        classes=question.classes[:N_TEXTS],
-        train=question.train,
-        options={"readout": cl.answers(question.answers)},
-    )
 
 
 def _forget_texts(path: Path) -> None:
     """Takes what was said of single texts out of a file: data sets are not part of the project."""
     comparison = cl.Comparison.load(path)
-    without_texts: dict[str, cl.Faithfulness] = {}
-    for method, judged in comparison.faithfulness.items():
-        without_texts[method] = dataclasses.replace(judged, texts=pd.DataFrame())
+    without_texts: dict[tuple[str, str], cl.Faithfulness] = {}
+    for row, judged in comparison.faithfulness.items():
+        without_texts[row] = dataclasses.replace(judged, texts=pd.DataFrame())
     dataclasses.replace(comparison, faithfulness=without_texts).save(path)
 
 
 def tables() -> None:
-    """Writes paper.md and a figure for each data set; what a person wrote above its mark stays."""
+    """Writes paper.md and the figures; what a person wrote above its mark stays."""
     path = RESULTS / "paper.md"
     remarks = path.read_text().split(MARK)[0] if path.exists() else "# The paper's comparison\n\n"
     for file in (RESULTS / "paper").glob("*.json"):
         _forget_texts(file)
     sections = [remarks + MARK + "\n", HEAD.format(**_settings())]
     missing: list[str] = []
-    for name in NAMES:
-        comparison = _measured(name)
-        missing += _missing(name, comparison)
-        if comparison.methods:
-            figure = RESULTS / "figures" / f"paper-{name}.png"
-            write_png(comparison.plot(), figure)
-            sections.append(_section(name, comparison, figure))
+    for name in trials.NAMES:
+        codes, judged = _codes(name), _judged(name)
+        if codes.methods:
+            sections.append(_section_of_codes(name, codes))
+        if judged.methods:
+            sections.append(_section_of_classes(name, judged))
+        lacking = _missing(codes, METHODS) if name in trials.CODES else []
+        if lacking:
+            missing.append(f"{name} ({', '.join(lacking)})")
+        if name in trials.CLASSES and _missing(judged, JUDGED):
+            missing.append(f"{name}, faithfulness")
     if missing:
         sections.append(f"Not measured yet: {'; '.join(missing)}.\n")
     path.write_text("\n".join(sections))
 
 
-def _missing(name: str, comparison: cl.Comparison) -> list[str]:
-    """What is not measured yet of a data set, in words; nothing if all of it is."""
-    lacking = [method for method in METHODS if method not in comparison.methods]
-    if not lacking:
-        return []
-    return [f"{name} ({', '.join(lacking)})" if comparison.methods else name]
+def _missing(comparison: cl.Comparison, methods: Sequence[str]) -> list[str]:
+    """The methods that are not measured yet."""
+    return [method for method in methods if method not in comparison.methods]
 
 
-def _section(name: str, comparison: cl.Comparison, figure: Path) -> str:
-    task = "" if name in CAUSAL else _accuracy(name)
-    judged = comparison.faithfulness[METHODS[0]]
-    verdict = "- " + judged.verdict().replace("\n", "\n- ")
+def _section_of_codes(name: str, comparison: cl.Comparison) -> str:
+    figure = RESULTS / "figures" / f"paper-{name}.png"
+    write_png(comparison.plot(), figure)
+    table = comparison.table()
+    cells = table.astype(str).to_numpy().tolist()
+    alignment = "ll" + "r" * (len(table.columns) - 2)
     return (
-        f"## {name}\n\n{judged.n_texts} texts of {judged.n_documents} documents{task}; chance "
-        f"{judged.chance:.3f}; completeness error of integrated gradients "
-        f"{judged.completeness_error:.2%}.\n\n{_markdown(comparison.table())}\n\n"
-        f"![](figures/{figure.name})\n\nCLVQ, first fit, honest protocol:\n\n{verdict}\n"
+        f"## {name}\n\n{markdown.table(list(table.columns), alignment, cells)}\n\n"
+        f"![](figures/{figure.name})\n"
+    )
+
+
+def _section_of_classes(name: str, comparison: cl.Comparison) -> str:
+    judged = comparison.faithfulness[JUDGED[0], "transformer"]
+    verdict = "- " + judged.verdict().replace("\n", "\n- ")
+    accuracy = _accuracy(name) if name in trials.CODES else ""
+    return (
+        f"## {name}: do codes matter?\n\n{judged.n_texts} texts of {judged.n_documents} "
+        f"documents{accuracy}; chance {judged.chance:.3f}; completeness error of integrated "
+        f"gradients {judged.completeness_error:.2%}.\n\n{_metrics_as_rows(comparison.table())}\n\n"
+        f"{JUDGED[0]}, first fit, honest protocol:\n\n{verdict}\n"
     )
 
 
@@ -208,9 +198,9 @@ def _accuracy(name: str) -> str:
     return f"; MiniLM fine-tuned for it is right in {metrics['accuracy'][name]['value']:.3f}"
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    """Metrics as columns would be too wide, so each of them is a line of its own."""
-    turned = table.set_index("method").T
+def _metrics_as_rows(table: pd.DataFrame) -> str:
+    """Few methods and many metrics: metrics as columns would be too wide."""
+    turned = table.drop(columns="decoder").set_index("method").T
     rows = []
     for title, row in turned.iterrows():
         rows.append([str(title), *row])
@@ -218,34 +208,34 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 MARK = "<!-- below: written by benchmarks.paper -->"
-HEAD = """`python -m benchmarks.paper` with {versions}; {fit};
-each fit with a seed of its own. Values are means over {n_seeds} fits; brackets reach from the
-lowest to the highest end of their 95 % bootstrap intervals over documents. All methods have as many
-codes, and the same texts to fit on.
+HEAD = """`python -m benchmarks.paper` with {versions}; each fit with a seed of its
+own. Values are means over {n_seeds} fits; brackets reach from the lowest to the highest end of
+their 95 % intervals over documents (jackknife), those of effects of removals also over codes, and
+those of specific drops are as wide as Holm's method asks. All methods of a trial have the same
+texts and budget to fit on, and the same decoders: "table" holds the mean target of each code,
+"transformer" is trained on codes that stay what they are. Rows that are no methods: random codes;
+k-means of the target, which reads what no code of the source can see; and the prediction of the
+target from the source before it is quantized.
 """
 
 
 def _settings() -> dict[str, Any]:
-    return {
-        "versions": markdown.versions(_PACKAGES),
-        "n_seeds": N_SEEDS,
-        "fit": f"{FIT.n_tokens:,} tokens a fit, of {N_TRAIN:,} texts with MiniLM",
-    }
+    return {"versions": markdown.versions(_PACKAGES), "n_seeds": N_SEEDS}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compares methods on the data sets of some names, or all of them, and writes the page."""
+    """Compares methods in the trials of some names, or all of them, and writes the page."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.paper",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="data set", help=", ".join(NAMES))
+    parser.add_argument("names", nargs="*", metavar="trial", help=", ".join(trials.NAMES))
     parser.add_argument("--tables", action="store_true", help="measure nothing, write the page")
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", message="HookedTransformer is deprecated")
     if not options.tables:
-        for name in options.names or NAMES:
+        for name in options.names or trials.NAMES:
             run(name)
     tables()
 

@@ -82,9 +82,9 @@ class Splicing:
         return estimates
 
     @property
-    def _effects(self) -> "dict[str, _Effect]":
+    def _effects(self) -> "dict[str, _OfSums]":
         """The effects that mean something here."""
-        effects: dict[str, _Effect] = {}
+        effects: dict[str, _OfSums] = {}
         if self._has_logits:
             effects |= _KL
         if self._host.predicts_tokens:
@@ -159,7 +159,7 @@ def _ce(log_probabilities: Tensor, following: Tensor, predicts: Tensor) -> Float
     return -in_double(chosen * predicts).sum(1)
 
 
-class _Effect(NamedTuple):
+class _OfSums(NamedTuple):
     """How an effect comes from sums, what tells how much a document counts, and its limits."""
 
     statistic: Statistic
@@ -171,16 +171,16 @@ def _sum(name: str) -> Statistic:
     return lambda sums: sums[name]
 
 
-def _per(size: str, name: str) -> _Effect:
-    return _Effect(lambda sums: sums[name] / sums[size], size, NOT_BELOW_ZERO)
+def _per(size: str, name: str) -> _OfSums:
+    return _OfSums(lambda sums: sums[name] / sums[size], size, NOT_BELOW_ZERO)
 
 
-def _recovered(spliced: str, ablated: str) -> _Effect:
+def _recovered(spliced: str, ablated: str) -> _OfSums:
     def statistic(sums: Sums) -> np.ndarray:
         return ce_loss_recovered(sums["ce_clean"], sums[spliced], sums[ablated])
 
     # Splicing may even improve predictions, or do worse than the ablation.
-    return _Effect(statistic, "n_predictions", (-math.inf, math.inf))
+    return _OfSums(statistic, "n_predictions", (-math.inf, math.inf))
 
 
 _CE = {

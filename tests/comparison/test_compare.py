@@ -144,15 +144,8 @@ def test_small_effects_are_told_from_zero():
 
 
 def with_one_method(name: str) -> Comparison:
-    row = {
-        "method": name,
-        "decoder": "table",
-        "fit": 0,
-        "metric": "fvu",
-        "value": 0.5,
-        "low": 0.4,
-        "high": 0.6,
-    }
+    row = {"method": name, "decoder": "table", "fit": 0, "metric": "fvu"}
+    row |= {"value": 0.5, "low": 0.4, "high": 0.6}
     return Comparison(pd.DataFrame([row]), 1, 1, {})
 
 
