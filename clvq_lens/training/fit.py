@@ -1,7 +1,6 @@
 """Fitting: initialize, train, keep the best, then a frozen pass that gives codes meaning."""
 
 import logging
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,11 +25,9 @@ from clvq_lens.training.frozen import frozen_pass
 from clvq_lens.training.history import History, Record
 from clvq_lens.training.objective import Objective, Step
 from clvq_lens.training.prediction import learn_to_predict_
-from clvq_lens.training.schedule import schedule
+from clvq_lens.training.schedule import peak_learning_rate, schedule
 from clvq_lens.training.training_data import HeldOutBatches, TrainingData, sample_of
 from clvq_lens.training.validation import Best, HeldOut, Window, clone_state
-
-_LEARNING_RATE = 0.05  # times the inverse square root of the width
 
 _log = logging.getLogger(__name__)
 
@@ -302,7 +299,7 @@ class Fit:
 
     def _set_learning_rate(self, optimizer: torch.optim.Optimizer) -> float:
         done = self.n_tokens / self.budget
-        rate = peak_learning_rate(self.quantizer, self.config)
+        rate = peak_learning_rate(self.config, self.quantizer.d_target)
         rate *= schedule(done, self.config.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -323,16 +320,8 @@ def make_optimizer(quantizer: CrossLayerQuantizer, config: FitConfig) -> torch.o
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=peak_learning_rate(quantizer, config), betas=(0.9, 0.98))
-
-
-def peak_learning_rate(quantizer: CrossLayerQuantizer, config: FitConfig) -> float:
-    """The learning rate that was asked for, or one that falls with the width.
-
-    A step of Adam moves every weight by about the learning rate, so the outputs of a wider layer
-    move further.
-    """
-    return config.learning_rate or _LEARNING_RATE / math.sqrt(quantizer.d_target)
+    peak = peak_learning_rate(config, quantizer.d_target)
+    return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from tqdm.auto import tqdm
 from clvq_lens.config import FitConfig
 from clvq_lens.data.activations import Activations
 from clvq_lens.quantizer.encoders import PredictiveEncoder
-from clvq_lens.training.schedule import schedule
+from clvq_lens.training.schedule import peak_learning_rate, schedule
 
-_LEARNING_RATE = 2e-3
+_STEP_TOKENS = 1_024  # of a step; twice as many tokens, half as many steps, predict worse
 
 
 def learn_to_predict_(
@@ -37,9 +37,8 @@ def learn_to_predict_(
         progress: Whether to show a progress bar.
     """
     rows = [(b.of_real_tokens("source"), b.of_real_tokens("target")) for b in held_out]
-    optimizer = torch.optim.AdamW(
-        encoder.parameters(), lr=_LEARNING_RATE, weight_decay=config.weight_decay
-    )
+    peak = peak_learning_rate(config, encoder.linear.out_features)
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=peak, weight_decay=config.weight_decay)
     best, best_error = copy.deepcopy(encoder.state_dict()), _squared_error(encoder, rows)
     per_validation = n_tokens / config.n_evaluations
     n_read, n_since, due = 0, 0, per_validation
@@ -47,8 +46,8 @@ def learn_to_predict_(
     with tqdm(total=n_tokens, desc="encoder", unit="tok", disable=not progress) as bar:
         for batch in batches:
             for group in optimizer.param_groups:
-                group["lr"] = _LEARNING_RATE * schedule(n_read / n_tokens, config.warmup_fraction)
-            _step(encoder, batch, optimizer, config.max_grad_norm)
+                group["lr"] = peak * schedule(n_read / n_tokens, config.warmup_fraction)
+            _learn_from(encoder, batch, optimizer, config.max_grad_norm)
             n_read += batch.n_tokens
             bar.update(batch.n_tokens)
             done = n_read >= n_tokens
@@ -65,19 +64,21 @@ def learn_to_predict_(
 
 
 @torch.enable_grad()  # a fit may be called where gradients are switched off
-def _step(
+def _learn_from(
     encoder: PredictiveEncoder,
     batch: Activations,
     optimizer: torch.optim.Optimizer,
     max_grad_norm: float,
 ) -> None:
-    """One step on the mean squared error, in units of the target's variance."""
-    x, y = batch.of_real_tokens("source"), batch.of_real_tokens("target")
-    loss = ((encoder(x) - y) / encoder.target_units.scale).square().mean()
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(encoder.parameters(), max_grad_norm)
-    optimizer.step()
+    """Steps on the mean squared error, in units of the target's variance."""
+    source, target = batch.of_real_tokens("source"), batch.of_real_tokens("target")
+    parts = zip(source.split(_STEP_TOKENS), target.split(_STEP_TOKENS), strict=True)
+    for x, y in parts:
+        loss = ((encoder(x) - y) / encoder.target_units.scale).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(encoder.parameters(), max_grad_norm)
+        optimizer.step()
 
 
 @torch.no_grad()
