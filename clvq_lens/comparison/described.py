@@ -32,9 +32,11 @@ METRICS = {
     "purity_shuffled": Described("purity, labels shuffled", "what so many codes have by chance"),
     "ami_ambiguous": Described("AMI, ambiguous tokens", "0 chance, 1 the same"),
     "nmi_ambiguous": Described("NMI, ambiguous tokens", "0 independent, 1 the same"),
-    "nmi_ambiguous_shuffled": Described("the same, labels shuffled", "by chance"),
+    "nmi_ambiguous_shuffled": Described("NMI, ambiguous, shuffled", "labels shuffled: by chance"),
     "purity_ambiguous": Described("purity, ambiguous tokens", "tokens with their code's label"),
-    "purity_ambiguous_shuffled": Described("the same, labels shuffled", "by chance"),
+    "purity_ambiguous_shuffled": Described(
+        "purity, ambiguous, shuffled", "labels shuffled: by chance"
+    ),
     "published_accuracy": Described("published: probe accuracy", "nothing removed"),
     "published_removed": Described("published: raw code out", "accuracy; classes may flip"),
     "retrained": Described("raw code out, probe retrained", "accuracy: what information is left"),

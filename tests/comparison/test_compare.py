@@ -83,6 +83,11 @@ def test_shuffled_labels_stand_beside_measures_that_grow_with_the_codes(comparis
     assert (frame.loc[METHODS, "purity"] > frame.loc[METHODS, "purity_shuffled"]).all()
 
 
+def test_no_two_metrics_have_one_title():
+    titles = [described.title for described in METRICS.values()]
+    assert len(set(titles)) == len(titles)  # in `table` the later column would replace the other
+
+
 def test_values_are_means_over_fits_and_intervals_hold_those_of_all(comparison):
     fits = comparison.fits.query("method == 'k-means' and metric == 'fvu'")
     assert len(fits) == 2
@@ -302,6 +307,7 @@ def test_without_classes_there_is_no_faithfulness(lens, texts):
     assert comparison.faithfulness == {}
 
 
+@pytest.mark.usefixtures("as_for_a_user")
 def test_what_cannot_be_compared_is_refused(lens, texts):
     with pytest.raises(ConfigError, match="There is no lens among the methods"):
         cl.compare(["k-means"], texts[0], train=texts[0])
