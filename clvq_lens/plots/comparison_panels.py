@@ -76,18 +76,23 @@ def _name_methods(figure: go.Figure, frame: pd.DataFrame) -> None:
         autorange=False,
         range=[len(frame) - 0.5, -0.5],
         tickvals=list(range(len(frame))),
-        ticktext=[plain(shortened(name, NAME_WIDTH)) for name in _names(frame)],
+        ticktext=_names(frame, NAME_WIDTH),
         title_text="",
     )
 
 
-def _names(frame: pd.DataFrame) -> list[str]:
-    """Methods, with their decoders where these differ."""
-    methods = frame["method"].astype(str).tolist()
-    if "decoder" not in frame or len(set(frame["decoder"])) == 1:
-        return methods
-    decoders = frame["decoder"].astype(str).tolist()
-    return [f"{method}, {decoder}" for method, decoder in zip(methods, decoders, strict=True)]
+def _names(frame: pd.DataFrame, width: int | None = None) -> list[str]:
+    """Names of methods, safe to show, with the decoder where a method has several.
+
+    Only the method is shortened to ``width``: its rows are told apart by their decoders.
+    """
+    has_several = frame["method"].duplicated(keep=False)
+    decoders = frame["decoder"] if "decoder" in frame else frame["method"]
+    names: list[str] = []
+    for method, decoder, several in zip(frame["method"], decoders, has_several, strict=True):
+        name = str(method) if width is None else shortened(str(method), width)
+        names.append(plain(f"{name}, {decoder}" if several else name))
+    return names
 
 
 def _range_of_drops(frame: pd.DataFrame, metric: str) -> list[float]:
@@ -117,6 +122,6 @@ def _points(frame: pd.DataFrame, metric: str) -> go.Scatter:
             **whiskers(value, low, high),
         },
         customdata=intervals_shown(value, low, high),
-        text=list(map(plain, _names(frame))),
+        text=_names(frame),
         hovertemplate="%{text}: %{customdata}<extra></extra>",
     )

@@ -14,7 +14,6 @@ from clvq_lens.plots.sankey import OTHER, Column, Flow, Groups, middles, node_co
 from clvq_lens.plots.text import plain, shortened, spelled, visible
 from clvq_lens.plots.theme import (
     BLUE,
-    DOT_PX,
     FONT_PX,
     GRAY,
     SMALL_FONT_PX,
@@ -29,12 +28,15 @@ _GAP = 15  # between nodes: a line of text, so that names never overlap
 _ABOVE, _BELOW = 120, 30  # margins
 _INSET = 5  # between the edge of a node and its name
 _CHARACTER = 6.6  # on average
+_SMALLEST_DOT_PX, _LARGEST_DOT_PX = 4, 24  # of a pair of codes
 # By itself plotly sorts links by where it would have put the nodes. Version 6 knows no other way.
 _IN_ORDER = {"sort": "input"} if hasattr(go.sankey.Link, "sort") else {}
 
 
 def plot_causal_flow(frame: pd.DataFrame) -> go.Figure:
     """Causal against observed flow: every pair of codes a point, beside its control.
+
+    Points are as large as the pair has tokens: fractions of few tokens are often 0 or 1 by chance.
 
     Args:
         frame: From `CausalFlow.frame()`.
@@ -45,6 +47,14 @@ def plot_causal_flow(frame: pd.DataFrame) -> go.Figure:
     for source, code, target, following, n_both in columns.itertuples(index=False):
         pair = plain(f"{source} code {code} to {target} code {following}")
         hovers.append(f"{pair}<br>{n_both} tokens")
+    n_tokens = numbers(rows, "n_both")
+    sizes = {
+        "size": n_tokens,
+        "sizemode": "area",
+        "sizeref": 2 * float(n_tokens.max(initial=1.0)) / _LARGEST_DOT_PX**2,
+        "sizemin": _SMALLEST_DOT_PX,
+        "line": {"width": 0},
+    }
     figure = go.Figure()
     # The control comes first, so that it never covers what was measured.
     for column, series, color in (
@@ -57,12 +67,13 @@ def plot_causal_flow(frame: pd.DataFrame) -> go.Figure:
             text=hovers,
             mode="markers",
             name=series,
-            marker={"color": color, "size": DOT_PX, "opacity": 0.5},
+            marker={"color": color, "opacity": 0.5, **sizes},
             hovertemplate="%{text}<br>observed %{x:.3f}<br>lost %{y:.3f}<extra></extra>",
         )
     figure.update_xaxes(title_text="observed: chance of the next code, given the code")
     figure.update_yaxes(title_text="causal: tokens of both that leave<br>the next code (fraction)")
-    return themed(figure, title="Observed and causal flow of concepts", height=520)
+    figure = themed(figure, title="Observed and causal flow of concepts", height=520)
+    return figure.update_layout(legend={"itemsizing": "constant"})
 
 
 def plot_flow(

@@ -354,4 +354,4 @@ def test_the_figure_has_a_panel_for_each_metric(comparison):
     figure = comparison.plot()
     assert len(figure.data) == len(METRICS)
     assert np.allclose(figure.data[0].x, comparison.frame()["fvu"])
-    assert list(figure.layout.yaxis.ticktext)[:2] == ["compared, table", "k-means, table"]
+    assert list(figure.layout.yaxis.ticktext)[:2] == ["compared", "k-means"]

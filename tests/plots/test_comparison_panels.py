@@ -64,3 +64,15 @@ def test_drops_without_an_interval_are_drawn_all_the_same():
     figure = plot_comparison(pd.DataFrame([{"method": "a", "model_drop": 0.3, **unknown}]), METRICS)
     assert figure.layout.xaxis.range[1] > 0.3
     assert figure.data[0].customdata == ("0.3 (no interval)",)
+
+
+def test_decoders_are_named_where_a_method_has_several_and_never_cut():
+    long = "k-means of something with a long name"
+    rows = [("a", "table"), (long, "table"), (long, "transformer"), ("bound", "none")]
+    frame = pd.DataFrame(rows, columns=["method", "decoder"])
+    figure = plot_comparison(frame.assign(fvu=0.1, fvu_low=0.0, fvu_high=0.2), METRICS)
+    names = list(figure.layout.yaxis.ticktext)
+    assert [names[0], names[3]] == ["a", "bound"]
+    assert names[1].endswith("\u2026, table")
+    assert names[2].endswith("\u2026, transformer")
+    assert figure.data[0].text[2] == f"{long}, transformer"

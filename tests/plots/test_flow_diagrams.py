@@ -135,6 +135,8 @@ def test_pairs_that_occurred_are_points_beside_their_controls():
     assert list(controls.y) == [0.1, 0.1]
     assert (lost.marker.color, controls.marker.color) == (BLUE, GRAY)
     assert lost.text[1] == "0-1 code 5 to 1-2 code 8<br>20 tokens"
+    assert list(lost.marker.size) == [10, 20]  # areas: more tokens, larger points
+    assert lost.marker.sizemode == "area"
 
 
 def test_the_axes_say_what_was_observed_and_what_was_lost():
