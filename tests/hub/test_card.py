@@ -114,8 +114,8 @@ def test_an_evaluation_is_shown_with_intervals_and_baselines():
 
 
 def test_recovery_is_shown():
-    recovery = Recovery((Recovered("codes", "all", 99, 0.5, 0.75),))
-    assert ["codes", "all", "99", "0.5", "0.75"] in cells(
+    recovery = Recovery((Recovered("codes", "all", 99, 0.4, 0.5, 0.75),))
+    assert ["codes", "all", "99", "0.4", "0.5", "0.75"] in cells(
         card(fitted(), "user/x", evaluation=evaluation(recovery=recovery))
     )
     assert "Recovery of known concepts" not in card(fitted(), "user/x", evaluation=evaluation())

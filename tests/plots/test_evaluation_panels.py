@@ -34,10 +34,10 @@ def test_a_model_without_a_head_has_no_bars():
 
 
 ROWS = [
-    Recovered("codes", "all", 90, 0.7, 0.8),
-    Recovered("codes, labels shuffled", "all", 90, 0.1, 0.2),
-    Recovered("codes", "ambiguous", 40, 0.6, 0.65),
-    Recovered("codes, labels shuffled", "ambiguous", 40, 0.05, 0.15),
+    Recovered("codes", "all", 90, 0.6, 0.7, 0.8),
+    Recovered("codes, labels shuffled", "all", 90, 0.0, 0.1, 0.2),
+    Recovered("codes", "ambiguous", 40, 0.5, 0.6, 0.65),
+    Recovered("codes, labels shuffled", "ambiguous", 40, 0.0, 0.05, 0.15),
 ]
 
 
