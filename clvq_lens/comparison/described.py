@@ -37,6 +37,7 @@ METRICS = {
     "purity_ambiguous_shuffled": Described(
         "purity, ambiguous, shuffled", "labels shuffled: by chance"
     ),
+    "n_salient_codes": Described("salient codes", "few of them make intervals wide"),
     "published_accuracy": Described("published: probe accuracy", "nothing removed"),
     "published_removed": Described("published: raw code out", "accuracy; classes may flip"),
     "retrained": Described("raw code out, probe retrained", "accuracy: what information is left"),
