@@ -166,7 +166,7 @@ def unquantized(evaluation: Evaluation) -> dict[str, float | None]:
 def _of_faithfulness(published: Faithfulness, honest: Faithfulness) -> dict[str, float]:
     """The numbers of both protocols that methods are compared by."""
     values: dict[str, float] = {
-        "n_salient_codes": honest.n_salient_codes,
+        "n_salient_codes": float(honest.n_salient_codes),
         "published_accuracy": published.value("probe", "", "unperturbed", "accuracy"),
         "published_removed": published.value("probe", "raw", "concept", "accuracy"),
         "retrained": honest.value("probe", "raw", "concept", "retrained"),

@@ -187,6 +187,7 @@ def test_what_a_readout_says_with_the_target_replaced(encoder: str):
     assert evaluate(lens).readout_kl is None
 
 
+@pytest.mark.usefixtures("as_for_a_user")
 def test_a_readout_of_another_kind_is_refused(fitted):
     with pytest.raises(ConfigError, match=r"Pass clvq_lens.head\(...\) or answers\(...\)"):
         evaluate(fitted, readout="head")

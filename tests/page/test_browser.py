@@ -40,8 +40,8 @@ def test_the_overview_shows_numbers_beside_their_baselines(watch, path, contents
     tab = watch(path).open()
     tiles = tab.locator(".tile").all_inner_texts()
     fvu = next(tile for tile in tiles if tile.startswith("FVU"))
-    assert f"{contents.evaluation.fvu:.3f}" in fvu
-    assert f"random codes {contents.evaluation.fvu_random_codes:.3f}" in fvu
+    assert f"{contents.evaluation.fvu:.3g}" in fvu
+    assert f"random codes {contents.evaluation.fvu_random_codes:.3g}" in fvu
     drawn(tab, "usage")
     drawn(tab, "codebook")
     drawn(tab, "history")
