@@ -23,7 +23,9 @@ from benchmarks import markdown
 from benchmarks.paper import data, finetune, trials
 from benchmarks.paper.pictures import write_png
 from benchmarks.paper.trials import Trial
+from clvq_lens.comparison.described import METRICS
 from clvq_lens.config import DecoderName, EncoderName
+from clvq_lens.plots.comparison_panels import plot_comparison
 
 RESULTS = data.ROOT / "benchmarks/results"
 N_SEEDS = 3
@@ -43,6 +45,14 @@ JUDGED = (*ENCODERS, "k-means")
 DECODERS: tuple[DecoderName, ...] = ("table", "transformer")
 # Fewer than by default: each draw is another pass of the model over all texts.
 DRAWS = {"n_draws": 5, "n_model_draws": 1, "n_steps": 16}
+_IN_FIGURES = (
+    "fvu",
+    "ce_loss_recovered",
+    "readout_kl",
+    "purity_ambiguous",
+    "ami_ambiguous",
+    "stability",
+)
 _PACKAGES = ("torch", "transformer-lens", "scikit-learn", "clvq-lens")
 
 
@@ -170,7 +180,8 @@ def _missing(comparison: cl.Comparison, methods: Sequence[str]) -> list[str]:
 
 def _section_of_codes(name: str, comparison: cl.Comparison) -> str:
     figure = RESULTS / "figures" / f"paper-{name}.png"
-    write_png(comparison.plot(), figure)
+    shown = {metric: METRICS[metric] for metric in _IN_FIGURES}
+    write_png(plot_comparison(comparison.frame(), shown), figure)
     table = comparison.table()
     cells = table.astype(str).to_numpy().tolist()
     alignment = "ll" + "r" * (len(table.columns) - 2)
