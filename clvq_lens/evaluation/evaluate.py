@@ -158,7 +158,7 @@ class _RunningEvaluation:
             values["error_shuffled"] = _squared_error(y, recon_of_shuffled, mask)
         return values
 
-    def _random_codes(self, mask: Tensor) -> Float[Tensor, "b pos d_source"]:
+    def _random_codes(self, mask: Tensor) -> Float[Tensor, "b pos d_code"]:
         """Vectors of codes drawn for every position, by their shares."""
         drawn = torch.multinomial(
             self.quantizer.shares, mask.numel(), replacement=True, generator=self.generator

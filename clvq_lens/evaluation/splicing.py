@@ -146,7 +146,7 @@ class Splicing:
     def _of_readout(self, evaluated: EvaluatedBatch, readout: Readout) -> dict[str, Tensor]:
         """KL of the probabilities of classes, for each text."""
         arguments = self._host, readout, self._target
-        clean = class_logits(*arguments, evaluated.y, evaluated.batch).float().log_softmax(-1)
+        clean = class_logits(*arguments, evaluated.y, evaluated.batch)
         values = {"n_read": torch.ones(len(clean), dtype=torch.long)}
         for name, activations in self._replacements(evaluated).items():
             logits = class_logits(*arguments, activations, evaluated.batch)
