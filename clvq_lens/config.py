@@ -93,7 +93,7 @@ class CLVQConfig(_Options):
     commitment_weight: float = 0.1
     dead_after_tokens: int | None = None
     initialization: Initialization = "scaled_spherical"
-    encoder: EncoderName = "residual"
+    encoder: EncoderName = "predictive"
     encoder_layers: int = 2
     d_encoder_mlp: int | None = None
     decoder: DecoderName = "transformer"
@@ -211,7 +211,7 @@ class FitConfig(_Options):
     """
 
     n_tokens: int | None = None
-    batch_tokens: int = 2_048
+    batch_tokens: int = 1_024
     learning_rate: float | None = None
     weight_decay: float = 0.01
     warmup_fraction: float = 0.05

@@ -159,10 +159,11 @@ def test_more_nearest_codes_than_codes_are_refused():
 
 
 def test_codes_are_drawn_among_five_unless_the_target_is_predicted():
-    assert CLVQConfig().resolved_top_k == 5
-    assert CLVQConfig(n_codes=3).resolved_top_k == 3
-    assert CLVQConfig(encoder="predictive").resolved_top_k == 1
-    assert CLVQConfig(encoder="predictive", top_k=7).resolved_top_k == 7
+    assert CLVQConfig(encoder="residual").resolved_top_k == 5
+    assert CLVQConfig(encoder="residual", n_codes=3).resolved_top_k == 3
+    assert CLVQConfig().encoder == "predictive"
+    assert CLVQConfig().resolved_top_k == 1
+    assert CLVQConfig(top_k=7).resolved_top_k == 7
     assert CLVQConfig.paper().top_k == 5
 
 

@@ -38,7 +38,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 def lively(options: dict[str, Any], *, causal: bool = True) -> CrossLayerQuantizer:
     """A quantizer all of whose weights matter, as after a fit: at the start, blocks add zero."""
-    config = CLVQConfig(n_codes=N_CODES, top_k=2, **options)
+    config = CLVQConfig(n_codes=N_CODES, top_k=2, encoder="residual", **options)
     quantizer = CrossLayerQuantizer(config, D_SOURCE, D_TARGET, causal=causal)
     generator = seeded(1)
     with torch.no_grad():
@@ -229,7 +229,7 @@ def test_only_a_decoder_with_memory_has_weights_for_it():
 
 @pytest.mark.parametrize("options", KINDS[:3])
 def test_a_decoder_starts_at_a_linear_map(options: dict[str, Any]):
-    config = CLVQConfig(n_codes=N_CODES, top_k=2, **options)
+    config = CLVQConfig(n_codes=N_CODES, top_k=2, encoder="residual", **options)
     quantizer = CrossLayerQuantizer(config, D_SOURCE, D_TARGET)
     quantized, encoded = inputs(quantizer)
     decoder = quantizer.decoder

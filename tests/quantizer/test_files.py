@@ -38,6 +38,7 @@ from clvq_lens.errors import (
 )
 from clvq_lens.quantizer import files
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.encoders import PredictiveEncoder
 from clvq_lens.quantizer.files import FORMAT_VERSION, load, save
 from clvq_lens.quantizer.origin import Origin
 
@@ -47,6 +48,7 @@ KINDS = [
     pytest.param({"decoder": "transformer", "decoder_memory": "encoder"}, id="with-memory"),
     pytest.param({"decoder": "mlp"}, id="mlp"),
     pytest.param({"decoder": "table"}, id="table"),
+    pytest.param({"encoder": "predictive"}, id="predictive"),
 ]
 SAMPLES = {str: "tiny", int: 2, bool: True, dict[str, list[float]]: {"W_E": [0.5, -1.0]}}
 ORIGIN = Origin(**{field.name: SAMPLES[field.type] for field in fields(Origin)})
@@ -60,8 +62,11 @@ def make(seed: int = 0, d_target: int = 4, **options: Any) -> CrossLayerQuantize
     """A tiny fitted quantizer with random weights everywhere."""
     generator = torch.Generator().manual_seed(seed)
     options = {"n_codes": 4, "top_k": 2, "decoder_layers": 1, "d_decoder_mlp": 4, **options}
+    options = {"encoder": "residual", "d_encoder_mlp": 4, **options}
     quantizer = CrossLayerQuantizer(CLVQConfig(**options), 4, d_target, generator=generator)
     source, target = random(40, 4, seed=seed + 1), random(40, d_target, seed=seed + 2)
+    if isinstance(quantizer.encoder, PredictiveEncoder):
+        quantizer.encoder.start_(source, target)
     quantizer.initialize_(source, target, generator=generator)
     with torch.no_grad():
         for parameter in quantizer.parameters():
@@ -155,7 +160,7 @@ def test_a_loaded_quantizer_has_the_same_bits(options: dict[str, Any], tmp_path:
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_widths_direction_and_a_missing_origin_come_back(causal: bool, tmp_path: Path):
-    quantizer = CrossLayerQuantizer(CLVQConfig(n_codes=3, top_k=1), 4, 6, causal=causal)
+    quantizer = CrossLayerQuantizer(CLVQConfig(n_codes=3, encoder="residual"), 4, 6, causal=causal)
     quantizer.record_(torch.ones(3).long(), random(3, 4), random(3, 4), random(3, 6))
     again = load(save(quantizer, tmp_path))
     assert (again.d_source, again.d_target, again.causal) == (4, 6, causal)
@@ -727,7 +732,7 @@ def test_a_golden_file_still_loads_and_computes_the_same():
     recon = torch.tensor(expected["recon"])
     torch.testing.assert_close(quantizer(source).detach(), recon, rtol=1e-5, atol=1e-5)
     assert quantizer.origin == ORIGIN
-    assert quantizer.fit_config == FitConfig(n_tokens=40, long_texts="split")
+    assert quantizer.fit_config == FitConfig(n_tokens=40, batch_tokens=2_048, long_texts="split")
     assert quantizer.usage.tolist() == [10, 9, 8, 0]
     assert 0 < quantizer.max_source_norm < torch.inf
 

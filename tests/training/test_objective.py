@@ -41,7 +41,7 @@ def objective(
     causal: bool = True,
     **options: object,
 ) -> Objective:
-    config = CLVQConfig(**{"n_codes": 8, "top_k": 3, **(quantizer or {})})
+    config = CLVQConfig(**{"n_codes": 8, "top_k": 3, "encoder": "residual", **(quantizer or {})})
     made = CrossLayerQuantizer(config, 16, 16, causal=causal).requires_grad_(True)
     real = batch.mask
     made.initialize_(batch.source[real], batch.target[real], generator=seeded())
