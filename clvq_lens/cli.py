@@ -55,6 +55,9 @@ HeldOutOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder for the results.")]
 NCodesOption = Annotated[int, typer.Option(help="Size of the codebook.")]
+EncoderOption = Annotated[
+    str, typer.Option(help="predictive (codes of the target as predicted) or residual (the paper).")
+]
 DecoderOption = Annotated[str, typer.Option(help="transformer, mlp or table.")]
 NTokensOption = Annotated[
     int | None,
@@ -141,6 +144,7 @@ def fit(
     out: OutOption,
     held_out: HeldOutOption = None,
     n_codes: NCodesOption = 400,
+    encoder: EncoderOption = "predictive",
     decoder: DecoderOption = "transformer",
     n_tokens: NTokensOption = None,
     kl_weight: KlWeightOption = 0.0,
@@ -168,7 +172,7 @@ def fit(
         data,
         out,
         held_out=held_out,
-        options={"n_codes": n_codes, "decoder": decoder},
+        options={"n_codes": n_codes, "encoder": encoder, "decoder": decoder},
         fit_options=fit_options,
         device=device,
         dtype=dtype,

@@ -392,12 +392,13 @@ def test_ctrl_c_while_starting_says_so(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_fitting_saves_what_was_learned(run, tmp_path):
+@pytest.mark.parametrize(("encoder", "bar"), [("predictive", "encoder:"), ("residual", "fvu=")])
+def test_ctrl_c_while_fitting_saves_what_was_learned(run, tmp_path, encoder: str, bar: str):
     arguments = ["--model", "toy", "--source", "1", "--target", "2", "--n-tokens", 10**9]
     arguments += ["--data", run[1], "--out", tmp_path / "run", "--n-codes", 20]
-    process = start("fit", *arguments)
+    process = start("fit", *arguments, "--encoder", encoder)
     said = ""
-    while "fvu=" not in said:  # the progress bar of the fit
+    while bar not in said:
         said += process.stderr.read(1)
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate()

@@ -17,7 +17,7 @@ RUN = Run(
     data="texts.txt",
     held_out=None,
     toy_texts=(4, 1),
-    config=cl.FitConfig(n_tokens=5, long_texts="split"),
+    config=cl.FitConfig(n_tokens=5, batch_tokens=2_048, long_texts="split"),
 )
 RECORD = Record(
     step=10,

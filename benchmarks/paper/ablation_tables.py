@@ -20,6 +20,8 @@ METRICS = {
     "n_dead_codes": "dead codes",
     "fit_s": "fit, CPU seconds",
 }
+DEFAULT = CLVQConfig(top_k=CLVQConfig().resolved_top_k)
+"""The defaults, with a number for what they leave open."""
 _DECIMALS = {"perplexity": 1, "n_dead_codes": 1, "fit_s": 1}
 _PACKAGES = ("torch", "transformer-lens", "transformers", "scikit-learn")
 
@@ -77,7 +79,7 @@ def versions() -> str:
 
 def _named(row: pd.Series, options: Sequence[str]) -> list[str]:
     """The values of options; the default is bold, and the paper's has a dagger."""
-    is_default = _has(row, CLVQConfig(), options)
+    is_default = _has(row, DEFAULT, options)
     is_paper = _has(row, CLVQConfig.paper(), options)
     names = []
     for option in options:

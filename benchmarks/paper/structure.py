@@ -22,11 +22,14 @@ from tqdm import tqdm
 import clvq_lens as cl
 from benchmarks.paper import ablations, data, finetune, structure_page
 from benchmarks.stories import stories_model
+from clvq_lens.comparison.layer_agreement import CODES
+from clvq_lens.config import EncoderName
 
 RUNS = finetune.RUNS / "structure"
 SEEDS = (0, 1, 2)
 N_SENTENCES = 600
 EVERY = 3  # each third sentence, so that they come from all kinds of text
+ENCODERS: tuple[EncoderName, ...] = ("predictive", "residual")
 KINDS = ("k-means", "spherical k-means", "random codes")
 THRESHOLD = 0.9
 CURVE = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -70,9 +73,9 @@ class Subject:
         layers = f"block {self.layers[0]} -> {self.layers[1]}"
         return ", ".join([name, layers, *options, f"{self.n_tokens:,} tokens a fit"])
 
-    def fitted(self, loaded: Loaded, seed: int) -> cl.Lens:
+    def fitted(self, loaded: Loaded, seed: int, encoder: EncoderName = "predictive") -> cl.Lens:
         """A lens on the model, fitted with one seed."""
-        lens = loaded.model.add_clvq(*self.layers, **self.options)
+        lens = loaded.model.add_clvq(*self.layers, encoder=encoder, name=encoder, **self.options)
         lens.fit(loaded.train, self.fit, seed=seed, progress=False)
         return lens
 
@@ -116,15 +119,22 @@ def collapse(name: str, seed: int) -> Part:
     """Codes beside the clusters of every layer, clustered on all tokens of the same texts."""
     subject = SUBJECTS[name]
     loaded = subject.load()
-    result = cl.collapse(
-        subject.fitted(loaded, seed),
-        loaded.train,
-        held_out=loaded.held_out,
-        n_tokens=ALL,
-        seed=seed,
-        progress=False,
-    )
-    tables = {"layers": result.frame(), "methods": result.summary(), "grid": result.grid()}
+    of_encoders: dict[str, cl.Collapse] = {}
+    for encoder in ENCODERS:
+        of_encoders[f"{encoder} codes"] = cl.collapse(
+            subject.fitted(loaded, seed, encoder=encoder),
+            loaded.train,
+            held_out=loaded.held_out,
+            n_tokens=ALL,
+            seed=seed,
+            progress=False,
+        )
+    result = of_encoders["predictive codes"]  # clusters of layers are the same, with the same seed
+    tables = {
+        "layers": _codes_of_each(of_encoders, cl.Collapse.frame),
+        "methods": _codes_of_each(of_encoders, cl.Collapse.summary),
+        "grid": result.grid(),
+    }
     about = {
         "n_tokens": result.n_tokens,
         "n_held_out": result.n_held_out,
@@ -133,13 +143,28 @@ def collapse(name: str, seed: int) -> Part:
     return tables, about
 
 
+def _codes_of_each(
+    of_encoders: dict[str, cl.Collapse], table: Callable[[cl.Collapse], pd.DataFrame]
+) -> pd.DataFrame:
+    """A table of each encoder's codes, and of what stands beside those of the first."""
+    codes: list[pd.DataFrame] = []
+    others: list[pd.DataFrame] = []
+    for name, result in of_encoders.items():
+        rows = table(result)
+        is_codes = rows["method"] == CODES
+        codes.append(rows[is_codes].assign(method=name))
+        others.append(rows[~is_codes])
+    return pd.concat([*codes, others[0]], ignore_index=True)
+
+
 def alignment(name: str, seed: int) -> Part:
     """Codes and clusters beside known labels of text that neither was fitted on."""
     subject = SUBJECTS[name]
     loaded = subject.load()
     lens = subject.fitted(loaded, seed)
     lenses = {
-        "codes": lens,
+        "predictive codes": lens,
+        "residual codes": subject.fitted(loaded, seed, encoder="residual"),
         "k-means": _k_means(lens, subject, loaded, seed),
         "k-means of the target": _k_means(_at_target(subject, loaded), subject, loaded, seed),
     }
@@ -177,14 +202,17 @@ def stability(name: str, how: str) -> Part:
     """Agreement of fits that differ in their seed, or in their half of the texts."""
     subject = SUBJECTS[name]
     loaded = subject.load()
-    first = subject.fitted(loaded, SEEDS[0])
-    # The first fit saw all texts, so it is none of a pair of halves.
-    own = [first] if how == "seeds" else []
-    refits = partial(cl.refits, first, loaded.train, how=how, config=subject.fit, progress=False)
+    refits = partial(cl.refits, data=loaded.train, how=how, config=subject.fit, progress=False)
+    fits: dict[str, list[cl.Lens]] = {}
     with ExitStack() as stack:
-        fits = {"codes": [*own, *stack.enter_context(refits(seeds=len(SEEDS) - len(own)))]}
+        for encoder in ENCODERS:
+            first = subject.fitted(loaded, SEEDS[0], encoder=encoder)
+            # The first fit saw all texts, so it is none of a pair of halves.
+            own = [first] if how == "seeds" else []
+            others = stack.enter_context(refits(first, seeds=len(SEEDS) - len(own)))
+            fits[f"{encoder} codes"] = [*own, *others]
         for kind in KINDS:
-            fits[kind] = stack.enter_context(refits(seeds=len(SEEDS), kind=kind))
+            fits[kind] = stack.enter_context(refits(first, seeds=len(SEEDS), kind=kind))
         result = cl.stability(fits, loaded.held_out, how=how, progress=False)
     about = {"n_tokens": result.n_tokens, "n_documents": result.n_documents}
     return {"methods": result.frame(), "pairs": result.pairs_frame()}, about

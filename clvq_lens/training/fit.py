@@ -151,7 +151,8 @@ class Fit:
                 _seeded_dropout(self.quantizer.device, self.config.seed),
                 _learning(self.quantizer, codes=self.learns_codes),
             ):
-                self.train(stream, held_out, best)
+                if self.history.stop != "interrupted":  # else codes and decoder stay as they start
+                    self.train(stream, held_out, best)
         except KeyboardInterrupt:
             self.history.stop = "interrupted"
         self.history.best_step = best.restore_()
@@ -175,7 +176,7 @@ class Fit:
             return self.data.held_out()
         drawn = self.data.held_out()
         encoder.start_(source, target)
-        learn_to_predict_(
+        interrupted = learn_to_predict_(
             encoder,
             stream,
             drawn.batches,
@@ -183,6 +184,8 @@ class Fit:
             n_tokens=self.budget,
             progress=self.progress,
         )
+        if interrupted:
+            self.history.stop = "interrupted"
         self.quantizer.initialize_(source, target, generator=self.generator)
         return drawn
 
@@ -211,7 +214,7 @@ class Fit:
 
     def train(self, stream: ShuffledStream, held_out: HeldOut, best: Best) -> None:
         """Steps over the stream until the tokens are spent or nothing improves any more."""
-        window = Window(self.quantizer)
+        window, first_epoch = Window(self.quantizer), stream.position.epoch
         optimizer = make_optimizer(self.quantizer, self.config)
         start = time.monotonic()
         with tqdm(total=self.budget, desc="fit", unit="tok", disable=not self.progress) as bar:
@@ -229,7 +232,7 @@ class Fit:
                     record = Record(
                         step=step,
                         n_tokens=self.n_tokens,
-                        epoch=stream.position.epoch,
+                        epoch=stream.position.epoch - first_epoch,
                         wall_s=time.monotonic() - start,
                         learning_rate=rate,
                         **window.take(),

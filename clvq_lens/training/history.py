@@ -21,7 +21,7 @@ class Record(Shown):
     Attributes:
         step: Optimizer steps so far.
         n_tokens: Real tokens trained on so far, repetitions counted.
-        epoch: Completed passes over the data.
+        epoch: Completed passes over the data, after those of a predictive encoder.
         wall_s: Seconds since the start of the fit.
         learning_rate: At this step.
         fvu: Fraction of variance unexplained, over the training batches since the last record,

@@ -128,22 +128,24 @@ def test_training_on_the_kl_reduces_it(stories_model, story_tokens):
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_learning_moves_every_part(decoder: str):
-    lens = new_lens(decoder=decoder)
+@pytest.mark.parametrize("encoder", ["predictive", "residual"])
+def test_learning_moves_every_part(encoder: str, decoder: str):
+    lens = new_lens(encoder=encoder, decoder=decoder)
     before = state(lens.quantizer)
     fit(lens)
     after = lens.quantizer.state_dict()
     parts = ["codebook.vectors", "usage", "mean_encoded", "mean_target", "codebook.mean_distance"]
-    if decoder == "table":
-        parts += ["decoder.table"]
-    else:
-        parts += ["encoder.mix_logit", "encoder.linear.weight", "decoder.out.weight"]
+    parts += ["decoder.table"] if decoder == "table" else ["decoder.out.weight"]
+    if encoder == "predictive":
+        parts += ["mean_source", "encoder.linear.weight", "encoder.hidden.0.weight"]
+    elif decoder != "table":
+        parts += ["encoder.mix_logit", "encoder.linear.weight"]
     for part in parts:
         assert not torch.equal(before[part], after[part]), part
 
 
 def test_a_table_learns_without_gradients():
-    lens = new_lens(decoder="table")
+    lens = new_lens(encoder="residual", decoder="table")
     before = state(lens.quantizer.encoder)
     fit(lens)
     assert same(before, lens.quantizer.encoder.state_dict())

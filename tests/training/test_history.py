@@ -31,7 +31,8 @@ def test_what_a_record_counts_only_grows(history: History):
         assert frame[column].is_monotonic_increasing
     last = history.records[-1]
     assert 3_000 <= last.n_tokens < 3_200
-    assert last.epoch == last.n_tokens // (54 * 16)
+    # Training the encoder ends in the middle of a pass.
+    assert 0 <= last.epoch - last.n_tokens // (54 * 16) <= 1
 
 
 def test_validations_are_spread_evenly(history: History):

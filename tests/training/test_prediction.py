@@ -135,6 +135,6 @@ def test_every_verb_works_where_source_and_target_differ_in_width(decoder, tmp_p
 
 
 def test_a_residual_encoder_is_saved_as_before_there_was_another():
-    names = random_model().add_clvq(1, 2, n_codes=12).quantizer.state_dict()
+    names = random_model().add_clvq(1, 2, n_codes=12, encoder="residual").quantizer.state_dict()
     assert "mean_source" not in names
     assert {"encoder.mix_logit", "encoder.linear.weight"} <= set(names)
