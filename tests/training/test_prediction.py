@@ -45,6 +45,24 @@ def test_training_predicts_better_than_the_linear_map_it_starts_from():
     assert errors[2] < 0.8 * errors[0]
 
 
+def test_an_interrupted_encoder_is_kept_with_codes_of_what_it_predicts(monkeypatch):
+    learn_from, steps = prediction._learn_from, []
+
+    def interrupted(*args: Any) -> None:
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        steps.append(1)
+        learn_from(*args)
+
+    monkeypatch.setattr(prediction, "_learn_from", interrupted)
+    lens = random_model().add_clvq(1, 2, n_codes=12, decoder="table")
+    history = lens.fit(DATA, n_tokens=3_000, batch_tokens=256, n_evaluations=12, progress=False)
+    assert len(steps) == 5
+    assert (history.stop, history.records) == ("interrupted", [])
+    assert float(lens.quantizer.encoder.out.weight.abs().max()) > 0  # not only the linear map
+    assert lens.evaluate(DATA, progress=False).fvu < 0.9
+
+
 def test_codes_are_those_of_encoder_outputs_and_vectors_live_at_the_target():
     lens = fitted(MLP)
     quantizer = lens.quantizer
