@@ -66,10 +66,10 @@ def _subspace(
     shares = quantizer.usage / quantizer.usage.sum().double()
     rows = torch.tensor(codes, device=quantizer.device)
     unused = rows[quantizer.usage[rows] == 0]
-    if place == "target" and len(unused):
+    if len(unused) and (place == "target" or quantizer.config.encoder == "predictive"):
         raise CodeRangeError(
-            f"Code {int(unused[0])} has no training token, so its mean target is unknown. "
-            f"Choose codes with lens.quantizer.usage > 0, or place='source'."
+            f"Code {int(unused[0])} has no training token, so its mean {place} is unknown. "
+            f"Choose codes with lens.quantizer.usage > 0."
         )
     if place == "source":
         vectors, mean = quantizer.source_vectors.double(), quantizer.source_mean

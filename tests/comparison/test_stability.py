@@ -81,7 +81,9 @@ def test_cosines_are_relative_to_the_mean_that_code_vectors_share(two):
 
 
 def test_code_vectors_of_another_width_have_no_cosine(fitted):
-    wide = fitted.model.add_clvq("blocks.1.mlp.hook_post", 2, n_codes=12, name="wide")
+    wide = fitted.model.add_clvq(
+        "blocks.1.mlp.hook_post", 2, n_codes=12, encoder="residual", name="wide"
+    )
     wide.fit(DATA, n_tokens=500, progress=False)
     found = stability({"codes": [fitted, wide]}, DATA)
     assert np.isnan(found.pairs[0].cosine)

@@ -250,7 +250,8 @@ def test_special_tokens_are_not_promoted(stories_lens, stories):
 
 
 def test_a_source_of_another_width_says_nothing_directly(model):
-    lens = model.add_clvq("blocks.1.mlp.hook_post", 2, n_codes=8, top_k=2, decoder="mlp")
+    options = {"n_codes": 8, "encoder": "residual", "decoder": "mlp"}  # vectors at the source
+    lens = model.add_clvq("blocks.1.mlp.hook_post", 2, **options)
     lens.fit(DATA, n_tokens=1_000, batch_tokens=200, progress=False)
     used = [concept for concept in concepts(lens) if concept.usage]
     assert all(concept.direct is None and concept.at_target is not None for concept in used)

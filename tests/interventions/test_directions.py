@@ -34,7 +34,7 @@ def vectors_and_means(lens, place):
     """An oracle: what codes stand for at a place, its mean over codes and the mean activation."""
     quantizer = lens.quantizer
     shares = quantizer.usage.double() / quantizer.usage.sum()
-    vectors = quantizer.codebook.vectors if place == "source" else quantizer.mean_target
+    vectors = quantizer.source_vectors if place == "source" else quantizer.mean_target
     center = shares @ vectors.double()
     mean = quantizer.source_mean.double() if place == "source" else center
     return vectors.double(), center, mean
@@ -106,10 +106,11 @@ def test_projecting_twice_is_projecting_once(lens, tokens, place):
     torch.testing.assert_close(twice, once, atol=1e-5, rtol=0)
 
 
-def test_a_code_without_tokens_has_a_vector_at_the_source(fitted, tokens):
-    fitted.quantizer.usage[3] = 0
-    vectors, center, mean = vectors_and_means(fitted, "source")
-    after = run(fitted, tokens, fitted.project_out(3, place="source"))[SOURCE].double()
+def test_a_residual_code_without_tokens_has_a_vector_at_the_source(tokens):
+    lens = fit(random_model().add_clvq(1, 2, n_codes=12, encoder="residual"))
+    lens.quantizer.usage[3] = 0
+    vectors, center, mean = vectors_and_means(lens, "source")
+    after = run(lens, tokens, lens.project_out(3, place="source"))[SOURCE].double()
     assert ((after - mean) @ (vectors[3] - center)).abs().max() < 1e-4
 
 
@@ -303,11 +304,12 @@ def test_bad_projections_say_why_and_leave_the_model_alone(
     assert_same_state(before, state(lens.model))
 
 
-def test_a_code_without_tokens_has_no_mean_target(fitted):
+@pytest.mark.parametrize("place", ["source", "target"])
+def test_a_predictive_code_without_tokens_has_a_vector_nowhere(fitted, place):
     fitted.quantizer.usage[3] = 0
     with (
-        pytest.raises(CodeRangeError, match=r"Code 3 has no training token.* or place='source'"),
-        fitted.project_out([2, 3]),
+        pytest.raises(CodeRangeError, match=f"Code 3 has no training token, so its mean {place}"),
+        fitted.project_out([2, 3], place=place),
     ):
         pytest.fail("the block was entered")
 

@@ -145,7 +145,7 @@ def test_in_a_chain_an_edit_is_seen_and_edited_by_the_next_lens(tokens, order):
         fit(model.add_clvq(int(name[0]), int(name[2]), n_codes=12, top_k=3))
     lower, upper = model.clvqs["0-1"], model.clvqs["1-2"]
     plain = run(upper, tokens)
-    a, b = 0, 10
+    a, b = frequent(upper, tokens, 2)
     with lower.edit(cl.Force(5)), upper.edit(cl.Swap(a, b)):
         cache = model.run_with_cache(tokens)[1]
     assert not torch.equal(cache[SOURCE], plain[SOURCE])

@@ -28,7 +28,7 @@ def difference(logits):
 
 
 def test_patching_texts_that_share_their_codes_is_refused(lens, toy):
-    clean, corrupted = (lens.model.to_tokens(text)[:, :12] for text in toy.texts[:2])
+    clean, corrupted = (lens.model.to_tokens(text)[:, :16] for text in toy.texts[:2])
     with (
         lens.edit(cl.Force(3)),  # one code everywhere, and yet other logits
         pytest.raises(NothingChangesError, match="same code of '1-2' at every position"),
@@ -37,7 +37,7 @@ def test_patching_texts_that_share_their_codes_is_refused(lens, toy):
 
 
 def test_patching_says_at_which_positions_codes_differ(lens, toy):
-    clean, corrupted = (lens.model.to_tokens(text)[:, :12] for text in toy.texts[:2])
+    clean, corrupted = (lens.model.to_tokens(text)[:, :16] for text in toy.texts[:2])
     patching = cl.concept_patching(lens, clean, corrupted, difference, **QUIET)
     codes = [lens.encode(tokens).codes[0] for tokens in (clean, corrupted)]
     assert list(patching.n_changed) == (codes[0] != codes[1]).long().tolist()
