@@ -114,7 +114,7 @@ def test_the_seed_draws_what_is_resampled(lens, tokens):
 
 def test_controls_are_the_effects_of_the_five_codes_nearest_in_usage_by_ratio(lens):
     # Many tokens: of few, many codes have as many.
-    tokens = torch.randint(0, 40, (20, 14), generator=torch.Generator().manual_seed(1))
+    tokens = torch.randint(0, 40, (30, 15), generator=torch.Generator().manual_seed(1))
     frame = cl.ablation_sweep(lens, tokens, difference, progress=False).frame()
     n_unlike = 0
     for row in frame.itertuples():
