@@ -81,7 +81,7 @@ def _compare_codes(trial: Trial, name: str, ours: Sequence[cl.Lens]) -> None:
     for methods, decoders in ((CLOSE, DECODERS), (OTHERS, decoders_of_others)):
         cl.compare(
             [*ours, *methods],
-            trial.texts,
+            trial.held_out,
             train=trial.train,
             decoders=decoders,
             n_seeds=N_SEEDS,

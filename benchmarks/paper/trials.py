@@ -12,8 +12,9 @@ from benchmarks.kept_activations import kept_activations
 from benchmarks.paper import causal, data, finetune
 from benchmarks.stories import stories_model
 
-_N_TEXTS = 200  # of each encoder data set that are judged, as many of each class
-_N_TRAIN = 1_500  # texts that MiniLM's codes are fitted on: all their activations fit the buffer
+_N_TEXTS = 200  # of each encoder data set whose classes are asked for, as many of each class
+_N_HELD_OUT = 1_000  # texts that codes are measured on
+_N_TRAIN = 4_000  # texts that MiniLM's codes are fitted on: all their activations fit the buffer
 _N_TOY_TRAIN, _N_TOY_HELD_OUT = 3_000, 400
 _STORY_WORDS = 200  # of a held-out story
 _MINILM_LAYERS = (2, 4)  # of blocks 0 to 5: one is left to read what codes say
@@ -28,11 +29,12 @@ class Trial:
         layers: Source and target.
         n_codes: Codes of every method.
         train: Texts to fit on.
-        texts: Texts to judge with.
         fit: The budget of every fit.
-        token_labels: The true concept of every token, where it is known.
-        classes: The class of each text, where texts have classes.
-        options: Readout and documents of texts with classes.
+        held_out: Texts that codes are measured on, in trials that compare codes.
+        token_labels: The true concept of every token of these, where it is known.
+        texts: Texts that have classes; fewer, since each is read hundreds of times.
+        classes: The class of each.
+        options: Readout, and documents of texts with classes.
         trains_decoders: Whether a transformer decoder is trained for every method, and not only
             for ours and for those that come close.
         reading: What has to be open while the model is read.
@@ -42,9 +44,10 @@ class Trial:
     layers: tuple[int, int]
     n_codes: int
     train: list[str]
-    texts: list[str]
     fit: cl.FitConfig
+    held_out: list[str] = field(default_factory=list)
     token_labels: Sequence[Sequence[str]] | None = None
+    texts: list[str] = field(default_factory=list)
     classes: list[int] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     trains_decoders: bool = True
@@ -65,7 +68,7 @@ def _toy() -> Trial:
         layers=(1, 3),
         n_codes=256,
         train=train,
-        texts=held_out,
+        held_out=held_out,
         token_labels=cl.toy.token_labels(held_out),
         fit=cl.FitConfig(n_tokens=300_000, n_evaluations=5),
     )
@@ -79,7 +82,7 @@ def _stories() -> Trial:
         layers=(1, 3),
         n_codes=400,
         train=train,
-        texts=[data.cut(story, _STORY_WORDS) for story in held_out],
+        held_out=[data.cut(story, _STORY_WORDS) for story in held_out],
         fit=cl.FitConfig(n_tokens=600_000, n_evaluations=5, long_texts="truncate"),
     )
 
@@ -93,7 +96,7 @@ def _smollm2(texts: Callable[[], tuple[list[str], list[str]]]) -> Trial:
         layers=smollm2.LAYERS,
         n_codes=400,
         train=train,
-        texts=held_out,
+        held_out=held_out,
         fit=cl.FitConfig(n_tokens=430_000, n_evaluations=5),
         trains_decoders=False,
         reading=kept_activations(model, smollm2.ACTIVATIONS),
@@ -111,10 +114,10 @@ def _minilm(name: str) -> Trial:
         layers=_MINILM_LAYERS,
         n_codes=400,
         train=texts.train.sample(_N_TRAIN, seed=0).texts,
+        held_out=texts.evaluation.sample(_N_HELD_OUT, seed=1).texts,
         texts=judged.texts,
         fit=cl.FitConfig(
-            n_tokens=100_000,
-            batch_tokens=1_024,
+            n_tokens=300_000,
             n_evaluations=5,
             buffer_tokens=2**18,
             long_texts="truncate",
