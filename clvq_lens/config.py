@@ -68,9 +68,9 @@ class CLVQConfig(_Options):
         dead_after_tokens: A code unused for so many tokens is revived; None: 100 * ``n_codes``.
         initialization: How the codebook starts: random rows, k-means++ or scaled-spherical
             k-means++.
-        encoder: "residual" stays close to the source activation, as the paper's does; "predictive"
-            estimates the target activation from it, so that codes keep what the target depends on,
-            and code vectors live at the target.
+        encoder: "predictive" estimates the target activation from that of the source, so that codes
+            keep what the target depends on, and code vectors live at the target; "residual" stays
+            close to the source activation, as the paper's does.
         encoder_layers: Hidden layers of a predictive encoder; 0: a linear map alone.
         d_encoder_mlp: Their width; None: eight times the source width up to 512, and at least
             twice the source width.

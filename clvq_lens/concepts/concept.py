@@ -116,7 +116,8 @@ class Concept:
         at_target: What its decoded vector says about the next token: the mean reconstruction at
             its tokens, through the final norm and the unembedding. None where nothing can be
             said, as for a code without tokens.
-        direct: The same for the code vector itself, which lives at the source.
+        direct: The same for the code vector itself, which lives at the target if the encoder is
+            predictive, and at the source if it is residual.
         token_entropy: Entropy of its tokens, in nats; 0 means a single token.
         position_entropy: Entropy of the positions of its tokens, in nats.
         nearest: Codes with the nearest code vectors.

@@ -34,14 +34,15 @@ def projection(
 
     Args:
         codes: The codes.
-        place: "source": code vectors. "target": the mean target of each code.
+        place: "source": where codes are there: the vectors of residual codes, the mean sources of
+            predictive ones. "target": the mean target of each code.
         quantizer: A fitted quantizer.
         centered: Whether to take means off first.
         at: Positions; None: every real token.
 
     Raises:
         ConfigError: If ``place`` is neither "source" nor "target".
-        CodeRangeError: If a code at the target has no tokens, so no mean.
+        CodeRangeError: If a code has no tokens, so no mean.
         PositionError: If ``at`` does not name positions.
     """
     check_choice("place", place, get_args(Place))

@@ -83,15 +83,16 @@ def project_out(
     Args:
         lens: A fitted lens.
         codes: A code, or several.
-        place: "source": code vectors, taken out where they are read. "target": the mean targets
-            of the codes, taken out where they are reconstructed.
+        place: "source": where codes are at the source (`source_vectors` of the quantizer), taken
+            out where they are read. "target": the mean targets of the codes, taken out where they
+            are reconstructed.
         centered: Whether the mean is taken off first and stays as it is. False: raw vectors, as
             published, whose large common mean goes too.
         at: Positions; None: every real token.
 
     Raises:
         NotFittedError: If the quantizer has not been fitted.
-        CodeRangeError: If a code does not exist, or has no mean target.
+        CodeRangeError: If a code does not exist, or has no tokens and so no mean.
         ConfigError: If ``place`` is neither "source" nor "target".
         PositionError: If ``at`` does not name positions.
     """
