@@ -173,7 +173,7 @@ def test_an_edit_without_the_error_term_splices_the_edited_reconstruction(
 @pytest.mark.parametrize("at", ["source", "target"])
 def test_a_direction_that_is_projected_out_is_gone_there(kind, model, lens, tokens, at):
     place = kind.after({"source": 1, "target": 2}[at])
-    means = {"source": lens.quantizer.codebook.vectors, "target": lens.quantizer.mean_target}
+    means = {"source": lens.quantizer.source_vectors, "target": lens.quantizer.mean_target}
     direction = means[at][commonest(lens, tokens)[0]]
     with lens.project_out(commonest(lens, tokens)[0], place=at, centered=False):
         _, cache = model.run_with_cache(tokens)

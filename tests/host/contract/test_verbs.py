@@ -198,7 +198,8 @@ def test_concept_patching_gives_what_patches_give_by_hand(model, lens):
 @on_one_of_each_sort
 def test_attribution_adds_up_and_agrees_with_small_edits(model, lens):
     tokens = words(1, 8, seed=17)
-    found = cl.attribution(lens, tokens, difference, n_steps=24, n_true=16, progress=False)
+    # Many steps: the path may pass where the norm of a random model changes fast.
+    found = cl.attribution(lens, tokens, difference, n_steps=200, n_true=16, progress=False)
     with torch.no_grad():
         assert found.value == pytest.approx(difference(model(tokens)).item(), abs=1e-4)
     assert found.completeness_error < 0.05
