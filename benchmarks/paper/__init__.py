@@ -1,1 +1,6 @@
 """The data, models and grids behind the tables of the paper, measured anew."""
+
+from clvq_lens.config import EncoderName
+
+ENCODERS: tuple[EncoderName, ...] = ("predictive", "residual")
+"""Ours, the default first."""

@@ -20,7 +20,7 @@ import pandas as pd
 
 import clvq_lens as cl
 from benchmarks import markdown
-from benchmarks.paper import data, finetune, trials
+from benchmarks.paper import ENCODERS, data, finetune, trials
 from benchmarks.paper.pictures import write_png
 from benchmarks.paper.trials import Trial
 from clvq_lens.comparison.described import METRICS
@@ -29,7 +29,6 @@ from clvq_lens.plots.comparison_panels import plot_comparison
 
 RESULTS = data.ROOT / "benchmarks/results"
 N_SEEDS = 3
-ENCODERS: tuple[EncoderName, ...] = ("predictive", "residual")
 CLOSE = ("k-means", "spherical k-means", "balanced k-means")
 OTHERS = (
     "agglomerative",

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from benchmarks.paper import ablation_tables, data
+from benchmarks.paper import ENCODERS, ablation_tables, data
 from benchmarks.paper.ablation_tables import DEFAULT
 from benchmarks.paper.finetune import RUNS
 from benchmarks.stories import stories_model
@@ -33,7 +33,7 @@ _SIZES = (50, 100, 400, 800, 1200)
 _KEY = ("setting", "seed")
 # The options that each ablation varies; in figures a second one is told apart by color.
 VARIED: dict[str, dict[str, Sequence[object]]] = {
-    "encoder": {"encoder": ("predictive", "residual"), "decoder": ("transformer", "table")},
+    "encoder": {"encoder": ENCODERS, "decoder": ("transformer", "table")},
     "encoder_layers": {"encoder_layers": (0, 1, 2, 3)},
     "n_codes": {"n_codes": _SIZES},
     "temperature": {

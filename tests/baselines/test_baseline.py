@@ -159,10 +159,18 @@ def test_rare_tokens_go_to_the_code_of_the_nearest_embedding(lens: cl.Lens, base
     assert torch.equal(encoding.codes[encoding.mask], nearest)
 
 
-def test_a_single_layer_vq_vae_learns_its_encoder(baselines: Any):
+def test_a_single_layer_vq_vae_learns_other_codes_than_a_residual_lens(
+    lens: cl.Lens, baselines: Any
+):
     alone = baselines["single-layer VQ-VAE"].quantizer
-    assert alone.config.encoder == "residual"
-    assert not torch.equal(alone.encoder.linear.weight, torch.eye(16))  # where it starts
+    options = {"n_codes": 12, "top_k": 3, "encoder": "residual", "name": "residual"}
+    other = cl.add_clvq(lens.model, 0, 2, **options)
+    try:
+        other.fit(words(60, 16), **OPTIONS)
+    finally:
+        other.remove()
+    assert not torch.equal(alone.codebook.vectors, other.quantizer.codebook.vectors)
+    assert not torch.equal(alone.encoder.mix, other.quantizer.encoder.mix)
     assert 0 < alone.encoder.mix < 0.5
 
 

@@ -61,8 +61,8 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def make(seed: int = 0, d_target: int = 4, **options: Any) -> CrossLayerQuantizer:
     """A tiny fitted quantizer with random weights everywhere."""
     generator = torch.Generator().manual_seed(seed)
-    options = {"n_codes": 4, "top_k": 2, "decoder_layers": 1, "d_decoder_mlp": 4, **options}
-    options = {"encoder": "residual", "d_encoder_mlp": 4, **options}
+    sizes = {"n_codes": 4, "top_k": 2, "decoder_layers": 1, "d_decoder_mlp": 4, "d_encoder_mlp": 4}
+    options = {"encoder": "residual", **sizes, **options}
     quantizer = CrossLayerQuantizer(CLVQConfig(**options), 4, d_target, generator=generator)
     source, target = random(40, 4, seed=seed + 1), random(40, d_target, seed=seed + 2)
     if isinstance(quantizer.encoder, PredictiveEncoder):
