@@ -1,14 +1,14 @@
 """What codes are beside other partitions of tokens: ``python -m benchmarks.paper.structure``.
 
-The collapse of duplicates, known labels, and agreement between fits. A part is one file of
-``runs/paper/structure/``; what is there is not done again, so that an interrupted run goes on.
-Names of parts, such as ``stability``, do only those; ``--tables`` only writes the page.
+The collapse of duplicates, known labels, names that tell codes, and agreement between fits. A part
+is one file of ``runs/paper/structure/``; what is there is not done again, so that an interrupted
+run goes on. Names of parts, such as ``stability``, do only those; ``--tables`` only the page.
 """
 
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,15 +20,13 @@ import torch
 from tqdm import tqdm
 
 import clvq_lens as cl
-from benchmarks.paper import ENCODERS, ablations, data, finetune, structure_page
+from benchmarks.paper import ENCODERS, ablations, data, finetune, structure_page, treebank
 from benchmarks.stories import stories_model
 from clvq_lens.comparison.layer_agreement import CODES
 from clvq_lens.config import EncoderName
 
 RUNS = finetune.RUNS / "structure"
 SEEDS = (0, 1, 2)
-N_SENTENCES = 600
-EVERY = 3  # each third sentence, so that they come from all kinds of text
 KINDS = ("k-means", "spherical k-means", "random codes")
 THRESHOLD = 0.9
 CURVE = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -160,16 +158,11 @@ def alignment(name: str, seed: int) -> Part:
     """Codes and clusters beside known labels of text that neither was fitted on."""
     subject = SUBJECTS[name]
     loaded = subject.load()
-    lens = subject.fitted(loaded, seed)
-    lenses = {
-        "predictive codes": lens,
-        "residual codes": subject.fitted(loaded, seed, encoder="residual"),
-        "k-means": _k_means(lens, subject, loaded, seed),
-        "k-means of the target": _k_means(_at_target(subject, loaded), subject, loaded, seed),
-    }
+    lenses = _own_and_k_means(subject, loaded, seed)
+    lenses["k-means of the target"] = _k_means(_at_target(subject, loaded), subject, loaded, seed)
     tables: dict[str, pd.DataFrame] = {}
     about: dict[str, Any] = {}
-    for kind, (texts, token_labels) in known_labels(name, loaded).items():
+    for kind, (texts, token_labels) in _known_labels(name, loaded).items():
         result = cl.alignment(
             lenses, texts, token_labels, threshold=THRESHOLD, seed=seed, progress=False
         )
@@ -181,6 +174,37 @@ def alignment(name: str, seed: int) -> Part:
             "n_labels": int((result.label_tokens >= result.min_tokens).sum()),
         }
     return tables, about
+
+
+def detection(name: str, seed: int) -> Part:
+    """Can codes be told by their names? A name is made of a code's distinctive tokens."""
+    subject = SUBJECTS[name]
+    loaded = subject.load()
+    rows: list[pd.DataFrame] = []
+    for method, lens in _own_and_k_means(subject, loaded, seed).items():
+        concepts = partial(lens.concepts, seed=seed, progress=False)
+        names = concepts(loaded.train, n_examples=0).named().names()
+        # Of other texts: the tokens of a name come from all that were read for it.
+        result = cl.detection(concepts(loaded.held_out), names=names, seed=seed)
+        n_codes, n_left_out = len(result.codes), len(result.left_out)
+        rows.append(result.summary().assign(method=method, n_codes=n_codes, n_left_out=n_left_out))
+    return {"methods": pd.concat(rows, ignore_index=True)}, {"n_documents": len(loaded.held_out)}
+
+
+def _known_labels(name: str, loaded: Loaded) -> dict[str, treebank.Labeled]:
+    """Texts and the label of every token of them, by kind of label."""
+    if name == "toy world":
+        return {"concept": (loaded.held_out, cl.toy.token_labels(loaded.held_out))}
+    return treebank.of_words(loaded.model)
+
+
+def _own_and_k_means(subject: Subject, loaded: Loaded, seed: int) -> dict[str, cl.Lens]:
+    """Codes of each of our encoders, and of k-means of the source."""
+    lenses: dict[str, cl.Lens] = {}
+    for encoder in ENCODERS:
+        lenses[f"{encoder} codes"] = subject.fitted(loaded, seed, encoder=encoder)
+    lenses["k-means"] = _k_means(lenses["predictive codes"], subject, loaded, seed)
+    return lenses
 
 
 def _k_means(lens: cl.Lens, subject: Subject, loaded: Loaded, seed: int) -> cl.Lens:
@@ -221,66 +245,6 @@ def stability(name: str, how: str) -> Part:
     return {"methods": result.frame(), "pairs": result.pairs_frame()}, about
 
 
-# ---- known labels --------------------------------------------------------------------------------
-
-Labeled = tuple[list[str], list[list[str]]]
-"""Texts, and the label of every token of each."""
-Words = list[tuple[int, int, list[str]]]
-"""Where each word of a sentence starts and ends, and its columns in CoNLL-U."""
-
-
-def known_labels(name: str, loaded: Loaded) -> dict[str, Labeled]:
-    """Texts and the label of every token of them, by kind of label."""
-    if name == "toy world":
-        return {"concept": (loaded.held_out, cl.toy.token_labels(loaded.held_out))}
-    path = data.SHARED / "data/ud_ewt/en_ewt-ud-dev.conllu"
-    chosen = list(sentences(path.read_text(encoding="utf-8")))[::EVERY][:N_SENTENCES]
-    labeled: dict[str, Labeled] = {}
-    for kind, column in (("UPOS", 3), ("deprel", 7)):
-        texts, spans = [], []
-        for text, words in chosen:
-            texts.append(text)
-            spans.append(_spans(words, column))
-        labeled[kind] = (texts, cl.token_labels(loaded.model, texts, spans))
-    return labeled
-
-
-def _spans(words: Words, column: int) -> list[tuple[int, int, str]]:
-    """The words of a sentence with the label in a column."""
-    spans = []
-    for start, end, columns in words:
-        spans.append((start, end, columns[column].split(":")[0]))  # "nsubj:pass" is a subject
-    return spans
-
-
-def sentences(conllu: str) -> Iterator[tuple[str, Words]]:
-    """Each sentence with its words."""
-    for block in conllu.split("\n\n"):
-        text = _text_of(block)
-        if text is None:
-            continue
-        words: Words = []
-        end = 0
-        for line in block.splitlines():
-            columns = line.split("\t")
-            if not columns[0].isdecimal():  # a comment, or "1-2": words that are written as one
-                continue
-            # Found one after the other: a word may stand in a sentence twice.
-            start = text.find(columns[1], end)
-            if start >= 0:
-                end = start + len(columns[1])
-                words.append((start, end, columns))
-        yield text, words
-
-
-def _text_of(block: str) -> str | None:
-    """The sentence as it is written; None where the comments do not tell it."""
-    for line in block.splitlines():
-        if line.startswith("# text = "):
-            return line.removeprefix("# text = ")
-    return None
-
-
 # ---- parts ---------------------------------------------------------------------------------------
 
 
@@ -289,6 +253,7 @@ def parts() -> dict[str, Callable[[], Part]]:
     every: dict[str, Callable[[], Part]] = {}
     for seed in SEEDS:
         for name in ("toy world", "stories260K"):
+            every[f"detection-{name}-{seed}"] = partial(detection, name, seed)
             every[f"alignment-{name}-{seed}"] = partial(alignment, name, seed)
     every["stability-stories260K-seeds"] = partial(stability, "stories260K", "seeds")
     for seed in SEEDS:
@@ -343,6 +308,7 @@ def write() -> None:
     for question, write_section in (
         ("collapse", structure_page.collapse),
         ("alignment", partial(structure_page.alignment, threshold=THRESHOLD)),
+        ("detection", structure_page.detection),
         ("stability", structure_page.stability),
     ):
         for name, subject in SUBJECTS.items():

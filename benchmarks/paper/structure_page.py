@@ -42,6 +42,14 @@ _ALIGNMENT = {
     "one_token": ("one token", 3),
     "covered_by_others": ("covered by others", 3),
 }
+_DETECTION = {
+    "n_codes": ("codes judged", 0),
+    "n_left_out": ("too rare to judge", 0),
+    "accuracy": ("accuracy", 3),
+    "low": ("lower end", 3),
+    "high": ("upper end", 3),
+    "control": ("accuracy, names of other codes", 3),
+}
 _HOW = {
     "seeds": "Fits of the same texts with different seeds, every pair",
     "halves": "Fits of the two halves of the texts, for three random splits",
@@ -97,6 +105,24 @@ def _inside(labels: pd.DataFrame, threshold: float) -> list[str]:
     said = [f"{method} {share:.3f}" for method, share in (held.sum() / n_tokens).items()]
     title = f"Of the tokens of words, the part in a code aligned with their label at {threshold}"
     return [f"{title}: {', '.join(said)}."]
+
+
+def detection(name: str, about: str, measured: Measured) -> list[str]:
+    """A table: the judge's accuracy with names of the codes themselves, and of other codes."""
+    said = next(iter(measured.values()))[1]
+    return [
+        f"## Names that tell codes: {name}",
+        f"{about}; contexts from {said['n_documents']} texts that no name was made of. "
+        f"{_seeds(measured)}. In brackets the least and the most of them; chance is 0.5.",
+        _over_seeds(_wide(_tables("methods", measured)), ["method"], _DETECTION),
+    ]
+
+
+def _wide(summaries: pd.DataFrame) -> pd.DataFrame:
+    """One row for each method and seed, with the control's accuracy in a column of its own."""
+    is_own = summaries["names"] == "own"
+    own, control = summaries[is_own], summaries[~is_own]
+    return own.assign(control=control["accuracy"].to_numpy())
 
 
 def stability(name: str, about: str, measured: Measured) -> list[str]:

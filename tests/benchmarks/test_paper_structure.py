@@ -1,6 +1,6 @@
 import pandas as pd
 
-from benchmarks.paper import structure, structure_page
+from benchmarks.paper import structure, structure_page, treebank
 
 CONLLU = """# newdoc
 # text = It's the cat.
@@ -17,7 +17,7 @@ CONLLU = """# newdoc
 
 
 def test_words_of_a_sentence_are_found_where_they_stand():
-    [(text, words)] = structure.sentences(CONLLU)
+    [(text, words)] = treebank.sentences(CONLLU)
     assert text == "It's the cat."
     assert [text[start:end] for start, end, _ in words] == ["It", "'s", "the", "cat", "."]
     assert [columns[3] for *_, columns in words] == ["PRON", "AUX", "DET", "NOUN", "PUNCT"]
