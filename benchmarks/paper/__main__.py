@@ -23,6 +23,7 @@ from benchmarks import markdown
 from benchmarks.paper import ENCODERS, data, finetune, trials
 from benchmarks.paper.pictures import write_png
 from benchmarks.paper.trials import Trial
+from clvq_lens.comparison.comparison import as_table
 from clvq_lens.comparison.described import METRICS
 from clvq_lens.config import DecoderName, EncoderName
 from clvq_lens.plots.comparison_panels import plot_comparison
@@ -181,13 +182,18 @@ def _section_of_codes(name: str, comparison: cl.Comparison) -> str:
     figure = RESULTS / "figures" / f"paper-{name}.png"
     shown = {metric: METRICS[metric] for metric in _IN_FIGURES}
     write_png(plot_comparison(comparison.frame(), shown), figure)
-    table = comparison.table()
-    cells = table.astype(str).to_numpy().tolist()
-    alignment = "ll" + "r" * (len(table.columns) - 2)
+    differences = as_table(comparison.differences(ENCODERS[0]))
     return (
-        f"## {name}\n\n{markdown.table(list(table.columns), alignment, cells)}\n\n"
-        f"![](figures/{figure.name})\n"
+        f"## {name}\n\n{_as_markdown(comparison.table())}\n\n![](figures/{figure.name})\n\n"
+        f"Less what {ENCODERS[0]} codes have with the same decoder, on the same documents:\n\n"
+        f"{_as_markdown(differences)}\n"
     )
+
+
+def _as_markdown(table: pd.DataFrame) -> str:
+    """A table of methods and their decoders."""
+    cells = table.astype(str).to_numpy().tolist()
+    return markdown.table(list(table.columns), "ll" + "r" * (len(table.columns) - 2), cells)
 
 
 def _section_of_classes(name: str, comparison: cl.Comparison) -> str:
@@ -225,12 +231,13 @@ those of specific drops are as wide as Holm's method asks. All methods of a tria
 texts and budget to fit on, and the same decoders: "table" holds the mean target of each code,
 "transformer" is trained on codes that stay what they are. Rows that are no methods: random codes;
 k-means of the target, which reads what no code of the source can see; and the prediction of the
-target from the source before it is quantized.
+target from the source before it is quantized. Second tables: each method less {first} codes, fit
+by fit and on the same documents; where the interval leaves out 0, one is better than the other.
 """
 
 
 def _settings() -> dict[str, Any]:
-    return {"versions": markdown.versions(_PACKAGES), "n_seeds": N_SEEDS}
+    return {"versions": markdown.versions(_PACKAGES), "n_seeds": N_SEEDS, "first": ENCODERS[0]}
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,17 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from clvq_lens.arguments import closest
 from clvq_lens.comparison.described import BOUNDS, METRICS
-from clvq_lens.errors import FileFormatError
+from clvq_lens.errors import ConfigError, FileFormatError
 from clvq_lens.faithfulness.faithfulness import Faithfulness
 from clvq_lens.plots.comparison_panels import plot_comparison
 from clvq_lens.showing import Shown, told_apart, with_interval
+from clvq_lens.stats.estimates import Estimate
+from clvq_lens.stats.jackknife import DocumentEstimate
 from clvq_lens.writing import make_folder, write_atomically
 
-_FORMAT = "clvq_lens comparison 3"
+_FORMAT = "clvq_lens comparison 4"
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,7 +32,8 @@ class Comparison(Shown):
     Attributes:
         fits: One row for each method, decoder, fit and metric: value and 95 % interval over
             documents, and codes where they matter. Those of specific drops are as wide as Holm's
-            method asks; see `Faithfulness.specific`.
+            method asks; see `Faithfulness.specific`. ``influences`` and ``freedom``: what
+            `differences` are made of; see `clvq_lens.stats.jackknife.DocumentEstimate`.
         n_seeds: Fits of each method.
         n_texts: Held-out texts.
         faithfulness: The faithfulness of the first fit, by method and decoder; empty without
@@ -113,15 +117,44 @@ class Comparison(Shown):
             rows.append(row)
         return pd.DataFrame(rows)
 
+    def differences(self, reference: str) -> pd.DataFrame:
+        """How far each method is from one of them, with the same decoder and on the same documents.
+
+        Documents that are hard are hard for all methods. So intervals of differences are far
+        narrower than those of `frame`: they say which of two methods is better where theirs
+        overlap.
+
+        Args:
+            reference: Name of the method that the others are held against.
+
+        Returns:
+            As `frame`, with value less that of the reference for metrics that are means over
+            documents, such as FVU: the mean over fits, and an interval from the lowest lower end
+            to the highest upper end among the differences of fits of the same number.
+
+        Raises:
+            ConfigError: If there is no such method.
+        """
+        if reference not in self.methods:
+            raise ConfigError(
+                f"There is no method {reference!r}. {closest(reference, self.methods)}"
+                f"Pass one of: {', '.join(self.methods)}."
+            )
+        is_reference = self.fits["method"] == reference
+        key = ["decoder", "fit", "metric"]
+        pairs = self.fits[~is_reference].merge(self.fits[is_reference], on=key, suffixes=("", "_r"))
+        rows: list[dict[str, Any]] = []
+        for pair in pairs.to_dict("records"):
+            if pair["influences"]:
+                difference = _estimate(pair, "").less(_estimate(pair, "_r"))
+                row = {name: pair[name] for name in ("method", *key)}
+                row |= {"value": difference, "low": difference.low, "high": difference.high}
+                rows.append(row)
+        return replace(self, fits=pd.DataFrame(rows, columns=self.fits.columns)).frame()
+
     def table(self) -> pd.DataFrame:
-        """The same for reading: one column for each metric, its interval in brackets."""
-        frame = self.frame()
-        table = pd.DataFrame({"method": frame["method"], "decoder": frame["decoder"]})
-        for metric, (title, _) in METRICS.items():
-            if metric in frame:
-                numbers = frame[[metric, f"{metric}_low", f"{metric}_high"]]
-                table[title] = [_with_interval(*row) for row in numbers.itertuples(index=False)]
-        return table
+        """The same as `frame` for reading: a column for each metric, its interval in brackets."""
+        return as_table(self.frame())
 
     def to_latex(self) -> str:
         """The table of `table` as LaTeX, with all text from data escaped; needs booktabs."""
@@ -225,6 +258,26 @@ class Comparison(Shown):
             faithfulness=faithfulness,
             settings=values["settings"],
         )
+
+
+def as_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table for reading: one column for each metric, its interval in brackets.
+
+    Args:
+        frame: What `Comparison.frame` or `Comparison.differences` gave.
+    """
+    table = pd.DataFrame({"method": frame["method"], "decoder": frame["decoder"]})
+    for metric, (title, _) in METRICS.items():
+        if metric in frame:
+            numbers = frame[[metric, f"{metric}_low", f"{metric}_high"]]
+            table[title] = [_with_interval(*row) for row in numbers.itertuples(index=False)]
+    return table
+
+
+def _estimate(row: Mapping[Hashable, Any], suffix: str) -> DocumentEstimate:
+    """A number of `Comparison.fits` as it was measured."""
+    plain = Estimate(*(row[f"{name}{suffix}"] for name in ("value", "low", "high")))
+    return DocumentEstimate.of(plain, row[f"influences{suffix}"], row[f"freedom{suffix}"])
 
 
 def _counted(n: int, thing: str) -> str:

@@ -1,5 +1,6 @@
 """What is measured of one method: reconstruction, effect, agreement with labels, faithfulness."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -181,6 +182,11 @@ def _of_faithfulness(published: Faithfulness, honest: Faithfulness) -> dict[str,
     return values
 
 
+def _short(number: float) -> float:
+    """Six digits, since files keep thousands of them."""
+    return float(f"{number:.6g}")
+
+
 def rows_of(
     method: str, decoder: str, number: int, values: Mapping[str, float | None]
 ) -> list[dict[str, object]]:
@@ -201,5 +207,8 @@ def rows_of(
         # A number without an interval, such as the count of dead codes, is its own interval.
         row["low"] = getattr(value, "low", float(value))
         row["high"] = getattr(value, "high", float(value))
+        # What its difference from another method's takes; nothing for what is not over documents.
+        row["influences"] = list(map(_short, getattr(value, "influences", ())))
+        row["freedom"] = getattr(value, "freedom", math.nan)
         rows.append(row)
     return rows

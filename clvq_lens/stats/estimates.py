@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import pandas as pd
 from scipy.stats import t as student
@@ -25,7 +26,7 @@ class Estimate(float):
     low: float
     high: float
 
-    def __new__(cls, value: float, low: float, high: float) -> "Estimate":
+    def __new__(cls, value: float, low: float, high: float) -> Self:
         """A float with an interval."""
         self = super().__new__(cls, value)
         self.low, self.high = low, high

@@ -113,6 +113,53 @@ def test_the_model_is_as_it_was_afterwards(comparison, lens):
     assert set(cl.clvqs(lens.model)) == {"compared"}
 
 
+def test_differences_are_those_of_pairs_of_fits(comparison, tmp_path):
+    fits = comparison.fits.set_index(["method", "fit", "metric"])["value"]
+    for found in (comparison, Comparison.load(comparison.save(tmp_path / "one.json"))):
+        differences = found.differences("compared").set_index("method")
+        others = [
+            name for name in found.methods if name not in ("compared", "unquantized prediction")
+        ]
+        assert differences.index.tolist() == others
+        row = differences.loc["k-means"]
+        pairs = [fits["k-means", n, "fvu"] - fits["compared", n, "fvu"] for n in (0, 1)]
+        assert row["fvu"] == pytest.approx(np.mean(pairs))
+        assert row["fvu_low"] <= min(pairs)
+        assert row["fvu_high"] >= max(pairs)
+        # Documents that are hard are hard for both.
+        assert row["fvu_high"] - row["fvu_low"] < width(comparison, "k-means", "fvu")
+        assert {"fvu", "ce_loss_recovered", "kl", "readout_kl", "stability"} <= set(differences)
+        assert not {"perplexity", "purity", "code_drop"} & set(differences)  # not over documents
+
+
+def width(comparison: Comparison, method: str, metric: str) -> float:
+    row = comparison.frame().set_index("method").loc[method]
+    return row[f"{metric}_high"] - row[f"{metric}_low"]
+
+
+def test_differences_from_a_method_that_is_not_there_are_refused(comparison):
+    with pytest.raises(ConfigError, match=r"no method 'kmeans'\. Closest: 'k-means'"):
+        comparison.differences("kmeans")
+
+
+def of_two_documents(method: str, decoder: str, fit: int, value: float) -> dict[str, object]:
+    row = {"method": method, "decoder": decoder, "fit": fit, "metric": "fvu", "value": value}
+    return {**row, "low": 0.0, "high": 1.0, "influences": [0.1, -0.1], "freedom": 1.0}
+
+
+def test_only_fits_of_one_number_with_the_same_decoder_are_held_against_each_other():
+    reference = [of_two_documents("a", "table", 0, 0.5), of_two_documents("a", "mlp", 0, 0.5)]
+    rows = [*reference, of_two_documents("b", "table", 0, 0.4)]
+    rows += [of_two_documents("c", "transformer", 0, 0.4)]
+    rows += [of_two_documents("a", "table", 1, 0.6), of_two_documents("b", "table", 1, 0.7)]
+    differences = Comparison(pd.DataFrame(rows), 2, 2, {}).differences("a")
+    assert differences[["method", "decoder"]].to_numpy().tolist() == [["b", "table"]]
+    # Both owe as much to each document, so that the documents leave no doubt, and the fits do.
+    found = differences[["fvu", "fvu_low", "fvu_high"]].to_numpy()[0]
+    assert found == pytest.approx([0.0, -0.1, 0.1])
+    assert not len(Comparison(pd.DataFrame(reference), 1, 2, {}).differences("a"))
+
+
 def test_tables_for_reading_and_for_print(comparison):
     table = comparison.table()
     assert table.columns[0] == "method"
@@ -251,11 +298,11 @@ def test_a_file_of_other_settings_is_refused(lens, few, tmp_path):
 
 def test_what_is_no_comparison_is_refused(tmp_path):
     path = tmp_path / "other.json"
-    for content in ("{", "[]", '{"format": "another"}', '{"format": "clvq_lens comparison 2"}'):
+    for content in ("{", "[]", '{"format": "another"}', '{"format": "clvq_lens comparison 3"}'):
         path.write_text(content)
         with pytest.raises(FileFormatError, match="does not hold a comparison, or is damaged"):
             cl.Comparison.load(path)
-    with pytest.raises(FileFormatError, match=r"comparison 2'.*reads 'clvq_lens comparison 3'"):
+    with pytest.raises(FileFormatError, match=r"comparison 3'.*reads 'clvq_lens comparison 4'"):
         cl.Comparison.load(path)
     with pytest.raises(FileNotFoundError):
         cl.Comparison.load(tmp_path / "missing.json")

@@ -1,16 +1,26 @@
+import copy
+
 import numpy as np
 import pytest
 from scipy.stats import binom
 
-from clvq_lens.stats.estimates import Estimate
-from clvq_lens.stats.jackknife import JackknifeSums, effective_number
+from clvq_lens.stats.jackknife import DocumentEstimate, JackknifeSums, effective_number
+
+N_WORLDS = 600
+LEAST_COVERED = int(binom.ppf(0.001, N_WORLDS, 0.935))  # 0.90: what a true 0.935 hardly ever misses
+
+
+def lengths(random: np.random.Generator, n: int, spread: float) -> np.ndarray:
+    """Tokens of documents: log-normal, as those of texts are. With spread 1, one of 20 is 5 times
+    as long as the median, and with 1.5 it is 12 times."""
+    return np.ceil(np.exp(random.normal(3.5, spread, n)))
 
 
 def mean(sums: dict[str, np.ndarray]) -> np.ndarray:
     return sums["x"] / sums["n"]
 
 
-def jackknife(x: np.ndarray, n: np.ndarray) -> Estimate:
+def jackknife(x: np.ndarray, n: np.ndarray) -> DocumentEstimate:
     sums = JackknifeSums()
     sums.add(range(len(x)), {"x": x, "n": n})
     return sums.estimate(mean, size="n")
@@ -132,16 +142,75 @@ def test_a_long_document_is_worth_no_more_than_one():
     assert effective_number(np.array([1e9, 1.0, 1.0])) == pytest.approx(1)
 
 
+# ---- two numbers over the same documents ---------------------------------------------------------
+
+
+def twins(random: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Errors of two methods, and variances: hard documents are hard for both."""
+    variance = lengths(random, n, 1.0)
+    hardness = random.beta(4, 8, n)
+    better, worse = 0.95 * hardness, hardness
+    noise = random.normal(0, 0.02, (2, n))
+    return variance * (better + noise[0]), variance * (worse + noise[1]), variance
+
+
+def test_the_interval_of_a_difference_is_that_of_pairs():
+    better, worse, n = twins(np.random.default_rng(0), 40)
+    difference = jackknife(better, n).less(jackknife(worse, n))
+    # Of less than 50 documents each is a group of its own, and this statistic is their difference.
+    expected = jackknife(better - worse, n)
+    found = (difference, difference.low, difference.high)
+    assert found == pytest.approx((expected, expected.low, expected.high))
+    assert difference.high < 0
+    assert jackknife(better, n).high > jackknife(worse, n).low  # alone they overlap
+
+
+def test_groups_of_documents_tell_differences_as_single_ones_do():
+    better, worse, n = twins(np.random.default_rng(0), 3_000)
+    estimate = jackknife(better, n)
+    difference, single = estimate.less(jackknife(worse, n)), jackknife(better - worse, n)
+    assert len(estimate.influences) == 50
+    assert difference == pytest.approx(single)
+    assert difference.high - difference.low == pytest.approx(single.high - single.low, rel=0.35)
+
+
+def test_a_document_without_weight_keeps_its_place_among_pairs():
+    n = np.array([1.0, 0.0, 2.0])
+    one, other = jackknife(np.array([1.0, 0.0, 4.0]), n), jackknife(np.array([2.0, 0.0, 3.0]), n)
+    assert one.influences[1] == 0
+    assert one.less(other) == pytest.approx(0.0)
+    with pytest.raises(ValueError, match="shorter than"):
+        one.less(jackknife(np.ones(2), np.ones(2)))
+
+
+def test_one_document_says_nothing_about_differences():
+    one = jackknife(np.array([2.0]), np.array([1.0]))
+    assert np.isnan(one.less(one).low)
+
+
+def test_what_a_number_owes_to_documents_is_copied_with_it():
+    estimate = jackknife(np.arange(5.0), np.ones(5))
+    for twin in copy.copy(estimate), copy.deepcopy(estimate):
+        assert (twin, twin.low, twin.high) == (estimate, estimate.low, estimate.high)
+        assert (twin.influences, twin.freedom) == (estimate.influences, estimate.freedom)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_documents", [5, 20, 100, 400])
+def test_intervals_of_differences_hold_the_truth(n_documents, record_property):
+    better, worse, n = twins(np.random.default_rng(1), 1_000_000)
+    truth = (better.sum() - worse.sum()) / n.sum()
+    random = np.random.default_rng(n_documents)
+    n_covered = 0
+    for _ in range(N_WORLDS):
+        better, worse, n = twins(random, n_documents)
+        difference = jackknife(better, n).less(jackknife(worse, n))
+        n_covered += difference.low <= truth <= difference.high
+    record_property("coverage", float(n_covered / N_WORLDS))
+    assert n_covered >= LEAST_COVERED
+
+
 # ---- how often intervals hold the truth ----------------------------------------------------------
-
-N_WORLDS = 600
-LEAST_COVERED = int(binom.ppf(0.001, N_WORLDS, 0.935))  # 0.90: what a true 0.935 hardly ever misses
-
-
-def lengths(random: np.random.Generator, n: int, spread: float) -> np.ndarray:
-    """Tokens of documents: log-normal, as those of texts are. With spread 1, one of 20 is 5 times
-    as long as the median, and with 1.5 it is 12 times."""
-    return np.ceil(np.exp(random.normal(3.5, spread, n)))
 
 
 def fvu_terms(random: np.random.Generator, n: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
