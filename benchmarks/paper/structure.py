@@ -22,7 +22,6 @@ from tqdm import tqdm
 import clvq_lens as cl
 from benchmarks.paper import ENCODERS, ablations, data, finetune, structure_page, treebank
 from benchmarks.stories import stories_model
-from clvq_lens.comparison.layer_agreement import CODES
 from clvq_lens.config import EncoderName
 
 RUNS = finetune.RUNS / "structure"
@@ -116,42 +115,21 @@ def collapse(name: str, seed: int) -> Part:
     """Codes beside the clusters of every layer, clustered on all tokens of the same texts."""
     subject = SUBJECTS[name]
     loaded = subject.load()
-    of_encoders: dict[str, cl.Collapse] = {}
-    for encoder in ENCODERS:
-        of_encoders[f"{encoder} codes"] = cl.collapse(
-            subject.fitted(loaded, seed, encoder=encoder),
-            loaded.train,
-            held_out=loaded.held_out,
-            n_tokens=ALL,
-            seed=seed,
-            progress=False,
-        )
-    result = of_encoders["predictive codes"]  # clusters of layers are the same, with the same seed
-    tables = {
-        "layers": _codes_of_each(of_encoders, cl.Collapse.frame),
-        "methods": _codes_of_each(of_encoders, cl.Collapse.summary),
-        "grid": result.grid(),
-    }
+    result = cl.collapse(
+        _of_encoders(subject, loaded, seed),
+        loaded.train,
+        held_out=loaded.held_out,
+        n_tokens=ALL,
+        seed=seed,
+        progress=False,
+    )
+    tables = {"layers": result.frame(), "methods": result.summary(), "grid": result.grid()}
     about = {
         "n_tokens": result.n_tokens,
         "n_held_out": result.n_held_out,
         "n_documents": len(loaded.held_out),
     }
     return tables, about
-
-
-def _codes_of_each(
-    of_encoders: dict[str, cl.Collapse], table: Callable[[cl.Collapse], pd.DataFrame]
-) -> pd.DataFrame:
-    """A table of each encoder's codes, and of what stands beside those of the first."""
-    codes: list[pd.DataFrame] = []
-    others: list[pd.DataFrame] = []
-    for name, result in of_encoders.items():
-        rows = table(result)
-        is_codes = rows["method"] == CODES
-        codes.append(rows[is_codes].assign(method=name))
-        others.append(rows[~is_codes])
-    return pd.concat([*codes, others[0]], ignore_index=True)
 
 
 def alignment(name: str, seed: int) -> Part:
@@ -198,11 +176,17 @@ def _known_labels(name: str, loaded: Loaded) -> dict[str, treebank.Labeled]:
     return treebank.of_words(loaded.model)
 
 
-def _own_and_k_means(subject: Subject, loaded: Loaded, seed: int) -> dict[str, cl.Lens]:
-    """Codes of each of our encoders, and of k-means of the source."""
+def _of_encoders(subject: Subject, loaded: Loaded, seed: int) -> dict[str, cl.Lens]:
+    """Codes of each of our encoders."""
     lenses: dict[str, cl.Lens] = {}
     for encoder in ENCODERS:
         lenses[f"{encoder} codes"] = subject.fitted(loaded, seed, encoder=encoder)
+    return lenses
+
+
+def _own_and_k_means(subject: Subject, loaded: Loaded, seed: int) -> dict[str, cl.Lens]:
+    """Codes of each of our encoders, and of k-means of the source."""
+    lenses = _of_encoders(subject, loaded, seed)
     lenses["k-means"] = _k_means(lenses["predictive codes"], subject, loaded, seed)
     return lenses
 

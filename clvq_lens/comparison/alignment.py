@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
-from clvq_lens.arguments import check_count, check_is, check_seed
+from clvq_lens.arguments import check_count, check_seed
+from clvq_lens.comparison.named_lenses import named_lenses
 from clvq_lens.comparison.shared_tokens import SharedTokens
 from clvq_lens.config import LongTexts
 from clvq_lens.data.documents import Data
 from clvq_lens.data.token_labels import TokenLabels
-from clvq_lens.errors import ConfigError, DataError
+from clvq_lens.errors import ConfigError
 from clvq_lens.host.vocabulary import Vocabulary
 from clvq_lens.lens import Lens
 from clvq_lens.plots.alignment_panels import plot_alignment
@@ -259,7 +260,7 @@ def alignment(
     check_seed(seed)
     if not isinstance(threshold, int | float) or not 0.5 < threshold <= 1:
         raise ConfigError(f"threshold is {threshold!r}. Pass a number above 0.5, up to 1.")
-    named = _named(lenses)
+    named = named_lenses(lenses, taken=[IDENTITY])
     tokens = SharedTokens(data, long_texts=long_texts)
     n_steps = 2 * len(named) + 1  # each lens is read and judged, token identity only judged
     with tqdm(total=n_steps, desc="alignment", disable=not progress) as bar:
@@ -282,22 +283,6 @@ def alignment(
         threshold=threshold,
         min_tokens=min_tokens,
     )
-
-
-def _named(lenses: Lens | Mapping[str, Lens]) -> dict[str, Lens]:
-    """Lenses by name; a single one is called "codes"."""
-    if isinstance(lenses, Lens):
-        return {"codes": lenses}
-    remedy = "Pass a lens, or {name: lens, ...}."
-    check_is("lenses", lenses, Mapping, remedy)
-    for lens in lenses.values():
-        check_is("One of the lenses", lens, Lens, remedy)
-    if not lenses or IDENTITY in lenses:
-        raise DataError(
-            f"The lenses are {sorted(lenses)}. Pass at least one, and do not call any of them "
-            f"{IDENTITY!r}, which is the name of the baseline."
-        )
-    return dict(lenses)
 
 
 class _TokenWords(NamedTuple):

@@ -1,6 +1,6 @@
 """The collapse of duplicates: does one code stand for what every layer finds again on its own?"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from clvq_lens.arguments import as_list, check_count, check_seed
 from clvq_lens.comparison.layer_agreement import (
-    CODES,
+    BASELINES,
     SAME,
     SHUFFLED,
     SOURCE,
@@ -20,6 +20,7 @@ from clvq_lens.comparison.layer_agreement import (
     LayerMeasures,
 )
 from clvq_lens.comparison.layer_tokens import LayerTokens, residual_points, sample_tokens
+from clvq_lens.comparison.named_lenses import named_lenses
 from clvq_lens.config import LongTexts
 from clvq_lens.data.document import Document
 from clvq_lens.data.documents import Data, open_documents
@@ -45,8 +46,9 @@ class Collapse(Shown):
         agreements: For each method and layer.
         own_fvu: FVU at each layer of each size of its own codebook, [layer, size].
         sizes: Numbers of clusters of that search.
-        gathered: Effective number of clusters of each layer that each code gathers, [layer, code].
-        code_tokens: Held-out tokens of each code.
+        gathered: Effective number of clusters of each layer that each code gathers, [layer, code],
+            by name of the lens.
+        code_tokens: Held-out tokens of each code, by name of the lens.
         n_tokens: Training tokens that were clustered.
         n_held_out: Tokens that everything was measured on.
     """
@@ -55,8 +57,8 @@ class Collapse(Shown):
     agreements: tuple[LayerAgreement, ...]
     own_fvu: Float[np.ndarray, "layers sizes"]
     sizes: tuple[int, ...]
-    gathered: Float[np.ndarray, "layers codes"]
-    code_tokens: Int[np.ndarray, " codes"]
+    gathered: Mapping[str, Float[np.ndarray, "layers codes"]]
+    code_tokens: Mapping[str, Int[np.ndarray, " codes"]]
     n_tokens: int
     n_held_out: int
 
@@ -95,15 +97,20 @@ class Collapse(Shown):
     def codes(self) -> pd.DataFrame:
         """One row for each code with held-out tokens, most tokens first: clusters it gathers.
 
-        A column for each layer, and their mean.
+        Lens by lens, with a column for each layer, and their mean.
         """
-        frame = pd.DataFrame(dict(zip(self.layers, self.gathered, strict=True)))
-        frame.insert(0, "n_tokens", self.code_tokens)
-        frame.insert(0, "code", np.arange(len(frame)))
-        frame["mean"] = self.gathered.mean(0)
-        # Stable: codes with as many tokens keep their order on every machine.
-        order = np.argsort(-self.code_tokens, kind="stable")
-        return frame.iloc[order[self.code_tokens[order] > 0]].reset_index(drop=True)
+        frames: list[pd.DataFrame] = []
+        for method, gathered in self.gathered.items():
+            frame = pd.DataFrame(dict(zip(self.layers, gathered, strict=True)))
+            n_tokens = self.code_tokens[method]
+            frame = frame.assign(mean=gathered.mean(0))
+            frame.insert(0, "n_tokens", n_tokens)
+            frame.insert(0, "code", np.arange(len(frame)))
+            frame.insert(0, "method", method)
+            # Stable: codes with as many tokens keep their order on every machine.
+            order = np.argsort(-n_tokens, kind="stable")
+            frames.append(frame.iloc[order[n_tokens[order] > 0]])
+        return pd.concat(frames, ignore_index=True)
 
     def plot(self) -> go.Figure:
         """Agreement, gathered clusters, FVU and clusters needed for it, layer by layer."""
@@ -112,7 +119,9 @@ class Collapse(Shown):
     def headline(self) -> str:
         """How much codes save beside the baselines, over how many layers and tokens."""
         summary = self.summary().set_index("method")["saved"]
-        saved = ", ".join(f"{method} {summary[method]:.2f}" for method in (CODES, SOURCE, SAME))
+        saved = ", ".join(
+            f"{method} {summary[method]:.2f}" for method in (*self.gathered, SOURCE, SAME)
+        )
         return (
             f"codebooks saved over {len(self.layers)} layers: {saved}; {self.n_tokens:,} tokens "
             f"clustered, {self.n_held_out:,} held out"
@@ -124,7 +133,7 @@ class Collapse(Shown):
 
 
 def collapse(
-    lens: Lens,
+    lenses: Lens | Mapping[str, Lens],
     data: Data,
     *,
     held_out: Data | None = None,
@@ -137,18 +146,21 @@ def collapse(
 ) -> Collapse:
     """Clusters each layer between source and target on its own and compares codes with that.
 
-    Clusters come from k-means on training tokens; everything is measured on held-out tokens. Five
-    partitions of the same tokens stand side by side: the codes; k-means of the source, and of all
-    layers side by side (each scaled to unit variance), with as many clusters; k-means of the layer
-    in question from another seed, which is the most that a partition can be expected to agree with
-    it; and the codes shuffled over the tokens, which is chance.
+    Clusters come from k-means on training tokens; everything is measured on held-out tokens. Side
+    by side stand five kinds of partitions of the same tokens: the codes of each lens; k-means of
+    the source, and of all layers side by side (each scaled to unit variance), with as many
+    clusters; k-means of the layer in question from another seed, which is the most that a partition
+    can be expected to agree with it; and the codes of the first lens shuffled over the tokens,
+    which is chance.
 
     Args:
-        lens: A fitted lens, or a baseline.
-        data: Documents that it was fitted on, as for `clvq_lens.Lens.fit`.
-        held_out: Documents that it was not fitted on; None: a fifth of the data.
-        layers: Layer numbers or hook points; None: source, target and every layer in between.
-        n_clusters: Clusters of each layer; None: as many as there are codes.
+        lenses: A fitted lens or a baseline, or several by name, which read the same hook point of
+            the same model.
+        data: Documents that they were fitted on, as for `clvq_lens.Lens.fit`.
+        held_out: Documents that they were not fitted on; None: a fifth of the data.
+        layers: Layer numbers or hook points; None: source and target of the first lens, and every
+            layer in between.
+        n_clusters: Clusters of each layer; None: as many as the first lens has codes.
         n_tokens: Most tokens that are kept in memory, of either kind: a uniform sample. k-means
             sees no others, so with fewer than the lens was fitted on it is at a disadvantage.
         long_texts: What to do with a text beyond the context.
@@ -156,15 +168,18 @@ def collapse(
         progress: Whether to show progress bars.
 
     Raises:
-        NotFittedError: If the lens has not been fitted.
-        ConfigError: If there are fewer than two clusters, or another number is impossible.
+        NotFittedError: If a lens has not been fitted.
+        ConfigError: If there are fewer than two clusters, another number is impossible, or lenses
+            do not read the same.
+        DataError: If no lens is given, or one has the name of a baseline.
         EmptyCorpusError: If the data hold no real token.
         TooFewTokensError: If there are fewer than five training tokens for each cluster.
 
     Example:
         >>> collapse(lens, texts, held_out=other_texts).summary()  # doctest: +SKIP
     """
-    ready(lens)
+    named = named_lenses(lenses, taken=BASELINES)
+    lens = _first_of_one_source(named)
     n_clusters = lens.config.n_codes if n_clusters is None else n_clusters
     check_count("n_clusters", n_clusters, least=2)
     check_count("n_tokens", n_tokens)
@@ -173,7 +188,7 @@ def collapse(
     training, testing = _divided(data, held_out)
     sampled = partial(
         sample_tokens,
-        lens,
+        named,
         list(dict.fromkeys([*points, lens.source])),  # the codes come from the source
         n_tokens=n_tokens,
         generator=np.random.default_rng(seed),  # one for both: training tokens are drawn first
@@ -183,7 +198,7 @@ def collapse(
     train = sampled(training)
     test = sampled(testing)
     _require_enough(train, n_clusters)
-    measures = LayerMeasures(lens, points, train, test, n_clusters=n_clusters, seed=seed)
+    measures = LayerMeasures(named, points, train, test, n_clusters=n_clusters, seed=seed)
     partitions = measures.partitions(progress=progress)
     own_fvu = measures.own_fvu(partitions)
     return Collapse(
@@ -192,10 +207,37 @@ def collapse(
         own_fvu=own_fvu,
         sizes=tuple(measures.sizes),
         gathered=measures.gathered(partitions),
-        code_tokens=np.bincount(test.codes, minlength=lens.config.n_codes),
+        code_tokens=_code_tokens(named, test),
         n_tokens=len(train),
         n_held_out=len(test),
     )
+
+
+def _first_of_one_source(lenses: Mapping[str, Lens]) -> Lens:
+    """The first lens, which says what is clustered.
+
+    Raises:
+        NotFittedError: If one of them has not been fitted.
+        ConfigError: If another one does not read what it reads.
+    """
+    first, *others = lenses.values()
+    for lens in lenses.values():
+        ready(lens)
+    for lens in others:
+        if lens.model is not first.model or lens.source != first.source:
+            raise ConfigError(
+                f"The lens {lens.name!r} reads {lens.source}, and {first.name!r} reads "
+                f"{first.source}, or they read other models. Pass lenses of one source and model."
+            )
+    return first
+
+
+def _code_tokens(lenses: Mapping[str, Lens], test: LayerTokens) -> dict[str, np.ndarray]:
+    """Held-out tokens of each code of each lens."""
+    counts: dict[str, np.ndarray] = {}
+    for name, lens in lenses.items():
+        counts[name] = np.bincount(test.codes[name], minlength=lens.config.n_codes)
+    return counts
 
 
 def _require_enough(train: LayerTokens, n_clusters: int) -> None:

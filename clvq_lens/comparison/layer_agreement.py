@@ -1,7 +1,7 @@
 """How partitions of tokens agree with the clusters that each layer finds on its own."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +21,9 @@ from clvq_lens.stats.partitions import (
     normalized_conditional_entropy,
 )
 
-CODES, SHUFFLED = "codes", "codes, shuffled"
 SOURCE, ALL, SAME = "k-means of the source", "k-means of all layers", "k-means of the same layer"
+SHUFFLED = "codes, shuffled"
+BASELINES = (SOURCE, ALL, SAME, SHUFFLED)
 TOKENS_PER_CLUSTER = 5  # at least; with fewer a cluster is an anecdote
 _GRID = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2)  # parts of the clusters; the FVU is interpolated
 
@@ -86,7 +87,7 @@ class LayerMeasures:
     """Clusters a sample of tokens, and measures codes and baselines by these clusters.
 
     Args:
-        lens: The lens that gave the tokens their codes.
+        lenses: The lenses that gave the tokens their codes, by name; of one source.
         points: Hook points to look at.
         train: Training tokens.
         test: Held-out tokens.
@@ -96,7 +97,7 @@ class LayerMeasures:
 
     def __init__(
         self,
-        lens: Lens,
+        lenses: Mapping[str, Lens],
         points: list[str],
         train: LayerTokens,
         test: LayerTokens,
@@ -105,7 +106,8 @@ class LayerMeasures:
         seed: int,
     ) -> None:
         self.sizes = _sizes(n_clusters, len(train))
-        self._source, self._n_codes, self._points = lens.source, lens.config.n_codes, points
+        self._n_codes = {name: lens.config.n_codes for name, lens in lenses.items()}
+        self._source, self._points = next(iter(lenses.values())).source, points
         self._train, self._test = train, test
         self._n_clusters, self._seed = n_clusters, seed
         self._documents, self._rows = np.unique(test.documents, return_inverse=True)
@@ -127,13 +129,12 @@ class LayerMeasures:
             for point in points:
                 same[point] = clusterings.of_layer(point, self._n_clusters, seed=other_seed)
             every = clusterings.of_layers(self._points, self._n_clusters, seed=other_seed)
-        codes = Partition(self._train.codes, self._test.codes, self._n_codes)
-        shared = {
-            CODES: codes,
-            SOURCE: same[self._source],
-            ALL: every,
-            SHUFFLED: codes.shuffled(np.random.default_rng(self._seed)),
-        }
+        shared: dict[str, Partition] = {}
+        for name, n_codes in self._n_codes.items():
+            shared[name] = Partition(self._train.codes[name], self._test.codes[name], n_codes)
+        first = next(iter(shared.values()))
+        shared |= {SOURCE: same[self._source], ALL: every}
+        shared[SHUFFLED] = first.shuffled(np.random.default_rng(self._seed))
         return LayerPartitions(own, same, shared)
 
     def own_fvu(self, partitions: LayerPartitions) -> Float[np.ndarray, "layers sizes"]:
@@ -145,20 +146,23 @@ class LayerMeasures:
     ) -> tuple[LayerAgreement, ...]:
         """Every method at every layer."""
         agreements: list[LayerAgreement] = []
-        for method in (CODES, SOURCE, ALL, SAME, SHUFFLED):
+        for method in (*self._n_codes, *BASELINES):
             for point, fvus in zip(self._points, own_fvu, strict=True):
                 partition = partitions.of_method(method, point)
                 clusters = self._own_clusters(partitions, point)
                 agreements.append(self._agreement(method, point, partition, clusters, fvus))
         return tuple(agreements)
 
-    def gathered(self, partitions: LayerPartitions) -> Float[np.ndarray, "layers codes"]:
-        """Effective number of clusters of each layer that each code gathers."""
-        gathered = []
-        for point in self._points:
-            clusters = self._own_clusters(partitions, point)
-            gathered.append(effective_numbers(_counts(partitions.shared[CODES], clusters)))
-        return np.stack(gathered)
+    def gathered(self, partitions: LayerPartitions) -> dict[str, Float[np.ndarray, "layers codes"]]:
+        """Effective number of clusters of each layer that each code of each lens gathers."""
+        gathered: dict[str, np.ndarray] = {}
+        for name in self._n_codes:
+            of_layers = []
+            for point in self._points:
+                clusters = self._own_clusters(partitions, point)
+                of_layers.append(effective_numbers(_counts(partitions.shared[name], clusters)))
+            gathered[name] = np.stack(of_layers)
+        return gathered
 
     def _own_clusters(self, partitions: LayerPartitions, point: str) -> Partition:
         """The clusters of a layer on its own, as many as asked for."""

@@ -1,6 +1,6 @@
 """A sample of tokens with their activations at several layers and their codes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,20 +20,20 @@ from clvq_lens.stats.reservoir import Reservoir
 
 @dataclass(frozen=True)
 class LayerTokens:
-    """Some tokens: what passes each layer, the code, the document.
+    """Some tokens: what passes each layer, their codes, the document.
 
     Attributes:
         layers: Activations by hook point.
-        codes: The codes that a lens gives the tokens.
+        codes: The codes that each lens gives the tokens, by its name.
         documents: Running number of each token's document.
     """
 
     layers: dict[str, Float[np.ndarray, "n _"]]
-    codes: Int[np.ndarray, " n"]
+    codes: dict[str, Int[np.ndarray, " n"]]
     documents: Int[np.ndarray, " n"]
 
     def __len__(self) -> int:
-        return len(self.codes)
+        return len(self.documents)
 
 
 def residual_points(host: Host, source: str, target: str) -> list[str]:
@@ -49,7 +49,7 @@ def residual_points(host: Host, source: str, target: str) -> list[str]:
 
 
 def sample_tokens(
-    lens: Lens,
+    lenses: Mapping[str, Lens],
     points: list[str],
     documents: Iterable[Document],
     *,
@@ -61,8 +61,8 @@ def sample_tokens(
     """A uniform sample of the real tokens of all documents; memory holds the sample alone.
 
     Args:
-        lens: The lens that gives the codes.
-        points: Hook points; the source of the lens among them.
+        lenses: The lenses that give the codes, by name; of one model and one source.
+        points: Hook points; the source of the lenses among them.
         documents: Documents, which are read once.
         n_tokens: Size of the sample, or less if there are not as many tokens.
         generator: Decides which tokens.
@@ -73,29 +73,31 @@ def sample_tokens(
         EmptyCorpusError: If there is no real token.
         NonFiniteError: If activations hold NaN or infinity.
     """
-    batches = token_batches(lens.host, documents, long_texts=long_texts)
+    host = next(iter(lenses.values())).host
+    batches = token_batches(host, documents, long_texts=long_texts)
     reservoir = Reservoir(n_tokens, torch.Generator())  # draws nothing: the keys are given
     for batch in tqdm(batches, desc="layers", unit="batch", disable=not progress):
-        columns = _real_tokens(lens, points, batch)
+        columns = _real_tokens(host, lenses, points, batch)
         keys = torch.from_numpy(generator.random(len(columns[0])))
         reservoir.add_(*columns, keys=keys)
     require_real(reservoir.n_seen)
     # In the order of the keys, so that clustering starts from the same tokens however they came.
     order = reservoir.keys.argsort(stable=True)
-    codes, numbers, *activations = reservoir.sample()
-    layers: dict[str, np.ndarray] = {}
-    for point, values in zip(points, activations, strict=True):
-        layers[point] = values[order].numpy()
-    return LayerTokens(layers, codes[order].numpy(), numbers[order].numpy())
+    numbers, *others = (column[order].numpy() for column in reservoir.sample())
+    codes, layers = others[: len(lenses)], others[len(lenses) :]
+    by_name, by_point = zip(lenses, codes, strict=True), zip(points, layers, strict=True)
+    return LayerTokens(dict(by_point), dict(by_name), numbers)
 
 
 @torch.no_grad()
-def _real_tokens(lens: Lens, points: list[str], batch: TokenBatch) -> list[Tensor]:
-    """Code, document and activations of every real token of a batch."""
-    activations = read(lens.host, batch, [*points, lens.source])
-    codes = lens.quantizer.assign(activations[lens.source]).cpu()[batch.mask]
-    documents = torch.tensor(batch.documents).repeat_interleave(batch.mask.sum(1))
-    columns = [codes, documents]
+def _real_tokens(
+    host: Host, lenses: Mapping[str, Lens], points: list[str], batch: TokenBatch
+) -> list[Tensor]:
+    """Document, codes and activations of every real token of a batch."""
+    activations = read(host, batch, points)
+    columns = [torch.tensor(batch.documents).repeat_interleave(batch.mask.sum(1))]
+    for lens in lenses.values():
+        columns.append(lens.quantizer.assign(activations[lens.source]).cpu()[batch.mask])
     for point in points:
         values = activations[point]
         # One precision for the sample, whatever the model runs in: k-means takes no bfloat16.

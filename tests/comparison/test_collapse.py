@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from clvq_lens.comparison.collapse import Collapse, collapse
-from clvq_lens.errors import ConfigError, NotFittedError, TooFewTokensError
+from clvq_lens.errors import ConfigError, DataError, NotFittedError, TooFewTokensError
 from tests.comparison.shown import HOSTILE, assert_harmless
 from tests.conftest import random_model
 
@@ -128,6 +128,41 @@ def test_the_same_seed_gives_the_same_numbers(fitted):
     ]
     assert frames[0].equals(frames[1])
     assert not frames[0].equals(frames[2])
+
+
+def test_several_lenses_stand_beside_the_same_clusters(fitted):
+    other = fitted.model.add_clvq(1, 2, n_codes=7, name="other")
+    other.fit(TRAIN, n_tokens=3_000, batch_tokens=256, progress=False)
+    both = collapse({"ours": fitted, "theirs": other}, TRAIN, held_out=HELD_OUT, **OPTIONS)
+    assert both.frame()["method"].unique()[:3].tolist() == [
+        "ours",
+        "theirs",
+        "k-means of the source",
+    ]
+    alone = collapse({"ours": fitted}, TRAIN, held_out=HELD_OUT, **OPTIONS)
+    shared = both.frame()[both.frame()["method"] != "theirs"]
+    assert shared.reset_index(drop=True).equals(alone.frame())
+    codes = both.codes()
+    assert codes.groupby("method")["n_tokens"].sum().to_dict() == {"ours": 640, "theirs": 640}
+    assert codes[codes["method"] == "theirs"]["code"].max() < 7
+    as_first = collapse(other, TRAIN, held_out=HELD_OUT, n_clusters=12, **OPTIONS)
+    values = ["ami", "fvu", "clusters_per_code", "n_used"]
+    assert of(as_first, "codes")[values].to_numpy() == pytest.approx(
+        of(both, "theirs")[values].to_numpy()
+    )
+    assert "ours " in repr(both)
+    assert "theirs " in repr(both)
+
+
+def test_lenses_that_read_something_else_or_are_called_a_baseline_are_refused(fitted):
+    other = fitted.model.add_clvq(0, 2, n_codes=7, name="elsewhere")
+    other.fit(TRAIN, n_tokens=2_000, batch_tokens=256, progress=False)
+    with pytest.raises(ConfigError, match=r"'elsewhere' reads blocks\.0\.hook_resid_post, and "):
+        collapse({"ours": fitted, "theirs": other}, TRAIN, **OPTIONS)
+    with pytest.raises(DataError, match="call none of them by the name of a baseline: 'k-means"):
+        collapse({"k-means of the source": fitted}, TRAIN, **OPTIONS)
+    with pytest.raises(ConfigError, match=r"lenses.*Pass a lens, or \{name: lens"):
+        collapse([fitted], TRAIN, **OPTIONS)
 
 
 def test_it_says_in_one_line_what_codes_and_baselines_save(found):

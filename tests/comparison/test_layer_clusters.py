@@ -36,7 +36,7 @@ def layer_tokens(a: np.ndarray, b: np.ndarray) -> LayerTokens:
         "a": (a[:, None] * 100 + RANDOM.normal(size=(100, 3))).astype(np.float32),
         "b": (b[:, None] + RANDOM.normal(size=(100, 3)) / 100).astype(np.float32),
     }
-    return LayerTokens(layers, codes=a, documents=b)
+    return LayerTokens(layers, codes={"codes": a}, documents=b)
 
 
 def clusterings() -> tuple[Clusterings, tuple[LayerTokens, LayerTokens]]:
@@ -54,8 +54,8 @@ def test_each_layer_is_clustered_on_its_own_and_held_out_tokens_with_it():
     found, (train, test) = clusterings()
     a = found.of_layer("a", 2, seed=0)
     b = found.of_layer("b", 2, seed=0)
-    assert same(a.train, train.codes)
-    assert same(a.test, test.codes)
+    assert same(a.train, train.codes["codes"])
+    assert same(a.test, test.codes["codes"])
     assert same(b.train, train.documents)
     assert same(b.test, test.documents)
 
@@ -64,7 +64,7 @@ def test_all_layers_count_alike_whatever_their_norm():
     """The common wrong variant: side by side, the layer of the largest norm decides alone."""
     found, (train, _) = clusterings()
     every = found.of_layers(["a", "b"], 4, seed=0)
-    truth = 2 * train.codes + train.documents
+    truth = 2 * train.codes["codes"] + train.documents
     pairs = set(zip(every.train.tolist(), truth.tolist(), strict=True))
     assert len(pairs) == 4
 

@@ -12,7 +12,7 @@ DATA = torch.randint(0, 40, (50, 12), generator=torch.Generator().manual_seed(5)
 
 def sampled(lens, n_tokens: int, seed: int = 0, data: torch.Tensor = DATA):
     return sample_tokens(
-        lens,
+        {"codes": lens},
         [lens.source, lens.target],
         list(open_documents(data)),
         n_tokens=n_tokens,
@@ -49,7 +49,7 @@ def test_all_tokens_have_their_own_activations_code_and_document(fitted):
         torch.testing.assert_close(source[rows], here[place])
         target = torch.from_numpy(found.layers[fitted.target][rows])
         torch.testing.assert_close(target, cache[fitted.target][document][place])
-        assert found.codes[rows].tolist() == codes[document][place].tolist()
+        assert found.codes["codes"][rows].tolist() == codes[document][place].tolist()
 
 
 def test_a_sample_is_uniform_over_all_of_the_data_and_no_larger_than_asked(fitted):
@@ -63,7 +63,9 @@ def test_a_sample_is_uniform_over_all_of_the_data_and_no_larger_than_asked(fitte
 
 
 def test_the_seed_decides_the_sample(fitted):
-    assert sampled(fitted, 50).codes.tolist() == sampled(fitted, 50).codes.tolist()
+    assert (
+        sampled(fitted, 50).codes["codes"].tolist() == sampled(fitted, 50).codes["codes"].tolist()
+    )
     assert sampled(fitted, 50).documents.tolist() != sampled(fitted, 50, seed=1).documents.tolist()
 
 
