@@ -9,6 +9,8 @@ import pandas as pd
 from clvq_lens.comparison.described import UNQUANTIZED
 from clvq_lens.comparison.stability import stability
 from clvq_lens.data.token_labels import TokenLabels
+from clvq_lens.evaluation.ablation_costs import AblationCosts
+from clvq_lens.evaluation.evaluate import evaluate_beside
 from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.faithfulness.case import Case, CaseOptions, prepare
 from clvq_lens.faithfulness.classified_texts import ClassifiedTexts
@@ -51,6 +53,7 @@ class Measurement:
                 self._case_options[name] = value
         self._cases: dict[tuple[str, ProtocolName], Case] = {}
         self._stabilities: dict[str, float] = {}
+        self._ablation_costs = AblationCosts()
 
     def of_method(
         self, method: str, decoder: str, fits: list[Lens], *, with_prediction: bool
@@ -88,7 +91,9 @@ class Measurement:
 
     def evaluate(self, lens: Lens) -> Evaluation:
         """Reconstruction, effect in the model, and recovery of labels if there are any."""
-        return lens.evaluate(
+        return evaluate_beside(
+            self._ablation_costs,
+            lens,
             self._texts,
             token_labels=self._token_labels,
             readout=self._case_options.get("readout"),

@@ -14,6 +14,7 @@ from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.data.reading import read_with_logits
 from clvq_lens.data.token_labels import TokenLabels
 from clvq_lens.data.tokens import TokenBatch, require_real, token_batches
+from clvq_lens.evaluation.ablation_costs import AblationCosts
 from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.evaluation.norms import Norms, point_norms
 from clvq_lens.evaluation.recovery import RecoveryTokens
@@ -64,10 +65,45 @@ def evaluate(
         DataError: If labels do not match the tokens.
         NonFiniteError: If activations hold NaN or infinity.
     """
+    return evaluate_beside(
+        AblationCosts(),
+        lens,
+        data,
+        token_labels=token_labels,
+        readout=readout,
+        long_texts=long_texts,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def evaluate_beside(
+    ablation_costs: AblationCosts,
+    lens: Attached,
+    data: Data,
+    *,
+    token_labels: TokenLabels | None,
+    readout: Readout | None,
+    long_texts: LongTexts,
+    seed: int,
+    progress: bool,
+) -> Evaluation:
+    """`evaluate`, beside evaluations of other quantizers on the same data.
+
+    Args:
+        ablation_costs: What these have measured, and this one will.
+        lens: A fitted lens.
+        data: As for `evaluate`, as are all others.
+        token_labels: The true concepts.
+        readout: What the model says about whole texts.
+        long_texts: What to do with a text beyond the context.
+        seed: Random seed.
+        progress: Whether to show a progress bar.
+    """
     attachment = ready(lens, "evaluate")
     check_seed(seed)
     check_is("readout", readout, Readout | None, "Pass clvq_lens.head(...) or answers(...).")
-    running = _RunningEvaluation(attachment, token_labels, readout, seed)
+    running = _RunningEvaluation(attachment, token_labels, readout, seed, ablation_costs)
     batches = token_batches(attachment.host, open_documents(data), long_texts=long_texts)
     for batch in tqdm(batches, desc="evaluate", unit="batch", disable=not progress):
         running.add(batch)
@@ -83,6 +119,7 @@ class _RunningEvaluation:
         token_labels: TokenLabels | None,
         readout: Readout | None,
         seed: int,
+        ablation_costs: AblationCosts,
     ) -> None:
         host, quantizer = attachment.host, attachment.quantizer
         self.host, self.quantizer = host, quantizer
@@ -97,7 +134,7 @@ class _RunningEvaluation:
         self.errors = LogHistogram()
         self.has_memory = quantizer.config.decoder_memory == "encoder"
         self.is_predictive = quantizer.config.encoder == "predictive"
-        self.splicing = Splicing(host, quantizer, attachment.target, readout)
+        self.splicing = Splicing(host, quantizer, attachment.target, readout, ablation_costs)
 
     @torch.no_grad()
     def add(self, batch: TokenBatch) -> None:

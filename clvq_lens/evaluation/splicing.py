@@ -1,6 +1,7 @@
 """What a model says with its target replaced: by reconstructions, and by what they stand beside."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clvq_lens.data.tokens import TokenBatch
+from clvq_lens.evaluation.ablation_costs import AblationCosts
+from clvq_lens.evaluation.said import Said
 from clvq_lens.host.host import Host
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.readouts.readout import Readout, class_logits
@@ -17,7 +20,6 @@ from clvq_lens.stats.divergence import kl_divergence
 from clvq_lens.stats.estimates import Estimate
 from clvq_lens.stats.jackknife import JackknifeSums, Statistic, Sums
 from clvq_lens.stats.metrics import ce_loss_recovered
-from clvq_lens.stats.precision import in_double
 
 NOT_BELOW_ZERO = (0.0, math.inf)
 """Limits of what is never negative."""
@@ -56,13 +58,19 @@ class Splicing:
         quantizer: A fitted quantizer.
         target: Hook point of the target.
         readout: What the model says about whole texts, if that is to be measured too.
+        ablation_costs: Remembers what ablations cost.
     """
 
     def __init__(
-        self, host: Host, quantizer: CrossLayerQuantizer, target: str, readout: Readout | None
+        self,
+        host: Host,
+        quantizer: CrossLayerQuantizer,
+        target: str,
+        readout: Readout | None,
+        ablation_costs: AblationCosts,
     ) -> None:
         self._host, self._quantizer = host, quantizer
-        self._target, self._readout = target, readout
+        self._target, self._readout, self._ablation_costs = target, readout, ablation_costs
         self._is_predictive = quantizer.config.encoder == "predictive"
         # An encoder repeats the tokens that it sees: its logits say nothing about its layers.
         self._has_logits = host.causal or not host.outputs_tokens
@@ -104,59 +112,83 @@ class Splicing:
             values |= self._of_readout(evaluated, self._readout)
         return values
 
-    def _replacements(self, evaluated: EvaluatedBatch) -> dict[str, Tensor]:
-        """What takes the place of the target, by name."""
-        y, mean = evaluated.y, self._quantizer.target_mean
-        replacements = {"spliced": evaluated.recon, "mean_ablated": mean.expand_as(y)}
-        if self._is_predictive:
-            replacements["unquantized"] = evaluated.encoded
-        # Special tokens and outliers stay: the decoder was not trained on them.
-        mask = evaluated.mask.unsqueeze(-1)
-        return {name: torch.where(mask, new, y) for name, new in replacements.items()}
-
     def _of_logits(self, evaluated: EvaluatedBatch, clean_logits: Tensor) -> dict[str, Tensor]:
         """Cross-entropy and KL: predictions of real tokens at real tokens.
 
         Where outputs are no tokens, there is only the KL of outputs at all real tokens.
         """
-        mask, n_positions = evaluated.mask, evaluated.mask.shape[1]
-        predicts, predicts_tokens = mask, self._host.predicts_tokens
-        if predicts_tokens:
-            # The last position predicts a token that is not there.
-            predicts, n_positions = mask[:, :-1] & mask[:, 1:], n_positions - 1
-        predicts = predicts.to(clean_logits.device)
-        following = evaluated.tokens[:, 1:].to(clean_logits.device)
-        clean = clean_logits[:, :n_positions].float().log_softmax(-1)
+        predicts = self._predicting(evaluated.mask).to(clean_logits.device)
+        following = evaluated.tokens.roll(-1, dims=1).to(clean_logits.device)
+        said = Said(clean_logits, predicts, following)
+
+        def measured(replacements: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            sums: dict[str, Tensor] = {}
+            for name, activations in replacements.items():
+                logits = self._host.logits_with(
+                    self._target, activations, evaluated.tokens, evaluated.attended
+                )
+                if self._host.predicts_tokens:
+                    sums[f"ce_{name}"] = said.cross_entropy(logits)
+                if name != "zero_ablated":
+                    sums[f"kl_{name}"] = said.kl(logits)
+            return sums
+
         values = {"n_predictions": predicts.sum(1)}
-        if predicts_tokens:
-            values["ce_clean"] = _ce(clean, following, predicts)
-        replacements = self._replacements(evaluated)
-        replacements["zero_ablated"] = evaluated.y.masked_fill(mask.unsqueeze(-1), 0)
-        for name, activations in replacements.items():
-            logits = self._host.logits_with(
-                self._target, activations, evaluated.tokens, evaluated.attended
-            )
-            logits = logits[:, :n_positions]
-            if predicts_tokens:
-                values[f"ce_{name}"] = _ce(logits.float().log_softmax(-1), following, predicts)
-            if name != "zero_ablated":
-                values[f"kl_{name}"] = (kl_divergence(clean, logits) * predicts).sum(1)
-        return values
+        if self._host.predicts_tokens:
+            values["ce_clean"] = said.cross_entropy(clean_logits)
+        values |= measured(self._reconstructions(evaluated))
+        return values | self._of_ablations("logits", evaluated, measured)
 
     def _of_readout(self, evaluated: EvaluatedBatch, readout: Readout) -> dict[str, Tensor]:
         """KL of the probabilities of classes, for each text."""
         arguments = self._host, readout, self._target
         clean = class_logits(*arguments, evaluated.y, evaluated.batch)
+
+        def measured(replacements: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            sums: dict[str, Tensor] = {}
+            for name, activations in replacements.items():
+                if name != "zero_ablated":
+                    logits = class_logits(*arguments, activations, evaluated.batch)
+                    sums[f"readout_kl_{name}"] = kl_divergence(clean, logits)
+            return sums
+
         values = {"n_read": torch.ones(len(clean), dtype=torch.long)}
-        for name, activations in self._replacements(evaluated).items():
-            logits = class_logits(*arguments, activations, evaluated.batch)
-            values[f"readout_kl_{name}"] = kl_divergence(clean, logits)
-        return values
+        values |= measured(self._reconstructions(evaluated))
+        return values | self._of_ablations("readout", evaluated, measured)
 
+    def _reconstructions(self, evaluated: EvaluatedBatch) -> dict[str, Tensor]:
+        """What the quantizer puts in place of the target, by name."""
+        reconstructions = {"spliced": evaluated.recon}
+        if self._is_predictive:
+            reconstructions["unquantized"] = evaluated.encoded
+        # Special tokens and outliers stay: the decoder was not trained on them.
+        mask = evaluated.mask.unsqueeze(-1)
+        return {name: torch.where(mask, new, evaluated.y) for name, new in reconstructions.items()}
 
-def _ce(log_probabilities: Tensor, following: Tensor, predicts: Tensor) -> Float[Tensor, " b"]:
-    chosen = log_probabilities.gather(-1, following.unsqueeze(-1)).squeeze(-1)
-    return -in_double(chosen * predicts).sum(1)
+    def _of_ablations(
+        self,
+        what: str,
+        evaluated: EvaluatedBatch,
+        measured: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """What is measured with the target ablated, of the same tokens as the rest."""
+        mask, mean = evaluated.mask.unsqueeze(-1), self._quantizer.target_mean
+        where = [evaluated.tokens, evaluated.attended, evaluated.mask]
+
+        def measure() -> dict[str, Tensor]:
+            of_mean = torch.where(mask, mean, evaluated.y)
+            zeros = evaluated.y.masked_fill(mask, 0)
+            return measured({"mean_ablated": of_mean, "zero_ablated": zeros})
+
+        return self._ablation_costs.of(f"{what} {self._target}", where, mean, measure)
+
+    def _predicting(self, mask: Bool[Tensor, "b pos"]) -> Bool[Tensor, "b pos"]:
+        """Where the output counts: at real tokens, which have to be followed by one to predict."""
+        if not self._host.predicts_tokens:
+            return mask
+        followed = mask.roll(-1, dims=1)
+        followed[:, -1] = False  # the last position predicts a token that is not there
+        return mask & followed
 
 
 class _OfSums(NamedTuple):

@@ -15,6 +15,7 @@ from clvq_lens.errors import (
     NotFittedError,
     TextTooLongError,
 )
+from clvq_lens.evaluation import said
 from clvq_lens.stats.estimates import Estimate
 from clvq_lens.stats.metrics import fraction_of_variance_unexplained, perplexity
 from tests.conftest import random_model
@@ -223,6 +224,14 @@ def test_numbers_do_not_depend_on_the_batches():
         (whole.fvu.low, whole.fvu.high), rel=1e-3
     )
     assert small.fvu_random_codes == pytest.approx(whole.fvu_random_codes, rel=0.2)
+
+
+def test_numbers_do_not_depend_on_the_pieces_in_which_logits_are_read(fitted, ragged, monkeypatch):
+    whole = evaluate(fitted, ragged)
+    monkeypatch.setattr(said, "_PIECE_CPU", 3 * 40)  # three tokens
+    assert evaluate(fitted, ragged).frame()["value"].to_numpy() == pytest.approx(
+        whole.frame()["value"].to_numpy(), rel=1e-6
+    )
 
 
 def test_the_fvu_is_that_of_all_tokens_and_not_the_mean_over_documents():

@@ -1,0 +1,50 @@
+"""What ablating a target costs, measured once for all quantizers that have the same target."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_ROUNDING = 1e-4  # of the length of the mean: what sums over the same tokens may differ by
+
+
+class AblationCosts:
+    """Remembers what one evaluation measured with the target ablated, for others on the same data.
+
+    What takes the place of the target is 0, or its mean over the training tokens. That mean is the
+    same, but for rounding, for all quantizers that were fitted on the same tokens, so that the
+    model need not run again for each of them. It has to stay as it is, hooks included.
+    """
+
+    def __init__(self) -> None:
+        self._measured: dict[bytes, tuple[Tensor, dict[str, Tensor]]] = {}
+
+    def of(
+        self,
+        what: str,
+        where: Sequence[Tensor],
+        mean: Float[Tensor, " d_target"],
+        measure: Callable[[], dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """Sums of one batch, remembered or measured.
+
+        Args:
+            what: What is measured, and at which hook point.
+            where: Tokens and masks of the batch.
+            mean: What takes the place of the target.
+            measure: Gives the sums.
+        """
+        digest = hashlib.blake2b(what.encode())
+        for tensor in where:
+            digest.update(repr(tuple(tensor.shape)).encode())
+            digest.update(tensor.cpu().numpy().tobytes())
+        key = digest.digest()
+        if key not in self._measured or not _agree(mean, self._measured[key][0]):
+            self._measured[key] = mean, measure()
+        return self._measured[key][1]
+
+
+def _agree(mean: Tensor, other: Tensor) -> bool:
+    return bool(torch.dist(mean, other) <= _ROUNDING * torch.linalg.vector_norm(other))
