@@ -22,6 +22,7 @@ METRICS = {
 }
 DEFAULT = CLVQConfig(top_k=CLVQConfig().resolved_top_k)
 """The defaults, with a number for what they leave open."""
+_NOT_OF_PAPER = "encoder_layers"  # its encoder has none
 _DECIMALS = {"perplexity": 1, "n_dead_codes": 1, "fit_s": 1}
 _PACKAGES = ("torch", "transformer-lens", "transformers", "scikit-learn")
 
@@ -51,7 +52,7 @@ def verdict(runs: pd.DataFrame, options: Sequence[str]) -> str:
         means = (sign * runs.groupby("order")[metric].mean()).sort_values()
         best = runs[runs["order"] == means.index[0]]
         sentence = f"Best {title}: {_said(best, options, metric)}"
-        of_paper = runs[_is(CLVQConfig.paper(), runs, options)]
+        of_paper = runs[_is_paper(runs, options)]
         # Not every ablation has the paper's value of its option.
         if len(of_paper) and of_paper["order"].iloc[0] != means.index[0]:
             rank = list(means.index).index(of_paper["order"].iloc[0]) + 1
@@ -79,19 +80,14 @@ def versions() -> str:
 
 def _named(row: pd.Series, options: Sequence[str]) -> list[str]:
     """The values of options; the default is bold, and the paper's has a dagger."""
-    is_default = _has(row, DEFAULT, options)
-    is_paper = _has(row, CLVQConfig.paper(), options)
+    is_default = all(row[option] == getattr(DEFAULT, option) for option in options)
+    is_paper = _is_paper(row.to_frame().T, options).item()
     names = []
     for option in options:
         name = _written(row[option])
         name = f"**{name}**" if is_default else name
         names.append(f"{name} †" if is_paper else name)
     return names
-
-
-def _has(row: pd.Series, config: CLVQConfig, options: Sequence[str]) -> bool:
-    """Whether a run has the options of a config."""
-    return all(row[option] == getattr(config, option) for option in options)
 
 
 def _said(rows: pd.DataFrame, options: Sequence[str], metric: str) -> str:
@@ -103,10 +99,10 @@ def _written(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _is(config: CLVQConfig, runs: pd.DataFrame, options: Sequence[str]) -> pd.Series:
-    """Which runs have the options of a config."""
-    values = [getattr(config, option) for option in options]
-    return (runs[list(options)] == values).all(axis=1)
+def _is_paper(runs: pd.DataFrame, options: Sequence[str]) -> pd.Series:
+    """Which runs have the options of the paper."""
+    values = [getattr(CLVQConfig.paper(), option) for option in options]
+    return (runs[list(options)] == values).all(axis=1) & (_NOT_OF_PAPER not in options)
 
 
 def _measured(runs: pd.DataFrame) -> dict[str, str]:
