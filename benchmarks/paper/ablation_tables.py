@@ -101,8 +101,10 @@ def _written(value: object) -> str:
 
 def _is_paper(runs: pd.DataFrame, options: Sequence[str]) -> pd.Series:
     """Which runs have the options of the paper."""
-    values = [getattr(CLVQConfig.paper(), option) for option in options]
-    return (runs[list(options)] == values).all(axis=1) & (_NOT_OF_PAPER not in options)
+    is_paper = pd.Series(_NOT_OF_PAPER not in options, index=runs.index)
+    for option in options:
+        is_paper &= runs[option] == getattr(CLVQConfig.paper(), option)
+    return is_paper
 
 
 def _measured(runs: pd.DataFrame) -> dict[str, str]:
