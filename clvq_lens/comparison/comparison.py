@@ -115,7 +115,8 @@ class Comparison(Shown):
                     value, low, high = table.loc[(method, decoder, metric)]
                     row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
             rows.append(row)
-        return pd.DataFrame(rows)
+        # Names of columns also where there is no row, as there is no difference of a single method.
+        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["method", "decoder"])
 
     def differences(self, reference: str) -> pd.DataFrame:
         """How far each method is from one of them, with the same decoder and on the same documents.

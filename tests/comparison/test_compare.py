@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import clvq_lens as cl
-from clvq_lens.comparison.comparison import Comparison
+from clvq_lens.comparison.comparison import Comparison, as_table
 from clvq_lens.comparison.described import BOUNDS, METRICS
 from clvq_lens.config import FitConfig
 from clvq_lens.errors import ConfigError, DataError, FileFormatError
@@ -157,7 +157,9 @@ def test_only_fits_of_one_number_with_the_same_decoder_are_held_against_each_oth
     # Both owe as much to each document, so that the documents leave no doubt, and the fits do.
     found = differences[["fvu", "fvu_low", "fvu_high"]].to_numpy()[0]
     assert found == pytest.approx([0.0, -0.1, 0.1])
-    assert not len(Comparison(pd.DataFrame(reference), 1, 2, {}).differences("a"))
+    alone = Comparison(pd.DataFrame(reference), 1, 2, {}).differences("a")
+    assert as_table(alone).columns.tolist() == ["method", "decoder"]
+    assert not len(alone)
 
 
 def test_tables_for_reading_and_for_print(comparison):
