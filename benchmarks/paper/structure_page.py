@@ -113,7 +113,7 @@ def detection(name: str, about: str, measured: Measured) -> list[str]:
     return [
         f"## Names that tell codes: {name}",
         f"{about}; contexts from {said['n_documents']} texts that no name was made of. "
-        f"{_seeds(measured)}. In brackets the least and the most of them; chance is 0.5.",
+        f"{_seeds(measured)}; ends are those of the 95 % interval over codes, chance is 0.5.",
         _over_seeds(_wide(_tables("methods", measured)), ["method"], _DETECTION),
     ]
 

@@ -122,6 +122,7 @@ def _minilm(name: str) -> Trial:
             buffer_tokens=2**18,
             long_texts="truncate",
         ),
+        trains_decoders=False,
         classes=judged.classes.tolist() if judged.classes is not None else None,
         options={"documents": judged.documents.tolist(), "readout": head},
     )

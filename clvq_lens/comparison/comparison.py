@@ -18,7 +18,6 @@ from clvq_lens.errors import ConfigError, FileFormatError
 from clvq_lens.faithfulness.faithfulness import Faithfulness
 from clvq_lens.plots.comparison_panels import plot_comparison
 from clvq_lens.showing import Shown, told_apart, with_interval
-from clvq_lens.stats.estimates import Estimate
 from clvq_lens.stats.jackknife import DocumentEstimate
 from clvq_lens.writing import make_folder, write_atomically
 
@@ -277,8 +276,8 @@ def as_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _estimate(row: Mapping[Hashable, Any], suffix: str) -> DocumentEstimate:
     """A number of `Comparison.fits` as it was measured."""
-    plain = Estimate(*(row[f"{name}{suffix}"] for name in ("value", "low", "high")))
-    return DocumentEstimate.of(plain, row[f"influences{suffix}"], row[f"freedom{suffix}"])
+    names = ("value", "low", "high", "influences", "freedom")
+    return DocumentEstimate(*(row[f"{name}{suffix}"] for name in names))
 
 
 def _counted(n: int, thing: str) -> str:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
 
 import pandas as pd
 from scipy.stats import t as student
@@ -26,7 +25,7 @@ class Estimate(float):
     low: float
     high: float
 
-    def __new__(cls, value: float, low: float, high: float) -> Self:
+    def __new__(cls, value: float, low: float, high: float) -> "Estimate":
         """A float with an interval."""
         self = super().__new__(cls, value)
         self.low, self.high = low, high

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -29,16 +29,18 @@ class DocumentEstimate(Estimate):
     influences: tuple[float, ...]
     freedom: float
 
-    @classmethod
-    def of(cls, estimate: Estimate, influences: Sequence[float], freedom: float) -> Self:
-        """An estimate, and what it owes to which documents."""
-        self = cls(estimate, estimate.low, estimate.high)
+    def __new__(
+        cls, value: float, low: float, high: float, influences: Sequence[float], freedom: float
+    ) -> "DocumentEstimate":
+        """A float with an interval, and what it owes to which documents."""
+        self = float.__new__(cls, value)
+        self.low, self.high = low, high
         self.influences, self.freedom = tuple(influences), freedom
         return self
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        plain = Estimate(self, self.low, self.high)
-        return DocumentEstimate.of, (plain, self.influences, self.freedom)
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        parts = float(self), self.low, self.high, self.influences, self.freedom
+        return DocumentEstimate, parts
 
     def less(self, other: "DocumentEstimate") -> Estimate:
         """This number less another one, with the interval of the difference.
@@ -133,7 +135,8 @@ class JackknifeSums:
         interval = measured.estimate(limits=limits)
         groups = self._grouped()
         influences = tuple((self._left(statistic, groups) - value).tolist())
-        return DocumentEstimate.of(interval, influences, _freedom(groups[size]))
+        freedom = _freedom(groups[size])
+        return DocumentEstimate(value, interval.low, interval.high, influences, freedom)
 
     def _left(self, statistic: Statistic, parts: Sums) -> Float[np.ndarray, " n"]:
         """A statistic of the sums without each of some parts."""

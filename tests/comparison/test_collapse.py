@@ -161,6 +161,9 @@ def test_lenses_that_read_something_else_or_are_called_a_baseline_are_refused(fi
         collapse({"ours": fitted, "theirs": other}, TRAIN, **OPTIONS)
     with pytest.raises(DataError, match="call none of them by the name of a baseline: 'k-means"):
         collapse({"k-means of the source": fitted}, TRAIN, **OPTIONS)
+
+
+def test_a_list_of_lenses_is_refused(fitted, as_for_a_user):
     with pytest.raises(ConfigError, match=r"lenses.*Pass a lens, or \{name: lens"):
         collapse([fitted], TRAIN, **OPTIONS)
 
