@@ -121,66 +121,67 @@ class Splicing:
         following = evaluated.tokens.roll(-1, dims=1).to(clean_logits.device)
         said = Said(clean_logits, predicts, following)
 
-        def measured(replacements: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        def measured(name: str, activations: Tensor) -> dict[str, Tensor]:
+            logits = self._host.logits_with(
+                self._target, activations, evaluated.tokens, evaluated.attended
+            )
             sums: dict[str, Tensor] = {}
-            for name, activations in replacements.items():
-                logits = self._host.logits_with(
-                    self._target, activations, evaluated.tokens, evaluated.attended
-                )
-                if self._host.predicts_tokens:
-                    sums[f"ce_{name}"] = said.cross_entropy(logits)
-                if name != "zero_ablated":
-                    sums[f"kl_{name}"] = said.kl(logits)
+            if self._host.predicts_tokens:
+                sums[f"ce_{name}"] = said.cross_entropy(logits)
+            if name != "zero_ablated":
+                sums[f"kl_{name}"] = said.kl(logits)
             return sums
 
         values = {"n_predictions": predicts.sum(1)}
         if self._host.predicts_tokens:
             values["ce_clean"] = said.cross_entropy(clean_logits)
-        values |= measured(self._reconstructions(evaluated))
-        return values | self._of_ablations("logits", evaluated, measured)
+        ablations = {"mean_ablated": self._quantizer.target_mean, "zero_ablated": 0}
+        return values | self._with_each("logits", evaluated, ablations, measured)
 
     def _of_readout(self, evaluated: EvaluatedBatch, readout: Readout) -> dict[str, Tensor]:
         """KL of the probabilities of classes, for each text."""
         arguments = self._host, readout, self._target
         clean = class_logits(*arguments, evaluated.y, evaluated.batch)
 
-        def measured(replacements: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            sums: dict[str, Tensor] = {}
-            for name, activations in replacements.items():
-                if name != "zero_ablated":
-                    logits = class_logits(*arguments, activations, evaluated.batch)
-                    sums[f"readout_kl_{name}"] = kl_divergence(clean, logits)
-            return sums
+        def measured(name: str, activations: Tensor) -> dict[str, Tensor]:
+            logits = class_logits(*arguments, activations, evaluated.batch)
+            return {f"readout_kl_{name}": kl_divergence(clean, logits)}
 
         values = {"n_read": torch.ones(len(clean), dtype=torch.long)}
-        values |= measured(self._reconstructions(evaluated))
-        return values | self._of_ablations("readout", evaluated, measured)
+        ablations = {"mean_ablated": self._quantizer.target_mean}
+        return values | self._with_each("readout", evaluated, ablations, measured)
+
+    def _with_each(
+        self,
+        what: str,
+        evaluated: EvaluatedBatch,
+        ablations: Mapping[str, Tensor | int],
+        measured: Callable[[str, Tensor], dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """What is measured with the target replaced by reconstructions and by ablations."""
+        # Special tokens and outliers stay: the decoder was not trained on them.
+        mask, y = evaluated.mask.unsqueeze(-1), evaluated.y
+
+        def of_each(replacements: Mapping[str, Tensor | int]) -> dict[str, Tensor]:
+            sums: dict[str, Tensor] = {}
+            for name, new in replacements.items():
+                sums |= measured(name, torch.where(mask, new, y))
+            return sums
+
+        costs = self._ablation_costs.of(
+            f"{what} {self._target}",
+            [evaluated.tokens, evaluated.attended, evaluated.mask],
+            self._quantizer.target_mean,
+            lambda: of_each(ablations),
+        )
+        return of_each(self._reconstructions(evaluated)) | costs
 
     def _reconstructions(self, evaluated: EvaluatedBatch) -> dict[str, Tensor]:
         """What the quantizer puts in place of the target, by name."""
         reconstructions = {"spliced": evaluated.recon}
         if self._is_predictive:
             reconstructions["unquantized"] = evaluated.encoded
-        # Special tokens and outliers stay: the decoder was not trained on them.
-        mask = evaluated.mask.unsqueeze(-1)
-        return {name: torch.where(mask, new, evaluated.y) for name, new in reconstructions.items()}
-
-    def _of_ablations(
-        self,
-        what: str,
-        evaluated: EvaluatedBatch,
-        measured: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
-    ) -> dict[str, Tensor]:
-        """What is measured with the target ablated, of the same tokens as the rest."""
-        mask, mean = evaluated.mask.unsqueeze(-1), self._quantizer.target_mean
-        where = [evaluated.tokens, evaluated.attended, evaluated.mask]
-
-        def measure() -> dict[str, Tensor]:
-            of_mean = torch.where(mask, mean, evaluated.y)
-            zeros = evaluated.y.masked_fill(mask, 0)
-            return measured({"mean_ablated": of_mean, "zero_ablated": zeros})
-
-        return self._ablation_costs.of(f"{what} {self._target}", where, mean, measure)
+        return reconstructions
 
     def _predicting(self, mask: Bool[Tensor, "b pos"]) -> Bool[Tensor, "b pos"]:
         """Where the output counts: at real tokens, which have to be followed by one to predict."""

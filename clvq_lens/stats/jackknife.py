@@ -56,9 +56,9 @@ class DocumentEstimate(Estimate):
         """
         pairs = zip(self.influences, other.influences, strict=True)
         influences = np.array([mine - its for mine, its in pairs])
-        error = math.sqrt(jackknife_variance(influences, 0.0)) if len(influences) > 1 else math.nan
         freedom = min(self.freedom, other.freedom)
-        return Measured(float(self) - float(other), error, freedom).estimate()
+        measured = Measured(float(self) - float(other), _error(influences, 0.0), freedom)
+        return measured.estimate()
 
 
 class JackknifeSums:
