@@ -185,8 +185,9 @@ class FitConfig(_Options):
         n_tokens: Real tokens to train on in all; data are read again as often as that takes. None:
             `PASSES` times those of the data, and at most `MOST_TOKENS`.
         batch_tokens: Real tokens of a step, about.
-        learning_rate: Peak of a warm-up and cosine schedule, for Adam, of decoder and encoder;
-            None: 0.05 divided by the square root of the target's width.
+        learning_rate: Peak of a warm-up and cosine schedule, for Adam, of decoder and encoder; of
+            a predictive encoder it is twice that. None: 0.05 divided by the square root of the
+            target's width.
         weight_decay: Of Adam (decoupled).
         warmup_fraction: Part of the steps in which the learning rate rises.
         max_grad_norm: Gradients are clipped to this norm.

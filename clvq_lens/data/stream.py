@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +49,9 @@ class _BufferedSequence:
     @property
     def size_bytes(self) -> int:
         return self.source.nbytes + self.target.nbytes + self.tokens.nbytes + self.mask.nbytes
+
+
+_Batching = Callable[[list[_BufferedSequence]], Iterator[Activations]]
 
 
 class ShuffledStream:
@@ -127,23 +130,30 @@ class ShuffledStream:
         return map(self._source.ready, self._of_sequences(drawn))
 
     def __iter__(self) -> Iterator[Activations]:
+        return self._leaving(self._of_sequences if self._whole_sequences else self._of_tokens)
+
+    def single_tokens(self) -> Iterator[Activations]:
+        """The same, as single tokens in random order, also where sequences are whole."""
+        return self._leaving(self._of_tokens)
+
+    def _leaving(self, batches: _Batching) -> Iterator[Activations]:
+        """What leaves the buffer, which is filled again."""
         while self._buffer:
             buffer = self._shuffle(self._buffer)
             if self._fits:  # everything is here: the model need not run again
-                yield from self._ready(buffer)
+                yield from self._ready(batches(buffer))
                 self.position = Position(self.position.epoch + 1)
             else:
                 half = len(buffer) // 2
                 self._buffer = buffer[:half]
-                leaving = self._ready(buffer[half:])
+                leaving = self._ready(batches(buffer[half:]))
                 del buffer  # or what has left would stay in memory while others come
                 yield from leaving
                 self._fill()
 
-    def _ready(self, sequences: list[_BufferedSequence]) -> Iterator[Activations]:
-        """Batches of some sequences; batches of outliers alone are left out."""
-        batches = self._of_sequences if self._whole_sequences else self._of_tokens
-        for batch in map(self._source.ready, batches(sequences)):
+    def _ready(self, batches: Iterable[Activations]) -> Iterator[Activations]:
+        """Batches in float32; those of outliers alone are left out."""
+        for batch in map(self._source.ready, batches):
             if batch.n_tokens:
                 yield batch
 
@@ -226,7 +236,8 @@ class ShuffledStream:
         columns = _Columns(sequences)
         source, target = torch.cat(columns.source), torch.cat(columns.target)
         tokens = torch.cat(columns.tokens)
-        order = self._permutation(len(tokens)).to(tokens.device)
+        real = torch.cat(columns.mask).nonzero().squeeze(1)  # whole sequences have special tokens
+        order = real[self._permutation(len(real)).to(real.device)]
         for rows in order.split(self._batch_tokens):
             everywhere = torch.ones(len(rows), 1, dtype=torch.bool, device=tokens.device)
             yield Activations(

@@ -69,9 +69,10 @@ class PredictiveEncoder(nn.Module):
         super().__init__()
         self.source_units, self.target_units = Units(d_source), Units(d_target)
         self.linear = nn.Linear(d_source, d_target)
-        self.hidden = nn.ModuleList()
+        self.hidden, self.norms = nn.ModuleList(), nn.ModuleList()
         for layer in range(n_layers):
             self.hidden.append(nn.Linear(d_source if layer == 0 else d_hidden, d_hidden))
+            self.norms.append(nn.LayerNorm(d_hidden))  # without it, high rates stall
         self.out = nn.Linear(d_hidden, d_target) if n_layers else None
 
     @torch.no_grad()
@@ -83,6 +84,9 @@ class PredictiveEncoder(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
                 nn.init.zeros_(layer.bias)
+        for norm in self.norms:
+            if isinstance(norm, nn.LayerNorm):
+                norm.reset_parameters()
         if self.out is not None:  # so that training starts at the linear map
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
@@ -103,8 +107,8 @@ class PredictiveEncoder(nn.Module):
         predicted = self.linear(inputs)
         if self.out is not None:
             hidden = inputs
-            for layer in self.hidden:
-                hidden = F.gelu(layer(hidden))
+            for layer, norm in zip(self.hidden, self.norms, strict=True):
+                hidden = F.gelu(norm(layer(hidden)))
             predicted = predicted + self.out(hidden)
         return self.target_units.restore(predicted)
 

@@ -178,7 +178,7 @@ class Fit:
         encoder.start_(source, target)
         interrupted = learn_to_predict_(
             encoder,
-            stream,
+            stream.single_tokens(),  # tokens of one sequence are alike
             drawn.batches,
             self.config,
             n_tokens=self.budget,

@@ -13,7 +13,9 @@ from clvq_lens.data.interrupt import deferred_interrupt
 from clvq_lens.quantizer.encoders import PredictiveEncoder
 from clvq_lens.training.schedule import peak_learning_rate, schedule
 
-_STEP_TOKENS = 1_024  # of a step; twice as many tokens, half as many steps, predict worse
+_STEP_TOKENS = 512  # of a step; twice as many tokens, half as many steps, predict worse
+_RATE = 2.0  # times that of a decoder: layer norms allow it
+_BETAS = (0.9, 0.98)
 
 
 def learn_to_predict_(
@@ -32,7 +34,7 @@ def learn_to_predict_(
 
     Args:
         encoder: Started, and trained in place.
-        batches: Batches of training tokens, as many as are read.
+        batches: Batches of single training tokens in random order, as many as are read.
         held_out: Held-out tokens; if there are none, the last weights are kept.
         config: How often to validate, when to stop, decay, warm-up and clipping.
         n_tokens: Tokens to train on, repetitions counted.
@@ -87,8 +89,10 @@ def _learn(
     bar: tqdm,
 ) -> None:
     """Steps until the tokens are spent, nothing improves, or Ctrl-C is pressed."""
-    peak = peak_learning_rate(config, encoder.linear.out_features)
-    optimizer = torch.optim.AdamW(encoder.parameters(), lr=peak, weight_decay=config.weight_decay)
+    peak = _RATE * peak_learning_rate(config, encoder.linear.out_features)
+    optimizer = torch.optim.AdamW(
+        encoder.parameters(), lr=peak, betas=_BETAS, weight_decay=config.weight_decay
+    )
     per_validation = n_tokens / config.n_evaluations
     n_read, due = 0, per_validation
     for batch in batches:

@@ -285,19 +285,22 @@ def test_a_batch_smaller_than_a_sequence_still_holds_one():
         assert len(batch.tokens) == 1
 
 
+@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("buffer_tokens", [FITS, 30])
-def test_single_tokens_come_as_sequences_of_one_real_token(stories_model, buffer_tokens: int):
+def test_single_tokens_come_as_sequences_of_one_real_token(
+    stories_model, buffer_tokens: int, whole: bool
+):
     source = activation_source(stories_model)
     bos = stories_model.tokenizer.bos_token_id
     texts = ["Once upon a time.", "Lily had a dog.", "They ran home."]
     stream = shuffled(
-        texts, source=source, whole=False, buffer_tokens=buffer_tokens, batch_tokens=7
+        texts, source=source, whole=whole, buffer_tokens=buffer_tokens, batch_tokens=7
     )
     words = {
         int(token) for text in texts for token in stories_model.to_tokens(text)[0] if token != bos
     }
     found: set[int] = set()
-    for batch in islice(stream, 60):
+    for batch in islice(stream.single_tokens() if whole else stream, 60):
         assert batch.tokens.shape[1] == 1
         assert 0 < len(batch.tokens) <= 7
         assert batch.mask.all()
@@ -306,9 +309,10 @@ def test_single_tokens_come_as_sequences_of_one_real_token(stories_model, buffer
     assert found == words
 
 
-def test_single_tokens_of_different_sequences_are_mixed():
+@pytest.mark.parametrize("whole", [True, False])
+def test_single_tokens_of_different_sequences_are_mixed(whole: bool):
     rows = [torch.full((20,), number) for number in range(40)]
-    batch = next(iter(shuffled(rows, whole=False, batch_tokens=100)))
+    batch = next(shuffled(rows, whole=whole, batch_tokens=100).single_tokens())
     assert len(batch.tokens.unique()) > 25  # whole sequences would give five
 
 

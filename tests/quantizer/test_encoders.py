@@ -87,6 +87,17 @@ def test_the_same_generator_gives_the_same_weights():
     assert one["hidden.0.weight"].abs().sum() > 0
 
 
+def test_new_weights_undo_what_training_did():
+    encoder = predictive()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(1)
+    encoder.reset_(torch.Generator().manual_seed(0))
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
 def test_every_hidden_layer_has_a_part_in_the_prediction():
     encoder, x = predictive(), random(6, 5)
     with torch.no_grad():
@@ -95,7 +106,7 @@ def test_every_hidden_layer_has_a_part_in_the_prediction():
     for layer in encoder.hidden:
         kept = layer.weight.clone()
         with torch.no_grad():
-            layer.weight.mul_(2)
+            layer.weight.add_(random(*layer.weight.shape, seed=1))
         assert not torch.allclose(encoder(x), before)
         with torch.no_grad():
             layer.weight.copy_(kept)

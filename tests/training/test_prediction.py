@@ -45,6 +45,19 @@ def test_training_predicts_better_than_the_linear_map_it_starts_from():
     assert errors[2] < 0.8 * errors[0]
 
 
+@pytest.mark.parametrize("decoder", ["transformer", "mlp"])
+def test_it_learns_from_single_tokens_whatever_the_decoder_reads(decoder, monkeypatch):
+    learn_from, shapes = prediction._learn_from, set()
+
+    def watched(encoder: Any, batch: Any, *args: Any) -> None:
+        shapes.add(batch.tokens.shape[1])
+        learn_from(encoder, batch, *args)
+
+    monkeypatch.setattr(prediction, "_learn_from", watched)
+    fitted(decoder=decoder)
+    assert shapes == {1}
+
+
 def test_an_interrupted_encoder_is_kept_with_codes_of_what_it_predicts(monkeypatch):
     learn_from, steps = prediction._learn_from, []
 
