@@ -9,28 +9,20 @@ figures of what is there.
 
 import argparse
 import dataclasses
-import json
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 import clvq_lens as cl
-from benchmarks import markdown
-from benchmarks.paper import ENCODERS, data, finetune, trials
-from benchmarks.paper.pictures import write_png
+from benchmarks.paper import CLOSE, ENCODERS, comparison_page, data, finetune, trials
 from benchmarks.paper.trials import Trial
-from clvq_lens.comparison.comparison import as_table
-from clvq_lens.comparison.described import METRICS
 from clvq_lens.config import DecoderName, EncoderName
-from clvq_lens.plots.comparison_panels import plot_comparison
 
-RESULTS = data.ROOT / "benchmarks/results"
+RESULTS = data.ROOT / "benchmarks/results/paper"
 N_SEEDS = 3
-CLOSE = ("k-means", "spherical k-means", "balanced k-means")
 OTHERS = (
     "agglomerative",
     "single-layer VQ-VAE",
@@ -45,15 +37,6 @@ JUDGED = (*ENCODERS, "k-means")
 DECODERS: tuple[DecoderName, ...] = ("table", "transformer")
 # Fewer than by default: each draw is another pass of the model over all texts.
 DRAWS = {"n_draws": 5, "n_model_draws": 1, "n_steps": 16}
-_IN_FIGURES = (
-    "fvu",
-    "ce_loss_recovered",
-    "readout_kl",
-    "purity_ambiguous",
-    "ami_ambiguous",
-    "stability",
-)
-_PACKAGES = ("torch", "transformer-lens", "scikit-learn", "clvq-lens")
 
 
 def run(name: str) -> None:
@@ -67,6 +50,9 @@ def run(name: str) -> None:
             _compare_codes(trial, name, ours)
         if trial.classes is not None:
             _compare_faithfulness(trial, name, ours)
+            _forget_texts(_file_of_judged(name))
+    if trial.accuracy is not None:
+        comparison_page.keep_accuracy(name, trial.accuracy)
 
 
 def _is_done(name: str) -> bool:
@@ -104,7 +90,7 @@ def _compare_faithfulness(trial: Trial, name: str, ours: Sequence[cl.Lens]) -> N
         bounds=False,
         n_seeds=N_SEEDS,
         config=trial.fit,
-        keep=_file_of(f"{name}-faithfulness"),
+        keep=_file_of_judged(name),
         long_texts="truncate",
         **DRAWS,
         **trial.options,
@@ -118,7 +104,7 @@ def _codes(name: str) -> cl.Comparison:
 
 def _judged(name: str) -> cl.Comparison:
     """What has been measured of their faithfulness."""
-    return _kept(_file_of(f"{name}-faithfulness"))
+    return _kept(_file_of_judged(name))
 
 
 def _kept(path: Path) -> cl.Comparison:
@@ -126,7 +112,20 @@ def _kept(path: Path) -> cl.Comparison:
 
 
 def _file_of(name: str) -> Path:
-    return RESULTS / "paper" / f"{name}.json"
+    return RESULTS / f"{name}.json"
+
+
+def _file_of_judged(name: str) -> Path:
+    return _file_of(f"{name}-faithfulness")
+
+
+def _forget_texts(path: Path) -> None:
+    """Takes what was said of single texts out of a file: data sets are not part of the project."""
+    comparison = cl.Comparison.load(path)
+    without_texts: dict[tuple[str, str], cl.Faithfulness] = {}
+    for row, judged in comparison.faithfulness.items():
+        without_texts[row] = dataclasses.replace(judged, texts=pd.DataFrame())
+    dataclasses.replace(comparison, faithfulness=without_texts).save(path)
 
 
 def _fitted(trial: Trial, name: str, encoder: EncoderName) -> cl.Lens:
@@ -140,104 +139,26 @@ def _fitted(trial: Trial, name: str, encoder: EncoderName) -> cl.Lens:
     return lens
 
 
-def _forget_texts(path: Path) -> None:
-    """Takes what was said of single texts out of a file: data sets are not part of the project."""
-    comparison = cl.Comparison.load(path)
-    without_texts: dict[tuple[str, str], cl.Faithfulness] = {}
-    for row, judged in comparison.faithfulness.items():
-        without_texts[row] = dataclasses.replace(judged, texts=pd.DataFrame())
-    dataclasses.replace(comparison, faithfulness=without_texts).save(path)
-
-
-def tables() -> None:
-    """Writes paper.md and the figures; what a person wrote above its mark stays."""
-    path = RESULTS / "paper.md"
-    remarks = path.read_text().split(MARK)[0] if path.exists() else "# The paper's comparison\n\n"
-    for file in (RESULTS / "paper").glob("*.json"):
-        _forget_texts(file)
-    sections = [remarks + MARK + "\n", HEAD.format(**_settings())]
+def write() -> None:
+    """Writes the page of all that is measured."""
+    codes: dict[str, cl.Comparison] = {}
+    judged: dict[str, cl.Comparison] = {}
     missing: list[str] = []
     for name in trials.NAMES:
-        codes, judged = _codes(name), _judged(name)
-        if codes.methods:
-            sections.append(_section_of_codes(name, codes))
-        if judged.methods:
-            sections.append(_section_of_classes(name, judged))
-        lacking = _missing(codes, METHODS) if name in trials.CODES else []
+        if _file_of_judged(name).is_file():  # of an interrupted run
+            _forget_texts(_file_of_judged(name))
+        codes[name], judged[name] = _codes(name), _judged(name)
+        lacking = _missing(codes[name], METHODS) if name in trials.CODES else []
         if lacking:
             missing.append(f"{name} ({', '.join(lacking)})")
-        if name in trials.CLASSES and _missing(judged, JUDGED):
+        if name in trials.CLASSES and _missing(judged[name], JUDGED):
             missing.append(f"{name}, faithfulness")
-    if missing:
-        sections.append(f"Not measured yet: {'; '.join(missing)}.\n")
-    path.write_text("\n".join(sections))
+    comparison_page.write(codes, judged, missing, n_seeds=N_SEEDS)
 
 
 def _missing(comparison: cl.Comparison, methods: Sequence[str]) -> list[str]:
     """The methods that are not measured yet."""
     return [method for method in methods if method not in comparison.methods]
-
-
-def _section_of_codes(name: str, comparison: cl.Comparison) -> str:
-    figure = RESULTS / "figures" / f"paper-{name}.png"
-    shown = {metric: METRICS[metric] for metric in _IN_FIGURES}
-    write_png(plot_comparison(comparison.frame(), shown), figure)
-    differences = as_table(comparison.differences(ENCODERS[0]))
-    return (
-        f"## {name}\n\n{_as_markdown(comparison.table())}\n\n![](figures/{figure.name})\n\n"
-        f"Less what {ENCODERS[0]} codes have with the same decoder, on the same documents:\n\n"
-        f"{_as_markdown(differences)}\n"
-    )
-
-
-def _as_markdown(table: pd.DataFrame) -> str:
-    """A table of methods and their decoders."""
-    cells = table.astype(str).to_numpy().tolist()
-    return markdown.table(list(table.columns), "ll" + "r" * (len(table.columns) - 2), cells)
-
-
-def _section_of_classes(name: str, comparison: cl.Comparison) -> str:
-    judged = comparison.faithfulness[JUDGED[0], "transformer"]
-    verdict = "- " + judged.verdict().replace("\n", "\n- ")
-    accuracy = _accuracy(name) if name in trials.CODES else ""
-    return (
-        f"## {name}: do codes matter?\n\n{judged.n_texts} texts of {judged.n_documents} "
-        f"documents{accuracy}; chance {judged.chance:.3f}; completeness error of integrated "
-        f"gradients {judged.completeness_error:.2%}.\n\n{_metrics_as_rows(comparison.table())}\n\n"
-        f"{JUDGED[0]}, first fit, honest protocol:\n\n{verdict}\n"
-    )
-
-
-def _accuracy(name: str) -> str:
-    task = data.load(name).task
-    metrics = json.loads((finetune.RUNS / task / "metrics.json").read_text())
-    return f"; MiniLM fine-tuned for it is right in {metrics['accuracy'][name]['value']:.3f}"
-
-
-def _metrics_as_rows(table: pd.DataFrame) -> str:
-    """Few methods and many metrics: metrics as columns would be too wide."""
-    turned = table.drop(columns="decoder").set_index("method").T
-    rows = []
-    for title, row in turned.iterrows():
-        rows.append([str(title), *row])
-    return markdown.table(["", *turned.columns], "l" * (len(turned.columns) + 1), rows)
-
-
-MARK = "<!-- below: written by benchmarks.paper -->"
-HEAD = """`python -m benchmarks.paper` with {versions}; each fit with a seed of its
-own. Values are means over {n_seeds} fits; brackets reach from the lowest to the highest end of
-their 95 % intervals over documents (jackknife), those of effects of removals also over codes, and
-those of specific drops are as wide as Holm's method asks. All methods of a trial have the same
-texts and budget to fit on, and the same decoders: "table" holds the mean target of each code,
-"transformer" is trained on codes that stay what they are. Rows that are no methods: random codes;
-k-means of the target, which reads what no code of the source can see; and the prediction of the
-target from the source before it is quantized. Second tables: each method less {first} codes, fit
-by fit and on the same documents; where the interval leaves out 0, one is better than the other.
-"""
-
-
-def _settings() -> dict[str, Any]:
-    return {"versions": markdown.versions(_PACKAGES), "n_seeds": N_SEEDS, "first": ENCODERS[0]}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -254,7 +175,7 @@ def main(arguments: Sequence[str]) -> None:
     if not options.tables:
         for name in options.names or trials.NAMES:
             run(name)
-    tables()
+    write()
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Trial:
         token_labels: The true concept of every token of these, where it is known.
         texts: Texts that have classes; fewer, since each is read hundreds of times.
         classes: The class of each.
+        accuracy: How often the model gives the right class, where it was fine-tuned for that.
         options: Readout, and documents of texts with classes.
         trains_decoders: Whether a transformer decoder is trained for every method, and not only
             for ours and for those that come close.
@@ -49,6 +50,7 @@ class Trial:
     token_labels: Sequence[Sequence[str]] | None = None
     texts: list[str] = field(default_factory=list)
     classes: list[int] | None = None
+    accuracy: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
     trains_decoders: bool = True
     reading: AbstractContextManager[Any] = field(default_factory=nullcontext)
@@ -124,6 +126,7 @@ def _minilm(name: str) -> Trial:
         ),
         trains_decoders=False,
         classes=judged.classes.tolist() if judged.classes is not None else None,
+        accuracy=classifier.metrics["accuracy"][name]["value"],
         options={"documents": judged.documents.tolist(), "readout": head},
     )
 
