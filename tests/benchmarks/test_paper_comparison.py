@@ -22,7 +22,7 @@ def comparison(metric: str, methods: dict[str, tuple[float, float, float]]) -> c
                 "low": value - half,
                 "high": value + half,
                 "influences": [influence, -influence, 0.0],
-                "freedom": 2,
+                "freedom": 2.0,
             }
         )
     return cl.Comparison(pd.DataFrame(rows), 1, 3, {})
