@@ -96,7 +96,8 @@ def test_evaluation_and_sweeps_give_numbers_that_make_sense(lens, kind):
             with lens.edit(cl.Ablate(code)):
                 expected = metric(lens.model(TOKENS)).item()
             assert value == pytest.approx(expected, rel=0.05, abs=0.1)
-    found = cl.attribution(lens, TOKENS[:1], metric, n_steps=4, n_true=2, progress=False)
+    found = cl.attribution(lens, TOKENS[:1], metric, n_steps=4, n_true=16, progress=False)
     assert found.value == pytest.approx(metric(lens.model(TOKENS[:1])).item(), rel=0.05, abs=0.1)
     assert torch.tensor(found.integrated).isfinite().all()
+    # One replacement may move a logit by less than a digit of the model.
     assert torch.tensor(found.pairs["true"]).abs().max() > 0
