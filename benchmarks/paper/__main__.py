@@ -50,7 +50,6 @@ def run(name: str) -> None:
             _compare_codes(trial, name, ours)
         if trial.classes is not None:
             _compare_faithfulness(trial, name, ours)
-            _forget_texts(_file_of_judged(name))
     if trial.accuracy is not None:
         comparison_page.keep_accuracy(name, trial.accuracy)
 
@@ -145,7 +144,7 @@ def write() -> None:
     judged: dict[str, cl.Comparison] = {}
     missing: list[str] = []
     for name in trials.NAMES:
-        if _file_of_judged(name).is_file():  # of an interrupted run
+        if _file_of_judged(name).is_file():
             _forget_texts(_file_of_judged(name))
         codes[name], judged[name] = _codes(name), _judged(name)
         lacking = _missing(codes[name], METHODS) if name in trials.CODES else []

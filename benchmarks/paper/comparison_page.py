@@ -105,8 +105,8 @@ def _set_by_set(codes: Mapping[str, cl.Comparison]) -> str:
 def _section_of_codes(name: str, comparison: cl.Comparison) -> str:
     figure = RESULTS / "figures" / f"paper-{name}.png"
     shown = {metric: METRICS[metric] for metric in _IN_FIGURES}
-    write_png(plot_comparison(comparison.frame(), shown), figure)
     frame = comparison.frame()
+    write_png(plot_comparison(frame, shown), figure)
     of_labels = [column for column in frame if str(column).startswith(_OF_LABELS)]
     differences = as_table(comparison.differences(ENCODERS[0]))
     parts = [

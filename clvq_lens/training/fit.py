@@ -25,7 +25,7 @@ from clvq_lens.training.frozen import frozen_pass
 from clvq_lens.training.history import History, Record
 from clvq_lens.training.objective import Objective, Step
 from clvq_lens.training.prediction import learn_to_predict_
-from clvq_lens.training.schedule import peak_learning_rate, schedule
+from clvq_lens.training.schedule import BETAS, peak_learning_rate, schedule
 from clvq_lens.training.training_data import HeldOutBatches, TrainingData, sample_of
 from clvq_lens.training.validation import Best, HeldOut, Window, clone_state
 
@@ -324,7 +324,7 @@ def make_optimizer(quantizer: CrossLayerQuantizer, config: FitConfig) -> torch.o
         {"params": others, "weight_decay": 0.0},
     ]
     peak = peak_learning_rate(config, quantizer.d_target)
-    return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=peak, betas=BETAS)
 
 
 @contextmanager

@@ -11,11 +11,10 @@ from clvq_lens.config import FitConfig
 from clvq_lens.data.activations import Activations
 from clvq_lens.data.interrupt import deferred_interrupt
 from clvq_lens.quantizer.encoders import PredictiveEncoder
-from clvq_lens.training.schedule import peak_learning_rate, schedule
+from clvq_lens.training.schedule import BETAS, peak_learning_rate, schedule
 
 _STEP_TOKENS = 512  # of a step; twice as many tokens, half as many steps, predict worse
 _RATE = 2.0  # times that of a decoder: layer norms allow it
-_BETAS = (0.9, 0.98)
 
 
 def learn_to_predict_(
@@ -91,7 +90,7 @@ def _learn(
     """Steps until the tokens are spent, nothing improves, or Ctrl-C is pressed."""
     peak = _RATE * peak_learning_rate(config, encoder.linear.out_features)
     optimizer = torch.optim.AdamW(
-        encoder.parameters(), lr=peak, betas=_BETAS, weight_decay=config.weight_decay
+        encoder.parameters(), lr=peak, betas=BETAS, weight_decay=config.weight_decay
     )
     per_validation = n_tokens / config.n_evaluations
     n_read, due = 0, per_validation

@@ -4,6 +4,8 @@ import math
 
 from clvq_lens.config import FitConfig
 
+BETAS = (0.9, 0.98)
+"""Of Adam, for decoders and encoders."""
 _LEARNING_RATE = 0.05  # times the inverse square root of the width
 _LAST_LEARNING_RATE = 0.05  # as a share of the peak
 
