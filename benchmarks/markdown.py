@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import pandas as pd
 
@@ -32,6 +33,19 @@ def spread(values: pd.Series, decimals: int) -> str:
 def versions(packages: Iterable[str]) -> str:
     """The installed versions of some packages."""
     return ", ".join(f"{package} {version(package)}" for package in packages)
+
+
+def write_below(mark: str, parts: Iterable[str], path: Path, *, title: str) -> None:
+    """Writes the parts of a page below its mark; what a person wrote above the mark stays.
+
+    Args:
+        mark: A line that the page has once.
+        parts: Paragraphs, tables and figures, one below the other.
+        path: The page, which need not be there yet.
+        title: Title of a new page.
+    """
+    remarks = path.read_text().split(mark)[0] if path.exists() else f"# {title}\n\n"
+    path.write_text(remarks + "\n\n".join([mark, *parts]) + "\n")
 
 
 def _number(value: float, decimals: int) -> str:

@@ -1,8 +1,8 @@
 """The paper's ablations, on stories260K: ``python -m benchmarks.paper.ablations``.
 
 Each option is varied on its own, from the defaults. A fit is one line of
-``runs/paper/ablations.jsonl``; what is there is not done again, so that an interrupted run goes on.
-``--tables`` only writes the tables and figures of what is there.
+``benchmarks/results/paper/ablations.jsonl``; what is there is not done again, so that an
+interrupted run goes on. ``--tables`` only writes the tables and figures of what is there.
 """
 
 import itertools
@@ -17,13 +17,13 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from benchmarks import markdown
 from benchmarks.paper import ENCODERS, ablation_tables, data
 from benchmarks.paper.ablation_tables import DEFAULT
-from benchmarks.paper.finetune import RUNS
 from benchmarks.stories import stories_model
 
-ROWS = RUNS / "ablations.jsonl"
 RESULTS = data.ROOT / "benchmarks/results"
+ROWS = RESULTS / "paper/ablations.jsonl"
 MARK = "<!-- below: written by benchmarks.paper.ablations -->"
 SEEDS = (0, 1, 2)
 SOURCE, TARGET = 1, 3
@@ -145,8 +145,6 @@ def frame(ablation: str) -> pd.DataFrame:
 
 def write() -> None:
     """The page of results; what a person wrote above its mark stays."""
-    path = RESULTS / "ablations.md"
-    remarks = path.read_text().split(MARK)[0] if path.exists() else "# Ablations\n\n"
     parts = [_head()]
     for name, varied in VARIED.items():
         options = list(varied)
@@ -160,7 +158,7 @@ def write() -> None:
             ablation_tables.verdict(runs, options),
             f"![{name}](figures/{image.name})",
         ]
-    path.write_text(remarks + MARK + "\n\n" + "\n\n".join(parts) + "\n")
+    markdown.write_below(MARK, parts, RESULTS / "ablations.md", title="Ablations")
 
 
 def _head() -> str:

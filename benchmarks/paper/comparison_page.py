@@ -36,16 +36,14 @@ texts and budget to fit on, and the same decoders: "table" holds the mean target
 k-means of the target, which reads what no code of the source can see; and the prediction of the
 target from the source before it is quantized. Tables of differences: each method less {first}
 codes, fit by fit and on the same documents; where the interval leaves out 0, one is better than
-the other.
-"""
+the other."""
 _SET_BY_SET = """## Set by set
 
 Is the default better than all of {others}? The worst answer beside any of them: "apart" where
 intervals of single numbers do not overlap; "by pairs" where only the interval of the difference on
 the same documents leaves out 0; "open" where it does not; "behind" where it is worse.
 
-{table}
-"""
+{table}"""
 
 
 def keep_accuracy(name: str, accuracy: float) -> None:
@@ -83,18 +81,17 @@ def write(
         missing: What is not measured yet, in words.
         n_seeds: Fits of each method.
     """
-    path = RESULTS / "paper.md"
-    remarks = path.read_text().split(MARK)[0] if path.exists() else "# The paper's comparison\n\n"
     head = _HEAD.format(versions=markdown.versions(_PACKAGES), n_seeds=n_seeds, first=ENCODERS[0])
-    sections = [remarks + MARK + "\n", head, _set_by_set(codes)]
+    sections = [head, _set_by_set(codes)]
     for name in codes:
         if ENCODERS[0] in codes[name].methods:
             sections.append(_section_of_codes(name, codes[name]))
         if ENCODERS[0] in judged[name].methods:
             sections.append(_section_of_classes(name, judged[name]))
     if missing:
-        sections.append(f"Not measured yet: {'; '.join(missing)}.\n")
-    path.write_text("\n".join(sections))
+        sections.append(f"Not measured yet: {'; '.join(missing)}.")
+    path = RESULTS / "paper.md"
+    markdown.write_below(MARK, sections, path, title="The paper's comparison")
 
 
 def _set_by_set(codes: Mapping[str, cl.Comparison]) -> str:
@@ -121,7 +118,7 @@ def _section_of_codes(name: str, comparison: cl.Comparison) -> str:
         codes = frame[["method", "decoder", *of_labels]].dropna().drop_duplicates("method")
         labels = as_table(codes).drop(columns="decoder")
         parts += ["Codes beside the true concepts of tokens:", _as_markdown(labels, n_names=1)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts)
 
 
 def _as_markdown(table: pd.DataFrame, *, n_names: int = 2) -> str:
@@ -140,7 +137,7 @@ def _section_of_classes(name: str, comparison: cl.Comparison) -> str:
         f"## {name}: do codes matter?\n\n{judged.n_texts} texts of {judged.n_documents} "
         f"documents{right}; chance {judged.chance:.3f}; completeness error of integrated "
         f"gradients {judged.completeness_error:.2%}.\n\n{_metrics_as_rows(comparison.table())}\n\n"
-        f"{ENCODERS[0]}, first fit, honest protocol:\n\n{verdict}\n"
+        f"{ENCODERS[0]}, first fit, honest protocol:\n\n{verdict}"
     )
 
 

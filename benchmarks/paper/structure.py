@@ -1,8 +1,9 @@
 """What codes are beside other partitions of tokens: ``python -m benchmarks.paper.structure``.
 
 The collapse of duplicates, known labels, names that tell codes, and agreement between fits. A part
-is one file of ``runs/paper/structure/``; what is there is not done again, so that an interrupted
-run goes on. Names of parts, such as ``stability``, do only those; ``--tables`` only the page.
+is one file of ``benchmarks/results/paper/structure/``; what is there is not done again, so that an
+interrupted run goes on. Names of parts, such as ``stability``, do only those; ``--tables`` only the
+page.
 """
 
 import json
@@ -24,7 +25,7 @@ from benchmarks.paper import ENCODERS, ablations, data, finetune, structure_page
 from benchmarks.stories import stories_model
 from clvq_lens.config import EncoderName
 
-RUNS = finetune.RUNS / "structure"
+PARTS = data.ROOT / "benchmarks/results/paper/structure"
 SEEDS = (0, 1, 2)
 KINDS = ("k-means", "spherical k-means", "random codes")
 THRESHOLD = 0.9
@@ -253,10 +254,10 @@ def run(wanted: list[str]) -> None:
     Args:
         wanted: How the names of parts begin; empty: all parts.
     """
-    RUNS.mkdir(parents=True, exist_ok=True)
+    PARTS.mkdir(parents=True, exist_ok=True)
     todo: dict[Path, Callable[[], Part]] = {}
     for name, measure in parts().items():
-        path = RUNS / f"{name.replace(' ', '_')}.json"
+        path = PARTS / f"{name.replace(' ', '_')}.json"
         is_wanted = not wanted or name.startswith(tuple(wanted))
         if is_wanted and not path.exists():
             todo[path] = measure
@@ -273,7 +274,7 @@ def measured(name: str) -> structure_page.Measured:
     """The parts of that name that are there, by what comes after it."""
     prefix = f"{name.replace(' ', '_')}-"
     there: dict[str, Part] = {}
-    for path in sorted(RUNS.glob(f"{prefix}*")):
+    for path in sorted(PARTS.glob(f"{prefix}*")):
         there[path.stem.removeprefix(prefix)] = _read(path)
     return there
 

@@ -145,9 +145,6 @@ def stability(name: str, about: str, measured: Measured) -> list[str]:
 
 def write(sections: Sequence[str], seeds: Sequence[int]) -> None:
     """The page; what a person wrote above its mark stays."""
-    path = RESULTS / "structure.md"
-    title = "# The structure of codes\n\n"
-    remarks = path.read_text().split(MARK)[0] if path.exists() else title
     head = (
         f"`python -m benchmarks.paper.structure`; {ablation_tables.versions()}; one thread, seeds "
         f"{', '.join(map(str, seeds))}, of the fit and of every clustering. k-means and the others "
@@ -161,7 +158,8 @@ def write(sections: Sequence[str], seeds: Sequence[int]) -> None:
         f"not; k-means of the target reads the target, which is what codes are to stand for; "
         f"tokens outside of words have the label none."
     )
-    path.write_text(remarks + MARK + "\n\n" + "\n\n".join([head, *sections]) + "\n")
+    path = RESULTS / "structure.md"
+    markdown.write_below(MARK, [head, *sections], path, title="The structure of codes")
 
 
 def _layer(row: pd.Series) -> dict[str, str]:

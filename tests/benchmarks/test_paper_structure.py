@@ -30,7 +30,7 @@ def test_a_part_that_is_there_is_not_measured_again(tmp_path, monkeypatch):
         calls.append("measured")
         return {"methods": pd.DataFrame({"method": ["codes"], "ami": [0.5]})}, {"n_tokens": 7}
 
-    monkeypatch.setattr(structure, "RUNS", tmp_path)
+    monkeypatch.setattr(structure, "PARTS", tmp_path)
     monkeypatch.setattr(structure, "parts", lambda: {"collapse-toy world-0": measure})
     structure.run([])
     structure.run(["collapse"])
