@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from clvq_lens.arguments import check_is, check_seed
 from clvq_lens.config import LongTexts
 from clvq_lens.data.documents import Data, open_documents
-from clvq_lens.data.reading import read_with_logits
+from clvq_lens.data.reading import read, read_with_logits
 from clvq_lens.data.token_labels import TokenLabels
 from clvq_lens.data.tokens import TokenBatch, require_real, token_batches
 from clvq_lens.evaluation.ablation_costs import AblationCosts
@@ -140,7 +140,11 @@ class _RunningEvaluation:
     def add(self, batch: TokenBatch) -> None:
         """Runs the model, clean and changed, on one batch."""
         points = [self.source, self.target]
-        activations, clean_logits = read_with_logits(self.host, batch, points)
+        clean_logits: Tensor | None = None
+        if self.splicing.reads_logits:
+            activations, clean_logits = read_with_logits(self.host, batch, points)
+        else:
+            activations = read(self.host, batch, points)
         x = activations[self.source].float()
         # Blocks may sit on different devices; here everything is on that of the source.
         y = activations[self.target].float().to(x.device)

@@ -72,8 +72,8 @@ class Splicing:
         self._host, self._quantizer = host, quantizer
         self._target, self._readout, self._ablation_costs = target, readout, ablation_costs
         self._is_predictive = quantizer.config.encoder == "predictive"
-        # An encoder repeats the tokens that it sees: its logits say nothing about its layers.
-        self._has_logits = host.causal or not host.outputs_tokens
+        self.reads_logits = host.causal or not host.outputs_tokens
+        """Whether logits say anything about layers: an encoder repeats the tokens that it sees."""
 
     def estimates(self, sums: JackknifeSums) -> dict[str, Estimate | None]:
         """All effects by name; None where one means nothing for this model or these data.
@@ -93,7 +93,7 @@ class Splicing:
     def _effects(self) -> "dict[str, _OfSums]":
         """The effects that mean something here."""
         effects: dict[str, _OfSums] = {}
-        if self._has_logits:
+        if self.reads_logits:
             effects |= _KL
         if self._host.predicts_tokens:
             effects |= _CE
@@ -103,10 +103,10 @@ class Splicing:
             return effects
         return {name: effect for name, effect in effects.items() if "unquantized" not in name}
 
-    def sums(self, evaluated: EvaluatedBatch, clean_logits: Tensor) -> dict[str, Tensor]:
-        """Sums per sequence."""
+    def sums(self, evaluated: EvaluatedBatch, clean_logits: Tensor | None) -> dict[str, Tensor]:
+        """Sums per sequence; ``clean_logits`` are those of the model as it is, where it is read."""
         values: dict[str, Tensor] = {}
-        if self._has_logits:
+        if clean_logits is not None:
             values |= self._of_logits(evaluated, clean_logits)
         if self._readout is not None:
             values |= self._of_readout(evaluated, self._readout)

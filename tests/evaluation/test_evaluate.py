@@ -189,6 +189,17 @@ def test_what_a_readout_says_with_the_target_replaced(encoder: str):
 
 
 @pytest.mark.usefixtures("as_for_a_user")
+def test_logits_of_an_encoder_are_not_computed():
+    """They say nothing about its layers, and over a real vocabulary cost more than those do."""
+    model = random_model(attention_dir="bidirectional")
+    lens, calls = fitted_lens(model), []
+    handle = model.unembed.register_forward_hook(lambda *_: calls.append("unembed"))
+    weight = torch.eye(3, model.cfg.d_model)
+    evaluate(lens, readout=cl.head(weight, torch.zeros(3), layer=3, sentence="mean"))
+    assert calls == []
+    handle.remove()
+
+
 def test_a_readout_of_another_kind_is_refused(fitted):
     with pytest.raises(ConfigError, match=r"Pass clvq_lens.head\(...\) or answers\(...\)"):
         evaluate(fitted, readout="head")
