@@ -188,7 +188,6 @@ def test_what_a_readout_says_with_the_target_replaced(encoder: str):
     assert evaluate(lens).readout_kl is None
 
 
-@pytest.mark.usefixtures("as_for_a_user")
 def test_logits_of_an_encoder_are_not_computed():
     """They say nothing about its layers, and over a real vocabulary cost more than those do."""
     model = random_model(attention_dir="bidirectional")
@@ -200,6 +199,7 @@ def test_logits_of_an_encoder_are_not_computed():
     handle.remove()
 
 
+@pytest.mark.usefixtures("as_for_a_user")
 def test_a_readout_of_another_kind_is_refused(fitted):
     with pytest.raises(ConfigError, match=r"Pass clvq_lens.head\(...\) or answers\(...\)"):
         evaluate(fitted, readout="head")
