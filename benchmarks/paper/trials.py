@@ -127,6 +127,7 @@ def _minilm(name: str) -> Trial:
         trains_decoders=False,
         classes=judged.classes.tolist() if judged.classes is not None else None,
         accuracy=classifier.metrics["accuracy"][name]["value"],
+        reading=kept_activations(classifier.model, finetune.RUNS / "activations" / texts.task),
         options={"documents": judged.documents.tolist(), "readout": head},
     )
 
