@@ -106,6 +106,12 @@ def _range_of_drops(frame: pd.DataFrame, metric: str) -> list[float]:
     return [low - margin, high + margin]
 
 
+def _colors(frame: pd.DataFrame) -> list[str]:
+    """The first method, with every decoder, is the one that the others are compared with."""
+    is_first = frame["method"] == frame["method"].iloc[0]
+    return np.where(is_first, BLUE, GRAY).tolist()
+
+
 def _points(frame: pd.DataFrame, metric: str) -> go.Scatter:
     value, low = numbers(frame, metric), numbers(frame, f"{metric}_low")
     high = numbers(frame, f"{metric}_high")
@@ -113,8 +119,7 @@ def _points(frame: pd.DataFrame, metric: str) -> go.Scatter:
         x=value,
         y=np.arange(len(frame)),
         mode="markers",
-        # The first method is the one that the others are compared with.
-        marker={"color": [BLUE, *[GRAY] * (len(frame) - 1)]},
+        marker={"color": _colors(frame)},
         error_x={
             "type": "data",
             "color": GRAY,

@@ -39,8 +39,10 @@ def test_titles_meanings_and_the_order_of_panels_are_the_callers(frame):
 
 
 def test_the_first_method_is_told_from_the_others(frame):
-    colors = plot_comparison(frame, METRICS).data[0].marker.color
-    assert colors[0] != colors[1]
+    again = frame.iloc[:1].assign(decoder="transformer")
+    rows = pd.concat([frame.assign(decoder="table"), again], ignore_index=True)
+    colors = plot_comparison(rows, METRICS).data[0].marker.color
+    assert colors[0] == colors[2] != colors[1]
 
 
 def test_drops_that_are_next_to_nothing_are_not_blown_up():
