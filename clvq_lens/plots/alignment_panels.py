@@ -13,6 +13,7 @@ from clvq_lens.plots.text import plain, shortened
 from clvq_lens.plots.theme import COLORS, GRAY, LINE_PX, NAME_WIDTH, themed
 
 _N_LABELS = 20
+_MOST_COUNTED = 60  # bars; numbers on top of more would run into each other
 _METHOD_COLORS = COLORS[:-1]  # gray, the last one, marks the threshold
 _PANELS = {
     "codes_aligned": "codes aligned (fraction)",
@@ -39,11 +40,12 @@ def plot_alignment(curve: pd.DataFrame, labels: pd.DataFrame, *, threshold: floa
     )
     for number, (method, rows) in enumerate(curve.groupby("method", sort=False)):
         _draw_curves(figure, str(method), pd.DataFrame(rows), number)
-    drawn = labels[labels["label"].isin(names)].groupby("method", sort=False)
-    for number, (method, rows) in enumerate(drawn):
-        _draw_bars(figure, str(method), pd.DataFrame(rows), number)
+    drawn = labels[labels["label"].isin(names)]
+    counted = len(drawn) <= _MOST_COUNTED
+    for number, (method, rows) in enumerate(drawn.groupby("method", sort=False)):
+        _draw_bars(figure, str(method), pd.DataFrame(rows), number, counted=counted)
     _mark_threshold(figure, threshold)
-    _describe_bars(figure, names, threshold)
+    _describe_bars(figure, names, threshold, counted=counted)
     figure = themed(figure, title="Which codes are a known label?", height=720)
     return figure.update_layout(bargap=0.25)
 
@@ -86,16 +88,20 @@ def _curve(
     )
 
 
-def _draw_bars(figure: go.Figure, method: str, rows: pd.DataFrame, number: int) -> None:
+def _draw_bars(
+    figure: go.Figure, method: str, rows: pd.DataFrame, number: int, *, counted: bool
+) -> None:
     """How much of each label the codes of a method cover, and how many codes these are."""
     method = plain(method)
+    # A bar without codes has no height.
+    counts = [str(n) if n else "" for n in rows["n_codes"]] if counted else None
     figure.add_bar(
         x=list(map(plain, rows["label"])),
         y=rows["covered"],
         legendgroup=method,
         showlegend=False,
         marker={"color": _color(number)},
-        text=[str(n) if n else "" for n in rows["n_codes"]],  # a bar without codes has no height
+        text=counts,
         textposition="outside",
         customdata=rows[["n_tokens", "n_codes"]],
         hovertemplate=f"{method}<br>%{{x}}, %{{customdata[0]:,}} tokens"
@@ -127,9 +133,12 @@ def _mark_threshold(figure: go.Figure, threshold: float) -> None:
         )
 
 
-def _describe_bars(figure: go.Figure, names: Sequence[str], threshold: float) -> None:
+def _describe_bars(
+    figure: go.Figure, names: Sequence[str], threshold: float, *, counted: bool
+) -> None:
+    numbers_shown = " (how many)" if counted else ""
     figure.update_yaxes(
-        title_text=f"part of its tokens in codes<br>aligned at {threshold:g} (how many)",
+        title_text=f"part of its tokens in codes<br>aligned at {threshold:g}{numbers_shown}",
         range=[0, 1.1],  # room for the numbers on top of the bars
         row=2,
         col=1,

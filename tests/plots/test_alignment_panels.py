@@ -58,6 +58,18 @@ def test_only_the_commonest_labels_are_drawn(curve, labels):
     assert len(figure.layout.xaxis4.tickvals) == 20
 
 
+@pytest.mark.parametrize(("n_labels", "counted"), [(15, True), (16, False)])
+def test_bars_too_narrow_for_a_number_have_it_in_their_hover_alone(
+    curve, labels, n_labels, counted
+):
+    many = pd.concat([labels.assign(label=f"L{number}") for number in range(n_labels)])
+    figure = plot_alignment(curve, many, threshold=0.9)
+    bars = [trace for trace in figure.data if trace.type == "bar"]
+    assert [bar.text is not None for bar in bars] == [counted] * 2
+    assert all("customdata[1]" in bar.hovertemplate for bar in bars)
+    assert ("how many" in axis_titles(figure)["yaxis4"]) == counted
+
+
 def test_names_are_no_markup(curve, labels):
     curve["method"] = labels["method"] = [HOSTILE] * 4
     labels["label"] = HOSTILE
