@@ -51,8 +51,9 @@ def kept_activations(model: Any, folder: Path) -> Iterator["KeptActivations"]:
     """While open, fits and evaluations run a model only for sequences that a folder lacks.
 
     What the model reads is added to the folder at once: each hook point that is asked for, and
-    for an evaluation also the residual stream after the last block. Nothing is taken from the
-    folder, or added to it, while a hook or an open block may change what the model does.
+    for an evaluation that needs logits also the residual stream after the last block. Nothing is
+    taken from the folder, or added to it, while a hook or an open block may change what the model
+    does.
 
     Args:
         model: The model, whose weights stay as they are.

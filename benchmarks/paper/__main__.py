@@ -21,7 +21,7 @@ from benchmarks.paper import CLOSE, ENCODERS, comparison_page, data, finetune, t
 from benchmarks.paper.trials import Trial
 from clvq_lens.config import DecoderName, EncoderName
 
-RESULTS = data.ROOT / "benchmarks/results/paper"
+RESULTS = data.RESULTS / "paper"
 N_SEEDS = 3
 OTHERS = (
     "agglomerative",

@@ -20,9 +20,9 @@ from tqdm import tqdm
 from benchmarks import markdown
 from benchmarks.paper import ENCODERS, ablation_tables, data
 from benchmarks.paper.ablation_tables import DEFAULT
+from benchmarks.paper.data import RESULTS
 from benchmarks.stories import stories_model
 
-RESULTS = data.ROOT / "benchmarks/results"
 ROWS = RESULTS / "paper/ablations.jsonl"
 MARK = "<!-- below: written by benchmarks.paper.ablations -->"
 SEEDS = (0, 1, 2)

@@ -8,14 +8,14 @@ import pandas as pd
 
 import clvq_lens as cl
 from benchmarks import markdown
-from benchmarks.paper import CLOSE, ENCODERS, data
+from benchmarks.paper import CLOSE, ENCODERS
+from benchmarks.paper.data import RESULTS
 from benchmarks.paper.pictures import write_png
 from benchmarks.paper.set_by_set import set_by_set
 from clvq_lens.comparison.comparison import as_table
 from clvq_lens.comparison.described import METRICS
 from clvq_lens.plots.comparison_panels import plot_comparison
 
-RESULTS = data.ROOT / "benchmarks/results"
 MARK = "<!-- below: written by benchmarks.paper -->"
 _PACKAGES = ("torch", "transformer-lens", "scikit-learn", "clvq-lens")
 _OF_LABELS = ("ami", "nmi", "purity")

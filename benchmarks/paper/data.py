@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from benchmarks.stories import SHARED
 
 ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks/results"
 MAX_WORDS = 48  # about 64 tokens
 _ROTTEN_HELD_OUT = 1_000  # of each class
 _WORDS_OF_PARAGRAPH = 192  # about 240 tokens of SmolLM2

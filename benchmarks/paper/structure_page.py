@@ -7,14 +7,14 @@ import pandas as pd
 
 from benchmarks import markdown
 from benchmarks.markdown import spread
-from benchmarks.paper import ablation_tables, data
+from benchmarks.paper import ablation_tables
+from benchmarks.paper.data import RESULTS
 from benchmarks.paper.pictures import write_png
 from clvq_lens.comparison.layer_agreement import SHUFFLED
 from clvq_lens.plots.alignment_panels import plot_alignment
 from clvq_lens.plots.layer_panels import plot_collapse
 from clvq_lens.plots.stability_points import plot_stability
 
-RESULTS = data.ROOT / "benchmarks/results"
 MARK = "<!-- below: written by benchmarks.paper.structure -->"
 _THRESHOLDS = (0.8, 0.9, 0.95)
 Measured = Mapping[str, tuple[Mapping[str, pd.DataFrame], Mapping[str, Any]]]

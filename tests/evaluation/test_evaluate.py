@@ -192,11 +192,10 @@ def test_logits_of_an_encoder_are_not_computed():
     """They say nothing about its layers, and over a real vocabulary cost more than those do."""
     model = random_model(attention_dir="bidirectional")
     lens, calls = fitted_lens(model), []
-    handle = model.unembed.register_forward_hook(lambda *_: calls.append("unembed"))
+    model.unembed.register_forward_hook(lambda *_: calls.append("unembed"))
     weight = torch.eye(3, model.cfg.d_model)
     evaluate(lens, readout=cl.head(weight, torch.zeros(3), layer=3, sentence="mean"))
     assert calls == []
-    handle.remove()
 
 
 @pytest.mark.usefixtures("as_for_a_user")
