@@ -12,7 +12,8 @@ from clvq_lens.config import CLVQConfig
 from clvq_lens.data.activations import Activations, ActivationSource
 from clvq_lens.data.document_order import DocumentOrder
 from clvq_lens.data.reading import check_finite
-from clvq_lens.data.stream import Position, ShuffledStream, _BufferedSequence
+from clvq_lens.data.sequences import Sequences
+from clvq_lens.data.stream import Position, ShuffledStream
 from clvq_lens.data.tokens import TokenBatch
 from clvq_lens.errors import NonFiniteError, TextTooLongError
 from clvq_lens.host.attachment import Attachment
@@ -203,33 +204,34 @@ def test_the_buffer_never_exceeds_its_size_by_more_than_a_sequence(whole: bool):
     stream = shuffled(rows, buffer_tokens=buffer_tokens, whole=whole)
     largest = 0
     for _ in islice(stream, 300):
-        largest = max(largest, sum(len(sequence.mask) for sequence in stream._buffer))
+        largest = max(largest, stream._buffer.sequences.n_positions)
     assert buffer_tokens // 4 < largest < buffer_tokens + 20
 
 
-class Watched(ShuffledStream):
-    """Knows the sequences that are in memory, whoever holds them."""
-
-    alive_bytes = largest_bytes = 0
-
-    def _read(self) -> Iterator[_BufferedSequence]:
-        for sequence in super()._read():
-            self.alive_bytes += sequence.size_bytes
-            self.largest_bytes = max(self.largest_bytes, self.alive_bytes)
-            weakref.finalize(sequence, self._forget, sequence.size_bytes)
-            yield sequence
-
-    def _forget(self, size_bytes: int) -> None:
-        self.alive_bytes -= size_bytes
-
-
-def test_sequences_that_have_left_the_buffer_are_let_go():
+def test_sequences_that_have_left_the_buffer_are_let_go_before_others_come():
     rows = ragged(300)
+    buffers: list[weakref.ref[Tensor]] = []
+    n_alive: list[int] = []
+
+    class Watched(ShuffledStream):
+        """Knows which buffers are in memory while the model runs, whoever holds them."""
+
+        def _read(self) -> Iterator[Sequences]:
+            for part in super()._read():
+                n_alive.append(sum(buffer() is not None for buffer in buffers))
+                yield part
+
+        def _fill(self, bar: Any = None) -> bool:
+            ended = super()._fill(bar)
+            buffers.append(weakref.ref(self._buffer.sequences.source))
+            return ended
+
     stream = shuffled(rows, buffer_tokens=small(rows), kind=Watched)
     for _ in zip(stream, range(300), strict=False):
         pass
     assert stream.position.epoch >= 2
-    assert stream.largest_bytes < (small(rows) + 3 * 20) * BYTES_PER_TOKEN
+    assert len(buffers) > 10
+    assert max(n_alive) == 0
 
 
 def test_if_not_all_fits_every_sequence_keeps_coming_whole():
