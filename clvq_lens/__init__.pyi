@@ -21,6 +21,8 @@ from .concepts.table import ConceptTable as ConceptTable
 from .config import CLVQConfig as CLVQConfig
 from .config import FitConfig as FitConfig
 from .data.documents import Data as Data
+from .data.store.cache import cache_activations as cache_activations
+from .data.store.store import ActivationStore as ActivationStore
 from .data.token_labels import TokenLabels as TokenLabels
 from .data.token_labels import token_labels as token_labels
 from .evaluation.evaluation import Evaluation as Evaluation

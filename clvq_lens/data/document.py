@@ -2,17 +2,19 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clvq_lens.arguments import checked_text
 from clvq_lens.errors import DataError
+from clvq_lens.host.host import Host
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -34,6 +36,48 @@ class Corpus:
         return f"Document {number}" if self.path is None else f"{self.path}, line {number + 1}"
 
 
+@dataclass(frozen=True)
+class Part:
+    """How much of its document a sequence is.
+
+    Attributes:
+        piece: Running number among the pieces of a long text; 0 for the first, and for a text that
+            is whole.
+        start: Position of its first token in the row of tokens that the user passed, or in what
+            the tokenizer makes of the text.
+        n_before: Real tokens of the document in earlier pieces.
+        n_real: Real tokens in all its pieces together.
+        is_whole: Whether it is the whole document.
+    """
+
+    piece: int
+    start: int
+    n_before: int
+    n_real: int
+    is_whole: bool
+
+
+class Stored(Protocol):
+    """A document whose activations were read before."""
+
+    @property
+    def fingerprint(self) -> int:
+        """The digest of the document that the model read."""
+        ...
+
+    def pieces(self) -> Iterable[tuple[Int[Tensor, " n"], Part]]:
+        """Its sequences, as the model read them."""
+        ...
+
+    def activations(self, piece: int, point: str) -> Float[Tensor, "n d"]:
+        """What passed a hook point at one of its sequences."""
+        ...
+
+    def check(self, host: Host) -> None:
+        """Raises `HostMismatchError` for a model that gives other activations."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)  # tensors cannot be compared by ==
 class Document:
     """A text, or a row of tokens.
@@ -45,6 +89,7 @@ class Document:
             off.
         is_padded: Whether the tokens may begin or end with padding, because no mask came with them.
         corpus: The data that it comes from.
+        stored: Where its activations are, if they were read before.
     """
 
     content: str | Int[Tensor, " _"]
@@ -52,6 +97,7 @@ class Document:
     start: int = 0
     is_padded: bool = True
     corpus: Corpus = field(default_factory=Corpus, repr=False)
+    stored: Stored | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -76,7 +122,11 @@ class Document:
             n_bytes: Size of the hash.
         """
         # Not Python's own hash, which differs from one run to the next.
-        if isinstance(self.content, str):
+        if self.stored is not None:
+            if not key and n_bytes == 8:  # so that a split is that of the texts
+                return self.stored.fingerprint
+            content = self.stored.fingerprint.to_bytes(8, "big")
+        elif isinstance(self.content, str):
             content = " ".join(self.content.split()).encode()
         else:
             content = self.content.numpy().tobytes()

@@ -1,7 +1,7 @@
 """Activations of sequences in columns: one sequence after the other, without padding."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,23 +12,27 @@ from clvq_lens.data.activations import Activations
 
 @dataclass(frozen=True)
 class Sequences:
-    """Some sequences, one after the other.
+    """Some sequences of a block of activations.
 
     Attributes:
-        source: Residual stream at the source, in the model's dtype.
+        source: Residual stream at the source, in the dtype of the model or of the disk.
         target: Residual stream at the target.
         tokens: Token ids.
         mask: True on real tokens.
-        lengths: Positions of each sequence, on the CPU.
-        documents: Number of the document of each sequence, on the CPU.
+        starts: Where each sequence begins in these columns. It is on the CPU, as all that follows.
+        lengths: Positions of each sequence.
+        documents: Number of the document of each sequence.
+        on_disk: Whether the columns are files that are mapped into memory.
     """
 
     source: Float[Tensor, "n d_source"]
     target: Float[Tensor, "n d_target"]
     tokens: Int[Tensor, " n"]
     mask: Bool[Tensor, " n"]
+    starts: Int[Tensor, " s"]
     lengths: Int[Tensor, " s"]
     documents: Int[Tensor, " s"]
+    on_disk: bool = False
 
     @classmethod
     def of(cls, batch: Activations, *, special: bool) -> "Sequences":
@@ -41,24 +45,32 @@ class Sequences:
         has_real = batch.mask.any(1)
         kept = (batch.attended if special else batch.mask) & has_real.unsqueeze(1)
         has_real = has_real.cpu()
+        lengths = kept.sum(1).cpu()[has_real]
         return cls(
             # Indexing by a mask copies, so that the whole batch need not stay in memory.
             source=batch.source[kept],
             target=batch.target[kept],
             tokens=batch.tokens[kept],
             mask=batch.mask[kept],
-            lengths=kept.sum(1).cpu()[has_real],
+            starts=lengths.cumsum(0) - lengths,
+            lengths=lengths,
             documents=torch.tensor(batch.documents, dtype=torch.long)[has_real],
         )
 
     @classmethod
     def joined(cls, parts: Sequence["Sequences"]) -> "Sequences":
-        """The sequences of all parts, in their order."""
+        """The sequences of all parts, in one block."""
+        starts: list[Tensor] = []
+        n_rows = 0
+        for part in parts:
+            starts.append(part.starts + n_rows)
+            n_rows += len(part.mask)
         return cls(
             source=torch.cat([part.source for part in parts]),
             target=torch.cat([part.target for part in parts]),
             tokens=torch.cat([part.tokens for part in parts]),
             mask=torch.cat([part.mask for part in parts]),
+            starts=torch.cat(starts),
             lengths=torch.cat([part.lengths for part in parts]),
             documents=torch.cat([part.documents for part in parts]),
         )
@@ -69,23 +81,23 @@ class Sequences:
     @property
     def n_positions(self) -> int:
         """Positions of all sequences together."""
-        return len(self.mask)
+        return int(self.lengths.sum())
 
     @property
-    def size_bytes(self) -> int:
-        """Memory that they take."""
+    def row_bytes(self) -> int:
+        """Memory that a position takes."""
         columns = (self.source, self.target, self.tokens, self.mask)
-        return sum(column.nbytes for column in columns)
+        return sum(column[:1].nbytes for column in columns)
 
     def between(self, start: int, stop: int) -> "Sequences":
-        """The sequences from one index to another, in the memory of all of them."""
-        first = int(self.lengths[:start].sum())
-        last = first + int(self.lengths[start:stop].sum())
-        return Sequences(
-            source=self.source[first:last],
-            target=self.target[first:last],
-            tokens=self.tokens[first:last],
-            mask=self.mask[first:last],
-            lengths=self.lengths[start:stop],
-            documents=self.documents[start:stop],
+        """The sequences from one index to another, in the same columns."""
+        return self.chosen(slice(start, stop))
+
+    def chosen(self, index: slice | Int[Tensor, " c"] | Bool[Tensor, " s"]) -> "Sequences":
+        """Some of the sequences, in the same columns."""
+        return replace(
+            self,
+            starts=self.starts[index],
+            lengths=self.lengths[index],
+            documents=self.documents[index],
         )

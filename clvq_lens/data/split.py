@@ -3,6 +3,9 @@
 import itertools
 from collections.abc import Iterator
 
+import numpy as np
+from jaxtyping import Bool, UInt64
+
 from clvq_lens.data.document import Document
 from clvq_lens.data.documents import Data, Documents, open_documents
 from clvq_lens.errors import EmptyCorpusError
@@ -30,6 +33,14 @@ class Split:
         n_held_out = min(max(1, round(fraction * len(hashes))), len(hashes) - 1)
         # No hash lies below zero, so that nothing is held out.
         self._threshold = hashes[n_held_out] if fraction and n_held_out > 0 else 0
+
+    def is_held_out(self, digests: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Which documents are kept aside, by their digests."""
+        return digests < self._threshold
+
+    def is_trained_on(self, digests: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Which documents are not."""
+        return digests >= self._threshold
 
     def held_out(self) -> Iterator[Document]:
         """The documents kept aside."""

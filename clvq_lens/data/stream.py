@@ -2,15 +2,14 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from tqdm.auto import tqdm
 
-from clvq_lens.data.activations import Activations, ActivationSource
-from clvq_lens.data.document import Item
-from clvq_lens.data.document_order import DocumentOrder
+from clvq_lens.data.activations import Activations
+from clvq_lens.data.reader import SequenceReader
 from clvq_lens.data.sequences import Sequences
 from clvq_lens.data.window import Window
 
@@ -39,8 +38,8 @@ class ShuffledStream:
     only once. Sequences stay whole where asked; otherwise single tokens are shuffled.
 
     Args:
-        source: Reads the activations.
-        order: The documents.
+        reader: Reads the activations.
+        ready: Makes activations ready for use.
         buffer_tokens: Size of the buffer.
         batch_tokens: Positions of a batch, about.
         whole_sequences: Whether a batch consists of sequences or of single tokens.
@@ -50,8 +49,8 @@ class ShuffledStream:
 
     def __init__(
         self,
-        source: ActivationSource,
-        order: DocumentOrder,
+        reader: SequenceReader,
+        ready: Callable[[Activations], Activations],
         *,
         buffer_tokens: int,
         batch_tokens: int,
@@ -59,10 +58,11 @@ class ShuffledStream:
         generator: torch.Generator,
         progress: bool = False,
     ) -> None:
-        self.position = Position()
+        self.epoch = 0
+        """Passes over the data that were completed."""
         self.n_documents = 0
         """Documents of one pass over the data, as far as it has been read."""
-        self._source, self._order = source, order
+        self._reader, self._ready = reader, ready
         self._buffer_tokens, self._batch_tokens = buffer_tokens, batch_tokens
         self._whole_sequences, self._generator = whole_sequences, generator
         self._left_over: Sequences | None = None
@@ -71,16 +71,26 @@ class ShuffledStream:
             self._fits = self._fill(bar)
         # Only now: the end of the first epoch is what tells that the corpus fits.
         self._following = itertools.chain(self._following, self._later_epochs())
-        n_real, n_documents = self._buffer.n_tokens, self._buffer.n_documents
-        self.n_tokens = n_real if self._fits else self._of_corpus(n_real, n_documents)
+        self.n_tokens = self._count_tokens()
         """Real tokens of the corpus: counted if it fits the buffer, and else estimated from it."""
+
+    @property
+    def position(self) -> Position:
+        """Where the stream is."""
+        return Position(self.epoch, self._reader.n_read)
+
+    def _count_tokens(self) -> int:
+        if self._reader.n_tokens is not None:
+            return self._reader.n_tokens
+        n_real = self._buffer.n_tokens
+        return n_real if self._fits else self._of_corpus(n_real, self._buffer.n_documents)
 
     def _of_corpus(self, n_tokens: int, n_documents: int) -> int:
         """How many tokens the corpus holds, if some of its documents hold so many.
 
         These come in random order, so they are like the others.
         """
-        return round(n_tokens * self._order.n_documents / max(1, n_documents))
+        return round(n_tokens * self._reader.n_documents / max(1, n_documents))
 
     def once(self, n_tokens: int) -> Iterator[Activations]:
         """All activations one time, from the buffer or else from the model.
@@ -89,11 +99,10 @@ class ShuffledStream:
             n_tokens: If there are more real tokens than this, a fair draw of so many is given; it
                 is always of the same documents if they do not fit the buffer.
         """
-        if not self._fits:
-            documents = self._order.epoch(0)
-            return self._source.first(documents, n_tokens, generator=self._generator)
         # Sequences also where single tokens are trained on: nobody needs them shuffled here.
-        return map(self._source.ready, self._buffer.of_sequences(n_tokens))
+        if self._fits:
+            return map(self._ready, self._buffer.of_sequences(n_tokens))
+        return self._reader.first(n_tokens)
 
     def __iter__(self) -> Iterator[Activations]:
         return self._leaving(Window.of_sequences if self._whole_sequences else Window.of_tokens)
@@ -107,11 +116,11 @@ class ShuffledStream:
     ) -> Iterator[Activations]:
         """What leaves the buffer, which is filled again."""
         while len(self._buffer):
-            for batch in map(self._source.ready, batches_of(self._buffer)):
+            for batch in map(self._ready, batches_of(self._buffer)):
                 if batch.n_tokens:  # and not outliers alone
                     yield batch
             if self._fits:  # everything is here: the model need not run again
-                self.position = Position(self.position.epoch + 1)
+                self.epoch += 1
             else:
                 del self._buffer  # or what has left would stay in memory while others come
                 self._fill()
@@ -144,34 +153,28 @@ class ShuffledStream:
                 break
             if bar is not None and bar.update(n_positions - bar.n):  # about to be drawn anew
                 bar.total = min(self._buffer_tokens, self._of_corpus(n_positions, n_documents))
-        self._buffer = Window(
-            Sequences.joined(parts), batch_tokens=self._batch_tokens, generator=self._generator
-        )
+        if not parts[0].on_disk:
+            parts = [Sequences.joined(parts)]
+        self._buffer = Window(parts, batch_tokens=self._batch_tokens, generator=self._generator)
         return ended
 
     def _capacity(self, part: Sequences) -> int:
         """How many positions the buffer takes, if others need as much memory as these."""
         most_bytes = _SHARE_OF_MEMORY * memory_bytes(part.mask.device)
-        bytes_per_position = part.size_bytes / max(1, part.n_positions)
-        return min(self._buffer_tokens, int(most_bytes / max(1, bytes_per_position)))
+        return min(self._buffer_tokens, int(most_bytes / max(1, part.row_bytes)))
 
     def _later_epochs(self) -> Iterator[Sequences]:
         """The sequences of all epochs after the current one."""
         while True:
-            self.position = Position(self.position.epoch + 1)
+            self.epoch += 1
             yield from self._read()
 
     def _read(self) -> Iterator[Sequences]:
         """The sequences of one epoch."""
-        documents = self._counted(self._order.epoch(self.position.epoch))
-        for batch in self._source.raw_batches(documents, generator=self._generator):
-            yield Sequences.of(batch, special=self._whole_sequences)
-
-    def _counted(self, documents: Iterable[Item]) -> Iterator[Item]:
-        for document in documents:
-            self.position = Position(self.position.epoch, self.position.n_documents + 1)
-            self.n_documents = max(self.n_documents, self.position.n_documents)
-            yield document
+        for part in self._reader.epoch(self.epoch):
+            self.n_documents = max(self.n_documents, self._reader.n_read)
+            yield part
+        self.n_documents = max(self.n_documents, self._reader.n_read)
 
 
 def memory_bytes(device: torch.device) -> int:

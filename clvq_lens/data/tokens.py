@@ -12,34 +12,13 @@ from torch import Tensor
 
 from clvq_lens.arguments import check_choice
 from clvq_lens.config import LongTexts
-from clvq_lens.data.document import Corpus, Document, Item, document_of
+from clvq_lens.data.document import Corpus, Document, Item, Part, Stored, document_of
 from clvq_lens.data.documents import Data, TokenRows, open_documents
 from clvq_lens.errors import ConfigError, EmptyCorpusError, TextTooLongError
 from clvq_lens.host.host import Host
 
 _WINDOW = 256  # documents read ahead and sorted by length
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Part:
-    """How much of its document a sequence is.
-
-    Attributes:
-        piece: Running number among the pieces of a long text; 0 for the first, and for a text that
-            is whole.
-        start: Position of its first token in the row of tokens that the user passed, or in what
-            the tokenizer makes of the text.
-        n_before: Real tokens of the document in earlier pieces.
-        n_real: Real tokens in all its pieces together.
-        is_whole: Whether it is the whole document.
-    """
-
-    piece: int
-    start: int
-    n_before: int
-    n_real: int
-    is_whole: bool
 
 
 @dataclass(frozen=True)
@@ -53,6 +32,7 @@ class TokenBatch:
         documents: Number of the document of each sequence: the index of the document in the data
             as the user has them, or of its line in a file.
         parts: How much of its document each sequence is; None: all of them are whole.
+        stored: Where the activations of each sequence are; None: the model has to be run.
     """
 
     tokens: Int[Tensor, "b pos"]
@@ -60,6 +40,7 @@ class TokenBatch:
     mask: Bool[Tensor, "b pos"]
     documents: tuple[int, ...]
     parts: tuple[Part, ...] | None = None
+    stored: tuple[Stored, ...] | None = None
 
     def on(self, device: torch.device) -> tuple[Int[Tensor, "b pos"], Bool[Tensor, "b pos"]]:
         """Tokens and ``attended`` on a device, as `Host.run` and `Host.activations` take them."""
@@ -73,12 +54,20 @@ class TokenBatch:
 
 
 @dataclass(frozen=True)
-class _TokenSequence:
-    """A row of tokens that fits the context: a document, or a piece of one."""
+class TokenSequence:
+    """A row of tokens that fits the context: a document, or a piece of one.
+
+    Attributes:
+        ids: Token ids.
+        document: Number of the document.
+        part: How much of the document it is.
+        stored: Where its activations are, if they were read before.
+    """
 
     ids: Int[Tensor, " n"]
     document: int
     part: Part
+    stored: Stored | None = None
 
 
 def token_batches(
@@ -112,16 +101,14 @@ def token_batches(
     remedy = "Pass long_texts='split' or 'truncate', or cut the text."
     if not splittable:
         remedy = "Pass long_texts='truncate', or cut the text."
-    batcher = _ContextBatcher(host, long_texts, remedy)
+    batcher = ContextBatcher(host, long_texts, remedy)
     numbered = _numbered(documents)
     try:
         while window := list(islice(numbered, _WINDOW)):
-            sequences: list[_TokenSequence] = []
+            sequences: list[TokenSequence] = []
             for document in batcher.tokenized(window):
                 sequences += batcher.fit(document)
-            # A stable sort: texts of equal length, and the pieces of one text, keep their order.
-            sequences.sort(key=lambda sequence: len(sequence.ids))
-            groups = list(_groups(sequences, host.positions_per_pass))
+            groups = batcher.groups(sequences)
             for index in _order(len(groups), generator):
                 yield batcher.batch(groups[index])
     finally:  # also when nobody wants the rest
@@ -144,8 +131,8 @@ def one_batch(host: Host, data: Data) -> TokenBatch:
     """
     documents = open_documents(data)
     check_ids(host, documents)
-    batcher = _ContextBatcher(host, "error", "Cut it: each text is read in one pass here.")
-    sequences: list[_TokenSequence] = []
+    batcher = ContextBatcher(host, "error", "Cut it: each text is read in one pass here.")
+    sequences: list[TokenSequence] = []
     for document in batcher.tokenized(list(documents)):
         # Empty documents were left out on the way, so one shows as a missing number.
         if document.number != len(sequences):
@@ -188,7 +175,7 @@ def _numbered(documents: Iterable[Item]) -> Iterator[Document]:
         yield document_of(item, number, corpus)
 
 
-class _ContextBatcher:
+class ContextBatcher:
     """Cuts documents to the model's context, and puts the sequences into batches.
 
     Args:
@@ -198,6 +185,7 @@ class _ContextBatcher:
     """
 
     def __init__(self, host: Host, long_texts: LongTexts, remedy: str) -> None:
+        self._host = host
         self._vocabulary, self._size = host.vocabulary, host.n_context
         self._special, self._padding = self._vocabulary.special, self._vocabulary.padding
         self._padding_rule = self._vocabulary.padding_rule
@@ -205,12 +193,24 @@ class _ContextBatcher:
         self._n_read, self._n_cut = 0, 0
         self._corpus: Corpus | None = None
 
+    def sequences(
+        self, documents: Iterable[Document]
+    ) -> Iterator[tuple[Document, list[TokenSequence]]]:
+        """Documents in their order, each with its sequences."""
+        documents = iter(documents)
+        while window := list(islice(documents, _WINDOW)):
+            for document, tokenized in zip(window, self.tokenized(window), strict=True):
+                yield document, self.fit(tokenized)
+
     def tokenized(self, documents: list[Document]) -> Iterator[Document]:
         """Documents as rows of tokens without padding."""
         # All texts in one call, which a tokenizer works on in parallel.
         texts = [document.content for document in documents if isinstance(document.content, str)]
         rows = iter(self._vocabulary.tokenize(texts) if texts else [])
         for document in documents:
+            if document.stored is not None:
+                yield document
+                continue
             start, ids = document.start, document.content
             if isinstance(ids, str):
                 ids = next(rows)
@@ -220,19 +220,21 @@ class _ContextBatcher:
             self._vocabulary.check_ids(ids, document.name)
             yield Document(ids, document.number, start, is_padded=False, corpus=document.corpus)
 
-    def fit(self, document: Document) -> list[_TokenSequence]:
+    def fit(self, document: Document) -> list[TokenSequence]:
         """A document, or the pieces of a long one.
 
         Raises:
             TextTooLongError: If it is too long and long texts are an error.
         """
+        if document.stored is not None:
+            return self._fit_stored(document.stored, document.number)
         ids = document.content
         assert isinstance(ids, Tensor)
         self._n_read += 1
         if len(ids) <= self._size:
             n_real = len(ids) - int(torch.isin(ids, self._special).sum())
             part = Part(0, document.start, 0, n_real, is_whole=True)
-            return [_TokenSequence(ids, document.number, part)]
+            return [TokenSequence(ids, document.number, part)]
         if self._long_texts == "error":
             raise TextTooLongError(
                 f"{document.name} has {len(ids)} tokens, but the model's context is {self._size}. "
@@ -241,7 +243,15 @@ class _ContextBatcher:
         self._n_cut, self._corpus = self._n_cut + 1, document.corpus
         return self._pieces(ids, document)
 
-    def _pieces(self, ids: Tensor, document: Document) -> list[_TokenSequence]:
+    def _fit_stored(self, stored: Stored, number: int) -> list[TokenSequence]:
+        """A document that fitted when its activations were stored."""
+        stored.check(self._host)
+        sequences: list[TokenSequence] = []
+        for ids, part in stored.pieces():
+            sequences.append(TokenSequence(ids, number, part, stored))
+        return sequences
+
+    def _pieces(self, ids: Tensor, document: Document) -> list[TokenSequence]:
         """The pieces of a long text, each beginning with BOS, or CLS, if the text does.
 
         In an encoder each piece also ends with SEP if the text does.
@@ -259,18 +269,24 @@ class _ContextBatcher:
             is_special = torch.cat([is_special[: first + size], is_special[last:]])
             last = len(ids) - n_last
         n_real, n_before = int((~is_special).sum()), 0
-        pieces: list[_TokenSequence] = []
+        pieces: list[TokenSequence] = []
         for begin in range(first, last, size):
             end = min(begin + size, last)
             # Minus first, so that positions of its own tokens are those in the whole text.
             start = document.start + begin - first
             part = Part(len(pieces), start, n_before, n_real, is_whole=False)
             piece = torch.cat([ids[:first], ids[begin:end], ids[last:]])
-            pieces.append(_TokenSequence(piece, document.number, part))
+            pieces.append(TokenSequence(piece, document.number, part))
             n_before += int((~is_special[begin:end]).sum())
         return pieces
 
-    def batch(self, group: list[_TokenSequence]) -> TokenBatch:
+    def groups(self, sequences: list[TokenSequence]) -> list[list[TokenSequence]]:
+        """Sequences of similar length together, as many as the model runs fast on."""
+        # A stable sort: texts of equal length, and the pieces of one text, keep their order.
+        by_length = sorted(sequences, key=lambda sequence: len(sequence.ids))
+        return list(_groups(by_length, self._host.positions_per_pass))
+
+    def batch(self, group: list[TokenSequence]) -> TokenBatch:
         """Some sequences side by side, padded on the right."""
         lengths = torch.tensor([len(sequence.ids) for sequence in group]).unsqueeze(1)
         width = max(1, int(lengths.max()))
@@ -283,7 +299,11 @@ class _ContextBatcher:
         mask = (positions < lengths) & ~torch.isin(tokens, self._special)
         documents = tuple(sequence.document for sequence in group)
         parts = tuple(sequence.part for sequence in group)
-        return TokenBatch(tokens, attended, mask, documents, parts)
+        stored = tuple(sequence.stored for sequence in group if sequence.stored is not None)
+        all_are_stored = len(stored) == len(group)
+        return TokenBatch(
+            tokens, attended, mask, documents, parts, stored if all_are_stored else None
+        )
 
     def warn_of_cuts(self) -> None:
         """Says how many texts were too long, once however often the same data are read."""
@@ -310,9 +330,9 @@ def _order(n: int, generator: torch.Generator | None) -> list[int]:
     return torch.randperm(n, generator=generator, device=generator.device).tolist()
 
 
-def _groups(sequences: list[_TokenSequence], n_positions: int) -> Iterator[list[_TokenSequence]]:
+def _groups(sequences: list[TokenSequence], n_positions: int) -> Iterator[list[TokenSequence]]:
     """Neighbors that together take no more positions, padding included; or one that takes more."""
-    group: list[_TokenSequence] = []
+    group: list[TokenSequence] = []
     for sequence in sequences:  # sorted: the last one of a group is its longest
         if group and (len(group) + 1) * len(sequence.ids) > n_positions:
             yield group

@@ -1,6 +1,6 @@
-"""Sequences in memory, and batches of them in random order."""
+"""Sequences in memory, or in files mapped into it, and batches of them in random order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Int
@@ -14,30 +14,43 @@ class Window:
     """Sequences from which batches are drawn.
 
     Args:
-        sequences: All that is in memory.
+        parts: The sequences, in one block or in some.
         batch_tokens: Positions of a batch, about.
         generator: Decides every order.
     """
 
     def __init__(
-        self, sequences: Sequences, *, batch_tokens: int, generator: torch.Generator
+        self, parts: Sequence[Sequences], *, batch_tokens: int, generator: torch.Generator
     ) -> None:
-        self.sequences = sequences
+        self.parts = list(parts)
         self._batch_tokens, self._generator = batch_tokens, generator
-        self._starts = sequences.lengths.cumsum(0) - sequences.lengths
+        sizes = torch.tensor([len(part.mask) for part in parts])
+        self._ends = sizes.cumsum(0)
+        first_rows = (self._ends - sizes).tolist()
+        starts = [part.starts + row for part, row in zip(parts, first_rows, strict=True)]
+        self._first_rows = first_rows
+        self._starts = torch.cat(starts)
+        self._lengths = torch.cat([part.lengths for part in parts])
+        self._documents = torch.cat([part.documents for part in parts])
+        self._mask = torch.cat([part.mask for part in parts])
 
     def __len__(self) -> int:
-        return len(self.sequences)
+        return len(self._lengths)
+
+    @property
+    def n_positions(self) -> int:
+        """Positions of all sequences together."""
+        return int(self._lengths.sum())
 
     @property
     def n_tokens(self) -> int:
         """Number of real tokens."""
-        return int(self.sequences.mask.sum())
+        return int(self._mask[self._rows(torch.arange(len(self)))].sum())
 
     @property
     def n_documents(self) -> int:
         """Number of documents that they come from."""
-        return len(self.sequences.documents.unique())
+        return len(self._documents.unique())
 
     def of_sequences(self, n_tokens: int | None = None) -> Iterator[Activations]:
         """Whole sequences; those of similar length share a batch, and batches come in random order.
@@ -55,31 +68,30 @@ class Window:
     def of_tokens(self) -> Iterator[Activations]:
         """Single real tokens in random order, as sequences of length one."""
         rows = self._rows(self._permutation(len(self)))
-        real = rows[self.sequences.mask[rows]]  # whole sequences have special tokens
+        real = rows[self._mask[rows]]  # whole sequences have special tokens
         order = real[self._permutation(len(real)).to(real.device)]
         for batch in order.split(self._batch_tokens):
             everywhere = torch.ones(len(batch), 1, dtype=torch.bool, device=real.device)
             yield self._taken(batch.unsqueeze(1), everywhere, everywhere)
+
+    # ---- which rows ----------------------------------------------------------------------------
 
     def _permutation(self, n: int) -> Int[Tensor, " n"]:
         return torch.randperm(n, generator=self._generator, device=self._generator.device).cpu()
 
     def _n_sequences_of(self, order: Int[Tensor, " s"], n_tokens: int) -> int:
         """How many sequences of an order hold so many real tokens."""
-        n_real = self._n_real()[order].cumsum(0)
-        return int((n_real < n_tokens).sum()) + 1
-
-    def _n_real(self) -> Int[Tensor, " s"]:
-        """Real tokens of each sequence."""
-        before = torch.cat([torch.zeros(1, dtype=torch.long), self.sequences.mask.cpu().cumsum(0)])
-        return before[self._starts + self.sequences.lengths] - before[self._starts]
+        zero = torch.zeros(1, dtype=torch.long)
+        n_before = torch.cat([zero, self._mask.cpu().cumsum(0)])
+        n_real = n_before[self._starts + self._lengths] - n_before[self._starts]
+        return int((n_real[order].cumsum(0) < n_tokens).sum()) + 1
 
     def _groups(self, order: Int[Tensor, " s"]) -> list[Int[Tensor, " b"]]:
         """Sequences that share a batch."""
         # A stable sort: sequences of equal length stay in the random order in which they came.
-        by_length = order[self.sequences.lengths[order].argsort(stable=True)]
+        by_length = order[self._lengths[order].argsort(stable=True)]
         sizes: list[int] = []
-        for length in self.sequences.lengths[by_length].tolist():  # the last one is the longest
+        for length in self._lengths[by_length].tolist():  # each is the longest so far
             if not sizes or (sizes[-1] + 1) * length > self._batch_tokens:
                 sizes.append(0)
             sizes[-1] += 1
@@ -87,34 +99,51 @@ class Window:
 
     def _rows(self, order: Int[Tensor, " s"]) -> Int[Tensor, " n"]:
         """Rows of the positions of some sequences, one sequence after the other."""
-        lengths = self.sequences.lengths[order]
-        within = torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(
-            lengths
-        )
-        rows = self._starts[order].repeat_interleave(lengths) + within
-        return rows.to(self.sequences.mask.device)
+        lengths = self._lengths[order]
+        ends = lengths.cumsum(0)
+        first_rows = (self._starts[order] - (ends - lengths)).repeat_interleave(lengths)
+        return (first_rows + torch.arange(len(first_rows))).to(self._mask.device)
 
     def _padded(self, group: Int[Tensor, " b"]) -> Activations:
         """Some sequences side by side, padded on the right."""
-        lengths = self.sequences.lengths[group].unsqueeze(1)
+        lengths = self._lengths[group].unsqueeze(1)
         positions = torch.arange(int(lengths.max()))
         attended = positions < lengths
         rows = torch.where(attended, self._starts[group].unsqueeze(1) + positions, 0)
-        device = self.sequences.mask.device
-        rows, attended = rows.to(device), attended.to(device)
-        return self._taken(rows, attended, self.sequences.mask[rows] & attended)
+        rows, attended = rows.to(self._mask.device), attended.to(self._mask.device)
+        documents = tuple(self._documents[group].tolist())
+        return self._taken(rows, attended, self._mask[rows] & attended, documents)
+
+    # ---- what is in them -----------------------------------------------------------------------
 
     def _taken(
         self,
         rows: Int[Tensor, "b pos"],
         attended: Bool[Tensor, "b pos"],
         mask: Bool[Tensor, "b pos"],
+        documents: tuple[int, ...] = (),
     ) -> Activations:
         """What is in some rows; 0 where nothing is attended to."""
-        columns: dict[str, Tensor] = {}
-        for name in ("source", "target", "tokens"):
-            column = getattr(self.sequences, name)
-            taken = column.index_select(0, rows.flatten()).unflatten(0, rows.shape)
-            outside = ~attended.view(*rows.shape, *[1] * (column.ndim - 1))
-            columns[name] = taken.masked_fill_(outside, 0)
-        return Activations(**columns, attended=attended, mask=mask)
+        outside = ~attended
+        source = self._column("source", rows).masked_fill_(outside.unsqueeze(-1), 0)
+        target = self._column("target", rows).masked_fill_(outside.unsqueeze(-1), 0)
+        tokens = self._column("tokens", rows).masked_fill_(outside, 0).long()
+        return Activations(source, target, tokens, attended, mask, documents)
+
+    def _column(self, name: str, rows: Int[Tensor, "b pos"]) -> Tensor:
+        """Some rows of a column."""
+        flat = rows.flatten()
+        columns = [getattr(part, name) for part in self.parts]
+        if len(columns) == 1:
+            return columns[0].index_select(0, flat).unflatten(0, rows.shape)
+        # From each part by itself, because parts on disk are not copied into one block.
+        part_of_row = torch.bucketize(flat, self._ends, right=True)
+        order = part_of_row.argsort(stable=True)
+        taken: list[Tensor] = []
+        counts = torch.bincount(part_of_row, minlength=len(columns)).tolist()
+        for part, index in enumerate(flat[order].split(counts)):
+            if len(index):
+                taken.append(columns[part].index_select(0, index - self._first_rows[part]))
+        values = torch.empty_like(joined := torch.cat(taken))
+        values[order] = joined
+        return values.unflatten(0, rows.shape)

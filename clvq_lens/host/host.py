@@ -24,7 +24,7 @@ from clvq_lens.host.protocol.choice import protocol_of
 from clvq_lens.host.threads import only_here
 from clvq_lens.host.vocabulary import Vocabulary
 from clvq_lens.host.weights import sample_weights
-from clvq_lens.quantizer.origin import Origin
+from clvq_lens.quantizer.origin import ModelIdentity, Origin
 
 _POSITIONS_ON_CPU = 2_048  # in one pass; larger passes only touch more memory there
 _POSITIONS_ON_GPU = 16_384
@@ -106,10 +106,10 @@ class Host:
         dtype = str(self.dtype).removeprefix("torch.")
         return ", ".join(map(str, (dtype, *self.protocol.processing)))
 
-    def origin(self, source: str, target: str, name: str) -> Origin:
-        """What a quantizer that is fitted here has to remember."""
+    def identity(self, points: Sequence[str]) -> ModelIdentity:
+        """What tells this model from another that would give other activations at hook points."""
         protocol = self.protocol
-        return Origin(
+        return ModelIdentity(
             model_name=_without_folders(protocol.model_name),
             host=protocol.kind,
             n_layers=self.n_layers,
@@ -118,9 +118,15 @@ class Host:
             dtype=str(self.dtype).removeprefix("torch."),
             layer_norm_folded=protocol.layer_norm_folded,
             weights_centered=self._weights_are_centered(),
-            weights=sample_weights(self.model, self._blocks_until([target])),
-            source=protocol.portable(source),
-            target=protocol.portable(target),
+            weights=sample_weights(self.model, self._blocks_until(points)),
+        )
+
+    def origin(self, source: str, target: str, name: str) -> Origin:
+        """What a quantizer that is fitted here has to remember."""
+        return Origin(
+            **vars(self.identity([target])),
+            source=self.protocol.portable(source),
+            target=self.protocol.portable(target),
             name=name,
         )
 

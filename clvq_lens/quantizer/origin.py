@@ -1,8 +1,8 @@
-"""Where a quantizer was fitted: what it remembers of the model, to refuse another one."""
+"""What is remembered of a model, to refuse another one; and where a quantizer was fitted."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -15,8 +15,8 @@ _COMPARED_APART = {"name", "model_name", "host", "weights", "dtype"}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Origin(Shown):
-    """The model and the two hook points that a quantizer belongs to.
+class ModelIdentity(Shown):
+    """What tells one model from another.
 
     Attributes:
         model_name: The model's name for itself; another kind of host may have another name.
@@ -27,10 +27,7 @@ class Origin(Shown):
         dtype: Dtype of the model's weights, such as "float32".
         layer_norm_folded: Whether layer-norm weights were folded into the next layer.
         weights_centered: Whether weights that write to the residual stream were centered.
-        weights: A few values of every weight matrix up to the target, by name; empty if unknown.
-        source: Hook point that is read.
-        target: Hook point that is reconstructed.
-        name: Name of the quantizer on its model.
+        weights: A few values of every weight matrix that was passed, by name; empty if unknown.
     """
 
     model_name: str
@@ -42,22 +39,22 @@ class Origin(Shown):
     layer_norm_folded: bool
     weights_centered: bool
     weights: dict[str, list[float]]
-    source: str
-    target: str
-    name: str
 
     def headline(self) -> str:
-        """The model and the two hook points."""
-        return f"{self.model_name!r} ({self.host}), {self.source} -> {self.target}, {self.dtype}"
+        """The model and its dtype."""
+        return f"{self.model_name!r} ({self.host}), {self.dtype}"
+
+    @property
+    def _shown(self) -> tuple[str, ...]:
+        return ("n_layers", "d_model", "d_vocab", "layer_norm_folded", "weights_centered")
 
     def preview(self) -> pd.DataFrame:
         """The fields that tell one model from another, without the weights."""
-        shown = ("n_layers", "d_model", "d_vocab", "layer_norm_folded", "weights_centered", "name")
-        rows = [{"field": field, "value": str(getattr(self, field))} for field in shown]
+        rows = [{"field": field, "value": str(getattr(self, field))} for field in self._shown]
         rows.append({"field": "sampled matrices", "value": str(len(self.weights))})
         return pd.DataFrame(rows)
 
-    def differences(self, other: "Origin") -> list[str]:
+    def differences(self, other: Self) -> list[str]:
         """Why the other is another model, as "field: mine, not theirs"; empty if it is the same.
 
         Names may differ, because one model has several. Weights may differ by the rounding that
@@ -78,8 +75,8 @@ class Origin(Shown):
         return differences
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> "Origin":
-        """The origin that `dataclasses.asdict` made a dict of; strict about names and types.
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
+        """What `dataclasses.asdict` made a dict of; strict about names and types.
 
         Raises:
             FileFormatError: If a field is missing, unknown or of the wrong type.
@@ -100,6 +97,29 @@ class Origin(Shown):
                 )
         checked: Any = values
         return cls(**checked)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Origin(ModelIdentity):
+    """The model and the two hook points that a quantizer belongs to.
+
+    Attributes:
+        source: Hook point that is read.
+        target: Hook point that is reconstructed.
+        name: Name of the quantizer on its model.
+    """
+
+    source: str
+    target: str
+    name: str
+
+    def headline(self) -> str:
+        """The model and the two hook points."""
+        return f"{self.model_name!r} ({self.host}), {self.source} -> {self.target}, {self.dtype}"
+
+    @property
+    def _shown(self) -> tuple[str, ...]:
+        return (*super()._shown, "name")
 
 
 def _are_samples(value: object) -> bool:

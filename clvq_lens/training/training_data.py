@@ -9,10 +9,12 @@ from torch import Tensor
 
 from clvq_lens.config import MOST_TOKENS, FitConfig
 from clvq_lens.data.activations import Activations, ActivationSource, End
-from clvq_lens.data.document import Item
 from clvq_lens.data.document_order import DocumentOrder
 from clvq_lens.data.documents import Data, open_documents
+from clvq_lens.data.reader import ModelReader, SequenceReader
 from clvq_lens.data.split import Split
+from clvq_lens.data.store.reader import StoreReader
+from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.data.stream import ShuffledStream
 from clvq_lens.data.tokens import TokenBatch, check_ids, require_real, token_batches
 from clvq_lens.host.attachment import Attachment
@@ -55,19 +57,19 @@ class TrainingData:
         """Decides all that is random in a fit."""
         documents = open_documents(data)
         check_ids(attachment.host, documents)
-        split = Split(documents, config.held_out_fraction)
+        self._split = Split(documents, config.held_out_fraction)
         self.n_initial = 2 * _INIT_TOKENS_PER_CODE * quantizer.config.n_codes
         """Tokens that are read to start the codebook; half of them are used."""
         self.n_tokens = config.n_tokens or MOST_TOKENS
         """Tokens to train on, repetitions counted; `open` lowers it if the data are small."""
         # An endless corpus is represented by its beginning, many times as much as is needed.
-        most_read = _READ_PER_TOKEN * max(self.n_tokens, self.n_initial)
+        self._most_read = _READ_PER_TOKEN * max(self.n_tokens, self.n_initial)
         # The first draw of all: the same seed gives the same order, whatever is fitted.
-        seed = _draw_seed(self.generator)
-        self._order = DocumentOrder(split.training, seed=seed, most_read=most_read)
-        most_held_out = round(config.held_out_fraction * most_read)
-        self._held_out = DocumentOrder(split.held_out, seed=seed, most_read=most_held_out)
+        self._seed = _draw_seed(self.generator)
         self._activations = ActivationSource(attachment, long_texts=config.long_texts)
+        self._store = data if isinstance(data, ActivationStore) else None
+        if self._store is not None:
+            self._store.require_model(attachment.host)
 
     def open(self, *, whole_sequences: bool) -> ShuffledStream:
         """The training documents as an endless stream of batches.
@@ -76,8 +78,8 @@ class TrainingData:
             whole_sequences: Whether a batch consists of sequences or of single tokens.
         """
         stream = ShuffledStream(
-            self._activations,
-            self._order,
+            self._reader(held_out=False, special=whole_sequences),
+            self._activations.ready,
             buffer_tokens=self._config.buffer_tokens,
             batch_tokens=self._config.batch_tokens,
             whole_sequences=whole_sequences,
@@ -87,23 +89,48 @@ class TrainingData:
         self.n_tokens = self._config.tokens_for(stream.n_tokens)
         return stream
 
+    def _reader(self, *, held_out: bool, special: bool) -> SequenceReader:
+        """Reads the documents of one side of the split, from the model or from disk."""
+        if self._store is None:
+            order = self._order(held_out=held_out)
+            return ModelReader(self._activations, order, special=special, generator=self.generator)
+        protocol = self._host.protocol
+        return StoreReader(
+            self._store,
+            protocol.portable(self._activations.source),
+            protocol.portable(self._activations.target),
+            self._split.is_held_out if held_out else self._split.is_trained_on,
+            self._activations.ready,
+            seed=self._seed,
+            batch_tokens=self._config.batch_tokens,
+        )
+
+    def _order(self, *, held_out: bool) -> DocumentOrder:
+        """The documents of one side of the split, in random order."""
+        if not held_out:
+            return DocumentOrder(self._split.training, seed=self._seed, most_read=self._most_read)
+        most_read = round(self._config.held_out_fraction * self._most_read)
+        return DocumentOrder(self._split.held_out, seed=self._seed, most_read=most_read)
+
     def once(self, stream: ShuffledStream) -> Iterator[Activations]:
         """All training tokens one time; if they are more than the fit reads, a fair draw."""
         return stream.once(self.n_tokens)
 
     def tokens(self) -> Iterator[TokenBatch]:
         """The training documents as tokens, without running the model; all of them."""
-        documents, long_texts = self._order.epoch(0), self._config.long_texts
+        documents, long_texts = self._order(held_out=False).epoch(0), self._config.long_texts
         return token_batches(self._host, documents, long_texts=long_texts, generator=self.generator)
 
     def held_out(self) -> HeldOutBatches:
         """Documents that are not trained on, as many as validation needs."""
-        documents = _CountedDocuments(self._held_out.epoch(0))
+        reader = self._reader(held_out=True, special=True)
         batches: list[Activations] = []
-        for batch in self._activations.first(documents, _HELD_OUT_TOKENS, generator=self.generator):
+        documents: set[int] = set()
+        for batch in reader.first(_HELD_OUT_TOKENS):
             if batch.n_tokens:
                 batches.append(batch)
-        return HeldOutBatches(batches, documents.n_read)
+                documents.update(batch.documents)
+        return HeldOutBatches(batches, len(documents))
 
 
 def sample_of(
@@ -128,19 +155,6 @@ def sample_of(
         reservoir.add_(*[batch.of_real_tokens(end) for end in ends])
     require_real(reservoir.n_seen)
     return reservoir.sample()
-
-
-class _CountedDocuments:
-    """Documents, counted as they are read."""
-
-    def __init__(self, documents: Iterable[Item]) -> None:
-        self._documents = documents
-        self.n_read = 0
-
-    def __iter__(self) -> Iterator[Item]:
-        for document in self._documents:
-            self.n_read += 1
-            yield document
 
 
 def _draw_seed(generator: torch.Generator) -> int:

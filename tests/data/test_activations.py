@@ -11,6 +11,7 @@ from transformer_lens import HookedTransformer
 from clvq_lens.config import CLVQConfig
 from clvq_lens.data.activations import Activations, ActivationSource
 from clvq_lens.data.document_order import DocumentOrder
+from clvq_lens.data.reader import ModelReader
 from clvq_lens.data.reading import check_finite
 from clvq_lens.data.sequences import Sequences
 from clvq_lens.data.stream import Position, ShuffledStream
@@ -150,13 +151,16 @@ def shuffled(
     source: ActivationSource | None = None,
     kind: type[ShuffledStream] = ShuffledStream,
 ) -> Any:
+    source = source or activation_source(random_model())
+    generator = torch.Generator().manual_seed(seed)
+    order = DocumentOrder(documents if callable(documents) else lambda: documents, seed=seed)
     return kind(
-        source or activation_source(random_model()),
-        DocumentOrder(documents if callable(documents) else lambda: documents, seed=seed),
+        ModelReader(source, order, special=whole, generator=generator),
+        source.ready,
         buffer_tokens=buffer_tokens,
         batch_tokens=batch_tokens,
         whole_sequences=whole,
-        generator=torch.Generator().manual_seed(seed),
+        generator=generator,
     )
 
 
@@ -204,7 +208,7 @@ def test_the_buffer_never_exceeds_its_size_by_more_than_a_sequence(whole: bool):
     stream = shuffled(rows, buffer_tokens=buffer_tokens, whole=whole)
     largest = 0
     for _ in islice(stream, 300):
-        largest = max(largest, stream._buffer.sequences.n_positions)
+        largest = max(largest, stream._buffer.n_positions)
     assert buffer_tokens // 4 < largest < buffer_tokens + 20
 
 
@@ -223,7 +227,7 @@ def test_sequences_that_have_left_the_buffer_are_let_go_before_others_come():
 
         def _fill(self, bar: Any = None) -> bool:
             ended = super()._fill(bar)
-            buffers.append(weakref.ref(self._buffer.sequences.source))
+            buffers.append(weakref.ref(self._buffer.parts[0].source))
             return ended
 
     stream = shuffled(rows, buffer_tokens=small(rows), kind=Watched)

@@ -116,7 +116,7 @@ def test_the_buffer_keeps_the_dtype_of_the_model():
     lens = new_lens(random_model(dtype=torch.bfloat16))
     data = TrainingData(lens.attachment, DATA, FitConfig(), progress=False)
     stream = data.open(whole_sequences=True)
-    assert stream._buffer.sequences.source.dtype == torch.bfloat16
+    assert stream._buffer.parts[0].source.dtype == torch.bfloat16
     batch = next(iter(stream))
     assert batch.source.dtype == batch.target.dtype == torch.float32
 

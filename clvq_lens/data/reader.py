@@ -1,0 +1,83 @@
+"""Where a stream of activations comes from: a model that reads documents, epoch by epoch."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import torch
+
+from clvq_lens.data.activations import Activations, ActivationSource
+from clvq_lens.data.document import Item
+from clvq_lens.data.document_order import DocumentOrder
+from clvq_lens.data.sequences import Sequences
+
+
+class SequenceReader(Protocol):
+    """Gives the sequences of a corpus in random order, epoch by epoch."""
+
+    n_read: int
+    """Documents read in the current epoch."""
+
+    @property
+    def n_documents(self) -> int:
+        """Documents of the corpus, once an epoch has been begun."""
+        ...
+
+    @property
+    def n_tokens(self) -> int | None:
+        """Real tokens of the corpus, if that is known before it is read."""
+        ...
+
+    def epoch(self, number: int) -> Iterator[Sequences]:
+        """All sequences in the order of an epoch, which is always the same for its number."""
+        ...
+
+    def first(self, n_tokens: int) -> Iterator[Activations]:
+        """A fair draw of so many real tokens, always of the same documents; ready for use."""
+        ...
+
+
+class ModelReader:
+    """Runs a model on documents.
+
+    Args:
+        source: Reads the activations.
+        order: The documents.
+        special: Whether special tokens are needed, which a decoder of sequences attends to.
+        generator: Decides the order of batches.
+    """
+
+    n_tokens = None
+
+    def __init__(
+        self,
+        source: ActivationSource,
+        order: DocumentOrder,
+        *,
+        special: bool,
+        generator: torch.Generator,
+    ) -> None:
+        self._source, self._order = source, order
+        self._special, self._generator = special, generator
+        self.n_read = 0
+
+    @property
+    def n_documents(self) -> int:
+        """Documents of the corpus, once an epoch has been begun."""
+        return self._order.n_documents
+
+    def epoch(self, number: int) -> Iterator[Sequences]:
+        """All sequences in the order of an epoch."""
+        self.n_read = 0
+        documents = self._counted(self._order.epoch(number))
+        for batch in self._source.raw_batches(documents, generator=self._generator):
+            yield Sequences.of(batch, special=self._special)
+
+    def first(self, n_tokens: int) -> Iterator[Activations]:
+        """The first documents of epoch 0, until they hold so many real tokens; ready for use."""
+        documents = self._order.epoch(0)
+        return self._source.first(documents, n_tokens, generator=self._generator)
+
+    def _counted(self, documents: Iterable[Item]) -> Iterator[Item]:
+        for document in documents:
+            self.n_read += 1
+            yield document

@@ -1,0 +1,236 @@
+"""Filling a store: the model reads documents, and each shard is published when it is whole."""
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, SupportsIndex
+
+from tqdm.auto import tqdm
+
+from clvq_lens.arguments import check_choice, check_positive, check_seed
+from clvq_lens.config import LongTexts
+from clvq_lens.data.document import Corpus, Document, document_of
+from clvq_lens.data.document_order import DocumentOrder
+from clvq_lens.data.documents import Data, Documents, open_documents
+from clvq_lens.data.interrupt import deferred_interrupt
+from clvq_lens.data.reading import read
+from clvq_lens.data.store.columns import Columns, Draft, position_bytes
+from clvq_lens.data.store.estimate import estimated_positions
+from clvq_lens.data.store.index import DTYPES, INDEX, Contents, StoreIndex
+from clvq_lens.data.store.store import ActivationStore
+from clvq_lens.data.tokens import ContextBatcher, check_ids
+from clvq_lens.errors import DataError, PathTakenError
+from clvq_lens.host.host import Host
+from clvq_lens.writing import check_space, locked, make_folder
+
+StoreDtype = Literal["bfloat16", "float16", "float32"]
+
+_READ_PER_TOKEN = 200  # characters, about fifty times as many as a token has
+_REMEDY = "Pass long_texts='split' or 'truncate', or cut the text."
+
+
+def cache_activations(
+    model: Any,
+    data: Data,
+    folder: str | Path,
+    *,
+    points: Sequence[SupportsIndex | str],
+    dtype: StoreDtype | None = None,
+    n_tokens: int | None = None,
+    long_texts: LongTexts = "split",
+    shard_bytes: int = 2**26,
+    seed: int = 0,
+    progress: bool = True,
+) -> ActivationStore:
+    """Runs a model on documents once and keeps what passes some hook points in a folder.
+
+    Called again after a kill or Ctrl-C, it goes on after the last whole shard; tokens that were
+    read before are neither lost nor read again.
+
+    Args:
+        model: The model.
+        data: Documents, as for a fit.
+        folder: Folder for the shards; created if needed.
+        points: Layers (the residual stream after that block) or names of hook points.
+        dtype: Dtype on disk; None: that of the model.
+        n_tokens: Real tokens to read, of documents in random order; None: all of the data.
+        long_texts: What to do with a text beyond the context, as for a fit.
+        shard_bytes: Size of a shard, about; as much memory is needed twice.
+        seed: Random seed for the draw of documents.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The store. Interrupted with Ctrl-C, it holds what was written by then.
+
+    Raises:
+        ConfigError: If an option is impossible.
+        DataError: If the folder was filled from other data, or the data are empty.
+        PathTakenError: If the folder holds activations of another model or at other points.
+        PathError: If the disk is too full, or the folder cannot be written to.
+    """
+    host = Host(model)
+    names = [host.resolve(point) for point in points]
+    contents = _contents(host, names, dtype, long_texts, n_tokens, seed)
+    check_positive("shard_bytes", shard_bytes, whole=True)
+    documents = open_documents(data)
+    check_ids(host, documents)
+    folder = make_folder(folder)
+    with locked(folder / ".cache.lock"):
+        _Filling(host, names, contents, folder, shard_bytes).run(documents, progress=progress)
+    return ActivationStore(folder)
+
+
+def _contents(
+    host: Host,
+    names: Sequence[str],
+    dtype: str | None,
+    long_texts: LongTexts,
+    n_tokens: int | None,
+    seed: int,
+) -> Contents:
+    dtype = dtype or str(host.dtype).removeprefix("torch.")
+    check_choice("dtype", dtype, DTYPES)
+    check_seed(seed)
+    if n_tokens is not None:
+        check_positive("n_tokens", n_tokens, whole=True)
+    return Contents(
+        model=host.identity(names),
+        points={host.protocol.portable(name): host.width(name) for name in names},
+        dtype=dtype,
+        long_texts=long_texts,
+        n_tokens=n_tokens,
+        seed=seed,
+    )
+
+
+class _Filling:
+    """Fills a folder, shard by shard.
+
+    Args:
+        host: The model.
+        names: Hook points, by their names on this host.
+        contents: What the store is to hold.
+        folder: Folder for the shards, which is locked.
+        shard_bytes: Size of a shard, about.
+
+    Raises:
+        PathTakenError: If the folder holds something else.
+    """
+
+    def __init__(
+        self, host: Host, names: Sequence[str], contents: Contents, folder: Path, shard_bytes: int
+    ) -> None:
+        self._host, self._names, self._folder = host, names, folder
+        self._index = self._resumed(contents)
+        self._position_bytes = position_bytes(contents)
+        self._shard_positions = max(1, shard_bytes // self._position_bytes)
+        self._batcher = ContextBatcher(host, contents.long_texts, _REMEDY)
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def _resumed(self, contents: Contents) -> StoreIndex:
+        """The index to go on with."""
+        new = StoreIndex(contents=contents, library_version=version("clvq-lens"))
+        if not (self._folder / INDEX).is_file():
+            return new
+        before = StoreIndex.load(self._folder)
+        if differences := contents.differences(before.contents):
+            raise PathTakenError(
+                f"{self._folder} holds other activations: {'; '.join(differences)}. Pass another "
+                f"folder, or delete this one."
+            )
+        return replace(new, shards=before.shards)
+
+    def run(self, documents: Documents, *, progress: bool) -> None:
+        """Reads what is missing."""
+        missing_bytes = self._estimated_bytes(documents)
+        check_space(self._folder, missing_bytes)
+        size = f", about {missing_bytes / 2**30:.1f} GB to write" if missing_bytes else ""
+        following = self._after_resumed(self._ordered(documents))
+        with (
+            tqdm(
+                total=self._index.contents.n_tokens,
+                initial=self._index.n_tokens,
+                desc=f"cache{size}",
+                unit="tok",
+                disable=not progress,
+            ) as bar,
+            deferred_interrupt() as pressed,
+        ):
+            for draft in self._drafts(following):
+                columns = Columns(draft, self._index.contents)
+                for group in self._batcher.groups(draft.sequences):
+                    if pressed():
+                        return  # without what is not whole
+                    batch = self._batcher.batch(group)
+                    columns.put(batch, read(self._host, batch, self._names))
+                    bar.update(int(batch.mask.sum()))
+                self._publish(columns, draft)
+        self._batcher.warn_of_cuts()
+        replace(self._index, complete=True).save(self._folder)
+
+    def _publish(self, columns: Columns, draft: Draft) -> None:
+        """Writes a shard, and then the index that names it."""
+        file = f"shard-{len(self._index.shards):06d}.safetensors"
+        entry = columns.write(self._folder / file, draft)
+        self._index = replace(self._index, shards=(*self._index.shards, entry))
+        self._index.save(self._folder)
+
+    # ---- which documents -----------------------------------------------------------------------
+
+    def _ordered(self, documents: Documents) -> Iterator[Document]:
+        """The documents in the order in which they are read."""
+        contents = self._index.contents
+        if contents.n_tokens is None:
+            return iter(documents)
+        most_read = _READ_PER_TOKEN * contents.n_tokens
+        order = DocumentOrder(lambda: documents, seed=contents.seed, most_read=most_read)
+        return (document_of(item, 0, Corpus()) for item in order.epoch(0))
+
+    def _after_resumed(self, documents: Iterator[Document]) -> Iterator[Document]:
+        """The documents after those in the shards that there are.
+
+        Raises:
+            DataError: If the first ones are not those in the shards.
+        """
+        n_documents, n_found = self._index.n_documents, 0
+        for document in itertools.islice(documents, n_documents):
+            self._count(document)
+            n_found += 1
+        digest = self._index.shards[-1].digest if self._index.shards else self._digest.hexdigest()
+        if n_found < n_documents or self._digest.hexdigest() != digest:
+            raise DataError(
+                f"{self._folder} was filled from other data. Pass the same data in the same order, "
+                f"or another folder."
+            )
+        return documents
+
+    def _count(self, document: Document) -> None:
+        self._digest.update(document.digest().to_bytes(8, "big"))
+
+    def _drafts(self, documents: Iterator[Document]) -> Iterator[Draft]:
+        """The documents of each shard to come."""
+        n_missing = math.inf
+        if self._index.contents.n_tokens is not None:
+            n_missing = self._index.contents.n_tokens - self._index.n_tokens
+        draft = Draft()
+        for document, sequences in self._batcher.sequences(documents):
+            if n_missing <= 0:
+                break
+            self._count(document)
+            n_missing -= draft.add(document, sequences)
+            if draft.n_positions >= self._shard_positions:
+                draft.digest = self._digest.hexdigest()
+                yield draft
+                draft = Draft()
+        if draft.sequences:
+            draft.digest = self._digest.hexdigest()
+            yield draft
+
+    def _estimated_bytes(self, documents: Documents) -> int:
+        """How much is still to be written; 0 if nobody knows."""
+        n_positions = estimated_positions(self._host, documents, self._index.contents)
+        return max(0, round(n_positions * self._position_bytes) - self._index.size_bytes)

@@ -1,0 +1,32 @@
+"""How many positions some documents have, from a few of them."""
+
+from itertools import islice
+
+from clvq_lens.data.documents import Documents
+from clvq_lens.data.store.index import Contents
+from clvq_lens.data.text_files import Spool
+from clvq_lens.data.tokens import ContextBatcher
+from clvq_lens.host.host import Host
+
+_SAMPLED = 256  # documents that are tokenized for it
+
+
+def estimated_positions(host: Host, documents: Documents, contents: Contents) -> float:
+    """About how many positions will be read, special tokens counted; 0 if nobody knows.
+
+    Args:
+        host: The model.
+        documents: The documents.
+        contents: How many tokens are wanted, and what is done with long texts.
+    """
+    batcher = ContextBatcher(host, contents.long_texts, "")
+    n_positions = n_tokens = n_characters = 0
+    for document, sequences in batcher.sequences(islice(documents, _SAMPLED)):
+        n_characters += len(document)
+        n_positions += sum(len(sequence.ids) for sequence in sequences)
+        n_tokens += sequences[0].part.n_real if sequences else 0
+    if contents.n_tokens is not None:
+        return contents.n_tokens * n_positions / max(1, n_tokens)
+    if isinstance(documents, Spool):  # which can be read once, and has no end perhaps
+        return 0.0
+    return n_positions / max(1, n_characters) * sum(map(len, documents))

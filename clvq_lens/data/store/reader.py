@@ -1,0 +1,111 @@
+"""Reading a store for a fit: shards in random order, and sequences of some documents only."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from clvq_lens.data.activations import Activations
+from clvq_lens.data.sequences import Sequences
+from clvq_lens.data.store.store import ActivationStore
+from clvq_lens.data.window import Window
+
+Choice = Callable[[np.ndarray], np.ndarray]
+"""Tells from the digests of documents (64 bits, without a sign) which of them are wanted."""
+
+
+class StoreReader:
+    """Reads sequences from a store.
+
+    Args:
+        store: The store.
+        source: Hook point of the source, as the store names it.
+        target: Hook point of the target.
+        choice: Which documents.
+        ready: Makes activations ready for use.
+        seed: Random seed for the order of shards and for draws.
+        batch_tokens: Positions of a batch of a draw, about.
+    """
+
+    def __init__(
+        self,
+        store: ActivationStore,
+        source: str,
+        target: str,
+        choice: Choice,
+        ready: Callable[[Activations], Activations],
+        *,
+        seed: int,
+        batch_tokens: int,
+    ) -> None:
+        self._store, self._source, self._target = store, source, target
+        self._choice, self._ready = choice, ready
+        self._seed, self._batch_tokens = seed, batch_tokens
+        self.n_read = 0
+
+    @cached_property
+    def _chosen(self) -> list[Bool[Tensor, " s"]]:
+        """Of each shard, the sequences of wanted documents that have a real token."""
+        chosen: list[Tensor] = []
+        for shard in self._store.shards:
+            wanted = torch.from_numpy(self._choice(shard.digests.numpy().view(np.uint64)))
+            chosen.append(wanted & (shard.n_real > 0))
+        return chosen
+
+    @cached_property
+    def n_documents(self) -> int:
+        """Documents that are wanted."""
+        n_documents = 0
+        for shard, chosen in zip(self._store.shards, self._chosen, strict=True):
+            n_documents += len(shard.documents[chosen].unique())
+        return n_documents
+
+    @cached_property
+    def n_tokens(self) -> int:
+        """Real tokens of wanted documents."""
+        n_tokens = 0
+        for shard, chosen in zip(self._store.shards, self._chosen, strict=True):
+            n_tokens += int(shard.n_real[chosen].sum())
+        return n_tokens
+
+    def epoch(self, number: int) -> Iterator[Sequences]:
+        """All sequences, shard by shard in the order of an epoch."""
+        self.n_read = 0
+        generator = torch.Generator().manual_seed(self._seed + number)
+        for shard in torch.randperm(len(self._chosen), generator=generator).tolist():
+            sequences = self._sequences(shard).chosen(self._chosen[shard])
+            self.n_read += len(sequences.documents.unique())
+            yield sequences
+
+    def first(self, n_tokens: int) -> Iterator[Activations]:
+        """A fair draw of so many real tokens, always of the same sequences; ready for use."""
+        generator = torch.Generator().manual_seed(self._seed)
+        drawn = self._drawn(n_tokens, generator)
+        for shard in torch.randperm(len(drawn), generator=generator).tolist():
+            if len(drawn[shard]):
+                sequences = self._sequences(shard).chosen(drawn[shard])
+                window = Window([sequences], batch_tokens=self._batch_tokens, generator=generator)
+                yield from map(self._ready, window.of_sequences())
+
+    def _sequences(self, shard: int) -> Sequences:
+        return self._store.sequences(shard, self._source, self._target)
+
+    def _drawn(self, n_tokens: int, generator: torch.Generator) -> list[Int[Tensor, " c"]]:
+        """Of each shard, the sequences that are drawn."""
+        indexes = [chosen.nonzero().squeeze(1) for chosen in self._chosen]
+        n_real: list[Tensor] = []
+        for shard, index in zip(self._store.shards, indexes, strict=True):
+            n_real.append(shard.n_real[index])
+        order = torch.randperm(sum(map(len, indexes)), generator=generator)
+        n_drawn = int((torch.cat(n_real)[order].cumsum(0) < n_tokens).sum()) + 1
+        is_drawn = torch.zeros(len(order), dtype=torch.bool)
+        is_drawn[order[:n_drawn]] = True
+        drawn: list[Tensor] = []
+        for index, is_drawn_of_shard in zip(
+            indexes, is_drawn.split([len(index) for index in indexes]), strict=True
+        ):
+            drawn.append(index[is_drawn_of_shard])
+        return drawn
