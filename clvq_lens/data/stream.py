@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from clvq_lens.data.activations import Activations
 from clvq_lens.data.reader import SequenceReader
 from clvq_lens.data.sequences import Sequences
-from clvq_lens.data.window import Window
+from clvq_lens.data.shuffle_buffer import ShuffleBuffer
 
 _SHARE_OF_MEMORY = 1 / 16  # that the buffer may take; while it is filled, twice as much
 _USUAL_MEMORY = 8 * 2**30  # bytes, where the system does not say how much there is
@@ -105,14 +105,16 @@ class ShuffledStream:
         return self._reader.first(n_tokens)
 
     def __iter__(self) -> Iterator[Activations]:
-        return self._leaving(Window.of_sequences if self._whole_sequences else Window.of_tokens)
+        return self._leaving(
+            ShuffleBuffer.of_sequences if self._whole_sequences else ShuffleBuffer.of_tokens
+        )
 
     def single_tokens(self) -> Iterator[Activations]:
         """The same, as single tokens in random order, also where sequences are whole."""
-        return self._leaving(Window.of_tokens)
+        return self._leaving(ShuffleBuffer.of_tokens)
 
     def _leaving(
-        self, batches_of: Callable[[Window], Iterator[Activations]]
+        self, batches_of: Callable[[ShuffleBuffer], Iterator[Activations]]
     ) -> Iterator[Activations]:
         """What leaves the buffer, which is filled again."""
         while len(self._buffer):
@@ -155,7 +157,9 @@ class ShuffledStream:
                 bar.total = min(self._buffer_tokens, self._of_corpus(n_positions, n_documents))
         if not parts[0].on_disk:
             parts = [Sequences.joined(parts)]
-        self._buffer = Window(parts, batch_tokens=self._batch_tokens, generator=self._generator)
+        self._buffer = ShuffleBuffer(
+            parts, batch_tokens=self._batch_tokens, generator=self._generator
+        )
         return ended
 
     def _capacity(self, part: Sequences) -> int:

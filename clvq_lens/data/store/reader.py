@@ -10,8 +10,8 @@ from torch import Tensor
 
 from clvq_lens.data.activations import Activations
 from clvq_lens.data.sequences import Sequences
+from clvq_lens.data.shuffle_buffer import ShuffleBuffer
 from clvq_lens.data.store.store import ActivationStore
-from clvq_lens.data.window import Window
 
 Choice = Callable[[np.ndarray], np.ndarray]
 """Tells from the digests of documents (64 bits, without a sign) which of them are wanted."""
@@ -87,8 +87,10 @@ class StoreReader:
         for shard in torch.randperm(len(drawn), generator=generator).tolist():
             if len(drawn[shard]):
                 sequences = self._sequences(shard).chosen(drawn[shard])
-                window = Window([sequences], batch_tokens=self._batch_tokens, generator=generator)
-                yield from map(self._ready, window.of_sequences())
+                buffer = ShuffleBuffer(
+                    [sequences], batch_tokens=self._batch_tokens, generator=generator
+                )
+                yield from map(self._ready, buffer.of_sequences())
 
     def _sequences(self, shard: int) -> Sequences:
         return self._store.sequences(shard, self._source, self._target)

@@ -10,7 +10,7 @@ from clvq_lens.data.activations import Activations
 from clvq_lens.data.sequences import Sequences
 
 
-class Window:
+class ShuffleBuffer:
     """Sequences from which batches are drawn.
 
     Args:
