@@ -23,7 +23,7 @@ from clvq_lens.data.store.estimate import estimated_positions
 from clvq_lens.data.store.index import DTYPES, INDEX, Contents, StoreIndex
 from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.data.tokens import ContextBatcher, check_ids
-from clvq_lens.errors import DataError, PathTakenError
+from clvq_lens.errors import ConfigError, DataError, PathTakenError
 from clvq_lens.host.host import Host
 from clvq_lens.writing import check_space, locked, make_folder
 
@@ -74,6 +74,8 @@ def cache_activations(
     """
     host = Host(model)
     names = [host.resolve(point) for point in points]
+    if not names:
+        raise ConfigError("points names no hook point. Pass at least one layer, such as [4, 8].")
     contents = _contents(host, names, dtype, long_texts, n_tokens, seed)
     check_positive("shard_bytes", shard_bytes, whole=True)
     documents = open_documents(data)
