@@ -1,6 +1,7 @@
 """Where a stream of activations comes from: a model that reads documents, epoch by epoch."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Protocol
 
 import torch
@@ -27,8 +28,13 @@ class SequenceReader(Protocol):
         """Real tokens of the corpus, if that is known before it is read."""
         ...
 
-    def epoch(self, number: int) -> Iterator[Sequences]:
-        """All sequences in the order of an epoch, which is always the same for its number."""
+    def epoch(self, number: int, *, skip: int = 0) -> Iterator[Sequences]:
+        """All sequences in the order of an epoch, which is always the same for its number.
+
+        Args:
+            number: Number of the epoch.
+            skip: Parts at the beginning that are left out.
+        """
         ...
 
     def first(self, n_tokens: int) -> Iterator[Activations]:
@@ -65,11 +71,12 @@ class ModelReader:
         """Documents of the corpus, once an epoch has been begun."""
         return self._order.n_documents
 
-    def epoch(self, number: int) -> Iterator[Sequences]:
-        """All sequences in the order of an epoch."""
+    def epoch(self, number: int, *, skip: int = 0) -> Iterator[Sequences]:
+        """All sequences in the order of an epoch; what is skipped is read all the same."""
         self.n_read = 0
         documents = self._counted(self._order.epoch(number))
-        for batch in self._source.raw_batches(documents, generator=self._generator):
+        batches = self._source.raw_batches(documents, generator=self._generator)
+        for batch in islice(batches, skip, None):
             yield Sequences.of(batch, special=self._special)
 
     def first(self, n_tokens: int) -> Iterator[Activations]:

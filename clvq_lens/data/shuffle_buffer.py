@@ -1,6 +1,6 @@
 """Sequences in memory, or in files mapped into it, and batches of them in random order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Int
@@ -52,27 +52,46 @@ class ShuffleBuffer:
         """Number of documents that they come from."""
         return len(self._documents.unique())
 
-    def of_sequences(self, n_tokens: int | None = None) -> Iterator[Activations]:
-        """Whole sequences; those of similar length share a batch, and batches come in random order.
+    def draw_sequences(self, n_tokens: int | None = None) -> list[Int[Tensor, " b"]]:
+        """Batches of whole sequences; those of similar length share one.
 
         Args:
-            n_tokens: Real tokens after which no more sequences are drawn; None: all are given.
+            n_tokens: Real tokens after which no more sequences are drawn; None: all are.
+
+        Returns:
+            What `sequences` makes each batch of, in random order.
         """
         drawn = self._permutation(len(self))
         if n_tokens is not None:
             drawn = drawn[: self._n_sequences_of(drawn, n_tokens)]
         groups = self._groups(drawn)
-        for index in self._permutation(len(groups)).tolist():
-            yield self._padded(groups[index])
+        return [groups[index] for index in self._permutation(len(groups)).tolist()]
 
-    def of_tokens(self) -> Iterator[Activations]:
-        """Single real tokens in random order, as sequences of length one."""
+    def draw_tokens(self) -> list[Int[Tensor, " b"]]:
+        """Batches of single real tokens in random order.
+
+        Returns:
+            What `tokens` makes each batch of.
+        """
         rows = self._rows(self._permutation(len(self)))
         real = rows[self._mask[rows]]  # whole sequences have special tokens
         order = real[self._permutation(len(real)).to(real.device)]
-        for batch in order.split(self._batch_tokens):
-            everywhere = torch.ones(len(batch), 1, dtype=torch.bool, device=real.device)
-            yield self._taken(batch.unsqueeze(1), everywhere, everywhere)
+        return list(order.split(self._batch_tokens)) if len(order) else []
+
+    def sequences(self, group: Int[Tensor, " b"]) -> Activations:
+        """Some sequences side by side, padded on the right."""
+        lengths = self._lengths[group].unsqueeze(1)
+        positions = torch.arange(int(lengths.max()))
+        attended = positions < lengths
+        rows = torch.where(attended, self._starts[group].unsqueeze(1) + positions, 0)
+        rows, attended = rows.to(self._mask.device), attended.to(self._mask.device)
+        documents = tuple(self._documents[group].tolist())
+        return self._taken(rows, attended, self._mask[rows] & attended, documents)
+
+    def tokens(self, rows: Int[Tensor, " b"]) -> Activations:
+        """Some tokens, as sequences of length one."""
+        everywhere = torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
+        return self._taken(rows.unsqueeze(1), everywhere, everywhere)
 
     # ---- which rows ----------------------------------------------------------------------------
 
@@ -103,16 +122,6 @@ class ShuffleBuffer:
         ends = lengths.cumsum(0)
         first_rows = (self._starts[order] - (ends - lengths)).repeat_interleave(lengths)
         return (first_rows + torch.arange(len(first_rows))).to(self._mask.device)
-
-    def _padded(self, group: Int[Tensor, " b"]) -> Activations:
-        """Some sequences side by side, padded on the right."""
-        lengths = self._lengths[group].unsqueeze(1)
-        positions = torch.arange(int(lengths.max()))
-        attended = positions < lengths
-        rows = torch.where(attended, self._starts[group].unsqueeze(1) + positions, 0)
-        rows, attended = rows.to(self._mask.device), attended.to(self._mask.device)
-        documents = tuple(self._documents[group].tolist())
-        return self._taken(rows, attended, self._mask[rows] & attended, documents)
 
     # ---- what is in them -----------------------------------------------------------------------
 

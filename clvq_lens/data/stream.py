@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from clvq_lens.data.activations import Activations
@@ -17,17 +18,25 @@ _SHARE_OF_MEMORY = 1 / 16  # that the buffer may take; while it is filled, twice
 _USUAL_MEMORY = 8 * 2**30  # bytes, where the system does not say how much there is
 
 
-@dataclass(frozen=True)
-class Position:
-    """Where a stream is: enough to begin again there.
+@dataclass(frozen=True, kw_only=True)
+class StreamState:
+    """Where a stream is: enough to go on there with the same batches.
 
     Attributes:
         epoch: Passes over the data that were completed.
-        n_documents: Documents read in the current pass.
+        part: Parts of the epoch before the first one in the buffer.
+        sequence: Sequences of that part before the first one in the buffer.
+        n_given: Batches of the buffer that were given in this pass over it.
+        single_tokens: Whether they hold single tokens.
+        drawn_from: State of the generator that decided the order of this pass; None before that.
     """
 
-    epoch: int = 0
-    n_documents: int = 0
+    epoch: int
+    part: int
+    sequence: int
+    n_given: int
+    single_tokens: bool
+    drawn_from: Tensor | None
 
 
 class ShuffledStream:
@@ -59,13 +68,18 @@ class ShuffledStream:
         progress: bool = False,
     ) -> None:
         self.epoch = 0
-        """Passes over the data that were completed."""
+        """Passes over the data that were completed, as far as the buffer has been filled."""
         self.n_documents = 0
         """Documents of one pass over the data, as far as it has been read."""
         self._reader, self._ready = reader, ready
         self._buffer_tokens, self._batch_tokens = buffer_tokens, batch_tokens
         self._whole_sequences, self._generator = whole_sequences, generator
         self._left_over: Sequences | None = None
+        self._n_parts = self._n_used = 0  # parts of the epoch; sequences of the one that is left
+        self._place = (0, 0, 0)  # where the buffer begins: epoch, part, sequence
+        self._n_given, self._single_tokens = 0, not whole_sequences
+        self._drawn_from: Tensor | None = None
+        self._resumed: StreamState | None = None
         self._following = self._read()
         with tqdm(desc="activations", unit="tok", disable=not progress) as bar:
             self._fits = self._fill(bar)
@@ -73,11 +87,6 @@ class ShuffledStream:
         self._following = itertools.chain(self._following, self._later_epochs())
         self.n_tokens = self._count_tokens()
         """Real tokens of the corpus: counted if it fits the buffer, and else estimated from it."""
-
-    @property
-    def position(self) -> Position:
-        """Where the stream is."""
-        return Position(self.epoch, self._reader.n_read)
 
     def _count_tokens(self) -> int:
         if self._reader.n_tokens is not None:
@@ -93,39 +102,87 @@ class ShuffledStream:
         return round(n_tokens * self._reader.n_documents / max(1, n_documents))
 
     def once(self, n_tokens: int) -> Iterator[Activations]:
-        """All activations one time, from the buffer or else from the model.
+        """All activations one time, from the buffer or else from the reader.
 
         Args:
             n_tokens: If there are more real tokens than this, a fair draw of so many is given; it
                 is always of the same documents if they do not fit the buffer.
         """
+        if not self._fits:
+            return self._reader.first(n_tokens)
         # Sequences also where single tokens are trained on: nobody needs them shuffled here.
-        if self._fits:
-            return map(self._ready, self._buffer.of_sequences(n_tokens))
-        return self._reader.first(n_tokens)
+        drawn = self._buffer.draw_sequences(n_tokens)
+        return (self._ready(self._buffer.sequences(group)) for group in drawn)
+
+    # ---- endless batches -----------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Activations]:
-        return self._leaving(
-            ShuffleBuffer.of_sequences if self._whole_sequences else ShuffleBuffer.of_tokens
-        )
+        return self._leaving(single_tokens=not self._whole_sequences)
 
     def single_tokens(self) -> Iterator[Activations]:
         """The same, as single tokens in random order, also where sequences are whole."""
-        return self._leaving(ShuffleBuffer.of_tokens)
+        return self._leaving(single_tokens=True)
 
-    def _leaving(
-        self, batches_of: Callable[[ShuffleBuffer], Iterator[Activations]]
-    ) -> Iterator[Activations]:
+    def _leaving(self, *, single_tokens: bool) -> Iterator[Activations]:
         """What leaves the buffer, which is filled again."""
         while len(self._buffer):
-            for batch in map(self._ready, batches_of(self._buffer)):
+            drawn = self._drawn(single_tokens=single_tokens)
+            buffer = self._buffer
+            for rows in drawn[self._n_given :]:
+                self._n_given += 1
+                batch = self._ready(
+                    buffer.tokens(rows) if single_tokens else buffer.sequences(rows)
+                )
                 if batch.n_tokens:  # and not outliers alone
                     yield batch
+            self._n_given = 0
             if self._fits:  # everything is here: the model need not run again
                 self.epoch += 1
             else:
-                del self._buffer  # or what has left would stay in memory while others come
+                del self._buffer, buffer  # or these stay in memory while others come
                 self._fill()
+
+    def _drawn(self, *, single_tokens: bool) -> list[Tensor]:
+        """The batches of a pass over the buffer."""
+        resumed, self._resumed = self._resumed, None
+        draw = self._buffer.draw_tokens if single_tokens else self._buffer.draw_sequences
+        self._single_tokens = single_tokens
+        now = self._generator.get_state()
+        if resumed is None or resumed.drawn_from is None:
+            self._n_given, self._drawn_from = 0, now
+            return draw()
+        self._n_given, self._drawn_from = resumed.n_given, resumed.drawn_from
+        self._generator.set_state(resumed.drawn_from)
+        drawn = draw()
+        self._generator.set_state(now)
+        return drawn
+
+    # ---- where it is ---------------------------------------------------------------------------
+
+    def state(self) -> StreamState:
+        """Where the stream is, between two batches."""
+        epoch, part, sequence = (self.epoch, 0, 0) if self._fits else self._place
+        return StreamState(
+            epoch=epoch,
+            part=part,
+            sequence=sequence,
+            n_given=self._n_given,
+            single_tokens=self._single_tokens,
+            drawn_from=self._drawn_from,
+        )
+
+    def restore_(self, state: StreamState) -> None:
+        """Goes on where another stream of the same data was."""
+        self.epoch, self._resumed = state.epoch, state
+        if self._fits:
+            return
+        del self._buffer
+        self._following = itertools.chain(self._read(skip=state.part), self._later_epochs())
+        self._left_over = None
+        if state.sequence:
+            part = next(self._following)
+            self._left_over, self._n_used = part.between(state.sequence, len(part)), state.sequence
+        self._fill()
 
     # ---- filling the buffer --------------------------------------------------------------------
 
@@ -135,11 +192,12 @@ class ShuffledStream:
         Args:
             bar: Shown while it is filled for the first time.
         """
+        has_left_over = self._left_over is not None
+        self._place = (self.epoch, self._n_parts - has_left_over, self._n_used)
         parts: list[Sequences] = []
         n_positions, n_documents, ended = 0, 0, False
         while True:
-            part = self._left_over or next(self._following, None)
-            self._left_over = None
+            part = self._next_part()
             if part is None:
                 ended = True
                 break
@@ -148,6 +206,7 @@ class ShuffledStream:
             n = 1 + int((part.lengths.cumsum(0) < capacity - n_positions).sum())
             if n < len(part):
                 self._left_over = part.between(n, len(part))
+                self._n_used += n
             parts.append(part.between(0, n))
             n_positions += parts[-1].n_positions
             n_documents += len(parts[-1].documents.unique())
@@ -162,6 +221,14 @@ class ShuffledStream:
         )
         return ended
 
+    def _next_part(self) -> Sequences | None:
+        """What is left of a part, or the next one."""
+        if self._left_over is not None:
+            part, self._left_over = self._left_over, None
+            return part
+        self._n_used = 0
+        return next(self._following, None)
+
     def _capacity(self, part: Sequences) -> int:
         """How many positions the buffer takes, if others need as much memory as these."""
         most_bytes = _SHARE_OF_MEMORY * memory_bytes(part.mask.device)
@@ -173,10 +240,12 @@ class ShuffledStream:
             self.epoch += 1
             yield from self._read()
 
-    def _read(self) -> Iterator[Sequences]:
-        """The sequences of one epoch."""
-        for part in self._reader.epoch(self.epoch):
+    def _read(self, *, skip: int = 0) -> Iterator[Sequences]:
+        """The sequences of the current epoch; without its first parts."""
+        self._n_parts = skip
+        for part in self._reader.epoch(self.epoch, skip=skip):
             self.n_documents = max(self.n_documents, self._reader.n_read)
+            self._n_parts += 1
             yield part
         self.n_documents = max(self.n_documents, self._reader.n_read)
 

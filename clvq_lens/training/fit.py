@@ -214,7 +214,7 @@ class Fit:
 
     def train(self, stream: ShuffledStream, held_out: HeldOut, best: Best) -> None:
         """Steps over the stream until the tokens are spent or nothing improves any more."""
-        window, first_epoch = Window(self.quantizer), stream.position.epoch
+        window, first_epoch = Window(self.quantizer), stream.epoch
         optimizer = make_optimizer(self.quantizer, self.config)
         start = time.monotonic()
         with tqdm(total=self.budget, desc="fit", unit="tok", disable=not self.progress) as bar:
@@ -232,7 +232,7 @@ class Fit:
                     record = Record(
                         step=step,
                         n_tokens=self.n_tokens,
-                        epoch=stream.position.epoch - first_epoch,
+                        epoch=stream.epoch - first_epoch,
                         wall_s=time.monotonic() - start,
                         learning_rate=rate,
                         **window.take(),

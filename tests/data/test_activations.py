@@ -14,7 +14,7 @@ from clvq_lens.data.document_order import DocumentOrder
 from clvq_lens.data.reader import ModelReader
 from clvq_lens.data.reading import check_finite
 from clvq_lens.data.sequences import Sequences
-from clvq_lens.data.stream import Position, ShuffledStream
+from clvq_lens.data.stream import ShuffledStream
 from clvq_lens.data.tokens import TokenBatch
 from clvq_lens.errors import NonFiniteError, TextTooLongError
 from clvq_lens.host.attachment import Attachment
@@ -187,7 +187,7 @@ def test_if_all_fits_the_model_runs_once_for_any_number_of_epochs():
     assert 0 < n_passes < 60
     for _ in zip(stream, range(200), strict=False):
         pass
-    assert stream.position.epoch >= 4
+    assert stream.epoch >= 4
     list(stream.once(10**9))
     assert source.n_passes == n_passes
 
@@ -233,7 +233,7 @@ def test_sequences_that_have_left_the_buffer_are_let_go_before_others_come():
     stream = shuffled(rows, buffer_tokens=small(rows), kind=Watched)
     for _ in zip(stream, range(300), strict=False):
         pass
-    assert stream.position.epoch >= 2
+    assert stream.epoch >= 2
     assert len(buffers) > 10
     assert max(n_alive) == 0
 
@@ -355,11 +355,11 @@ def test_once_gives_each_real_token_once(buffer_tokens: int, whole: bool):
     stream = shuffled(rows, buffer_tokens=buffer_tokens, whole=whole)
     for _ in islice(stream, 17):  # somewhere in an epoch
         pass
-    position = stream.position
+    epoch = stream.epoch
     for _ in range(2):
         found = torch.cat([batch.tokens[batch.mask] for batch in stream.once(10**9)])
         assert sorted(found.tolist()) == sorted(torch.cat(rows).tolist())
-    assert stream.position == position
+    assert stream.epoch == epoch
 
 
 def test_the_first_batches_of_once_are_not_the_shortest_sequences():
@@ -371,22 +371,20 @@ def test_the_first_batches_of_once_are_not_the_shortest_sequences():
     assert min(found[half:]) < 6
 
 
-def test_the_position_tells_epochs_and_documents():
+def test_a_stream_tells_epochs_and_documents():
     rows = ragged(60)
     stream = shuffled(rows)
-    assert stream.position == Position(epoch=0, n_documents=60)
-    assert stream.n_documents == 60
+    assert (stream.epoch, stream.n_documents) == (0, 60)
     for _ in zip(stream, range(100), strict=False):
         pass
-    assert stream.position.epoch >= 2
+    assert stream.epoch >= 2
 
     stream = shuffled(rows, buffer_tokens=small(rows))
-    seen = [stream.position]
+    seen = [stream.epoch]
     for _ in islice(stream, 200):
-        seen.append(stream.position)
-    keys = [(position.epoch, position.n_documents) for position in seen]
-    assert keys == sorted(keys)
-    assert keys[-1][0] >= 3
+        seen.append(stream.epoch)
+    assert seen == sorted(seen)
+    assert seen[-1] >= 3
     assert stream.n_documents == 60
 
 
@@ -401,7 +399,7 @@ def test_documents_are_read_anew_for_every_epoch():
     stream = shuffled(documents, buffer_tokens=small(ragged(60)))
     for _ in islice(stream, 200):
         pass
-    assert n_readings == stream.position.epoch + 1
+    assert n_readings == stream.epoch + 1
 
 
 def test_sequences_without_a_real_token_are_left_out(stories_model):

@@ -71,14 +71,21 @@ class StoreReader:
             n_tokens += int(shard.n_real[chosen].sum())
         return n_tokens
 
-    def epoch(self, number: int) -> Iterator[Sequences]:
-        """All sequences, shard by shard in the order of an epoch."""
+    def epoch(self, number: int, *, skip: int = 0) -> Iterator[Sequences]:
+        """All sequences, shard by shard in the order of an epoch.
+
+        Args:
+            number: Number of the epoch.
+            skip: Shards at the beginning that are left out.
+        """
         self.n_read = 0
         generator = torch.Generator().manual_seed(self._seed + number)
-        for shard in torch.randperm(len(self._chosen), generator=generator).tolist():
-            sequences = self._sequences(shard).chosen(self._chosen[shard])
-            self.n_read += len(sequences.documents.unique())
-            yield sequences
+        order = torch.randperm(len(self._chosen), generator=generator).tolist()
+        for place, shard in enumerate(order):
+            chosen = self._chosen[shard]
+            self.n_read += len(self._store.shards[shard].documents[chosen].unique())
+            if place >= skip:
+                yield self._sequences(shard).chosen(chosen)
 
     def first(self, n_tokens: int) -> Iterator[Activations]:
         """A fair draw of so many real tokens, always of the same sequences; ready for use."""
@@ -90,7 +97,8 @@ class StoreReader:
                 buffer = ShuffleBuffer(
                     [sequences], batch_tokens=self._batch_tokens, generator=generator
                 )
-                yield from map(self._ready, buffer.of_sequences())
+                for group in buffer.draw_sequences():
+                    yield self._ready(buffer.sequences(group))
 
     def _sequences(self, shard: int) -> Sequences:
         return self._store.sequences(shard, self._source, self._target)

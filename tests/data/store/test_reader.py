@@ -1,0 +1,133 @@
+"""Reading a store for a fit: every epoch has all of it, shuffled, and a stream can be resumed."""
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import clvq_lens as cl
+from clvq_lens.data.activations import Activations
+from clvq_lens.data.store.reader import StoreReader
+from clvq_lens.data.stream import ShuffledStream
+from tests.conftest import random_model
+
+POINTS = ("blocks.1.hook_resid_post", "blocks.2.hook_resid_post")
+GENERATOR = torch.Generator().manual_seed(3)
+N = 60
+# Token ids tell the documents apart.
+ROWS = [torch.full((1 + number % 12,), number) for number in range(N)]
+N_TOKENS = sum(map(len, ROWS))
+FITS = 2**30
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> cl.ActivationStore:
+    options: dict[str, Any] = {"points": [1, 2], "shard_bytes": 9_000, "progress": False}
+    model = random_model(d_vocab=N)
+    return cl.cache_activations(model, ROWS, tmp_path_factory.mktemp("store"), **options)
+
+
+def everything(digests: np.ndarray) -> np.ndarray:
+    return np.ones(len(digests), dtype=bool)
+
+
+def reader(store: cl.ActivationStore, seed: int = 0) -> StoreReader:
+    return StoreReader(store, *POINTS, everything, as_it_is, seed=seed, batch_tokens=30)
+
+
+def as_it_is(batch: Activations) -> Activations:
+    return batch
+
+
+def shuffled(store: cl.ActivationStore, *, buffer_tokens: int, whole: bool) -> ShuffledStream:
+    return ShuffledStream(
+        reader(store),
+        as_it_is,
+        buffer_tokens=buffer_tokens,
+        batch_tokens=30,
+        whole_sequences=whole,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def bits(batches: Any, n: int) -> list[bytes]:
+    return [batch.source.numpy().tobytes() for batch in islice(batches, n)]
+
+
+def tokens_of(stream: ShuffledStream, n_tokens: int) -> torch.Tensor:
+    found: list[torch.Tensor] = []
+    for batch in stream:
+        found.append(batch.tokens[batch.mask])
+        if sum(map(len, found)) >= n_tokens:
+            break
+    return torch.cat(found)[:n_tokens]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_epoch_has_every_token_once(store, whole: bool):
+    assert len(store.index.shards) > 4
+    stream = shuffled(store, buffer_tokens=FITS, whole=whole)
+    assert stream.n_tokens == N_TOKENS
+    for epoch in tokens_of(stream, 3 * N_TOKENS).split(N_TOKENS):
+        assert torch.bincount(epoch, minlength=N).tolist() == [len(row) for row in ROWS]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_if_not_all_fits_every_token_keeps_coming(store, whole: bool):
+    stream = shuffled(store, buffer_tokens=100, whole=whole)
+    assert stream.n_tokens == N_TOKENS
+    found = tokens_of(stream, 12 * N_TOKENS)
+    often = torch.bincount(found, minlength=N) / torch.tensor([len(row) for row in ROWS])
+    assert often.min() >= 11  # some of the twelfth epoch still wait in the buffer
+    assert often.max() <= 13
+
+
+def test_source_target_and_tokens_stay_together(store):
+    exact: dict[int, torch.Tensor] = {}
+    for document in store:
+        parts = [document.stored.activations(0, point) for point in POINTS]
+        exact[document.number] = torch.cat(parts, dim=1)
+    for batch in islice(shuffled(store, buffer_tokens=150, whole=True), 40):
+        for row, number in enumerate(batch.documents):
+            values = torch.cat([batch.source[row], batch.target[row]], dim=1)
+            assert torch.equal(values[batch.attended[row]], exact[number])
+            assert not values[~batch.attended[row]].any()
+
+
+@pytest.mark.parametrize("buffer_tokens", [FITS, 40, 150])
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("n_given", [0, 1, 7, 90])
+def test_another_stream_goes_on_where_one_was(store, buffer_tokens: int, whole: bool, n_given: int):
+    options: dict[str, Any] = {"buffer_tokens": buffer_tokens, "whole": whole}
+    stream = shuffled(store, **options)
+    batches = iter(stream)
+    for _ in range(n_given):
+        next(batches)
+        torch.rand(3, generator=stream._generator)  # as a codebook draws its codes
+    state, drawn = stream.state(), stream._generator.get_state()
+    expected = bits(batches, 100)
+
+    other = shuffled(store, **options)
+    other._generator.set_state(drawn)
+    other.restore_(state)
+    assert other.epoch == state.epoch or buffer_tokens != FITS
+    assert bits(other, 100) == expected
+
+
+def test_a_draw_is_fair_and_always_the_same(store):
+    drawn = [torch.cat([b.tokens[b.mask] for b in reader(store).first(80)]) for _ in range(2)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert 80 <= len(drawn[0]) < 80 + 12
+    other = torch.cat([b.tokens[b.mask] for b in reader(store, seed=1).first(80)])
+    assert sorted(other.tolist()) != sorted(drawn[0].tolist())
+    counts = torch.zeros(N)
+    for seed in range(200):
+        for batch in reader(store, seed=seed).first(80):
+            counts[batch.tokens[batch.mask].unique()] += 1
+    # About 80 of 390 tokens: each document comes in every fifth draw, wherever it is.
+    expected = 200 * 80 / N_TOKENS
+    assert counts.mean().item() == pytest.approx(expected, rel=0.2)
+    assert counts.min() > expected - 4 * expected**0.5
+    assert counts.max() < expected + 5 * expected**0.5
