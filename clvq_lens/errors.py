@@ -112,6 +112,10 @@ class NewerFormatError(FileFormatError):
     """A saved quantizer was written by a newer version of this library."""
 
 
+class CheckpointError(CLVQError, ValueError):
+    """There is no checkpoint to go on with, or it belongs to another fit."""
+
+
 class PathError(CLVQError, OSError):
     """Nothing can be written at a path."""
 

@@ -1,33 +1,33 @@
 """Fitting: initialize, train, keep the best, then a frozen pass that gives codes meaning."""
 
 import logging
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import Unpack
 
 import torch
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import Tensor
 
+from clvq_lens.arguments import check_positive
 from clvq_lens.config import FitConfig, FitOptions, fit_config
-from clvq_lens.data.activations import Activations
 from clvq_lens.data.documents import Data
-from clvq_lens.data.interrupt import deferred_interrupt
-from clvq_lens.data.stream import ShuffledStream
-from clvq_lens.errors import ConfigError, NonFiniteError
+from clvq_lens.data.stream import ShuffledStream, StreamState
+from clvq_lens.errors import ConfigError
 from clvq_lens.host.attachment import Attached, Attachment
 from clvq_lens.host.modes import require_gradients
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.quantizer.decoders import TableDecoder
 from clvq_lens.quantizer.encoders import PredictiveEncoder
+from clvq_lens.training.checkpoint import Checkpoints, State
 from clvq_lens.training.frozen import frozen_pass
-from clvq_lens.training.history import History, Record
-from clvq_lens.training.objective import Objective, Step
-from clvq_lens.training.prediction import learn_to_predict_
-from clvq_lens.training.schedule import BETAS, peak_learning_rate, schedule
+from clvq_lens.training.history import History
+from clvq_lens.training.kept_data import fit_identity, kept_data
+from clvq_lens.training.loop import Training
+from clvq_lens.training.objective import Objective
+from clvq_lens.training.prediction import Prediction
 from clvq_lens.training.training_data import HeldOutBatches, TrainingData, sample_of
-from clvq_lens.training.validation import Best, HeldOut, Window, clone_state
+from clvq_lens.training.validation import Best, HeldOut, clone_state
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +37,9 @@ def fit(
     data: Data,
     config: FitConfig | None = None,
     *,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 300.0,
+    resume: bool = False,
     progress: bool = True,
     **options: Unpack[FitOptions],
 ) -> History:
@@ -49,8 +52,13 @@ def fit(
         lens: The lens whose quantizer is fitted.
         data: Texts, a path to a .txt or .jsonl file, or a Hugging Face dataset; a tensor of tokens
             [row, pos], padded left or right; or what a tokenizer returns, with its mask. Texts
-            longer than the context are split unless ``long_texts`` says otherwise.
+            longer than the context are split unless ``long_texts`` says otherwise. Or a store that
+            `cache_activations` filled: then the model is not run.
         config: Options of the fit; None: the defaults.
+        checkpoint: Folder for checkpoints, from which a fit that was killed goes on and ends with
+            the same bits. Activations of texts are kept there too, so that none is read twice.
+        checkpoint_every: Seconds between two checkpoints.
+        resume: Whether to go on with the last checkpoint in that folder.
         progress: Whether to show progress bars.
         **options: Options of `FitConfig` by name.
 
@@ -65,6 +73,8 @@ def fit(
         ConfigError: If an option does not exist or does not suit the model or the decoder.
         OpenBlockError: Inside a block of this lens, such as an edit.
         ModeError: Under ``torch.inference_mode()``.
+        CheckpointError: If there is no checkpoint to go on with, or it is of another fit.
+        PathTakenError: If there are checkpoints, and ``resume`` is off.
     """
     attachment = lens.attachment
     attachment.require_attached()
@@ -74,8 +84,20 @@ def fit(
     quantizer = attachment.quantizer
     _check_kl(attachment, config)
     before = clone_state(quantizer)
+    checkpoints = None
+    if checkpoint is not None:
+        check_positive("checkpoint_every", checkpoint_every)
+        data = kept_data(attachment, data, config, Path(checkpoint), progress=progress)
+        checkpoints = Checkpoints(
+            checkpoint,
+            fit_identity(attachment, data, config),
+            every_s=checkpoint_every,
+            resume=resume,
+        )
+    elif resume:
+        raise ConfigError("resume=True needs a folder to go on from. Pass checkpoint=folder.")
     try:
-        run = Fit(attachment, data, config, progress=progress)
+        run = Fit(attachment, data, config, checkpoints=checkpoints, progress=progress)
         history = run.run()
     except BaseException:
         quantizer.load_state_dict(before)
@@ -107,6 +129,7 @@ class Fit:
         config: Options of the fit.
         progress: Whether to show progress bars.
         learns_codes: Whether encoder and codebook are fitted too; else the decoder alone is.
+        checkpoints: Where checkpoints are written to; None: nowhere.
     """
 
     def __init__(
@@ -117,6 +140,7 @@ class Fit:
         *,
         progress: bool,
         learns_codes: bool = True,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.quantizer, self.config, self.progress = attachment.quantizer, config, progress
         self.data = TrainingData(attachment, data, config, progress=progress)
@@ -124,12 +148,7 @@ class Fit:
         self.learns_codes = learns_codes
         self.objective = Objective(attachment, config, samples=learns_codes)
         self.history = History()
-        self.n_tokens = 0
-
-    @property
-    def learns(self) -> bool:
-        """Whether anything is learned by gradients."""
-        return not isinstance(self.quantizer.decoder, TableDecoder)
+        self.checkpoints = checkpoints
 
     @property
     def budget(self) -> int:
@@ -144,17 +163,11 @@ class Fit:
         self.history.n_tokens = self.budget
         drawn = self.start(stream)
         self.history.n_held_out_documents = drawn.n_documents
-        held_out = HeldOut(self.objective, drawn.batches)
-        best = Best(self.quantizer)
-        try:
-            with (
-                _seeded_dropout(self.quantizer.device, self.config.seed),
-                _learning(self.quantizer, codes=self.learns_codes),
-            ):
-                if self.history.stop != "interrupted":  # else codes and decoder stay as they start
-                    self.train(stream, held_out, best)
-        except KeyboardInterrupt:
-            self.history.stop = "interrupted"
+        with (
+            _seeded_dropout(self.quantizer.device, self.config.seed),
+            _learning(self.quantizer, codes=self.learns_codes),
+        ):
+            best = self._train(stream, drawn)
         self.history.best_step = best.restore_()
         self.give_meaning(stream)
         self._warn_of_outliers()
@@ -166,28 +179,56 @@ class Fit:
         Returns:
             The documents that are not trained on.
         """
+        if (resumed := self._resumed("training")) is not None:
+            # What would be started here comes from the checkpoint, limits of outliers among it.
+            self.quantizer.load_state_dict(resumed["work"]["quantizer"])
+            return self.data.held_out()
         if not self.learns_codes:
             return self._start_decoder(stream)
         self.quantizer.reset_(self.generator)
         source, target = self._ordinary(*self._sample(stream))
-        encoder = self.quantizer.encoder
-        if not isinstance(encoder, PredictiveEncoder):
-            self.quantizer.initialize_(source, target, generator=self.generator)
-            return self.data.held_out()
         drawn = self.data.held_out()
-        encoder.start_(source, target)
-        interrupted = learn_to_predict_(
-            encoder,
-            stream.single_tokens(),  # tokens of one sequence are alike
-            drawn.batches,
-            self.config,
-            n_tokens=self.budget,
-            progress=self.progress,
-        )
-        if interrupted:
-            self.history.stop = "interrupted"
+        if isinstance(self.quantizer.encoder, PredictiveEncoder):
+            self.quantizer.encoder.start_(source, target)
+            self._learn_to_predict(self.quantizer.encoder, stream, drawn)
         self.quantizer.initialize_(source, target, generator=self.generator)
         return drawn
+
+    def _learn_to_predict(
+        self, encoder: PredictiveEncoder, stream: ShuffledStream, drawn: HeldOutBatches
+    ) -> None:
+        """Trains the encoder, before there are codes."""
+        prediction = Prediction(encoder, drawn.batches, self.config, n_tokens=self.budget)
+        self._go_on("prediction", prediction, stream)
+        try:
+            prediction.run(
+                stream.single_tokens(),  # tokens of one sequence are alike
+                self._saving("prediction", prediction, stream),
+                progress=self.progress,
+            )
+        except KeyboardInterrupt:
+            self.history.stop = "interrupted"
+
+    def _train(self, stream: ShuffledStream, drawn: HeldOutBatches) -> Best:
+        """Trains codebook and decoder, and gives the best weights."""
+        training = Training(
+            self.objective,
+            self.config,
+            self.history,
+            HeldOut(self.objective, drawn.batches),
+            budget=self.budget,
+            generator=self.generator,
+            learns_codes=self.learns_codes,
+        )
+        if self.history.stop == "interrupted":  # codes and decoder stay as they start
+            return training.best
+        self._go_on("training", training, stream)
+        saving = self._saving("training", training, stream)
+        try:
+            training.run(stream, saving, progress=self.progress)
+        except KeyboardInterrupt:
+            self.history.stop = "interrupted"
+        return training.best
 
     def _start_decoder(self, stream: ShuffledStream) -> HeldOutBatches:
         """A fresh decoder of the codes that there are."""
@@ -212,72 +253,47 @@ class Fit:
         ordinary = ~self.quantizer.outliers(source, target)
         return source[ordinary], target[ordinary]
 
-    def train(self, stream: ShuffledStream, held_out: HeldOut, best: Best) -> None:
-        """Steps over the stream until the tokens are spent or nothing improves any more."""
-        window, first_epoch = Window(self.quantizer), stream.epoch
-        optimizer = make_optimizer(self.quantizer, self.config)
-        start = time.monotonic()
-        with tqdm(total=self.budget, desc="fit", unit="tok", disable=not self.progress) as bar:
-            for step, batch in enumerate(stream, start=1):
-                rate = self._set_learning_rate(optimizer)
-                with deferred_interrupt() as pressed:  # a step is done as a whole or not at all
-                    window.add(self.train_step(batch, optimizer), batch)
-                if pressed():
-                    raise KeyboardInterrupt
-                self.n_tokens += batch.n_tokens
-                bar.update(batch.n_tokens)
-                bar.set_postfix(fvu=f"{window.fvu:.3f}", refresh=False)
-                done = self.n_tokens >= self.budget
-                if done or self._validation_is_due():
-                    record = Record(
-                        step=step,
-                        n_tokens=self.n_tokens,
-                        epoch=stream.epoch - first_epoch,
-                        wall_s=time.monotonic() - start,
-                        learning_rate=rate,
-                        **window.take(),
-                        **held_out.measure(self.quantizer),
-                        n_revived=int(self.quantizer.codebook.n_revived),
-                    )
-                    self.history.records.append(record)
-                    best.offer(record, self.config)
-                if done:
-                    return
-                if best.n_since >= self.config.patience:
-                    self.history.stop = "early"
-                    return
+    # ---- checkpoints ---------------------------------------------------------------------------
 
-    def _validation_is_due(self) -> bool:
-        # By tokens and not by steps: batches of sequences hold more or fewer of them.
-        per_validation = self.budget / self.config.n_evaluations
-        return self.n_tokens >= per_validation * (len(self.history.records) + 1)
+    def _resumed(self, phase: str) -> State | None:
+        """What a checkpoint says, if it was written in that phase."""
+        state = self.checkpoints.resumed if self.checkpoints is not None else None
+        return state if state is not None and state["phase"] == phase else None
 
-    def train_step(self, batch: Activations, optimizer: torch.optim.Optimizer) -> Step:
-        """One gradient step of encoder and decoder, and one EMA step of the codebook."""
-        self.quantizer.train()
-        with torch.set_grad_enabled(self.learns):
-            step = self.objective.training_step(batch, self.generator)
-        # On every step, because a single one with NaN spoils all weights.
-        if not torch.isfinite(step.loss.total):
-            raise NonFiniteError(
-                f"The loss became {step.loss.total.detach():g} after {self.n_tokens} tokens. "
-                f"Pass a smaller learning_rate, or check the activations' scale."
-            )
-        if self.learns:
-            parameters = [p for p in self.quantizer.parameters() if p.requires_grad]
-            optimizer.zero_grad(set_to_none=True)
-            step.loss.total.backward(inputs=parameters)  # the model keeps its own gradients
-            torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
-            optimizer.step()
-        elif isinstance(self.quantizer.decoder, TableDecoder):
-            decay = self.quantizer.config.ema_decay
-            target = batch.of_real_tokens("target")
-            self.quantizer.decoder.update_(step.assignment.codes, target, decay=decay)
-        if self.learns_codes:
-            codebook = self.quantizer.codebook
-            codebook.update_(step.encoded, step.assignment, generator=self.generator)
-        self.quantizer.eval()
-        return step
+    def _go_on(self, phase: str, work: "Prediction | Training", stream: ShuffledStream) -> None:
+        """Goes on with a checkpoint that was written in that phase."""
+        state = self._resumed(phase)
+        if state is None:
+            return
+        work.restore_(state["work"])
+        stream.restore_(StreamState(**state["stream"]))
+        self.generator.set_state(state["generator"])
+        if phase == "training":
+            _restore_dropout_(self.quantizer.device, state["dropout"])
+
+    def _saving(
+        self, phase: str, work: "Prediction | Training", stream: ShuffledStream
+    ) -> Callable[[bool], None]:
+        """What writes checkpoints between two steps: when it is time, and on Ctrl-C."""
+
+        def state() -> State:
+            return {
+                "phase": phase,
+                "work": work.state(),
+                "stream": asdict(stream.state()),
+                "generator": self.generator.get_state(),
+                "dropout": _dropout_state(self.quantizer.device),
+            }
+
+        def save(interrupted: bool) -> None:
+            if self.checkpoints is None:
+                return
+            if interrupted or work.is_done:
+                self.checkpoints.save(state())
+            else:
+                self.checkpoints.offer(state)
+
+        return save
 
     def give_meaning(self, stream: ShuffledStream) -> None:
         """A frozen pass over the training tokens: what each code stands for."""
@@ -299,32 +315,6 @@ class Fit:
                 float(self.quantizer.max_source_norm),
                 float(self.quantizer.max_target_norm),
             )
-
-    def _set_learning_rate(self, optimizer: torch.optim.Optimizer) -> float:
-        done = self.n_tokens / self.budget
-        rate = peak_learning_rate(self.config, self.quantizer.d_target)
-        rate *= schedule(done, self.config.warmup_fraction)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        return rate
-
-
-def make_optimizer(quantizer: CrossLayerQuantizer, config: FitConfig) -> torch.optim.AdamW:
-    """AdamW; only matrices of the decoder decay, since the encoder starts at the identity."""
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for parameter in quantizer.decoder.parameters():
-        if parameter.ndim > 1:
-            matrices.append(parameter)
-        else:  # biases, and scales of a layer norm: decay would switch the layer off
-            others.append(parameter)
-    others += quantizer.encoder.parameters()  # without gradients, those of a frozen one stay
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    peak = peak_learning_rate(config, quantizer.d_target)
-    return torch.optim.AdamW(groups, lr=peak, betas=BETAS)
 
 
 @contextmanager
@@ -365,3 +355,21 @@ def _seeded_dropout(device: torch.device, seed: int) -> Iterator[None]:
                 torch.mps.set_rng_state(before)
         else:
             yield
+
+
+def _dropout_state(device: torch.device) -> State:
+    """The state of the generators that dropout draws from."""
+    state: State = {"cpu": torch.default_generator.get_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def _restore_dropout_(device: torch.device, state: State) -> None:
+    torch.default_generator.set_state(state["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(state["mps"])

@@ -1,7 +1,7 @@
 """Trains a predictive encoder: the target from the source, token by token."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -11,48 +11,118 @@ from clvq_lens.config import FitConfig
 from clvq_lens.data.activations import Activations
 from clvq_lens.data.interrupt import deferred_interrupt
 from clvq_lens.quantizer.encoders import PredictiveEncoder
+from clvq_lens.training.checkpoint import State
+from clvq_lens.training.loop import restore_optimizer_
 from clvq_lens.training.schedule import BETAS, peak_learning_rate, schedule
 
 _STEP_TOKENS = 512  # of a step; twice as many tokens, half as many steps, predict worse
 _RATE = 2.0  # times that of a decoder: layer norms allow it
 
 
-def learn_to_predict_(
-    encoder: PredictiveEncoder,
-    batches: Iterable[Activations],
-    held_out: list[Activations],
-    config: FitConfig,
-    *,
-    n_tokens: int,
-    progress: bool,
-) -> bool:
+class Prediction:
     """Trains the encoder until the tokens are spent or held-out error stops falling.
 
     The best weights on held-out documents are kept, those of the linear map among them.
-    Ctrl-C ends the training as if the tokens were spent.
 
     Args:
         encoder: Started, and trained in place.
-        batches: Batches of single training tokens in random order, as many as are read.
         held_out: Held-out tokens; if there are none, the last weights are kept.
         config: How often to validate, when to stop, decay, warm-up and clipping.
         n_tokens: Tokens to train on, repetitions counted.
-        progress: Whether to show a progress bar.
-
-    Returns:
-        Whether Ctrl-C was pressed.
     """
-    best = _BestWeights(encoder, held_out)
-    interrupted = False
-    encoder.requires_grad_(True)
-    try:
-        with tqdm(total=n_tokens, desc="encoder", unit="tok", disable=not progress) as bar:
-            _learn(encoder, batches, best, config, n_tokens, bar)
-    except KeyboardInterrupt:
-        interrupted = True
-    best.restore_()
-    encoder.requires_grad_(False)
-    return interrupted
+
+    def __init__(
+        self,
+        encoder: PredictiveEncoder,
+        held_out: list[Activations],
+        config: FitConfig,
+        *,
+        n_tokens: int,
+    ) -> None:
+        self._encoder, self._config, self._budget = encoder, config, n_tokens
+        self._best = _BestWeights(encoder, held_out)
+        self._peak = _RATE * peak_learning_rate(config, encoder.linear.out_features)
+        self._optimizer = torch.optim.AdamW(
+            encoder.parameters(), lr=self._peak, betas=BETAS, weight_decay=config.weight_decay
+        )
+        self._n_tokens, self._n_validations = 0, 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the tokens are spent, or nothing improves any more."""
+        return self._n_tokens >= self._budget or self._best.n_since >= self._config.patience
+
+    def run(
+        self, batches: Iterable[Activations], after_batch: Callable[[bool], None], *, progress: bool
+    ) -> None:
+        """Trains to the end, and puts the best weights back; also when Ctrl-C was pressed.
+
+        Args:
+            batches: Batches of single training tokens in random order, as many as are read.
+            after_batch: Called between two batches, with whether Ctrl-C was pressed.
+            progress: Whether to show a progress bar.
+        """
+        self._encoder.requires_grad_(True)
+        bar = tqdm(
+            total=self._budget,
+            initial=self._n_tokens,
+            desc="encoder",
+            unit="tok",
+            disable=not progress,
+        )
+        try:
+            with bar:
+                for batch in batches if not self.is_done else ():
+                    with deferred_interrupt() as pressed:  # a step is done as a whole or not at all
+                        self._learn_from(batch)
+                    bar.update(batch.n_tokens)
+                    interrupted = pressed()
+                    after_batch(interrupted)
+                    if interrupted:
+                        self._best.offer()  # as if the tokens were spent
+                        raise KeyboardInterrupt
+                    if self.is_done:
+                        break
+        finally:
+            self._best.restore_()
+            self._encoder.requires_grad_(False)
+
+    @torch.enable_grad()  # a fit may be called where gradients are switched off
+    def _learn_from(self, batch: Activations) -> None:
+        """Steps on the mean squared error, in units of the target's variance."""
+        for group in self._optimizer.param_groups:
+            done = self._n_tokens / self._budget
+            group["lr"] = self._peak * schedule(done, self._config.warmup_fraction)
+        source, target = batch.of_real_tokens("source"), batch.of_real_tokens("target")
+        parts = zip(source.split(_STEP_TOKENS), target.split(_STEP_TOKENS), strict=True)
+        for x, y in parts:
+            error = (self._encoder(x) - y) / self._encoder.target_units.scale
+            self._optimizer.zero_grad(set_to_none=True)
+            error.square().mean().backward()
+            torch.nn.utils.clip_grad_norm_(self._encoder.parameters(), self._config.max_grad_norm)
+            self._optimizer.step()
+        self._n_tokens += batch.n_tokens
+        due = self._budget / self._config.n_evaluations * (self._n_validations + 1)
+        if self._n_tokens >= min(due, self._budget):
+            self._n_validations += 1
+            self._best.offer()
+
+    def state(self) -> State:
+        """All that a step depends on, apart from the stream; between two batches."""
+        return {
+            "n_tokens": self._n_tokens,
+            "n_validations": self._n_validations,
+            "encoder": self._encoder.state_dict(),
+            "optimizer": self._optimizer.state_dict()["state"],
+            "best": self._best.state(),
+        }
+
+    def restore_(self, state: State) -> None:
+        """Goes on where another training was."""
+        self._n_tokens, self._n_validations = state["n_tokens"], state["n_validations"]
+        self._encoder.load_state_dict(state["encoder"])
+        restore_optimizer_(self._optimizer, state["optimizer"])
+        self._best.restore_state_(state["best"])
 
 
 class _BestWeights:
@@ -78,55 +148,14 @@ class _BestWeights:
         """Puts them back."""
         self._encoder.load_state_dict(self._weights)
 
+    def state(self) -> State:
+        """The best weights and how good they are, for a checkpoint."""
+        return {"error": self._error, "n_since": self.n_since, "weights": self._weights}
 
-def _learn(
-    encoder: PredictiveEncoder,
-    batches: Iterable[Activations],
-    best: _BestWeights,
-    config: FitConfig,
-    n_tokens: int,
-    bar: tqdm,
-) -> None:
-    """Steps until the tokens are spent, nothing improves, or Ctrl-C is pressed."""
-    peak = _RATE * peak_learning_rate(config, encoder.linear.out_features)
-    optimizer = torch.optim.AdamW(
-        encoder.parameters(), lr=peak, betas=BETAS, weight_decay=config.weight_decay
-    )
-    per_validation = n_tokens / config.n_evaluations
-    n_read, due = 0, per_validation
-    for batch in batches:
-        for group in optimizer.param_groups:
-            group["lr"] = peak * schedule(n_read / n_tokens, config.warmup_fraction)
-        with deferred_interrupt() as pressed:  # a step is done as a whole or not at all
-            _learn_from(encoder, batch, optimizer, config.max_grad_norm)
-        n_read += batch.n_tokens
-        bar.update(batch.n_tokens)
-        done = n_read >= n_tokens or pressed()
-        if n_read >= due or done:
-            due += per_validation
-            best.offer()
-        if pressed():
-            raise KeyboardInterrupt
-        if done or best.n_since >= config.patience:
-            return
-
-
-@torch.enable_grad()  # a fit may be called where gradients are switched off
-def _learn_from(
-    encoder: PredictiveEncoder,
-    batch: Activations,
-    optimizer: torch.optim.Optimizer,
-    max_grad_norm: float,
-) -> None:
-    """Steps on the mean squared error, in units of the target's variance."""
-    source, target = batch.of_real_tokens("source"), batch.of_real_tokens("target")
-    parts = zip(source.split(_STEP_TOKENS), target.split(_STEP_TOKENS), strict=True)
-    for x, y in parts:
-        loss = ((encoder(x) - y) / encoder.target_units.scale).square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(encoder.parameters(), max_grad_norm)
-        optimizer.step()
+    def restore_state_(self, state: State) -> None:
+        """Goes on with what another training had found."""
+        self._error, self.n_since = state["error"], state["n_since"]
+        self._weights = state["weights"]
 
 
 @torch.no_grad()

@@ -58,7 +58,7 @@ class TrainingData:
         documents = open_documents(data)
         check_ids(attachment.host, documents)
         self._split = Split(documents, config.held_out_fraction)
-        self.n_initial = 2 * _INIT_TOKENS_PER_CODE * quantizer.config.n_codes
+        self.n_initial = initial_tokens(quantizer.config.n_codes)
         """Tokens that are read to start the codebook; half of them are used."""
         self.n_tokens = config.n_tokens or MOST_TOKENS
         """Tokens to train on, repetitions counted; `open` lowers it if the data are small."""
@@ -131,6 +131,11 @@ class TrainingData:
                 batches.append(batch)
                 documents.update(batch.documents)
         return HeldOutBatches(batches, len(documents))
+
+
+def initial_tokens(n_codes: int) -> int:
+    """Tokens that are read to start a codebook; half of them are used."""
+    return 2 * _INIT_TOKENS_PER_CODE * n_codes
 
 
 def sample_of(

@@ -10,6 +10,7 @@ from clvq_lens.config import FitConfig
 from clvq_lens.data.activations import Activations
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.stats.metrics import perplexity_of_usage
+from clvq_lens.training.checkpoint import State
 from clvq_lens.training.history import Record
 from clvq_lens.training.objective import Objective, Step
 
@@ -112,6 +113,24 @@ class Window:
         self._clear()
         return measures
 
+    def state(self) -> State:
+        """The sums, for a checkpoint."""
+        return {
+            "usage": self._usage,
+            "error": self._error,
+            "kl": self._kl,
+            "commitment": self._commitment,
+            "n_tokens": self._n_tokens,
+            "with_kl": self._with_kl,
+        }
+
+    def restore_(self, state: State) -> None:
+        """Puts the sums back."""
+        self._usage = state["usage"].to(self._usage.device)
+        self._error, self._kl = state["error"], state["kl"]
+        self._commitment, self._n_tokens = state["commitment"], state["n_tokens"]
+        self._with_kl = state["with_kl"]
+
 
 class Best:
     """The best weights so far: a copy, because training goes on in the originals.
@@ -152,6 +171,22 @@ class Best:
         if self._state is not None:
             self._quantizer.load_state_dict(self._state)
         return self._step
+
+    def state(self) -> State:
+        """The best weights and how good they are, for a checkpoint."""
+        return {
+            "score": self._score,
+            "step": self._step,
+            "to_beat": self._to_beat,
+            "n_since": self.n_since,
+            "weights": self._state or {},
+        }
+
+    def restore_state_(self, state: State) -> None:
+        """Goes on with what another fit had found."""
+        self._score, self._step = state["score"], state["step"]
+        self._to_beat, self.n_since = state["to_beat"], state["n_since"]
+        self._state = state["weights"] or None
 
 
 def clone_state(quantizer: CrossLayerQuantizer) -> dict[str, Tensor]:

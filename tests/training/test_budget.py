@@ -64,17 +64,17 @@ def test_after_a_fit_nothing_requires_gradients_and_none_stay_allocated():
 
 
 def test_an_interrupted_or_failed_fit_leaves_no_gradients_either(monkeypatch):
-    from clvq_lens.training.fit import Fit
+    from clvq_lens.training.loop import Training
 
-    original, steps = Fit.train_step, []
+    original, steps = Training.train_step, []
 
-    def train_step(self: Fit, *args: Any) -> Any:
+    def train_step(self: Training, *args: Any) -> Any:
         steps.append(1)
         if len(steps) == 3:
             raise RuntimeError("broken")
         return original(self, *args)
 
-    monkeypatch.setattr(Fit, "train_step", train_step)
+    monkeypatch.setattr(Training, "train_step", train_step)
     lens = new_lens()
     with pytest.raises(RuntimeError, match="broken"):
         lens.fit(DATA, n_tokens=2_000, **OPTIONS)

@@ -17,7 +17,8 @@ from clvq_lens.errors import (
     TextTooLongError,
     TooFewTokensError,
 )
-from clvq_lens.training.fit import Fit, make_optimizer
+from clvq_lens.training.fit import Fit
+from clvq_lens.training.loop import Training, make_optimizer
 from clvq_lens.training.schedule import peak_learning_rate, schedule
 from tests.conftest import random_model
 
@@ -73,16 +74,16 @@ def interrupt_at(
     look: Callable[[cl.CrossLayerQuantizer], None] = lambda _: None,
 ) -> None:
     """Raises instead of making a step; ``look`` sees the quantizer just before."""
-    original, steps = Fit.train_step, []
+    original, steps = Training.train_step, []
 
-    def train_step(self: Fit, *args: Any) -> Any:
+    def train_step(self: Training, *args: Any) -> Any:
         steps.append(1)
         if len(steps) == n_step:
             look(self.quantizer)
             raise error
         return original(self, *args)
 
-    monkeypatch.setattr(Fit, "train_step", train_step)
+    monkeypatch.setattr(Training, "train_step", train_step)
 
 
 # ---- it learns -----------------------------------------------------------------------------------
@@ -161,13 +162,13 @@ def test_held_out_documents_are_not_trained_on(monkeypatch, decoder: str, buffer
     model = random_model(d_vocab=960)
     data = torch.arange(960).view(60, 16)  # every token tells its document
     training, held_out = halves(data)
-    original, trained_on = Fit.train_step, set()
+    original, trained_on = Training.train_step, set()
 
-    def train_step(self: Fit, batch: Any, *args: Any) -> Any:
+    def train_step(self: Training, batch: Any, *args: Any) -> Any:
         trained_on.update(batch.tokens[batch.mask].tolist())
         return original(self, batch, *args)
 
-    monkeypatch.setattr(Fit, "train_step", train_step)
+    monkeypatch.setattr(Training, "train_step", train_step)
     history = fit(
         new_lens(model, decoder=decoder), data, buffer_tokens=buffer_tokens, n_tokens=6_000
     )
@@ -204,13 +205,13 @@ def test_without_held_out_documents_the_last_weights_are_kept():
 
 def test_single_tokens_are_mixed_unless_something_reads_sequences(monkeypatch):
     shapes: list[int] = []
-    original = Fit.train_step
+    original = Training.train_step
 
-    def train_step(self: Fit, batch: Any, *args: Any) -> Any:
+    def train_step(self: Training, batch: Any, *args: Any) -> Any:
         shapes.append(batch.tokens.shape[1])
         return original(self, batch, *args)
 
-    monkeypatch.setattr(Fit, "train_step", train_step)
+    monkeypatch.setattr(Training, "train_step", train_step)
     for decoder, kl_weight, width in (("mlp", 0.0, 1), ("mlp", 1.0, 16), ("transformer", 0.0, 16)):
         shapes.clear()
         fit(new_lens(decoder=decoder), kl_weight=kl_weight)

@@ -1,0 +1,168 @@
+"""Checkpoints of a fit: one file each, published in one step, the last few kept.
+
+A checkpoint is a safetensors file: tensors under the path of their names, and everything else as
+JSON in its header. Its name holds the checksum of its content, so that damage is found.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from clvq_lens.errors import CheckpointError, FileFormatError, PathTakenError
+from clvq_lens.writing import make_folder, replace_file
+
+FORMAT_VERSION = "1"
+
+_NAME = re.compile(r"checkpoint-(\d{8})-([0-9a-f]{32})\.safetensors")
+_KEPT = 2  # the last one, and one before in case that the last is damaged
+_STATE, _IDENTITY, _FORMAT = "state", "identity", "format_version"
+
+State = dict[str, Any]
+"""Nested names of tensors, and of what JSON can say."""
+
+
+class Checkpoints:
+    """The checkpoints of one fit.
+
+    Args:
+        folder: Folder for the files; created if needed.
+        identity: What has to be the same for a fit to go on: options, model and data.
+        every_s: Seconds between two checkpoints.
+        resume: Whether to go on with the last checkpoint.
+
+    Raises:
+        CheckpointError: If there is no checkpoint to go on with, or it is of another fit.
+        PathTakenError: If there are checkpoints, and ``resume`` is off.
+        FileFormatError: If the last checkpoint is damaged.
+    """
+
+    def __init__(
+        self, folder: str | Path, identity: Mapping[str, Any], *, every_s: float, resume: bool
+    ) -> None:
+        self._folder = make_folder(folder)
+        self._identity = json.dumps(identity, sort_keys=True)
+        self._every_s = every_s
+        self.resumed: State | None = None
+        """The state to go on with."""
+        found = _checkpoints(self._folder)
+        self._number = max(found, default=0)
+        if resume:
+            self.resumed = self._loaded(found)
+        elif found:
+            raise PathTakenError(
+                f"{self._folder} holds checkpoints of a fit. Pass resume=True to go on with it, or "
+                f"another folder."
+            )
+        self._last = time.monotonic()
+
+    def offer(self, state: Callable[[], State]) -> None:
+        """Writes a checkpoint if it is time for one; the state is asked for only then."""
+        if time.monotonic() - self._last >= self._every_s:
+            self.save(state())
+
+    def save(self, state: State) -> None:
+        """Writes a checkpoint, and deletes those that are too old."""
+        tensors: dict[str, Tensor] = {}
+        rest = _without_tensors(state, "", tensors)
+        header = {
+            _FORMAT: FORMAT_VERSION,
+            _IDENTITY: self._identity,
+            _STATE: json.dumps(rest),
+        }
+        content = save(tensors, metadata=header)
+        self._number += 1
+        checksum = xxhash.xxh3_128_hexdigest(content)
+        path = self._folder / f"checkpoint-{self._number:08d}-{checksum}.safetensors"
+        replace_file(path, content, temporary=self._folder / ".checkpoint.tmp")
+        for number, old in _checkpoints(self._folder).items():
+            if number <= self._number - _KEPT:
+                old.unlink()
+        self._last = time.monotonic()
+
+    def _loaded(self, found: Mapping[int, Path]) -> State:
+        if not found:
+            raise CheckpointError(
+                f"{self._folder} holds no checkpoint to go on with. Pass the folder of the fit "
+                f"that was interrupted, or resume=False to begin."
+            )
+        header, tensors = _read(found[max(found)])
+        if differences := _differences(json.loads(header[_IDENTITY]), json.loads(self._identity)):
+            raise CheckpointError(
+                f"{self._folder} holds checkpoints of another fit: {'; '.join(differences)}. Pass "
+                f"the same options, model and data, or another folder."
+            )
+        return _with_tensors(json.loads(header[_STATE]), "", tensors)
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a folder by their numbers."""
+    found: dict[int, Path] = {}
+    for path in folder.iterdir():
+        if name := _NAME.fullmatch(path.name):
+            found[int(name[1])] = path
+    return found
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and tensors of a checkpoint."""
+    remedy = f"Delete {path.name} to go on with the one before."
+    name = _NAME.fullmatch(path.name)
+    content = path.read_bytes()
+    if name is None or xxhash.xxh3_128_hexdigest(content) != name[2]:
+        raise FileFormatError(f"{path} is damaged: its checksum is not in its name. {remedy}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise FileFormatError(f"{path} is no safetensors file: {error}. {remedy}") from error
+    if header.get(_FORMAT) != FORMAT_VERSION:
+        raise FileFormatError(
+            f"{path} has format {header.get(_FORMAT)}, expected {FORMAT_VERSION}. Go on with the "
+            f"version of clvq_lens that wrote it, or begin the fit anew."
+        )
+    return header, tensors
+
+
+def _without_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """A nested state whose tensors are moved into a dict, under their paths."""
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().contiguous()
+        return {"tensor": path}
+    if isinstance(value, Mapping):
+        nested: State = {}
+        for name, item in value.items():
+            nested[str(name)] = _without_tensors(item, f"{path}/{name}", tensors)
+        return nested
+    return value
+
+
+def _with_tensors(value: Any, path: str, tensors: Mapping[str, Tensor]) -> Any:
+    """The reverse of `_without_tensors`."""
+    if isinstance(value, dict):
+        if value == {"tensor": path}:
+            return tensors[path]
+        return {
+            name: _with_tensors(item, f"{path}/{name}", tensors) for name, item in value.items()
+        }
+    return value
+
+
+def _differences(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
+    """What differs between two identities, as "field: mine, not theirs"."""
+    differences: list[str] = []
+    for name in sorted(theirs.keys() | mine.keys()):
+        before, now = theirs.get(name), mine.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            differences += _differences(before, now)
+        elif before != now:
+            differences.append(f"{name}: {now!r}, not {before!r}")
+    return differences

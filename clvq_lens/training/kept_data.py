@@ -1,0 +1,57 @@
+"""What a fit with checkpoints reads: activations that are kept on disk, and who they belong to."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from clvq_lens.config import MOST_TOKENS, FitConfig
+from clvq_lens.data.documents import Data
+from clvq_lens.data.store.cache import cache_activations
+from clvq_lens.data.store.store import ActivationStore
+from clvq_lens.host.attachment import Attachment
+from clvq_lens.training.training_data import initial_tokens
+
+_MARGIN = 1.05  # the part that is held out is a share of documents, and not of tokens
+
+
+def kept_data(
+    attachment: Attachment, data: Data, config: FitConfig, folder: Path, *, progress: bool
+) -> ActivationStore:
+    """Activations in a store: that of the user, or one beside the checkpoints.
+
+    Args:
+        attachment: Where to read.
+        data: A store, or documents.
+        config: How many tokens the fit reads.
+        folder: Folder of the checkpoints.
+        progress: Whether to show a progress bar.
+    """
+    if isinstance(data, ActivationStore):
+        return data
+    n_codes = attachment.quantizer.config.n_codes
+    n_tokens = max(config.n_tokens or MOST_TOKENS, initial_tokens(n_codes))
+    return cache_activations(
+        attachment.host.model,
+        data,
+        folder / "activations",
+        points=list(dict.fromkeys([attachment.source, attachment.target])),
+        n_tokens=math.ceil(_MARGIN * n_tokens / (1 - config.held_out_fraction)),
+        long_texts=config.long_texts,
+        seed=config.seed,
+        progress=progress,
+    )
+
+
+def fit_identity(
+    attachment: Attachment, data: ActivationStore, config: FitConfig
+) -> dict[str, Any]:
+    """What has to be the same for a fit to go on."""
+    return {
+        "quantizer": asdict(attachment.quantizer.config),
+        "fit": asdict(config),
+        "source": attachment.source,
+        "target": attachment.target,
+        "model": asdict(data.index.contents.model),
+        "data": data.index.shards[-1].digest,
+    }

@@ -1,0 +1,210 @@
+"""The training loop: gradient steps of encoder and decoder, EMA steps of the codebook."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from clvq_lens.config import FitConfig
+from clvq_lens.data.activations import Activations
+from clvq_lens.data.interrupt import deferred_interrupt
+from clvq_lens.data.stream import ShuffledStream
+from clvq_lens.errors import NonFiniteError
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.decoders import TableDecoder
+from clvq_lens.training.checkpoint import State
+from clvq_lens.training.history import History, Record
+from clvq_lens.training.objective import Objective, Step
+from clvq_lens.training.schedule import BETAS, peak_learning_rate, schedule
+from clvq_lens.training.validation import Best, HeldOut, Window
+
+
+class Training:
+    """Trains a quantizer whose codebook has been started.
+
+    Args:
+        objective: Computes the loss of the quantizer, which is trained in place.
+        config: Options of the fit.
+        history: Receives a record of every validation.
+        held_out: Measures held-out documents.
+        budget: Tokens to train on, repetitions counted.
+        generator: Draws codes.
+        learns_codes: Whether encoder and codebook are trained too; else the decoder alone is.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        config: FitConfig,
+        history: History,
+        held_out: HeldOut,
+        *,
+        budget: int,
+        generator: torch.Generator,
+        learns_codes: bool,
+    ) -> None:
+        self.quantizer: CrossLayerQuantizer = objective.quantizer
+        self.objective, self.config, self.history = objective, config, history
+        self.budget, self.generator, self.learns_codes = budget, generator, learns_codes
+        self.best = Best(self.quantizer)
+        self._held_out, self._window = held_out, Window(self.quantizer)
+        self._optimizer = make_optimizer(self.quantizer, config)
+        self._n_tokens = self._n_steps = self._first_epoch = 0
+        self._started_at = time.monotonic()
+        self._fvu = float("nan")
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is learned by gradients."""
+        return not isinstance(self.quantizer.decoder, TableDecoder)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the tokens are spent, or nothing improves any more."""
+        return self._n_tokens >= self.budget or self.best.n_since >= self.config.patience
+
+    def run(
+        self, stream: ShuffledStream, after_step: Callable[[bool], None], *, progress: bool
+    ) -> None:
+        """Steps over the stream until the tokens are spent or nothing improves any more.
+
+        Args:
+            stream: Batches.
+            after_step: Called between two steps, with whether Ctrl-C was pressed.
+            progress: Whether to show a progress bar.
+        """
+        bar = tqdm(
+            total=self.budget, initial=self._n_tokens, desc="fit", unit="tok", disable=not progress
+        )
+        with bar:
+            for batch in stream if not self.is_done else ():
+                with deferred_interrupt() as pressed:  # a step is done as a whole or not at all
+                    self._step(batch, stream)
+                bar.update(batch.n_tokens)
+                bar.set_postfix(fvu=f"{self._fvu:.3f}", refresh=False)
+                interrupted = pressed()
+                after_step(interrupted)
+                if interrupted:
+                    raise KeyboardInterrupt
+                if self.is_done:
+                    break
+        if self._n_tokens < self.budget and self.is_done:
+            self.history.stop = "early"
+
+    def _step(self, batch: Activations, stream: ShuffledStream) -> None:
+        """A step, and a validation if it is time for one."""
+        if not self._n_steps:
+            self._first_epoch = stream.epoch
+        rate = self._set_learning_rate()
+        self._window.add(self.train_step(batch), batch)
+        self._fvu = self._window.fvu
+        self._n_steps += 1
+        self._n_tokens += batch.n_tokens
+        # By tokens and not by steps: batches of sequences hold more or fewer of them.
+        due = self.budget / self.config.n_evaluations * (len(self.history.records) + 1)
+        if self._n_tokens >= min(due, self.budget):
+            self._validate(rate, stream.epoch - self._first_epoch)
+
+    def _validate(self, rate: float, epoch: int) -> None:
+        record = Record(
+            step=self._n_steps,
+            n_tokens=self._n_tokens,
+            epoch=epoch,
+            wall_s=time.monotonic() - self._started_at,
+            learning_rate=rate,
+            **self._window.take(),
+            **self._held_out.measure(self.quantizer),
+            n_revived=int(self.quantizer.codebook.n_revived),
+        )
+        self.history.records.append(record)
+        self.best.offer(record, self.config)
+
+    def train_step(self, batch: Activations) -> Step:
+        """One gradient step of encoder and decoder, and one EMA step of the codebook."""
+        self.quantizer.train()
+        with torch.set_grad_enabled(self.learns):
+            step = self.objective.training_step(batch, self.generator)
+        # On every step, because a single one with NaN spoils all weights.
+        if not torch.isfinite(step.loss.total):
+            raise NonFiniteError(
+                f"The loss became {step.loss.total.detach():g} after {self._n_tokens} tokens. "
+                f"Pass a smaller learning_rate, or check the activations' scale."
+            )
+        if self.learns:
+            parameters = [p for p in self.quantizer.parameters() if p.requires_grad]
+            self._optimizer.zero_grad(set_to_none=True)
+            step.loss.total.backward(inputs=parameters)  # the model keeps its own gradients
+            torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
+            self._optimizer.step()
+        elif isinstance(self.quantizer.decoder, TableDecoder):
+            decay = self.quantizer.config.ema_decay
+            target = batch.of_real_tokens("target")
+            self.quantizer.decoder.update_(step.assignment.codes, target, decay=decay)
+        if self.learns_codes:
+            codebook = self.quantizer.codebook
+            codebook.update_(step.encoded, step.assignment, generator=self.generator)
+        self.quantizer.eval()
+        return step
+
+    def _set_learning_rate(self) -> float:
+        done = self._n_tokens / self.budget
+        rate = peak_learning_rate(self.config, self.quantizer.d_target)
+        rate *= schedule(done, self.config.warmup_fraction)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    # ---- checkpoints ---------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """All that a step depends on, apart from the stream; between two steps."""
+        return {
+            "n_tokens": self._n_tokens,
+            "n_steps": self._n_steps,
+            "first_epoch": self._first_epoch,
+            "wall_s": time.monotonic() - self._started_at,
+            "records": [asdict(record) for record in self.history.records],
+            "quantizer": self.quantizer.state_dict(),
+            "optimizer": self._optimizer.state_dict()["state"],
+            "best": self.best.state(),
+            "window": self._window.state(),
+        }
+
+    def restore_(self, state: State) -> None:
+        """Goes on where another training was."""
+        self._n_tokens, self._n_steps = state["n_tokens"], state["n_steps"]
+        self._first_epoch = state["first_epoch"]
+        self._started_at = time.monotonic() - state["wall_s"]
+        self.history.records[:] = [Record(**record) for record in state["records"]]
+        self.quantizer.load_state_dict(state["quantizer"])
+        restore_optimizer_(self._optimizer, state["optimizer"])
+        self.best.restore_state_(state["best"])
+        self._window.restore_(state["window"])
+
+
+def restore_optimizer_(optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Puts the running means of an optimizer back, as a checkpoint kept them."""
+    groups = optimizer.state_dict()["param_groups"]
+    by_index = {int(index): values for index, values in state.items()}
+    optimizer.load_state_dict({"state": by_index, "param_groups": groups})
+
+
+def make_optimizer(quantizer: CrossLayerQuantizer, config: FitConfig) -> torch.optim.AdamW:
+    """AdamW; only matrices of the decoder decay, since the encoder starts at the identity."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for parameter in quantizer.decoder.parameters():
+        if parameter.ndim > 1:
+            matrices.append(parameter)
+        else:  # biases, and scales of a layer norm: decay would switch the layer off
+            others.append(parameter)
+    others += quantizer.encoder.parameters()  # without gradients, those of a frozen one stay
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    peak = peak_learning_rate(config, quantizer.d_target)
+    return torch.optim.AdamW(groups, lr=peak, betas=BETAS)
