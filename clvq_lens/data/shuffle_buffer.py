@@ -1,4 +1,4 @@
-"""Sequences in memory, or in files mapped into it, and batches of them in random order."""
+"""SequenceColumns in memory, or in files mapped into it, and batches of them in random order."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from clvq_lens.data.activations import Activations
-from clvq_lens.data.sequences import Sequences
+from clvq_lens.data.sequence_columns import SequenceColumns
 
 
 class ShuffleBuffer:
-    """Sequences from which batches are drawn.
+    """SequenceColumns from which batches are drawn.
 
     Args:
         parts: The sequences, in one block or in some.
@@ -20,7 +20,7 @@ class ShuffleBuffer:
     """
 
     def __init__(
-        self, parts: Sequence[Sequences], *, batch_tokens: int, generator: torch.Generator
+        self, parts: Sequence[SequenceColumns], *, batch_tokens: int, generator: torch.Generator
     ) -> None:
         self.parts = list(parts)
         self._batch_tokens, self._generator = batch_tokens, generator
@@ -106,7 +106,7 @@ class ShuffleBuffer:
         return int((n_real[order].cumsum(0) < n_tokens).sum()) + 1
 
     def _groups(self, order: Int[Tensor, " s"]) -> list[Int[Tensor, " b"]]:
-        """Sequences that share a batch."""
+        """SequenceColumns that share a batch."""
         # A stable sort: sequences of equal length stay in the random order in which they came.
         by_length = order[self._lengths[order].argsort(stable=True)]
         sizes: list[int] = []

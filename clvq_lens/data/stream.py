@@ -10,8 +10,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from clvq_lens.data.activations import Activations
-from clvq_lens.data.reader import SequenceReader
-from clvq_lens.data.sequences import Sequences
+from clvq_lens.data.sequence_columns import SequenceColumns
+from clvq_lens.data.sequence_reader import SequenceReader
 from clvq_lens.data.shuffle_buffer import ShuffleBuffer
 
 _SHARE_OF_MEMORY = 1 / 16  # that the buffer may take; while it is filled, twice as much
@@ -25,7 +25,7 @@ class StreamState:
     Attributes:
         epoch: Passes over the data that were completed.
         part: Parts of the epoch before the first one in the buffer.
-        sequence: Sequences of that part before the first one in the buffer.
+        sequence: SequenceColumns of that part before the first one in the buffer.
         n_given: Batches of the buffer that were given in this pass over it.
         single_tokens: Whether they hold single tokens.
         drawn_from: State of the generator that decided the order of this pass; None before that.
@@ -44,7 +44,7 @@ class ShuffledStream:
 
     Documents come in random order. A buffer of ``buffer_tokens``, kept in the model's dtype, is
     filled, leaves in random order, and is filled again. If the whole corpus fits, the model is run
-    only once. Sequences stay whole where asked; otherwise single tokens are shuffled.
+    only once. SequenceColumns stay whole where asked; otherwise single tokens are shuffled.
 
     Args:
         reader: Reads the activations.
@@ -74,7 +74,7 @@ class ShuffledStream:
         self._reader, self._ready = reader, ready
         self._buffer_tokens, self._batch_tokens = buffer_tokens, batch_tokens
         self._whole_sequences, self._generator = whole_sequences, generator
-        self._left_over: Sequences | None = None
+        self._left_over: SequenceColumns | None = None
         self._n_parts = self._n_used = 0  # parts of the epoch; sequences of the one that is left
         self._place = (0, 0, 0)  # where the buffer begins: epoch, part, sequence
         self._n_given, self._single_tokens = 0, not whole_sequences
@@ -110,7 +110,7 @@ class ShuffledStream:
         """
         if not self._fits:
             return self._reader.first(n_tokens)
-        # Sequences also where single tokens are trained on: nobody needs them shuffled here.
+        # SequenceColumns also where single tokens are trained on: nobody needs them shuffled here.
         drawn = self._buffer.draw_sequences(n_tokens)
         return (self._ready(self._buffer.sequences(group)) for group in drawn)
 
@@ -194,7 +194,7 @@ class ShuffledStream:
         """
         has_left_over = self._left_over is not None
         self._place = (self.epoch, self._n_parts - has_left_over, self._n_used)
-        parts: list[Sequences] = []
+        parts: list[SequenceColumns] = []
         n_positions, n_documents, ended = 0, 0, False
         while True:
             part = self._next_part()
@@ -215,13 +215,13 @@ class ShuffledStream:
             if bar is not None and bar.update(n_positions - bar.n):  # about to be drawn anew
                 bar.total = min(self._buffer_tokens, self._of_corpus(n_positions, n_documents))
         if not parts[0].on_disk:
-            parts = [Sequences.joined(parts)]
+            parts = [SequenceColumns.joined(parts)]
         self._buffer = ShuffleBuffer(
             parts, batch_tokens=self._batch_tokens, generator=self._generator
         )
         return ended
 
-    def _next_part(self) -> Sequences | None:
+    def _next_part(self) -> SequenceColumns | None:
         """What is left of a part, or the next one."""
         if self._left_over is not None:
             part, self._left_over = self._left_over, None
@@ -229,18 +229,18 @@ class ShuffledStream:
         self._n_used = 0
         return next(self._following, None)
 
-    def _capacity(self, part: Sequences) -> int:
+    def _capacity(self, part: SequenceColumns) -> int:
         """How many positions the buffer takes, if others need as much memory as these."""
         most_bytes = _SHARE_OF_MEMORY * memory_bytes(part.mask.device)
         return min(self._buffer_tokens, int(most_bytes / max(1, part.row_bytes)))
 
-    def _later_epochs(self) -> Iterator[Sequences]:
+    def _later_epochs(self) -> Iterator[SequenceColumns]:
         """The sequences of all epochs after the current one."""
         while True:
             self.epoch += 1
             yield from self._read()
 
-    def _read(self, *, skip: int = 0) -> Iterator[Sequences]:
+    def _read(self, *, skip: int = 0) -> Iterator[SequenceColumns]:
         """The sequences of the current epoch; without its first parts."""
         self._n_parts = skip
         for part in self._reader.epoch(self.epoch, skip=skip):

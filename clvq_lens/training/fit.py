@@ -25,7 +25,7 @@ from clvq_lens.training.history import History
 from clvq_lens.training.kept_data import fit_identity, kept_data
 from clvq_lens.training.loop import Training
 from clvq_lens.training.objective import Objective
-from clvq_lens.training.prediction import Prediction
+from clvq_lens.training.prediction import EncoderTraining
 from clvq_lens.training.training_data import HeldOutBatches, TrainingData, sample_of
 from clvq_lens.training.validation import Best, HeldOut, clone_state
 
@@ -198,7 +198,7 @@ class Fit:
         self, encoder: PredictiveEncoder, stream: ShuffledStream, drawn: HeldOutBatches
     ) -> None:
         """Trains the encoder, before there are codes."""
-        prediction = Prediction(encoder, drawn.batches, self.config, n_tokens=self.budget)
+        prediction = EncoderTraining(encoder, drawn.batches, self.config, n_tokens=self.budget)
         self._go_on("prediction", prediction, stream)
         try:
             prediction.run(
@@ -260,7 +260,7 @@ class Fit:
         state = self.checkpoints.resumed if self.checkpoints is not None else None
         return state if state is not None and state["phase"] == phase else None
 
-    def _go_on(self, phase: str, work: "Prediction | Training", stream: ShuffledStream) -> None:
+    def _go_on(self, phase: str, work: EncoderTraining | Training, stream: ShuffledStream) -> None:
         """Goes on with a checkpoint that was written in that phase."""
         state = self._resumed(phase)
         if state is None:
@@ -272,7 +272,7 @@ class Fit:
             _restore_dropout_(self.quantizer.device, state["dropout"])
 
     def _saving(
-        self, phase: str, work: "Prediction | Training", stream: ShuffledStream
+        self, phase: str, work: EncoderTraining | Training, stream: ShuffledStream
     ) -> Callable[[bool], None]:
         """What writes checkpoints between two steps: when it is time, and on Ctrl-C."""
 

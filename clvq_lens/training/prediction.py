@@ -19,7 +19,7 @@ _STEP_TOKENS = 512  # of a step; twice as many tokens, half as many steps, predi
 _RATE = 2.0  # times that of a decoder: layer norms allow it
 
 
-class Prediction:
+class EncoderTraining:
     """Trains the encoder until the tokens are spent or held-out error stops falling.
 
     The best weights on held-out documents are kept, those of the linear map among them.

@@ -11,10 +11,10 @@ from clvq_lens.config import MOST_TOKENS, FitConfig
 from clvq_lens.data.activations import Activations, ActivationSource, End
 from clvq_lens.data.document_order import DocumentOrder
 from clvq_lens.data.documents import Data, open_documents
-from clvq_lens.data.reader import ModelReader, SequenceReader
+from clvq_lens.data.sequence_reader import ModelReader, SequenceReader
 from clvq_lens.data.split import Split
-from clvq_lens.data.store.reader import StoreReader
 from clvq_lens.data.store.store import ActivationStore
+from clvq_lens.data.store.store_reader import StoreReader
 from clvq_lens.data.stream import ShuffledStream
 from clvq_lens.data.tokens import TokenBatch, check_ids, require_real, token_batches
 from clvq_lens.host.attachment import Attachment

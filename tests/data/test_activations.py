@@ -11,9 +11,9 @@ from transformer_lens import HookedTransformer
 from clvq_lens.config import CLVQConfig
 from clvq_lens.data.activations import Activations, ActivationSource
 from clvq_lens.data.document_order import DocumentOrder
-from clvq_lens.data.reader import ModelReader
 from clvq_lens.data.reading import check_finite
-from clvq_lens.data.sequences import Sequences
+from clvq_lens.data.sequence_columns import SequenceColumns
+from clvq_lens.data.sequence_reader import ModelReader
 from clvq_lens.data.stream import ShuffledStream
 from clvq_lens.data.tokens import TokenBatch
 from clvq_lens.errors import NonFiniteError, TextTooLongError
@@ -220,7 +220,7 @@ def test_sequences_that_have_left_the_buffer_are_let_go_before_others_come():
     class Watched(ShuffledStream):
         """Knows which buffers are in memory while the model runs, whoever holds them."""
 
-        def _read(self) -> Iterator[Sequences]:
+        def _read(self) -> Iterator[SequenceColumns]:
             for part in super()._read():
                 n_alive.append(sum(buffer() is not None for buffer in buffers))
                 yield part

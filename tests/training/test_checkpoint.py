@@ -1,10 +1,5 @@
 """A fit that is killed goes on from its last checkpoint, and ends with the same bits."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +7,18 @@ import pytest
 import torch
 
 import clvq_lens as cl
-from clvq_lens import errors
 from clvq_lens.training.checkpoint import Checkpoints
 from tests.conftest import random_model
 
 GENERATOR = torch.Generator().manual_seed(2)
 DATA = torch.randint(0, 40, (80, 16), generator=GENERATOR)
-FIT: dict[str, Any] = {"n_tokens": 6_000, "batch_tokens": 256, "progress": False, "seed": 3, "patience": 99}
+FIT: dict[str, Any] = {
+    "n_tokens": 6_000,
+    "batch_tokens": 256,
+    "progress": False,
+    "seed": 3,
+    "patience": 99,
+}
 
 
 def new_lens(**options: Any) -> cl.Lens:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import clvq_lens as cl
-from clvq_lens.training import prediction
+from clvq_lens.training.prediction import EncoderTraining
 from tests.conftest import random_model
 
 DATA = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
@@ -47,19 +47,19 @@ def test_training_predicts_better_than_the_linear_map_it_starts_from():
 
 @pytest.mark.parametrize("decoder", ["transformer", "mlp"])
 def test_it_learns_from_single_tokens_whatever_the_decoder_reads(decoder, monkeypatch):
-    learn_from, shapes = prediction._learn_from, set()
+    learn_from, shapes = EncoderTraining._learn_from, set()
 
-    def watched(encoder: Any, batch: Any, *args: Any) -> None:
+    def watched(self: EncoderTraining, batch: Any) -> None:
         shapes.add(batch.tokens.shape[1])
-        learn_from(encoder, batch, *args)
+        learn_from(self, batch)
 
-    monkeypatch.setattr(prediction, "_learn_from", watched)
+    monkeypatch.setattr(EncoderTraining, "_learn_from", watched)
     fitted(decoder=decoder)
     assert shapes == {1}
 
 
 def test_an_interrupted_encoder_is_kept_with_codes_of_what_it_predicts(monkeypatch):
-    learn_from, steps = prediction._learn_from, []
+    learn_from, steps = EncoderTraining._learn_from, []
 
     def interrupted(*args: Any) -> None:
         if len(steps) == 5:
@@ -67,7 +67,7 @@ def test_an_interrupted_encoder_is_kept_with_codes_of_what_it_predicts(monkeypat
         steps.append(1)
         learn_from(*args)
 
-    monkeypatch.setattr(prediction, "_learn_from", interrupted)
+    monkeypatch.setattr(EncoderTraining, "_learn_from", interrupted)
     lens = random_model().add_clvq(1, 2, n_codes=12, decoder="table")
     history = lens.fit(DATA, n_tokens=3_000, batch_tokens=256, n_evaluations=12, progress=False)
     assert len(steps) == 5
@@ -101,13 +101,13 @@ def test_the_mean_source_of_a_code_is_that_of_its_training_tokens():
 
 def test_the_encoder_is_frozen_while_codes_and_decoder_learn(monkeypatch):
     after_prediction = {}
-    original = prediction.learn_to_predict_
+    original = EncoderTraining.run
 
-    def learn(encoder: Any, *args: Any, **options: Any) -> None:
-        original(encoder, *args, **options)
-        after_prediction.update({n: t.clone() for n, t in encoder.state_dict().items()})
+    def run(self: EncoderTraining, *args: Any, **options: Any) -> None:
+        original(self, *args, **options)
+        after_prediction.update({n: t.clone() for n, t in self._encoder.state_dict().items()})
 
-    monkeypatch.setattr("clvq_lens.training.fit.learn_to_predict_", learn)
+    monkeypatch.setattr(EncoderTraining, "run", run)
     lens = fitted()
     found = lens.quantizer.encoder.state_dict()
     assert after_prediction

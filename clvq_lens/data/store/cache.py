@@ -18,11 +18,11 @@ from clvq_lens.data.document_order import DocumentOrder
 from clvq_lens.data.documents import Data, Documents, open_documents
 from clvq_lens.data.interrupt import deferred_interrupt
 from clvq_lens.data.reading import read
-from clvq_lens.data.store.columns import Columns, Draft, position_bytes
+from clvq_lens.data.store.columns import Columns, ShardDraft, position_bytes
 from clvq_lens.data.store.estimate import estimated_positions
-from clvq_lens.data.store.index import DTYPES, INDEX, Contents, StoreIndex
+from clvq_lens.data.store.index import DTYPES, INDEX, StoreContents, StoreIndex
 from clvq_lens.data.store.store import ActivationStore
-from clvq_lens.data.tokens import ContextBatcher, check_ids
+from clvq_lens.data.tokens import ContextBatcher, check_ids, check_long_texts
 from clvq_lens.errors import ConfigError, DataError, PathTakenError
 from clvq_lens.host.host import Host
 from clvq_lens.writing import check_space, locked, make_folder
@@ -93,13 +93,14 @@ def _contents(
     long_texts: LongTexts,
     n_tokens: int | None,
     seed: int,
-) -> Contents:
+) -> StoreContents:
     dtype = dtype or str(host.dtype).removeprefix("torch.")
     check_choice("dtype", dtype, DTYPES)
+    check_long_texts(long_texts)
     check_seed(seed)
     if n_tokens is not None:
         check_positive("n_tokens", n_tokens, whole=True)
-    return Contents(
+    return StoreContents(
         model=host.identity(names),
         points={host.protocol.portable(name): host.width(name) for name in names},
         dtype=dtype,
@@ -124,7 +125,12 @@ class _Filling:
     """
 
     def __init__(
-        self, host: Host, names: Sequence[str], contents: Contents, folder: Path, shard_bytes: int
+        self,
+        host: Host,
+        names: Sequence[str],
+        contents: StoreContents,
+        folder: Path,
+        shard_bytes: int,
     ) -> None:
         self._host, self._names, self._folder = host, names, folder
         self._index = self._resumed(contents)
@@ -133,7 +139,7 @@ class _Filling:
         self._batcher = ContextBatcher(host, contents.long_texts, _REMEDY)
         self._digest = hashlib.blake2b(digest_size=16)
 
-    def _resumed(self, contents: Contents) -> StoreIndex:
+    def _resumed(self, contents: StoreContents) -> StoreIndex:
         """The index to go on with."""
         new = StoreIndex(contents=contents, library_version=version("clvq-lens"))
         if not (self._folder / INDEX).is_file():
@@ -174,7 +180,7 @@ class _Filling:
         self._batcher.warn_of_cuts()
         replace(self._index, complete=True).save(self._folder)
 
-    def _publish(self, columns: Columns, draft: Draft) -> None:
+    def _publish(self, columns: Columns, draft: ShardDraft) -> None:
         """Writes a shard, and then the index that names it."""
         file = f"shard-{len(self._index.shards):06d}.safetensors"
         entry = columns.write(self._folder / file, draft)
@@ -213,12 +219,12 @@ class _Filling:
     def _count(self, document: Document) -> None:
         self._digest.update(document.digest().to_bytes(8, "big"))
 
-    def _drafts(self, documents: Iterator[Document]) -> Iterator[Draft]:
+    def _drafts(self, documents: Iterator[Document]) -> Iterator[ShardDraft]:
         """The documents of each shard to come."""
         n_missing = math.inf
         if self._index.contents.n_tokens is not None:
             n_missing = self._index.contents.n_tokens - self._index.n_tokens
-        draft = Draft()
+        draft = ShardDraft()
         for document, sequences in self._batcher.sequences(documents):
             if n_missing <= 0:
                 break
@@ -227,7 +233,7 @@ class _Filling:
             if draft.n_positions >= self._shard_positions:
                 draft.digest = self._digest.hexdigest()
                 yield draft
-                draft = Draft()
+                draft = ShardDraft()
         if draft.sequences:
             draft.digest = self._digest.hexdigest()
             yield draft

@@ -9,21 +9,21 @@ from torch import Tensor
 
 from clvq_lens.data.document import Document
 from clvq_lens.data.reading import check_finite
-from clvq_lens.data.store.index import Contents, ShardEntry
+from clvq_lens.data.store.index import ShardEntry, StoreContents
 from clvq_lens.data.store.shard import write_shard
 from clvq_lens.data.tokens import TokenBatch, TokenSequence
 
 _BYTES_BESIDE = 5  # of a position: its token and whether it is real
 
 
-def position_bytes(contents: Contents) -> int:
+def position_bytes(contents: StoreContents) -> int:
     """Bytes that a position takes on disk."""
     dtype: torch.dtype = getattr(torch, contents.dtype)
     return _BYTES_BESIDE + sum(contents.points.values()) * dtype.itemsize
 
 
 @dataclass
-class Draft:
+class ShardDraft:
     """The documents of a shard that the model has not read yet.
 
     Attributes:
@@ -66,7 +66,7 @@ class Columns:
         contents: Hook points, their widths and the dtype.
     """
 
-    def __init__(self, draft: Draft, contents: Contents) -> None:
+    def __init__(self, draft: ShardDraft, contents: StoreContents) -> None:
         n, dtype = draft.n_positions, getattr(torch, contents.dtype)
         self._tokens = torch.zeros(n, dtype=torch.long)
         self._mask = torch.zeros(n, dtype=torch.bool)
@@ -103,12 +103,12 @@ class Columns:
             check_finite(stored, inside, point)
             column[rows] = stored[inside]
 
-    def _n_real(self, draft: Draft) -> list[int]:
+    def _n_real(self, draft: ShardDraft) -> list[int]:
         """Real tokens of each sequence."""
         lengths = [len(sequence.ids) for sequence in draft.sequences]
         return [int(mask.sum()) for mask in self._mask.split(lengths)]
 
-    def write(self, path: Path, draft: Draft) -> ShardEntry:
+    def write(self, path: Path, draft: ShardDraft) -> ShardEntry:
         """Writes the shard, and gives what the index says about it."""
         sequences = draft.sequences
         parts = [sequence.part for sequence in sequences]

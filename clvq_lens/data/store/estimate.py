@@ -3,7 +3,7 @@
 from itertools import islice
 
 from clvq_lens.data.documents import Documents
-from clvq_lens.data.store.index import Contents
+from clvq_lens.data.store.index import StoreContents
 from clvq_lens.data.text_files import Spool
 from clvq_lens.data.tokens import ContextBatcher
 from clvq_lens.host.host import Host
@@ -11,7 +11,7 @@ from clvq_lens.host.host import Host
 _SAMPLED = 256  # documents that are tokenized for it
 
 
-def estimated_positions(host: Host, documents: Documents, contents: Contents) -> float:
+def estimated_positions(host: Host, documents: Documents, contents: StoreContents) -> float:
     """About how many positions will be read, special tokens counted; 0 if nobody knows.
 
     Args:

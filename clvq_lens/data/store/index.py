@@ -4,8 +4,9 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from clvq_lens.config import LongTexts
 from clvq_lens.errors import FileFormatError, NewerFormatError
 from clvq_lens.quantizer.origin import ModelIdentity
 from clvq_lens.writing import write_atomically
@@ -45,7 +46,7 @@ class ShardEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contents:
+class StoreContents:
     """What a store is to hold.
 
     Attributes:
@@ -60,11 +61,11 @@ class Contents:
     model: ModelIdentity
     points: dict[str, int]
     dtype: str
-    long_texts: str
+    long_texts: LongTexts
     n_tokens: int | None
     seed: int
 
-    def differences(self, other: "Contents") -> list[str]:
+    def differences(self, other: "StoreContents") -> list[str]:
         """Why another store does not go on with this one, in words; empty if it does.
 
         It may be asked for more tokens, or fewer, than before.
@@ -91,7 +92,7 @@ class StoreIndex:
         library_version: Version of the library that wrote it.
     """
 
-    contents: Contents
+    contents: StoreContents
     shards: tuple[ShardEntry, ...] = ()
     complete: bool = False
     library_version: str = ""
@@ -138,7 +139,7 @@ class StoreIndex:
             }
             shards = tuple(_shard(entry, path) for entry in values["shards"])
             index = cls(
-                contents=_made(Contents, contents),
+                contents=_made(StoreContents, contents),
                 shards=shards,
                 complete=values["complete"] is True,
                 library_version=str(values["library_version"]),
@@ -147,10 +148,13 @@ class StoreIndex:
             raise FileFormatError(
                 f"{path} is damaged: {error!r}. Delete the folder, and cache the activations again."
             ) from error
-        if index.contents.dtype not in DTYPES:
-            raise FileFormatError(
-                f"{path} says dtype {index.contents.dtype!r}, expected one of {', '.join(DTYPES)}."
-            )
+        for name, known in (("dtype", DTYPES), ("long_texts", get_args(LongTexts))):
+            value = getattr(index.contents, name)
+            if value not in known:
+                raise FileFormatError(
+                    f"{path} says {name} {value!r}, expected one of {', '.join(known)}. The index "
+                    f"was edited."
+                )
         return index
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clvq_lens.data.document import Corpus, Document, Part
-from clvq_lens.data.sequences import Sequences
+from clvq_lens.data.sequence_columns import SequenceColumns
 from clvq_lens.data.store.index import StoreIndex
 from clvq_lens.data.store.shard import Shard
 from clvq_lens.errors import EmptyCorpusError, HookNotFoundError, HostMismatchError
@@ -143,10 +143,10 @@ class ActivationStore(Shown):
             )
         return point
 
-    def sequences(self, number: int, source: str, target: str) -> Sequences:
+    def sequences(self, number: int, source: str, target: str) -> SequenceColumns:
         """The sequences of a shard, in its own memory."""
         shard = self.shards[number]
-        return Sequences(
+        return SequenceColumns(
             source=shard.activations(self.require_point(source)),
             target=shard.activations(self.require_point(target)),
             tokens=shard.tokens,

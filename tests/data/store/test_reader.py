@@ -9,7 +9,7 @@ import torch
 
 import clvq_lens as cl
 from clvq_lens.data.activations import Activations
-from clvq_lens.data.store.reader import StoreReader
+from clvq_lens.data.store.store_reader import StoreReader
 from clvq_lens.data.stream import ShuffledStream
 from tests.conftest import random_model
 

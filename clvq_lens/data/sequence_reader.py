@@ -9,7 +9,7 @@ import torch
 from clvq_lens.data.activations import Activations, ActivationSource
 from clvq_lens.data.document import Item
 from clvq_lens.data.document_order import DocumentOrder
-from clvq_lens.data.sequences import Sequences
+from clvq_lens.data.sequence_columns import SequenceColumns
 
 
 class SequenceReader(Protocol):
@@ -28,7 +28,7 @@ class SequenceReader(Protocol):
         """Real tokens of the corpus, if that is known before it is read."""
         ...
 
-    def epoch(self, number: int, *, skip: int = 0) -> Iterator[Sequences]:
+    def epoch(self, number: int, *, skip: int = 0) -> Iterator[SequenceColumns]:
         """All sequences in the order of an epoch, which is always the same for its number.
 
         Args:
@@ -71,13 +71,13 @@ class ModelReader:
         """Documents of the corpus, once an epoch has been begun."""
         return self._order.n_documents
 
-    def epoch(self, number: int, *, skip: int = 0) -> Iterator[Sequences]:
+    def epoch(self, number: int, *, skip: int = 0) -> Iterator[SequenceColumns]:
         """All sequences in the order of an epoch; what is skipped is read all the same."""
         self.n_read = 0
         documents = self._counted(self._order.epoch(number))
         batches = self._source.raw_batches(documents, generator=self._generator)
         for batch in islice(batches, skip, None):
-            yield Sequences.of(batch, special=self._special)
+            yield SequenceColumns.of(batch, special=self._special)
 
     def first(self, n_tokens: int) -> Iterator[Activations]:
         """The first documents of epoch 0, until they hold so many real tokens; ready for use."""

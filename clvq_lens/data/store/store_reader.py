@@ -1,7 +1,6 @@
 """Reading a store for a fit: shards in random order, and sequences of some documents only."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,7 +8,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from clvq_lens.data.activations import Activations
-from clvq_lens.data.sequences import Sequences
+from clvq_lens.data.sequence_columns import SequenceColumns
 from clvq_lens.data.shuffle_buffer import ShuffleBuffer
 from clvq_lens.data.store.store import ActivationStore
 
@@ -42,36 +41,18 @@ class StoreReader:
         batch_tokens: int,
     ) -> None:
         self._store, self._source, self._target = store, source, target
-        self._choice, self._ready = choice, ready
-        self._seed, self._batch_tokens = seed, batch_tokens
-        self.n_read = 0
-
-    @cached_property
-    def _chosen(self) -> list[Bool[Tensor, " s"]]:
+        self._ready, self._seed, self._batch_tokens = ready, seed, batch_tokens
+        self.n_read = self.n_documents = self.n_tokens = 0
+        self._chosen: list[Bool[Tensor, " s"]] = []
         """Of each shard, the sequences of wanted documents that have a real token."""
-        chosen: list[Tensor] = []
-        for shard in self._store.shards:
-            wanted = torch.from_numpy(self._choice(shard.digests.numpy().view(np.uint64)))
-            chosen.append(wanted & (shard.n_real > 0))
-        return chosen
+        for shard in store.shards:
+            wanted = torch.from_numpy(choice(shard.digests.numpy().view(np.uint64)))
+            chosen = wanted & (shard.n_real > 0)
+            self._chosen.append(chosen)
+            self.n_documents += len(shard.documents[chosen].unique())
+            self.n_tokens += int(shard.n_real[chosen].sum())
 
-    @cached_property
-    def n_documents(self) -> int:
-        """Documents that are wanted."""
-        n_documents = 0
-        for shard, chosen in zip(self._store.shards, self._chosen, strict=True):
-            n_documents += len(shard.documents[chosen].unique())
-        return n_documents
-
-    @cached_property
-    def n_tokens(self) -> int:
-        """Real tokens of wanted documents."""
-        n_tokens = 0
-        for shard, chosen in zip(self._store.shards, self._chosen, strict=True):
-            n_tokens += int(shard.n_real[chosen].sum())
-        return n_tokens
-
-    def epoch(self, number: int, *, skip: int = 0) -> Iterator[Sequences]:
+    def epoch(self, number: int, *, skip: int = 0) -> Iterator[SequenceColumns]:
         """All sequences, shard by shard in the order of an epoch.
 
         Args:
@@ -100,7 +81,7 @@ class StoreReader:
                 for group in buffer.draw_sequences():
                     yield self._ready(buffer.sequences(group))
 
-    def _sequences(self, shard: int) -> Sequences:
+    def _sequences(self, shard: int) -> SequenceColumns:
         return self._store.sequences(shard, self._source, self._target)
 
     def _drawn(self, n_tokens: int, generator: torch.Generator) -> list[Int[Tensor, " c"]]:

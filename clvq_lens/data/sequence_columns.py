@@ -11,7 +11,7 @@ from clvq_lens.data.activations import Activations
 
 
 @dataclass(frozen=True)
-class Sequences:
+class SequenceColumns:
     """Some sequences of a block of activations.
 
     Attributes:
@@ -35,7 +35,7 @@ class Sequences:
     on_disk: bool = False
 
     @classmethod
-    def of(cls, batch: Activations, *, special: bool) -> "Sequences":
+    def of(cls, batch: Activations, *, special: bool) -> "SequenceColumns":
         """The sequences of a batch that have a real token.
 
         Args:
@@ -58,7 +58,7 @@ class Sequences:
         )
 
     @classmethod
-    def joined(cls, parts: Sequence["Sequences"]) -> "Sequences":
+    def joined(cls, parts: Sequence["SequenceColumns"]) -> "SequenceColumns":
         """The sequences of all parts, in one block."""
         starts: list[Tensor] = []
         n_rows = 0
@@ -89,11 +89,11 @@ class Sequences:
         columns = (self.source, self.target, self.tokens, self.mask)
         return sum(column[:1].nbytes for column in columns)
 
-    def between(self, start: int, stop: int) -> "Sequences":
+    def between(self, start: int, stop: int) -> "SequenceColumns":
         """The sequences from one index to another, in the same columns."""
         return self.chosen(slice(start, stop))
 
-    def chosen(self, index: slice | Int[Tensor, " c"] | Bool[Tensor, " s"]) -> "Sequences":
+    def chosen(self, index: slice | Int[Tensor, " c"] | Bool[Tensor, " s"]) -> "SequenceColumns":
         """Some of the sequences, in the same columns."""
         return replace(
             self,
