@@ -128,6 +128,10 @@ class CommandInterruptedError(CLVQError, RuntimeError):
     """Ctrl-C ended a command; the message says what is there already and how to go on."""
 
 
+class TerminatedError(CLVQError, RuntimeError):
+    """The process was told to end (SIGTERM), and has written a checkpoint."""
+
+
 class HubError(CLVQError, OSError):
     """The Hub cannot be reached, or refuses."""
 

@@ -1,4 +1,4 @@
-"""Ctrl-C during long work: handled between steps, so that no step is left half done."""
+"""Ctrl-C and SIGTERM during long work: handled between steps, so that none is left half done."""
 
 import signal
 import threading
@@ -45,6 +45,34 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         yield lambda: noted
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def noted_termination() -> Iterator[Callable[[], bool]]:
+    """While open, a first SIGTERM, which clusters send before they kill, is only noted.
+
+    Nothing changes outside the main thread, which alone receives signals.
+
+    Returns:
+        A function that tells whether it has come.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    noted = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal noted
+        noted = True
+        # Whoever sends it again does not want to wait.
+        signal.signal(signal.SIGTERM, before)
+
+    signal.signal(signal.SIGTERM, note)
+    try:
+        yield lambda: noted
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def add_each(batches: Iterable[T], add: Callable[[T], None], *, desc: str, progress: bool) -> bool:

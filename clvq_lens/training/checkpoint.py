@@ -47,18 +47,18 @@ class Checkpoints:
     def __init__(
         self, folder: str | Path, identity: Mapping[str, Any], *, every_s: float, resume: bool
     ) -> None:
-        self._folder = make_folder(folder)
+        self.folder = make_folder(folder)
         self._identity = json.dumps(identity, sort_keys=True)
         self._every_s = every_s
         self.resumed: State | None = None
         """The state to go on with."""
-        found = _checkpoints(self._folder)
+        found = _checkpoints(self.folder)
         self._number = max(found, default=0)
         if resume:
             self.resumed = self._loaded(found)
         elif found:
             raise PathTakenError(
-                f"{self._folder} holds checkpoints of a fit. Pass resume=True to go on with it, or "
+                f"{self.folder} holds checkpoints of a fit. Pass resume=True to go on with it, or "
                 f"another folder."
             )
         self._last = time.monotonic()
@@ -80,9 +80,9 @@ class Checkpoints:
         content = save(tensors, metadata=header)
         self._number += 1
         checksum = xxhash.xxh3_128_hexdigest(content)
-        path = self._folder / f"checkpoint-{self._number:08d}-{checksum}.safetensors"
-        replace_file(path, content, temporary=self._folder / ".checkpoint.tmp")
-        for number, old in _checkpoints(self._folder).items():
+        path = self.folder / f"checkpoint-{self._number:08d}-{checksum}.safetensors"
+        replace_file(path, content, temporary=self.folder / ".checkpoint.tmp")
+        for number, old in _checkpoints(self.folder).items():
             if number <= self._number - _KEPT:
                 old.unlink()
         self._last = time.monotonic()
@@ -90,13 +90,13 @@ class Checkpoints:
     def _loaded(self, found: Mapping[int, Path]) -> State:
         if not found:
             raise CheckpointError(
-                f"{self._folder} holds no checkpoint to go on with. Pass the folder of the fit "
+                f"{self.folder} holds no checkpoint to go on with. Pass the folder of the fit "
                 f"that was interrupted, or resume=False to begin."
             )
         header, tensors = _read(found[max(found)])
         if differences := _differences(json.loads(header[_IDENTITY]), json.loads(self._identity)):
             raise CheckpointError(
-                f"{self._folder} holds checkpoints of another fit: {'; '.join(differences)}. Pass "
+                f"{self.folder} holds checkpoints of another fit: {'; '.join(differences)}. Pass "
                 f"the same options, model and data, or another folder."
             )
         return _with_tensors(json.loads(header[_STATE]), "", tensors)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Unpack
@@ -13,8 +13,9 @@ from torch import Tensor
 from clvq_lens.arguments import check_positive
 from clvq_lens.config import FitConfig, FitOptions, fit_config
 from clvq_lens.data.documents import Data
+from clvq_lens.data.interrupt import noted_termination
 from clvq_lens.data.stream import ShuffledStream, StreamState
-from clvq_lens.errors import ConfigError
+from clvq_lens.errors import ConfigError, TerminatedError
 from clvq_lens.host.attachment import Attached, Attachment
 from clvq_lens.host.modes import require_gradients
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
@@ -149,6 +150,7 @@ class Fit:
         self.objective = Objective(attachment, config, samples=learns_codes)
         self.history = History()
         self.checkpoints = checkpoints
+        self._terminated: Callable[[], bool] | None = None  # whether SIGTERM has come
 
     @property
     def budget(self) -> int:
@@ -161,13 +163,14 @@ class Fit:
         whole = self.quantizer.config.reads_sequences or self.config.kl_weight > 0
         stream = self.data.open(whole_sequences=whole)
         self.history.n_tokens = self.budget
-        drawn = self.start(stream)
-        self.history.n_held_out_documents = drawn.n_documents
-        with (
-            _seeded_dropout(self.quantizer.device, self.config.seed),
-            _learning(self.quantizer, codes=self.learns_codes),
-        ):
-            best = self._train(stream, drawn)
+        with noted_termination() if self.checkpoints else nullcontext() as self._terminated:
+            drawn = self.start(stream)
+            self.history.n_held_out_documents = drawn.n_documents
+            with (
+                _seeded_dropout(self.quantizer.device, self.config.seed),
+                _learning(self.quantizer, codes=self.learns_codes),
+            ):
+                best = self._train(stream, drawn)
         self.history.best_step = best.restore_()
         self.give_meaning(stream)
         self._warn_of_outliers()
@@ -288,10 +291,16 @@ class Fit:
         def save(interrupted: bool) -> None:
             if self.checkpoints is None:
                 return
-            if interrupted or work.is_done:
+            terminated = self._terminated is not None and self._terminated()
+            if interrupted or terminated or work.is_done:
                 self.checkpoints.save(state())
             else:
                 self.checkpoints.offer(state)
+            if terminated:
+                raise TerminatedError(
+                    f"Told to end (SIGTERM). A checkpoint is in {self.checkpoints.folder}; "
+                    f"resume=True goes on from it."
+                )
 
         return save
 

@@ -1,5 +1,10 @@
 """A fit that is killed goes on from its last checkpoint, and ends with the same bits."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +12,9 @@ import pytest
 import torch
 
 import clvq_lens as cl
+from clvq_lens import errors
 from clvq_lens.training.checkpoint import Checkpoints
+from clvq_lens.training.loop import Training
 from tests.conftest import random_model
 
 GENERATOR = torch.Generator().manual_seed(2)
@@ -67,3 +74,168 @@ def test_a_fit_that_is_killed_ends_with_the_same_bits(tmp_path, options, n_check
     history = lens.fit(DATA, checkpoint=tmp_path / "killed", resume=True, **FIT)
     assert_same_bits(lens, undisturbed)
     assert history.records[-1].n_tokens >= 6_000
+
+
+def test_checkpoints_every_few_seconds_change_nothing(tmp_path):
+    options: dict[str, Any] = {"encoder": "predictive", "decoder": "table"}
+    store = cl.cache_activations(
+        random_model(), DATA, tmp_path / "store", points=[1, 2], progress=False
+    )
+    with_checkpoints, without = new_lens(**options), new_lens(**options)
+    with_checkpoints.fit(store, checkpoint=tmp_path / "fit", checkpoint_every=1e-9, **FIT)
+    without.fit(store, **FIT)
+    assert_same_bits(with_checkpoints, without)
+    names = sorted(path.name for path in (tmp_path / "fit").iterdir())
+    assert len(names) == 2  # the last two
+    assert all(name.startswith("checkpoint-000000") for name in names)
+
+
+SCRIPT = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import torch
+torch.set_num_threads(1)
+import clvq_lens as cl
+from tests.conftest import random_model
+from tests.training.test_checkpoint import DATA, FIT
+
+lens = random_model().add_clvq(1, 2, n_codes=12, top_k=3, decoder_layers=1, encoder="predictive")
+lens.fit(
+    DATA, checkpoint=sys.argv[1], checkpoint_every=0.05, resume=sys.argv[2] == "resume", **FIT
+)
+lens.save(sys.argv[3])
+"""
+
+
+def process(*arguments: object) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_for_a_checkpoint(folder: Path, after: int = 0) -> int:
+    for _ in range(600):
+        numbers = [int(path.name[11:19]) for path in folder.glob("checkpoint-*")]
+        if max(numbers, default=0) > after:
+            return max(numbers)
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint was written")
+
+
+@pytest.mark.slow
+def test_sigkill_at_any_moment_costs_no_bit(tmp_path):
+    assert process(tmp_path / "whole", "begin", tmp_path / "expected").wait() == 0
+    how, seen = "begin", 0
+    for _ in range(3):
+        killed = process(tmp_path / "killed", how, tmp_path / "never")
+        seen = wait_for_a_checkpoint(tmp_path / "killed", seen)
+        killed.send_signal(signal.SIGKILL)
+        assert killed.wait() == -signal.SIGKILL
+        how = "resume"
+    assert process(tmp_path / "killed", "resume", tmp_path / "found").wait() == 0
+    expected, found = cl.load(tmp_path / "expected"), cl.load(tmp_path / "found")
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(tensor, found.state_dict()[name]), name
+
+
+def test_sigterm_writes_a_checkpoint_and_says_so(tmp_path, monkeypatch):
+    lens, undisturbed = new_lens(), new_lens()
+    undisturbed.fit(DATA, checkpoint=tmp_path / "undisturbed", **FIT)
+    steps: list[int] = []
+    original = Training.train_step
+
+    def train_step(self: Training, *args: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "train_step", train_step)
+        with pytest.raises(errors.TerminatedError, match="A checkpoint is in"):
+            lens.fit(DATA, checkpoint=tmp_path / "fit", **FIT)
+    assert len(steps) == 3
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    lens.fit(DATA, checkpoint=tmp_path / "fit", resume=True, **FIT)
+    assert_same_bits(lens, undisturbed)
+
+
+def test_ctrl_c_keeps_what_was_learned_and_can_be_gone_on_from(tmp_path, monkeypatch, ctrl_c):
+    lens, undisturbed = new_lens(), new_lens()
+    undisturbed.fit(DATA, checkpoint=tmp_path / "undisturbed", **FIT)
+    original = Training.train_step
+    steps: list[int] = []
+
+    def train_step(self: Training, *args: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 3:
+            ctrl_c()
+        return original(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "train_step", train_step)
+        history = lens.fit(DATA, checkpoint=tmp_path / "fit", **FIT)
+    assert history.stop == "interrupted"
+    assert lens.quantizer.fitted
+    history = lens.fit(DATA, checkpoint=tmp_path / "fit", resume=True, **FIT)
+    assert history.stop == "finished"
+    assert_same_bits(lens, undisturbed)
+
+
+# ---- what is refused ----------------------------------------------------------------------------
+
+
+def test_a_folder_with_checkpoints_is_not_written_over(tmp_path):
+    lens = new_lens(decoder="table")
+    lens.fit(DATA, checkpoint=tmp_path, **FIT)
+    with pytest.raises(errors.PathTakenError, match="Pass resume=True to go on with it"):
+        lens.fit(DATA, checkpoint=tmp_path, **FIT)
+
+
+def test_resuming_without_a_checkpoint_is_refused(tmp_path):
+    lens = new_lens(decoder="table")
+    with pytest.raises(errors.CheckpointError, match="holds no checkpoint to go on with"):
+        lens.fit(DATA, checkpoint=tmp_path, resume=True, **FIT)
+    with pytest.raises(errors.ConfigError, match="resume=True needs a folder"):
+        lens.fit(DATA, resume=True, **FIT)
+    with pytest.raises(errors.ConfigError, match="checkpoint_every"):
+        lens.fit(DATA, checkpoint=tmp_path, checkpoint_every=0.0, **FIT)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "changed", "said"),
+    [
+        ({"n_codes": 13}, {}, "n_codes: 13, not 12"),
+        ({}, {"learning_rate": 0.5}, "learning_rate: 0.5, not None"),
+        ({"decoder": "mlp"}, {}, "decoder: 'mlp', not 'table'"),
+    ],
+)
+def test_a_checkpoint_of_another_fit_is_refused(tmp_path, quantizer, changed, said: str):
+    new_lens(decoder="table").fit(DATA, checkpoint=tmp_path, **FIT)
+    lens = new_lens(**{"decoder": "table", **quantizer})
+    with pytest.raises(errors.CheckpointError, match=f"of another fit: .*{said}"):
+        lens.fit(DATA, checkpoint=tmp_path, resume=True, **{**FIT, **changed})
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path):
+    lens = new_lens(decoder="table")
+    options: dict[str, Any] = {"points": [1, 2], "progress": False}
+    store = cl.cache_activations(lens.model, DATA, tmp_path / "a", **options)
+    other = cl.cache_activations(lens.model, DATA[:70], tmp_path / "b", **options)
+    lens.fit(store, checkpoint=tmp_path / "fit", **FIT)
+    with pytest.raises(errors.CheckpointError, match="of another fit: data"):
+        lens.fit(other, checkpoint=tmp_path / "fit", resume=True, **FIT)
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_can_be_used(tmp_path):
+    lens, undisturbed = new_lens(decoder="table"), new_lens(decoder="table")
+    undisturbed.fit(DATA, checkpoint=tmp_path / "undisturbed", **FIT)
+    killed_after(9, lens, DATA, tmp_path, **FIT)
+    last = max(tmp_path.glob("checkpoint-*"))
+    content = bytearray(last.read_bytes())
+    content[-3] ^= 1
+    last.write_bytes(content)
+    with pytest.raises(errors.FileFormatError, match=r"is damaged.*Delete checkpoint-00000009"):
+        lens.fit(DATA, checkpoint=tmp_path, resume=True, **FIT)
+    last.unlink()
+    lens.fit(DATA, checkpoint=tmp_path, resume=True, **FIT)
+    assert_same_bits(lens, undisturbed)
