@@ -130,7 +130,7 @@ def demo(
 ) -> None:
     """Fit on the toy world inside the package, whose true concepts are known; no network."""
     with starting():
-        from clvq_lens.workflow import run_demo
+        from clvq_lens.commands.run_demo import run_demo
 
     run_demo(out, seed=seed, overwrite=overwrite)
 
@@ -157,7 +157,7 @@ def fit(
 ) -> None:
     """Fit a quantizer between two layers of a model, evaluate it and save everything."""
     with starting():
-        from clvq_lens.workflow import run_fit
+        from clvq_lens.commands.run_fit import run_fit
 
     fit_options: dict[str, object] = {"kl_weight": kl_weight, "seed": seed}
     # Left out unless given, so that defaults are those of the library.
@@ -207,7 +207,7 @@ def report(
 ) -> None:
     """Write one page with all results, to read or to send to a colleague."""
     with starting():
-        from clvq_lens.workflow import run_report
+        from clvq_lens.commands.run_report import run_report
 
     run_report(
         run, data=data, out=out, model=model, device=device, dtype=dtype, overwrite=overwrite

@@ -35,9 +35,7 @@ ROOMS = [
     "lens",
     "comparison",
     "add",
-    "run",
-    "output",
-    "workflow",
+    "commands",
     "cli",
     "install",
 ]

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 import clvq_lens as cl
+from clvq_lens.commands.run import Run, read_history, read_run, write_history, write_run
 from clvq_lens.errors import FileFormatError
-from clvq_lens.run import Run, read_history, read_run, write_history, write_run
 from clvq_lens.training.history import History, Record
 
 RUN = Run(

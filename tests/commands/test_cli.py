@@ -16,7 +16,16 @@ import torch
 from typer.testing import CliRunner
 
 import clvq_lens as cl
-from clvq_lens import cli, workflow
+from clvq_lens import cli
+from clvq_lens.commands import (
+    command_data,
+    command_model,
+    fit_and_write,
+    output,
+    run_demo,
+    run_fit,
+    run_report,
+)
 from clvq_lens.errors import (
     CommandInterruptedError,
     ConfigError,
@@ -38,9 +47,9 @@ def data_of(page: Path) -> dict:
 def demo(tmp_path_factory):
     """A folder that ``clvq-lens demo`` wrote, and what it said; with less of everything."""
     out = tmp_path_factory.mktemp("demo") / "demo"
-    short = workflow.Demo(n_texts=150, n_held_out=40, n_tokens=20_000)
+    short = run_demo.Demo(n_texts=150, n_held_out=40, n_tokens=20_000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workflow, "DEMO", short)
+        patch.setattr(run_demo, "DEMO", short)
         result = CliRunner().invoke(cli.app, ["demo", "--out", str(out)])
     assert result.exit_code == 0, result.output
     return out, result
@@ -154,17 +163,17 @@ def test_a_model_is_loaded_as_was_asked_for(monkeypatch):
     def load(name, device, *, dtype, prepend_bos):
         return name, device, dtype, prepend_bos
 
-    monkeypatch.setattr(workflow, "load_pretrained", load)
+    monkeypatch.setattr(command_model, "load_pretrained", load)
     options = {"device": "cpu", "dtype": "bfloat16", "prepend_bos": False}
-    assert workflow.load_model("gpt2", **options) == ("gpt2", "cpu", "bfloat16", False)
+    assert command_model.load_model("gpt2", **options) == ("gpt2", "cpu", "bfloat16", False)
 
 
 def test_device_dtype_and_bos_are_those_of_the_toy_model_too():
-    model = workflow.load_model("toy", device="cpu", dtype="bfloat16", prepend_bos=False)
+    model = command_model.load_model("toy", device="cpu", dtype="bfloat16", prepend_bos=False)
     assert next(model.parameters()).dtype == torch.bfloat16
     assert not model.cfg.default_prepend_bos
     with pytest.raises(ConfigError, match=r"device is 'cupboard'"):
-        workflow.load_model("toy", device="cupboard")
+        command_model.load_model("toy", device="cupboard")
 
 
 # ---- what is refused before the model is loaded ------------------------------------------------
@@ -182,7 +191,7 @@ def nothing_is_loaded(monkeypatch):
     def load(*arguments, **options):
         raise AssertionError("the model is loaded")
 
-    monkeypatch.setattr(workflow, "load_model", load)
+    monkeypatch.setattr(run_fit, "load_model", load)
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")
@@ -244,7 +253,7 @@ def test_a_quantizer_is_not_replaced_unless_that_is_asked_for(run):
 
 @pytest.mark.usefixtures("nothing_is_loaded")
 def test_a_folder_that_another_command_writes_to_is_refused(run, tmp_path):
-    with workflow.output_folder(tmp_path / "run", overwrite=False):
+    with output.output_folder(tmp_path / "run", overwrite=False):
         with pytest.raises(PathError, match=r"Another process or thread is writing to"):
             fit_toy("--data", run[1], "--out", tmp_path / "run")
         assert (tmp_path / "run").exists()
@@ -312,17 +321,22 @@ def test_an_interrupted_fit_is_saved_and_said_and_not_evaluated(run, tmp_path, m
 
 
 @pytest.mark.parametrize(
-    ("place", "message", "saved"),
+    ("module", "place", "message", "saved"),
     [
-        ("load_model", r"while loading the model\. Nothing was written", False),
-        ("read_through", r"while reading the data\. Nothing was written", False),
-        ("write_results", r"while evaluating\. The fitted .* clvq-lens report", True),
+        (run_fit, "load_model", r"while loading the model\. Nothing was written", False),
+        (run_fit, "read_through", r"while reading the data\. Nothing was written", False),
+        (
+            fit_and_write,
+            "write_results",
+            r"while evaluating\. The fitted .* clvq-lens report",
+            True,
+        ),
     ],
 )
 def test_ctrl_c_says_what_was_interrupted_and_what_is_there(
-    run, tmp_path, monkeypatch, place, message, saved
+    run, tmp_path, monkeypatch, module, place, message, saved
 ):
-    monkeypatch.setattr(workflow, place, interrupt)
+    monkeypatch.setattr(module, place, interrupt)
     with pytest.raises(CommandInterruptedError, match=f"Interrupted {message}"):
         fit_toy("--data", run[1], "--out", tmp_path / "run")
     assert (tmp_path / "run" / "config.json").is_file() == saved
@@ -330,7 +344,7 @@ def test_ctrl_c_says_what_was_interrupted_and_what_is_there(
 
 
 def test_ctrl_c_during_a_report_says_that_no_page_was_written(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(workflow, "gather", interrupt)
+    monkeypatch.setattr(run_report, "gather", interrupt)
     with pytest.raises(CommandInterruptedError, match=r"evaluating\. .*page\.html was not written"):
         report(run[0], "--out", tmp_path / "page.html")
 
@@ -413,15 +427,15 @@ def test_ctrl_c_while_fitting_saves_what_was_learned(run, tmp_path, encoder: str
 
 def test_numbers_on_training_texts_are_not_called_held_out(tmp_path):
     """A single document, or no held-out part, leaves nothing else to evaluate on."""
+    from clvq_lens.commands.run import Run
     from clvq_lens.config import FitConfig
-    from clvq_lens.run import Run
 
     path = tmp_path / "one.txt"
     path.write_text("the same story\n" * 3)
 
     def held_out_of(data, config):
         run = Run(model="toy", data=str(data), held_out=None, toy_texts=None, config=config)
-        return workflow.held_out_of(run)
+        return command_data.held_out_of(run)
 
     assert not held_out_of(path, FitConfig()).kept_aside
     (tmp_path / "two.txt").write_text("one story\nand another\n")
@@ -429,7 +443,7 @@ def test_numbers_on_training_texts_are_not_called_held_out(tmp_path):
     assert not held_out_of(tmp_path / "two.txt", FitConfig(held_out_fraction=0.0)).kept_aside
 
     titles = [
-        workflow._title("1-3", 9, workflow.EvaluationData(data=path, kept_aside=aside))
+        fit_and_write._title("1-3", 9, command_data.EvaluationData(data=path, kept_aside=aside))
         for aside in (True, False)
     ]
     assert titles[0] == "1-3, 9 held-out tokens"

@@ -10,16 +10,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from clvq_lens.commands.run import Run, write_history, write_run
 from clvq_lens.data.interrupt import deferred_interrupt
 from clvq_lens.errors import CommandInterruptedError, PathError, PathTakenError
 from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.lens import Lens
 from clvq_lens.quantizer.files import check_folder
 from clvq_lens.quantizer.saved import CONFIG
-from clvq_lens.run import Run, write_history, write_run
 from clvq_lens.showing import told_apart
 from clvq_lens.training.history import History
 from clvq_lens.writing import locked
+
+NOTHING = "Nothing was written."
+"""Said where a command is interrupted early."""
 
 _TABLES = ("history.csv", "evaluation.csv", "concepts.csv", "recovery.csv")
 _PAGES = ("index.html", "report.html")

@@ -1,0 +1,83 @@
+"""``clvq-lens fit``: a fit on the data of a user."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from clvq_lens.add import add_clvq
+from clvq_lens.commands.command_data import read_through
+from clvq_lens.commands.command_model import load_model
+from clvq_lens.commands.fit_and_write import fit_and_write
+from clvq_lens.commands.output import (
+    NOTHING,
+    interruptible,
+    output_folder,
+)
+from clvq_lens.commands.run import Run
+from clvq_lens.config import CLVQConfig, FitConfig
+from clvq_lens.evaluation.evaluation import Evaluation
+from clvq_lens.host.loading import check_device, check_dtype
+
+
+def run_fit(
+    model: str,
+    source: int | str,
+    target: int | str,
+    data: Path,
+    out: Path,
+    *,
+    held_out: Path | None,
+    options: Mapping[str, object],
+    fit_options: Mapping[str, object],
+    device: str | None = None,
+    dtype: str | None = None,
+    prepend_bos: bool | None = None,
+    overwrite: bool = False,
+) -> Evaluation:
+    """Fits on a user's data and writes the results.
+
+    Args:
+        model: Name of the model, as for `load_model`.
+        source: Layer number or hook point that is read.
+        target: Layer number or hook point that is reconstructed.
+        data: File of texts to fit on.
+        out: Folder for the results.
+        held_out: File of texts to evaluate on; None: the part of ``data`` kept aside.
+        options: Options of `clvq_lens.CLVQConfig` by name.
+        fit_options: Options of `clvq_lens.FitConfig` by name.
+        device: Device of the model, as for `load_model`.
+        dtype: Type of its weights, as for `load_model`.
+        prepend_bos: Whether texts begin with BOS, as for `load_model`.
+        overwrite: Whether a quantizer in the folder may be replaced.
+
+    Raises:
+        ConfigError: If an option is unknown or impossible.
+        DataError: If a file of texts cannot be read.
+        PathTakenError: If the folder holds a quantizer that may not be replaced.
+        CommandInterruptedError: On Ctrl-C.
+    """
+    config = CLVQConfig().replace(**options)
+    run = Run(
+        # Absolute paths: `clvq-lens report` may be called from another folder.
+        model=str(Path(model).absolute()) if Path(model).is_dir() else model,
+        dtype=dtype,
+        prepend_bos=prepend_bos,
+        data=str(data.absolute()),
+        held_out=None if held_out is None else str(held_out.absolute()),
+        toy_texts=None,
+        config=FitConfig().replace(**fit_options),
+    )
+    check_device(device)
+    if dtype is not None:
+        check_dtype(dtype)
+    with output_folder(out, overwrite=overwrite):
+        with interruptible("reading the data", NOTHING):
+            # To the end: an error in the last line must not come after an hour of fitting.
+            read_through(data)
+            if held_out is not None:
+                read_through(held_out)
+        with interruptible("loading the model", NOTHING):
+            loaded = load_model(model, device=device, dtype=dtype, prepend_bos=prepend_bos)
+            lens = add_clvq(loaded, source, target, config=config)
+        return fit_and_write(lens, run, data, out, Console())

@@ -1,0 +1,83 @@
+"""``clvq-lens report``: the page of a run, written again."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from clvq_lens.add import add_clvq
+from clvq_lens.commands.command_data import EvaluationData, held_out_of
+from clvq_lens.commands.command_model import load_model
+from clvq_lens.commands.output import (
+    NOTHING,
+    interruptible,
+)
+from clvq_lens.commands.run import read_history, read_run
+from clvq_lens.data.documents import open_documents
+from clvq_lens.errors import PathTakenError
+from clvq_lens.host.loading import check_device
+from clvq_lens.page.contents import gather
+from clvq_lens.page.write import check_path, write_page
+from clvq_lens.quantizer.files import load
+
+
+def run_report(
+    folder: Path,
+    *,
+    data: Path | None = None,
+    out: Path | None = None,
+    model: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes the page of a run again.
+
+    Args:
+        folder: Folder that `run_fit` or `run_demo` wrote.
+        data: File of held-out texts; None: the texts of the run.
+        out: Path of the page; None: report.html in the folder.
+        model: Name to load the model by; None: that of the run.
+        device: Device of the model, as for `load_model`.
+        dtype: Type of its weights; None: that of the run.
+        overwrite: Whether a file at ``out`` may be replaced.
+
+    Raises:
+        PathTakenError: If there is a file at ``out`` that may not be replaced.
+        FileFormatError: If the folder is not a run.
+        DataError: If the data of the run no longer exist.
+        CommandInterruptedError: On Ctrl-C.
+    """
+    check_device(device)
+    run, quantizer = read_run(folder), load(folder)
+    path = check_path(folder / "report.html" if out is None else out)
+    # report.html in the folder is ours; a file that the user names may be something else.
+    if out is not None and path.exists() and not overwrite:
+        raise PathTakenError(f"{path} exists. Pass --overwrite to replace it, or another path.")
+    with interruptible("reading the data", NOTHING):
+        held_out = held_out_of(run) if data is None else EvaluationData(data=data)
+        open_documents(held_out.data)
+    with interruptible("loading the model", NOTHING):
+        loaded = load_model(
+            model or run.model,
+            device=device,
+            dtype=dtype or run.dtype,
+            # As in the fit: BOS decides what the codes of a text are.
+            prepend_bos=run.prepend_bos,
+        )
+        lens = add_clvq(loaded, quantizer=quantizer)
+    try:
+        with interruptible("evaluating", f"{path} was not written."):
+            contents = gather(
+                lens.attachment,
+                held_out.data,
+                token_labels=held_out.token_labels,
+                history=read_history(folder / "history.csv", run),
+                config=run.config,
+                long_texts=run.config.long_texts,
+            )
+            path = write_page(path, contents)
+    finally:
+        lens.remove()
+    Console().print(f"Open [bold]{escape(str(path))}[/] in a browser.")
+    return path
