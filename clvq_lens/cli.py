@@ -1,4 +1,4 @@
-"""The command line: ``clvq-lens demo``, ``clvq-lens fit`` and ``clvq-lens report``.
+"""The command line: ``clvq-lens demo``, ``fit``, ``cache`` and ``report``.
 
 Heavy packages are imported inside the commands, so that ``--help`` answers at once.
 """
@@ -16,10 +16,12 @@ from typing import Annotated
 
 import typer
 
-from clvq_lens.errors import CLVQError, CommandInterruptedError
+from clvq_lens.errors import CLVQError, CommandInterruptedError, TerminatedError
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
+TERMINATED = 143
+"""Exit status after SIGTERM, once a checkpoint was written."""
 
 app = typer.Typer(
     help="Find the concepts that a language model carries from one layer to a later one.",
@@ -48,7 +50,37 @@ SourceOption = Annotated[str, typer.Option(help="Layer number or hook point that
 TargetOption = Annotated[
     str, typer.Option(help="Layer number or hook point that is reconstructed.")
 ]
-DataOption = Annotated[Path, typer.Option(help=".txt (a document per line) or .jsonl file.")]
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        help=".txt (a document per line) or .jsonl file; or a folder that clvq-lens cache filled."
+    ),
+]
+TextsOption = Annotated[Path, typer.Option(help=".txt (a document per line) or .jsonl file.")]
+PointsOption = Annotated[
+    list[str], typer.Option("--point", help="Layer number or hook point; give it once for each.")
+]
+StoreDtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store-dtype",
+        help="bfloat16, float16 or float32: type of activations on disk; default: the model's.",
+    ),
+]
+StoreTokensOption = Annotated[
+    int | None,
+    typer.Option("--n-tokens", help="Tokens to read, of documents in random order; default: all."),
+]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for checkpoints, from which --resume goes on; activations are kept there too."
+    ),
+]
+CheckpointEveryOption = Annotated[float, typer.Option(help="Seconds between two checkpoints.")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with the last checkpoint in that folder.")
+]
 HeldOutOption = Annotated[
     Path | None,
     typer.Option(help="Texts to evaluate on; default: the part of the data kept aside."),
@@ -153,10 +185,14 @@ def fit(
     dtype: DtypeOption = None,
     prepend_bos: PrependBosOption = None,
     seed: SeedOption = 0,
+    checkpoint: CheckpointOption = None,
+    checkpoint_every: CheckpointEveryOption = 300.0,
+    resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Fit a quantizer between two layers of a model, evaluate it and save everything."""
     with starting():
+        from clvq_lens.commands.fit_and_write import Checkpointing
         from clvq_lens.commands.run_fit import run_fit
 
     fit_options: dict[str, object] = {"kl_weight": kl_weight, "seed": seed}
@@ -178,6 +214,40 @@ def fit(
         dtype=dtype,
         prepend_bos=prepend_bos,
         overwrite=overwrite,
+        checkpointing=Checkpointing(folder=checkpoint, every_s=checkpoint_every, resume=resume),
+    )
+
+
+@app.command()
+def cache(
+    model: ModelOption,
+    point: PointsOption,
+    data: TextsOption,
+    out: OutOption,
+    n_tokens: StoreTokensOption = None,
+    store_dtype: StoreDtypeOption = None,
+    long_texts: LongTextsOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    prepend_bos: PrependBosOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Run a model once and keep its activations, so that fits read the disk and not the model."""
+    with starting():
+        from clvq_lens.commands.run_cache import run_cache
+
+    options: dict[str, object] = {"n_tokens": n_tokens, "dtype": store_dtype, "seed": seed}
+    if long_texts is not None:
+        options["long_texts"] = long_texts
+    run_cache(
+        model,
+        list(map(_layer_or_hook_point, point)),
+        data,
+        out,
+        device=device,
+        dtype=dtype,
+        prepend_bos=prepend_bos,
+        options=options,
     )
 
 
@@ -217,7 +287,8 @@ def report(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line.
 
-    An error ends it with one line and status 1, Ctrl-C with one line and status 130.
+    An error ends it with one line and status 1, Ctrl-C with status 130, SIGTERM during a fit with
+    checkpoints with 143.
 
     Args:
         arguments: Words of the command; None: those of this process.
@@ -230,7 +301,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (CLVQError, OSError) as error:
         # Ctrl-C is what the user wanted, not a failure, so it has no name of an error.
         interrupted = isinstance(error, CommandInterruptedError)
+        status = INTERRUPTED if interrupted else 1
+        if isinstance(error, TerminatedError):
+            status = TERMINATED
         name = "" if interrupted else f"{type(error).__name__}: "
         color = typer.colors.YELLOW if interrupted else typer.colors.RED
         typer.secho(name + " ".join(str(error).split()), fg=color, err=True)
-        raise SystemExit(INTERRUPTED if interrupted else 1) from error
+        raise SystemExit(status) from error

@@ -1,6 +1,5 @@
 """The data that a command names: read to their end, and what is held out of them."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from clvq_lens import toy
 from clvq_lens.commands.run import Run
 from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.data.split import Split
+from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.data.token_labels import TokenLabels
 from clvq_lens.errors import DataError
 
@@ -28,9 +28,21 @@ class EvaluationData:
     kept_aside: bool = True
 
 
-def read_through(path: Path) -> None:
-    """Raises `DataError` if anything is wrong anywhere in a file of texts."""
-    for _ in open_documents(path):
+def data_at(path: Path) -> Data:
+    """A store of activations if the path is a folder, else a file of texts.
+
+    Raises:
+        FileNotFoundError: If the folder is no store.
+        FileFormatError: If the store is damaged.
+    """
+    return ActivationStore(path) if path.is_dir() else path
+
+
+def read_through(data: Data) -> None:
+    """Raises `DataError` if anything is wrong anywhere in some texts."""
+    if isinstance(data, ActivationStore):  # which finds damage by itself
+        return
+    for _ in open_documents(data):
         pass
 
 
@@ -48,15 +60,16 @@ def held_out_of(run: Run) -> EvaluationData:
         texts = toy.generate(n_texts, seed=seed)
         return EvaluationData(data=texts, token_labels=toy.token_labels(texts))
     path = Path(run.held_out or run.data or "")
-    if not os.path.isfile(path):
+    if not path.exists():
         raise DataError(
             f"The data of this run were in {path}, which no longer exists. Pass them with --data."
         )
+    data = data_at(path)
     if run.held_out is not None:
-        return EvaluationData(data=path)
+        return EvaluationData(data=data)
     # The same split as in the fit: it depends on the documents and the fraction only.
-    split = Split(open_documents(path), run.config.held_out_fraction)
+    split = Split(open_documents(data), run.config.held_out_fraction)
     documents = list(split.held_out())
     if not documents:
-        return EvaluationData(data=path, kept_aside=False)
+        return EvaluationData(data=data, kept_aside=False)
     return EvaluationData(data=documents)

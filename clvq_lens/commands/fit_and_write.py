@@ -1,5 +1,6 @@
 """Fits, saves, evaluates, and writes a folder with everything in it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -26,7 +27,32 @@ from clvq_lens.writing import check_space
 _RESULTS_BYTES = 32 * 2**20  # a page and tables with very many codes
 
 
-def fit_and_write(lens: Lens, run: Run, data: Data, out: Path, console: Console) -> Evaluation:
+@dataclass(frozen=True, kw_only=True)
+class Checkpointing:
+    """Checkpoints of a fit; see `clvq_lens.Lens.fit`.
+
+    Attributes:
+        folder: Folder for checkpoints; None: none are written.
+        every_s: Seconds between two checkpoints.
+        resume: Whether to go on with the last one.
+    """
+
+    folder: Path | None = None
+    every_s: float = 300.0
+    resume: bool = False
+
+
+NO_CHECKPOINTS = Checkpointing()
+
+
+def fit_and_write(
+    lens: Lens,
+    run: Run,
+    data: Data,
+    out: Path,
+    console: Console,
+    checkpointing: Checkpointing = NO_CHECKPOINTS,
+) -> Evaluation:
     """Fits and saves a lens, then evaluates it and writes tables and the page.
 
     Args:
@@ -35,6 +61,7 @@ def fit_and_write(lens: Lens, run: Run, data: Data, out: Path, console: Console)
         data: Data to fit on.
         out: Folder for the results.
         console: Where tables are printed.
+        checkpointing: Where checkpoints are written to, if anywhere.
 
     Raises:
         PathError: If the disk is too full, or the folder cannot be written to.
@@ -44,17 +71,24 @@ def fit_and_write(lens: Lens, run: Run, data: Data, out: Path, console: Console)
         # Before the fit, which may take hours, and not after it.
         check_space(out, _size_bytes(lens) + _RESULTS_BYTES)
         with interruptible("starting to fit", f"Nothing was learned yet. {NOTHING}"):
-            history = lens.fit(data, run.config)
+            history = lens.fit(
+                data,
+                run.config,
+                checkpoint=checkpointing.folder,
+                checkpoint_every=checkpointing.every_s,
+                resume=checkpointing.resume,
+            )
         report_command = f"clvq-lens report {out}"
         saved = f"The fitted quantizer is saved in {out}. To evaluate it: {report_command}"
         with interruptible("saving", saved):
             save_fit(lens, run, history, out)
         if history.stop == "interrupted":
             # Whoever ends a fit early does not want to wait for its evaluation.
+            again = "--overwrite" if checkpointing.folder is None else "--resume --overwrite"
             raise CommandInterruptedError(
                 f"Interrupted while fitting. What was learned by then is saved in {out}. To fit to "
-                f"the end, give the same command again with --overwrite. To look at what was "
-                f"learned: {report_command}"
+                f"the end, give the same command again with {again}. To look at what was learned: "
+                f"{report_command}"
             )
         with interruptible("evaluating", saved):
             return write_results(lens, run, history, held_out_of(run), out, console)

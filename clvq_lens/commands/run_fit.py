@@ -6,9 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from clvq_lens.add import add_clvq
-from clvq_lens.commands.command_data import read_through
+from clvq_lens.commands.command_data import data_at, read_through
 from clvq_lens.commands.command_model import load_model
-from clvq_lens.commands.fit_and_write import fit_and_write
+from clvq_lens.commands.fit_and_write import NO_CHECKPOINTS, Checkpointing, fit_and_write
 from clvq_lens.commands.output import (
     NOTHING,
     interruptible,
@@ -34,6 +34,7 @@ def run_fit(
     dtype: str | None = None,
     prepend_bos: bool | None = None,
     overwrite: bool = False,
+    checkpointing: Checkpointing = NO_CHECKPOINTS,
 ) -> Evaluation:
     """Fits on a user's data and writes the results.
 
@@ -41,7 +42,7 @@ def run_fit(
         model: Name of the model, as for `load_model`.
         source: Layer number or hook point that is read.
         target: Layer number or hook point that is reconstructed.
-        data: File of texts to fit on.
+        data: File of texts to fit on, or folder of activations that ``clvq-lens cache`` filled.
         out: Folder for the results.
         held_out: File of texts to evaluate on; None: the part of ``data`` kept aside.
         options: Options of `clvq_lens.CLVQConfig` by name.
@@ -50,6 +51,7 @@ def run_fit(
         dtype: Type of its weights, as for `load_model`.
         prepend_bos: Whether texts begin with BOS, as for `load_model`.
         overwrite: Whether a quantizer in the folder may be replaced.
+        checkpointing: Where checkpoints are written to, if anywhere.
 
     Raises:
         ConfigError: If an option is unknown or impossible.
@@ -74,10 +76,11 @@ def run_fit(
     with output_folder(out, overwrite=overwrite):
         with interruptible("reading the data", NOTHING):
             # To the end: an error in the last line must not come after an hour of fitting.
-            read_through(data)
+            opened = data_at(data)
+            read_through(opened)
             if held_out is not None:
-                read_through(held_out)
+                read_through(data_at(held_out))
         with interruptible("loading the model", NOTHING):
             loaded = load_model(model, device=device, dtype=dtype, prepend_bos=prepend_bos)
             lens = add_clvq(loaded, source, target, config=config)
-        return fit_and_write(lens, run, data, out, Console())
+        return fit_and_write(lens, run, opened, out, Console(), checkpointing)

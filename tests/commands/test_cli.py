@@ -26,6 +26,7 @@ from clvq_lens.commands import (
     run_fit,
     run_report,
 )
+from clvq_lens.data.store import cache
 from clvq_lens.errors import (
     CommandInterruptedError,
     ConfigError,
@@ -33,7 +34,10 @@ from clvq_lens.errors import (
     FileFormatError,
     PathError,
     PathTakenError,
+    TerminatedError,
 )
+from clvq_lens.host.host import Host
+from clvq_lens.training.loop import Training
 
 RESULTS = {"config.json", "run.json", "history.csv", "evaluation.csv", "concepts.csv", "index.html"}
 
@@ -448,3 +452,82 @@ def test_numbers_on_training_texts_are_not_called_held_out(tmp_path):
     ]
     assert titles[0] == "1-3, 9 held-out tokens"
     assert "9 TRAINING tokens: nothing was held out" in titles[1]
+
+
+# ---- activations on disk, and checkpoints --------------------------------------------------------
+
+
+def invoked(*arguments: object) -> None:
+    CliRunner().invoke(cli.app, list(map(str, arguments)), catch_exceptions=False)
+
+
+def test_a_cache_is_filled_fitted_on_and_reported(run, tmp_path, monkeypatch):
+    _, data = run
+    store = tmp_path / "store"
+    model = ["--model", "toy", "--data", data]
+    invoked("cache", *model, "--point", 1, "--point", "2", "--out", store)
+    assert cl.ActivationStore(store).index.complete
+    with monkeypatch.context() as patch:
+        patch.setattr(Host, "activations", lambda *_: pytest.fail("the model was run"))
+        fit_toy("--data", store, "--out", tmp_path / "run", "--decoder", "table")
+    assert cl.load(tmp_path / "run").fitted
+    report(tmp_path / "run")
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_an_interrupted_cache_says_how_to_go_on(run, tmp_path, monkeypatch, ctrl_c):
+    original = cache.read
+
+    def read(*arguments):
+        ctrl_c()
+        return original(*arguments)
+
+    monkeypatch.setattr(cache, "read", read)
+    command = ["cache", "--model", "toy", "--point", 1, "--data", run[1], "--out", tmp_path]
+    with pytest.raises(CommandInterruptedError, match="The same command goes on where"):
+        invoked(*command)
+    monkeypatch.undo()
+    invoked(*command)
+    assert cl.ActivationStore(tmp_path).index.complete
+
+
+def test_a_fit_that_is_interrupted_goes_on_with_resume(run, tmp_path, monkeypatch, ctrl_c):
+    options = ["--data", run[1], "--decoder", "table", "--checkpoint", tmp_path / "checkpoints"]
+    with monkeypatch.context() as patch:
+        original = Training.train_step
+
+        def train_step(self, *arguments):
+            ctrl_c()
+            return original(self, *arguments)
+
+        patch.setattr(Training, "train_step", train_step)
+        with pytest.raises(CommandInterruptedError, match="again with --resume --overwrite"):
+            fit_toy(*options, "--out", tmp_path / "run")
+    fit_toy(*options, "--out", tmp_path / "run", "--resume", "--overwrite")
+    fit_toy(
+        "--data",
+        tmp_path / "checkpoints/activations",
+        "--decoder",
+        "table",
+        "--out",
+        tmp_path / "b",
+    )
+    found, expected = cl.load(tmp_path / "run"), cl.load(tmp_path / "b")
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(tensor, found.state_dict()[name]), name
+
+
+def test_sigterm_has_an_exit_status_of_its_own(monkeypatch):
+    def terminated(*_, **__):
+        raise TerminatedError("Told to end.")
+
+    monkeypatch.setattr(cli, "app", terminated)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([])
+    assert ended.value.code == 143
+
+
+def test_the_package_can_be_run_as_a_module():
+    command = [sys.executable, "-m", "clvq_lens", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("clvq-lens ")

@@ -172,6 +172,8 @@ class _Filling:
                 columns = Columns(draft, self._index.contents)
                 for group in self._batcher.groups(draft.sequences):
                     if pressed():
+                        if not self._index.shards:  # and so nothing to give
+                            raise KeyboardInterrupt
                         return  # without what is not whole
                     batch = self._batcher.batch(group)
                     columns.put(batch, read(self._host, batch, self._names))

@@ -1,0 +1,59 @@
+"""``clvq-lens cache``: activations of a user's data, kept on disk."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from clvq_lens.commands.command_data import read_through
+from clvq_lens.commands.command_model import load_model
+from clvq_lens.commands.output import NOTHING, interruptible
+from clvq_lens.data.store.cache import cache_activations
+from clvq_lens.data.store.store import ActivationStore
+from clvq_lens.errors import CommandInterruptedError
+from clvq_lens.host.loading import check_device
+
+
+def run_cache(
+    model: str,
+    points: Sequence[int | str],
+    data: Path,
+    out: Path,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    prepend_bos: bool | None = None,
+    options: Mapping[str, Any],
+) -> ActivationStore:
+    """Runs a model on a user's data and keeps its activations.
+
+    Args:
+        model: Name of the model, as for `load_model`.
+        points: Layer numbers or hook points.
+        data: File of texts.
+        out: Folder for the activations.
+        device: Device of the model, as for `load_model`.
+        dtype: Type of its weights, as for `load_model`.
+        prepend_bos: Whether texts begin with BOS, as for `load_model`.
+        options: Options of `clvq_lens.cache_activations` by name.
+
+    Raises:
+        ConfigError: If an option is impossible.
+        DataError: If the file cannot be read, or the folder was filled from another.
+        PathTakenError: If the folder holds other activations.
+        CommandInterruptedError: On Ctrl-C.
+    """
+    check_device(device)
+    with interruptible("reading the data", NOTHING):
+        read_through(data)
+    with interruptible("loading the model", NOTHING):
+        loaded = load_model(model, device=device, dtype=dtype, prepend_bos=prepend_bos)
+    again = f"The same command goes on where {out} ends."
+    with interruptible("caching", again):
+        store = cache_activations(loaded, data, out, points=points, **options)
+    if not store.index.complete:
+        raise CommandInterruptedError(f"Interrupted while caching. {again}")
+    Console().print(f"{escape(repr(store))} is in [bold]{escape(str(out))}[/].")
+    return store
