@@ -1,6 +1,5 @@
 """Filling a store: the model reads documents, and each shard is published when it is whole."""
 
-import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,8 @@ from clvq_lens.data.interrupt import deferred_interrupt
 from clvq_lens.data.reading import read
 from clvq_lens.data.store.columns import Columns, ShardDraft, position_bytes
 from clvq_lens.data.store.estimate import estimated_positions
-from clvq_lens.data.store.index import DTYPES, INDEX, StoreContents, StoreIndex
+from clvq_lens.data.store.following import Following
+from clvq_lens.data.store.index import DTYPES, INDEX, ShardEntry, StoreContents, StoreIndex
 from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.data.tokens import ContextBatcher, check_ids, check_long_texts
 from clvq_lens.errors import ConfigError, DataError, PathTakenError
@@ -137,7 +137,6 @@ class _Filling:
         self._position_bytes = position_bytes(contents)
         self._shard_positions = max(1, shard_bytes // self._position_bytes)
         self._batcher = ContextBatcher(host, contents.long_texts, _REMEDY)
-        self._digest = hashlib.blake2b(digest_size=16)
 
     def _resumed(self, contents: StoreContents) -> StoreIndex:
         """The index to go on with."""
@@ -157,39 +156,31 @@ class _Filling:
         missing_bytes = self._estimated_bytes(documents)
         check_space(self._folder, missing_bytes)
         size = f", about {missing_bytes / 2**30:.1f} GB to write" if missing_bytes else ""
-        following = self._after_resumed(self._ordered(documents))
-        with (
-            tqdm(
-                total=self._index.contents.n_tokens,
-                initial=self._index.n_tokens,
-                desc=f"cache{size}",
-                unit="tok",
-                disable=not progress,
-            ) as bar,
-            deferred_interrupt() as pressed,
-        ):
+        self._index.save(self._folder)
+        bar = tqdm(
+            total=self._index.contents.n_tokens,
+            initial=self._index.n_tokens,
+            desc=f"cache{size}",
+            unit="tok",
+            disable=not progress,
+        )
+        following = Following(self._ordered(documents), self._batcher)
+        n_shards = self._index.shards[-1].number + 1 if self._index.shards else 0
+        with bar, deferred_interrupt() as pressed:
             for draft in self._drafts(following):
                 columns = Columns(draft, self._index.contents)
                 for group in self._batcher.groups(draft.sequences):
                     if pressed():
-                        if not self._index.shards:  # and so nothing to give
+                        if not draft.number:  # and so nothing to give
                             raise KeyboardInterrupt
                         return  # without what is not whole
                     batch = self._batcher.batch(group)
                     columns.put(batch, read(self._host, batch, self._names))
                     bar.update(int(batch.mask.sum()))
-                self._publish(columns, draft)
+                columns.write(self._folder, draft)
+                n_shards = max(n_shards, draft.number + 1)
         self._batcher.warn_of_cuts()
-        replace(self._index, complete=True).save(self._folder)
-
-    def _publish(self, columns: Columns, draft: ShardDraft) -> None:
-        """Writes a shard, and then the index that names it."""
-        file = f"shard-{len(self._index.shards):06d}.safetensors"
-        entry = columns.write(self._folder / file, draft)
-        self._index = replace(self._index, shards=(*self._index.shards, entry))
-        self._index.save(self._folder)
-
-    # ---- which documents -----------------------------------------------------------------------
+        replace(self._index, n_shards=n_shards).save(self._folder)
 
     def _ordered(self, documents: Documents) -> Iterator[Document]:
         """The documents in the order in which they are read."""
@@ -200,45 +191,40 @@ class _Filling:
         order = DocumentOrder(lambda: documents, seed=contents.seed, most_read=most_read)
         return (document_of(item, 0, Corpus()) for item in order.epoch(0))
 
-    def _after_resumed(self, documents: Iterator[Document]) -> Iterator[Document]:
-        """The documents after those in the shards that there are.
+    def _drafts(self, following: Following) -> Iterator[ShardDraft]:
+        """The documents of each shard that is missing.
 
         Raises:
-            DataError: If the first ones are not those in the shards.
+            DataError: If the documents of a shard that is there are others.
         """
-        n_documents, n_found = self._index.n_documents, 0
-        for document in itertools.islice(documents, n_documents):
-            self._count(document)
-            n_found += 1
-        digest = self._index.shards[-1].digest if self._index.shards else self._digest.hexdigest()
-        if n_found < n_documents or self._digest.hexdigest() != digest:
+        n_missing = math.inf
+        if self._index.contents.n_tokens is not None:
+            n_missing = self._index.contents.n_tokens
+        published = {entry.number: entry for entry in self._index.shards}
+        for number in itertools.count():
+            if number in published:
+                self._skip(published[number], following)
+                n_missing -= published[number].n_tokens
+                continue
+            draft = ShardDraft(number)
+            while n_missing > 0 and draft.n_positions < self._shard_positions:
+                document, sequences = following.next()
+                if document is None:
+                    break
+                n_missing -= draft.add(document, sequences)
+            if not draft.sequences:
+                return
+            draft.digest = following.digest
+            yield draft
+
+    def _skip(self, entry: ShardEntry, following: Following) -> None:
+        """Passes over the documents of a shard that is there."""
+        following.skip(entry.n_documents)
+        if following.digest != entry.digest:
             raise DataError(
                 f"{self._folder} was filled from other data. Pass the same data in the same order, "
                 f"or another folder."
             )
-        return documents
-
-    def _count(self, document: Document) -> None:
-        self._digest.update(document.digest().to_bytes(8, "big"))
-
-    def _drafts(self, documents: Iterator[Document]) -> Iterator[ShardDraft]:
-        """The documents of each shard to come."""
-        n_missing = math.inf
-        if self._index.contents.n_tokens is not None:
-            n_missing = self._index.contents.n_tokens - self._index.n_tokens
-        draft = ShardDraft()
-        for document, sequences in self._batcher.sequences(documents):
-            if n_missing <= 0:
-                break
-            self._count(document)
-            n_missing -= draft.add(document, sequences)
-            if draft.n_positions >= self._shard_positions:
-                draft.digest = self._digest.hexdigest()
-                yield draft
-                draft = ShardDraft()
-        if draft.sequences:
-            draft.digest = self._digest.hexdigest()
-            yield draft
 
     def _estimated_bytes(self, documents: Documents) -> int:
         """How much is still to be written; 0 if nobody knows."""

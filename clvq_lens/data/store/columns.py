@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clvq_lens.data.document import Document
 from clvq_lens.data.reading import check_finite
-from clvq_lens.data.store.index import ShardEntry, StoreContents
+from clvq_lens.data.store.index import ShardEntry, StoreContents, shard_file
 from clvq_lens.data.store.shard import write_shard
 from clvq_lens.data.tokens import TokenBatch, TokenSequence
 
@@ -27,6 +27,7 @@ class ShardDraft:
     """The documents of a shard that the model has not read yet.
 
     Attributes:
+        number: Number of the shard.
         sequences: The sequences of all documents, in their order.
         digests: The digest of the document of each sequence.
         n_documents: How many documents there are.
@@ -35,6 +36,7 @@ class ShardDraft:
         digest: Digest of all documents up to the end of this shard.
     """
 
+    number: int
     sequences: list[TokenSequence] = field(default_factory=list)
     digests: list[int] = field(default_factory=list)
     n_documents: int = 0
@@ -108,8 +110,8 @@ class Columns:
         lengths = [len(sequence.ids) for sequence in draft.sequences]
         return [int(mask.sum()) for mask in self._mask.split(lengths)]
 
-    def write(self, path: Path, draft: ShardDraft) -> ShardEntry:
-        """Writes the shard, and gives what the index says about it."""
+    def write(self, folder: Path, draft: ShardDraft) -> None:
+        """Writes the shard, and then the entry that publishes it."""
         sequences = draft.sequences
         parts = [sequence.part for sequence in sequences]
         columns = {
@@ -124,14 +126,14 @@ class Columns:
             "is_whole": [int(part.is_whole) for part in parts],
         }
         checksum, size_bytes = write_shard(
-            path,
+            folder / shard_file(draft.number),
             tokens=self._tokens,
             mask=self._mask,
             sequences={name: torch.tensor(column) for name, column in columns.items()},
             points=self._points,
         )
-        return ShardEntry(
-            file=path.name,
+        entry = ShardEntry(
+            number=draft.number,
             checksum=checksum,
             size_bytes=size_bytes,
             n_documents=draft.n_documents,
@@ -140,3 +142,4 @@ class Columns:
             n_tokens=draft.n_tokens,
             digest=draft.digest,
         )
+        entry.save(folder)

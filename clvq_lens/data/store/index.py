@@ -1,4 +1,8 @@
-"""The index of a store of activations: what it holds, of which model, and shard by shard."""
+"""The index of a store of activations: what it is to hold, and a file for each shard that is there.
+
+Each shard has its own entry, so that a long store is not indexed anew with every shard, and several
+processes may fill one folder. No entry names a file: its own name does.
+"""
 
 import json
 import re
@@ -14,10 +18,9 @@ from clvq_lens.writing import write_atomically
 FORMAT_VERSION = 1
 INDEX = "index.json"
 DTYPES = ("bfloat16", "float16", "float32")
-SHARD = re.compile(r"shard-\d{6}\.safetensors")
-"""Names of our shards; no other file is ever opened."""
-
 _FORMAT = "clvq_lens activations"
+_ENTRY = re.compile(r"shard-(\d{6})\.json")
+_REMEDY = "Delete the folder, and cache the activations again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,7 @@ class ShardEntry:
     """What the index says about a shard.
 
     Attributes:
-        file: Name of the file, in the folder of the index.
+        number: Its place among all shards, from 0.
         checksum: XXH3 (128 bits) of the file.
         size_bytes: Size of the file.
         n_documents: Documents in it.
@@ -35,7 +38,7 @@ class ShardEntry:
         digest: Digest of all documents up to its end, in the order in which they were read.
     """
 
-    file: str
+    number: int
     checksum: str
     size_bytes: int
     n_documents: int
@@ -43,6 +46,21 @@ class ShardEntry:
     n_positions: int
     n_tokens: int
     digest: str
+
+    @property
+    def file(self) -> str:
+        """Name of the file that holds the shard."""
+        return shard_file(self.number)
+
+    def save(self, folder: Path) -> None:
+        """Publishes the shard, which has been written: in one step."""
+        path = (folder / self.file).with_suffix(".json")
+        write_atomically(path, json.dumps(asdict(self), indent=1).encode())
+
+
+def shard_file(number: int) -> str:
+    """Name of the file of a shard."""
+    return f"shard-{number:06d}.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,19 +101,24 @@ class StoreContents:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreIndex:
-    """What index.json says.
+    """What index.json and the entries of shards say.
 
     Attributes:
         contents: What the store is to hold.
-        shards: What it holds already.
-        complete: Whether it holds all that it is to hold.
+        shards: What it holds already, by number.
+        n_shards: How many shards it has when it is complete; None: nobody knows yet.
         library_version: Version of the library that wrote it.
     """
 
     contents: StoreContents
     shards: tuple[ShardEntry, ...] = ()
-    complete: bool = False
+    n_shards: int | None = None
     library_version: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether it holds all that it is to hold."""
+        return len(self.shards) == self.n_shards
 
     @property
     def n_tokens(self) -> int:
@@ -113,17 +136,23 @@ class StoreIndex:
         return sum(shard.size_bytes for shard in self.shards)
 
     def save(self, folder: Path) -> None:
-        """Writes index.json in one step."""
-        content = {"format": _FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        """Writes index.json in one step, without the entries of shards."""
+        content: dict[str, object] = {
+            "format": _FORMAT,
+            "format_version": FORMAT_VERSION,
+            "library_version": self.library_version,
+            "contents": asdict(self.contents),
+            "n_shards": self.n_shards,
+        }
         write_atomically(folder / INDEX, json.dumps(content, indent=1).encode())
 
     @classmethod
     def load(cls, folder: Path) -> "StoreIndex":
-        """Reads index.json; strict about names and types.
+        """Reads index.json and the entries of shards; strict about names and types.
 
         Raises:
-            FileNotFoundError: If there is none.
-            FileFormatError: If it is damaged, or names a file outside of its folder.
+            FileNotFoundError: If there is no index.json.
+            FileFormatError: If a file is damaged.
             NewerFormatError: If a newer version of this library wrote it.
         """
         path = folder / INDEX
@@ -137,17 +166,14 @@ class StoreIndex:
                 **values["contents"],
                 "model": ModelIdentity.from_dict(values["contents"]["model"]),
             }
-            shards = tuple(_shard(entry, path) for entry in values["shards"])
             index = cls(
                 contents=_made(StoreContents, contents),
-                shards=shards,
-                complete=values["complete"] is True,
+                shards=_entries(folder),
+                n_shards=values["n_shards"],
                 library_version=str(values["library_version"]),
             )
         except (KeyError, TypeError) as error:
-            raise FileFormatError(
-                f"{path} is damaged: {error!r}. Delete the folder, and cache the activations again."
-            ) from error
+            raise FileFormatError(f"{path} is damaged: {error!r}. {_REMEDY}") from error
         for name, known in (("dtype", DTYPES), ("long_texts", get_args(LongTexts))):
             value = getattr(index.contents, name)
             if value not in known:
@@ -158,13 +184,30 @@ class StoreIndex:
         return index
 
 
+def _entries(folder: Path) -> tuple[ShardEntry, ...]:
+    """The entries of all shards that were published, in the order of their numbers."""
+    entries: list[ShardEntry] = []
+    for path in sorted(folder.iterdir()):
+        name = _ENTRY.fullmatch(path.name)
+        if name is None:
+            continue
+        try:
+            entry = _made(ShardEntry, json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise FileFormatError(f"{path} is damaged: {error}. {_REMEDY}") from error
+        if entry.number != int(name[1]):
+            raise FileFormatError(
+                f"{path} is the entry of shard {entry.number}: it was renamed. {_REMEDY}"
+            )
+        entries.append(entry)
+    return tuple(entries)
+
+
 def _parsed(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except ValueError as error:
-        raise FileFormatError(
-            f"{path} is no JSON: {error}. Delete the folder, and cache the activations again."
-        ) from error
+        raise FileFormatError(f"{path} is no JSON: {error}. {_REMEDY}") from error
     if not isinstance(values, dict) or values.get("format") != _FORMAT:
         raise FileFormatError(
             f"{path} was not written by cache_activations. Pass the folder that it filled."
@@ -177,21 +220,11 @@ def _parsed(path: Path) -> dict[str, Any]:
     return values
 
 
-def _shard(values: dict[str, Any], path: Path) -> ShardEntry:
-    entry = _made(ShardEntry, values)
-    if not SHARD.fullmatch(entry.file):
-        raise FileFormatError(
-            f"{path} names the shard {entry.file!r}, which is no name of ours, such as "
-            f"shard-000000.safetensors. The index was edited; nothing was read."
-        )
-    return entry
-
-
 def _made(kind: Any, values: dict[str, Any]) -> Any:
     """A dataclass from exactly its fields, each of the type that its annotation says."""
     expected = {f.name: f.type for f in fields(kind)}
-    if set(values) != set(expected):
-        raise TypeError(f"fields {sorted(values)}, expected {sorted(expected)}")
+    if not isinstance(values, dict) or set(values) != set(expected):
+        raise TypeError(f"it does not have the fields {sorted(expected)}")
     for name, type_ in expected.items():
         if type_ in (int, str) and type(values[name]) is not type_:
             raise TypeError(f"{name} is {values[name]!r}, expected {type_.__name__}")

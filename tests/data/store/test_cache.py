@@ -11,7 +11,7 @@ from torch import Tensor
 import clvq_lens as cl
 from clvq_lens import errors
 from clvq_lens.data.store import cache
-from clvq_lens.data.store.index import INDEX
+from clvq_lens.data.store.index import INDEX, ShardEntry
 from clvq_lens.host.host import Host
 from tests.conftest import random_model
 
@@ -34,16 +34,16 @@ def activations_of(store: cl.ActivationStore, point: str) -> dict[int, Tensor]:
 
 def kill_after(n_shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the next filling end before the index names one more shard than that."""
-    original = cache._Filling._publish
+    original = ShardEntry.save
     published: list[int] = []
 
-    def publish(self: Any, *args: Any) -> None:
+    def save(self: ShardEntry, folder: Path) -> None:
         if len(published) == n_shards:
             raise RuntimeError("killed")
-        original(self, *args)
+        original(self, folder)
         published.append(1)
 
-    monkeypatch.setattr(cache._Filling, "_publish", publish)
+    monkeypatch.setattr(ShardEntry, "save", save)
 
 
 def filled_until_killed(
@@ -130,18 +130,19 @@ def test_a_shard_that_was_written_but_not_named_is_written_again(tmp_path, monke
 
 def test_ctrl_c_leaves_whole_shards_and_no_trace_of_the_last(tmp_path, monkeypatch, ctrl_c):
     model = random_model()
-    original = cache._Filling._publish
+    original = ShardEntry.save
 
-    def publish(self: Any, *args: Any) -> None:
-        original(self, *args)
+    def save(self: ShardEntry, folder: Path) -> None:
+        original(self, folder)
         ctrl_c()
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache._Filling, "_publish", publish)
+        patch.setattr(ShardEntry, "save", save)
         store = cl.cache_activations(model, ROWS, tmp_path, **OPTIONS)
     assert len(store.index.shards) == 1
     assert not store.index.complete
-    assert sorted(path.name for path in tmp_path.iterdir()) == [INDEX, "shard-000000.safetensors"]
+    expected = [INDEX, "shard-000000.json", "shard-000000.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == expected
 
 
 def test_a_draw_is_as_large_as_asked_for_and_can_be_enlarged(tmp_path):
@@ -265,14 +266,33 @@ def edited(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_an_index_that_names_a_path_outside_is_refused(tmp_path):
-    store = cl.cache_activations(random_model(), ROWS, tmp_path / "store", **OPTIONS)
-    content = json.loads((tmp_path / "store" / INDEX).read_text())
-    for name in ("../secret.safetensors", "/etc/passwd", "shard-000000.pt"):
-        content["shards"][0]["file"] = name
-        edited(store.folder, shards=content["shards"])
-        with pytest.raises(errors.FileFormatError, match="which is no name of ours"):
-            cl.ActivationStore(store.folder)
+def test_an_entry_that_was_renamed_or_damaged_is_refused(tmp_path):
+    """No entry names a file, so none can name one outside of its folder."""
+    cl.cache_activations(random_model(), ROWS, tmp_path, **OPTIONS)
+    entry = tmp_path / "shard-000001.json"
+    content = json.loads(entry.read_text())
+    for changes, said in (
+        ({"number": 7}, "is the entry of shard 7: it was renamed"),
+        ({"file": "../secret"}, "does not have the fields"),
+        ({"n_tokens": "many"}, "n_tokens is 'many', expected int"),
+    ):
+        entry.write_text(json.dumps({**content, **changes}))
+        with pytest.raises(errors.FileFormatError, match=said):
+            cl.ActivationStore(tmp_path)
+    entry.write_text("{")
+    with pytest.raises(errors.FileFormatError, match=r"000001\.json is damaged"):
+        cl.ActivationStore(tmp_path)
+
+
+def test_a_shard_that_is_missing_in_the_middle_is_read_again(tmp_path):
+    model = random_model()
+    whole = cl.cache_activations(model, ROWS, tmp_path / "whole", **OPTIONS)
+    other = cl.cache_activations(model, ROWS, tmp_path / "gap", **OPTIONS)
+    for suffix in ("json", "safetensors"):
+        (tmp_path / "gap" / f"shard-000002.{suffix}").unlink()
+    assert not cl.ActivationStore(tmp_path / "gap").index.complete
+    other = cl.cache_activations(model, ROWS, tmp_path / "gap", **OPTIONS)
+    assert other.index == whole.index
 
 
 def test_an_index_of_another_kind_or_a_newer_one_is_refused(tmp_path):
