@@ -21,7 +21,6 @@ from benchmarks.paper import CLOSE, ENCODERS, comparison_page, data, finetune, t
 from benchmarks.paper.trials import Trial
 from clvq_lens.config import DecoderName, EncoderName
 
-RESULTS = data.RESULTS / "paper"
 N_SEEDS = 3
 OTHERS = (
     "agglomerative",
@@ -111,7 +110,7 @@ def _kept(path: Path) -> cl.Comparison:
 
 
 def _file_of(name: str) -> Path:
-    return RESULTS / f"{name}.json"
+    return data.KEPT / f"{name}.json"
 
 
 def _file_of_judged(name: str) -> Path:

@@ -16,6 +16,8 @@ from benchmarks.stories import SHARED
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results"
+KEPT = RESULTS / "paper"
+"""What was measured, so that pages can be written and runs go on."""
 MAX_WORDS = 48  # about 64 tokens
 _ROTTEN_HELD_OUT = 1_000  # of each class
 _WORDS_OF_PARAGRAPH = 192  # about 240 tokens of SmolLM2

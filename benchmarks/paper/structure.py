@@ -25,7 +25,7 @@ from benchmarks.paper import ENCODERS, ablations, data, finetune, structure_page
 from benchmarks.stories import stories_model
 from clvq_lens.config import EncoderName
 
-PARTS = data.RESULTS / "paper/structure"
+PARTS = data.KEPT / "structure"
 SEEDS = (0, 1, 2)
 KINDS = ("k-means", "spherical k-means", "random codes")
 THRESHOLD = 0.9
