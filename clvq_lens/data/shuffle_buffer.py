@@ -1,4 +1,4 @@
-"""SequenceColumns in memory, or in files mapped into it, and batches of them in random order."""
+"""Sequences in memory, or in files mapped into it, and batches of them in random order."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from clvq_lens.data.sequence_columns import SequenceColumns
 
 
 class ShuffleBuffer:
-    """SequenceColumns from which batches are drawn.
+    """Sequences from which batches are drawn.
 
     Args:
         parts: The sequences, in one block or in some.
@@ -106,7 +106,7 @@ class ShuffleBuffer:
         return int((n_real[order].cumsum(0) < n_tokens).sum()) + 1
 
     def _groups(self, order: Int[Tensor, " s"]) -> list[Int[Tensor, " b"]]:
-        """SequenceColumns that share a batch."""
+        """Sequences that share a batch."""
         # A stable sort: sequences of equal length stay in the random order in which they came.
         by_length = order[self._lengths[order].argsort(stable=True)]
         sizes: list[int] = []

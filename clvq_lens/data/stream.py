@@ -25,7 +25,7 @@ class StreamState:
     Attributes:
         epoch: Passes over the data that were completed.
         part: Parts of the epoch before the first one in the buffer.
-        sequence: SequenceColumns of that part before the first one in the buffer.
+        sequence: Sequences of that part before the first one in the buffer.
         n_given: Batches of the buffer that were given in this pass over it.
         single_tokens: Whether they hold single tokens.
         drawn_from: State of the generator that decided the order of this pass; None before that.
@@ -44,7 +44,7 @@ class ShuffledStream:
 
     Documents come in random order. A buffer of ``buffer_tokens``, kept in the model's dtype, is
     filled, leaves in random order, and is filled again. If the whole corpus fits, the model is run
-    only once. SequenceColumns stay whole where asked; otherwise single tokens are shuffled.
+    only once. Sequences stay whole where asked; otherwise single tokens are shuffled.
 
     Args:
         reader: Reads the activations.
@@ -110,7 +110,7 @@ class ShuffledStream:
         """
         if not self._fits:
             return self._reader.first(n_tokens)
-        # SequenceColumns also where single tokens are trained on: nobody needs them shuffled here.
+        # Sequences also where single tokens are trained on: nobody needs them shuffled here.
         drawn = self._buffer.draw_sequences(n_tokens)
         return (self._ready(self._buffer.sequences(group)) for group in drawn)
 
