@@ -23,6 +23,8 @@ INTERRUPTED = 130
 TERMINATED = 143
 """Exit status after SIGTERM, once a checkpoint was written."""
 
+_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"  # an environment variable that torchrun sets
+
 app = typer.Typer(
     help="Find the concepts that a language model carries from one layer to a later one.",
     no_args_is_help=True,
@@ -284,6 +286,17 @@ def report(
     )
 
 
+def _run(arguments: Sequence[str] | None) -> None:
+    if _BY_TORCHRUN not in os.environ:
+        app(arguments)
+        return
+    with starting():
+        from clvq_lens.commands.together import joined
+
+    with joined():
+        app(arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line.
 
@@ -297,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     log.addHandler(logging.StreamHandler())  # notices of dtype, BOS and the like
     log.setLevel(logging.INFO)
     try:
-        app(arguments)
+        _run(arguments)
     except (CLVQError, OSError) as error:
         # Ctrl-C is what the user wanted, not a failure, so it has no name of an error.
         interrupted = isinstance(error, CommandInterruptedError)

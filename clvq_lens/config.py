@@ -185,6 +185,8 @@ class FitConfig(_Options):
         n_tokens: Real tokens to train on in all; data are read again as often as that takes. None:
             `PASSES` times those of the data, and at most `MOST_TOKENS`.
         batch_tokens: Real tokens of a step, about.
+        accumulation_steps: Parts in which a step is computed, one after the other, where memory is
+            short. The step stays the same.
         learning_rate: Peak of a warm-up and cosine schedule, for Adam, of decoder and encoder; of
             a predictive encoder it is twice that. None: 0.05 divided by the square root of the
             target's width.
@@ -213,6 +215,7 @@ class FitConfig(_Options):
 
     n_tokens: int | None = None
     batch_tokens: int = 1_024
+    accumulation_steps: int = 1
     learning_rate: float | None = None
     weight_decay: float = 0.01
     warmup_fraction: float = 0.05
@@ -229,7 +232,14 @@ class FitConfig(_Options):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch_tokens", "n_evaluations", "patience", "buffer_tokens"):
+        whole = (
+            "batch_tokens",
+            "accumulation_steps",
+            "n_evaluations",
+            "patience",
+            "buffer_tokens",
+        )
+        for name in whole:
             check_positive(name, getattr(self, name), whole=True)
         if self.n_tokens is not None:
             check_positive("n_tokens", self.n_tokens, whole=True)
@@ -301,6 +311,7 @@ class FitOptions(TypedDict, total=False):
 
     n_tokens: int | None
     batch_tokens: int
+    accumulation_steps: int
     learning_rate: float | None
     weight_decay: float
     warmup_fraction: float

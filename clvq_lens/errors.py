@@ -128,6 +128,10 @@ class CommandInterruptedError(CLVQError, RuntimeError):
     """Ctrl-C ended a command; the message says what is there already and how to go on."""
 
 
+class ProcessesError(CLVQError, RuntimeError):
+    """Processes that share a fit cannot work together."""
+
+
 class TerminatedError(CLVQError, RuntimeError):
     """The process was told to end (SIGTERM), and has written a checkpoint."""
 

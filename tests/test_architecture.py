@@ -15,6 +15,7 @@ ROOMS = [
     "config",
     "writing",
     "showing",
+    "processes",
     "plots",
     "stats",
     "quantizer",
@@ -37,6 +38,7 @@ ROOMS = [
     "add",
     "commands",
     "cli",
+    "__main__",
     "install",
 ]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -21,6 +21,7 @@ from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.lens import Lens
 from clvq_lens.page.contents import gather
 from clvq_lens.page.write import write_page
+from clvq_lens.processes import Processes
 from clvq_lens.training.history import History
 from clvq_lens.writing import check_space
 
@@ -78,6 +79,8 @@ def fit_and_write(
                 checkpoint_every=checkpointing.every_s,
                 resume=checkpointing.resume,
             )
+        if not Processes.current().is_first:  # the first one writes, and shares the evaluation
+            return _evaluated(lens, run, held_out_of(run))
         report_command = f"clvq-lens report {out}"
         saved = f"The fitted quantizer is saved in {out}. To evaluate it: {report_command}"
         with interruptible("saving", saved):
@@ -126,7 +129,7 @@ def write_results(
     """
     data, token_labels = held_out.data, held_out.token_labels
     long_texts = run.config.long_texts
-    evaluation = lens.evaluate(data, token_labels=token_labels, long_texts=long_texts)
+    evaluation = _evaluated(lens, run, held_out)
     write_table(out / "evaluation.csv", evaluation.frame())
     concepts = lens.concepts(data, token_labels=token_labels, long_texts=long_texts)
     if not concepts.complete:
@@ -155,6 +158,12 @@ def write_results(
         f"[bold]{escape(str(page))}[/] in a browser."
     )
     return evaluation
+
+
+def _evaluated(lens: Lens, run: Run, held_out: EvaluationData) -> Evaluation:
+    return lens.evaluate(
+        held_out.data, token_labels=held_out.token_labels, long_texts=run.config.long_texts
+    )
 
 
 def _title(name: str, n_tokens: int, held_out: EvaluationData) -> str:

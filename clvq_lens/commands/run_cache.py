@@ -10,10 +10,12 @@ from rich.markup import escape
 from clvq_lens.commands.command_data import read_through
 from clvq_lens.commands.command_model import load_model
 from clvq_lens.commands.output import NOTHING, interruptible
+from clvq_lens.commands.together import device_of_process
 from clvq_lens.data.store.cache import cache_activations
 from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.errors import CommandInterruptedError
 from clvq_lens.host.loading import check_device
+from clvq_lens.processes import Processes
 
 
 def run_cache(
@@ -45,6 +47,7 @@ def run_cache(
         PathTakenError: If the folder holds other activations.
         CommandInterruptedError: On Ctrl-C.
     """
+    device = device_of_process(device)
     check_device(device)
     with interruptible("reading the data", NOTHING):
         read_through(data)
@@ -55,5 +58,6 @@ def run_cache(
         store = cache_activations(loaded, data, out, points=points, **options)
     if not store.index.complete:
         raise CommandInterruptedError(f"Interrupted while caching. {again}")
-    Console().print(f"{escape(repr(store))} is in [bold]{escape(str(out))}[/].")
+    if Processes.current().is_first:
+        Console().print(f"{escape(repr(store))} is in [bold]{escape(str(out))}[/].")
     return store

@@ -1,6 +1,8 @@
 """``clvq-lens fit``: a fit on the data of a user."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,9 +17,12 @@ from clvq_lens.commands.output import (
     output_folder,
 )
 from clvq_lens.commands.run import Run
+from clvq_lens.commands.together import device_of_process, was_restarted
 from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.host.loading import check_device, check_dtype
+from clvq_lens.processes import Processes
+from clvq_lens.training.checkpoint import has_checkpoints
 
 
 def run_fit(
@@ -70,10 +75,15 @@ def run_fit(
         toy_texts=None,
         config=FitConfig().replace(**fit_options),
     )
+    device = device_of_process(device)
     check_device(device)
     if dtype is not None:
         check_dtype(dtype)
-    with output_folder(out, overwrite=overwrite):
+    folder = checkpointing.folder
+    if folder is not None and was_restarted() and has_checkpoints(folder):
+        checkpointing = replace(checkpointing, resume=True)
+    is_first = Processes.current().is_first  # the one that writes
+    with output_folder(out, overwrite=overwrite) if is_first else nullcontext():
         with interruptible("reading the data", NOTHING):
             # To the end: an error in the last line must not come after an hour of fitting.
             opened = data_at(data)

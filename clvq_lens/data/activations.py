@@ -22,6 +22,28 @@ End = Literal["source", "target"]
 
 
 @dataclass(frozen=True)
+class Share:
+    """Which rows of a batch these are, if several processes or parts of a step share it.
+
+    Attributes:
+        first: Number of the first row in the batch.
+        step: How much the number grows from one row to the next.
+        n_rows: Rows of the batch.
+        n_tokens: Real tokens of the batch.
+    """
+
+    first: int
+    step: int
+    n_rows: int
+    n_tokens: int
+
+    @property
+    def rows(self) -> slice:
+        """The rows, as an index into the batch."""
+        return slice(self.first, None, self.step)
+
+
+@dataclass(frozen=True)
 class Activations:
     """Source and target activations of some sequences.
 
@@ -33,6 +55,7 @@ class Activations:
         mask: True on real tokens, which take part in losses and statistics.
         documents: Running number of the document of each sequence, where it is known.
         n_outliers: Tokens that were left out of the mask because their activation is too long.
+        share_of_batch: Which rows of a batch these are; None: all of them.
     """
 
     source: Float[Tensor, "b pos d_source"]
@@ -42,11 +65,41 @@ class Activations:
     mask: Bool[Tensor, "b pos"]
     documents: tuple[int, ...] = ()
     n_outliers: int = 0
+    share_of_batch: Share | None = None
 
     @property
     def n_tokens(self) -> int:
         """Number of real tokens."""
         return int(self.mask.sum())
+
+    @property
+    def share(self) -> Share:
+        """Which rows of their batch these are; all of them unless something else is known."""
+        return self.share_of_batch or Share(0, 1, len(self.mask), self.n_tokens)
+
+    def split(self, n: int) -> list["Activations"]:
+        """The rows in as many parts, each of which knows its share of the batch."""
+        if n == 1:
+            return [self]
+        share = self.share
+        parts: list[Activations] = []
+        for first in range(min(n, len(self.mask))):
+            rows = slice(first, None, n)
+            parts.append(
+                replace(
+                    self,
+                    source=self.source[rows],
+                    target=self.target[rows],
+                    tokens=self.tokens[rows],
+                    attended=self.attended[rows],
+                    mask=self.mask[rows],
+                    documents=self.documents[rows],
+                    share_of_batch=replace(
+                        share, first=share.first + first * share.step, step=n * share.step
+                    ),
+                )
+            )
+        return parts
 
     def of_real_tokens(self, end: End) -> Float[Tensor, "n d"]:
         """The activations of real tokens at the source or the target, row by row."""

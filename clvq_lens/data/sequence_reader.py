@@ -10,6 +10,7 @@ from clvq_lens.data.activations import Activations, ActivationSource
 from clvq_lens.data.document import Item
 from clvq_lens.data.document_order import DocumentOrder
 from clvq_lens.data.sequence_columns import SequenceColumns
+from clvq_lens.data.shuffle_buffer import ALL
 
 
 class SequenceReader(Protocol):
@@ -37,8 +38,13 @@ class SequenceReader(Protocol):
         """
         ...
 
-    def first(self, n_tokens: int) -> Iterator[Activations]:
-        """A fair draw of so many real tokens, always of the same documents; ready for use."""
+    def first(self, n_tokens: int, share: slice = ALL) -> Iterator[Activations]:
+        """A fair draw of so many real tokens, always of the same documents; ready for use.
+
+        Args:
+            n_tokens: Real tokens after which it ends.
+            share: The batches that are wanted.
+        """
         ...
 
 
@@ -79,10 +85,10 @@ class ModelReader:
         for batch in islice(batches, skip, None):
             yield SequenceColumns.of(batch, special=self._special)
 
-    def first(self, n_tokens: int) -> Iterator[Activations]:
+    def first(self, n_tokens: int, share: slice = ALL) -> Iterator[Activations]:
         """The first documents of epoch 0, until they hold so many real tokens; ready for use."""
-        documents = self._order.epoch(0)
-        return self._source.first(documents, n_tokens, generator=self._generator)
+        batches = self._source.first(self._order.epoch(0), n_tokens, generator=self._generator)
+        return islice(batches, share.start, share.stop, share.step)
 
     def _counted(self, documents: Iterable[Item]) -> Iterator[Item]:
         for document in documents:

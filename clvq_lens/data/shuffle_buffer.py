@@ -9,6 +9,8 @@ from torch import Tensor
 from clvq_lens.data.activations import Activations
 from clvq_lens.data.sequence_columns import SequenceColumns
 
+ALL = slice(None)
+
 
 class ShuffleBuffer:
     """Sequences from which batches are drawn.
@@ -78,10 +80,16 @@ class ShuffleBuffer:
         order = real[self._permutation(len(real)).to(real.device)]
         return list(order.split(self._batch_tokens)) if len(order) else []
 
-    def sequences(self, group: Int[Tensor, " b"]) -> Activations:
-        """Some sequences side by side, padded on the right."""
+    def sequences(self, group: Int[Tensor, " b"], share: slice = ALL) -> Activations:
+        """Some sequences side by side, padded on the right.
+
+        Args:
+            group: The sequences of a batch.
+            share: Those that are wanted; they are padded to the length of the whole batch.
+        """
+        positions = torch.arange(int(self._lengths[group].max()))
+        group = group[share]
         lengths = self._lengths[group].unsqueeze(1)
-        positions = torch.arange(int(lengths.max()))
         attended = positions < lengths
         rows = torch.where(attended, self._starts[group].unsqueeze(1) + positions, 0)
         rows, attended = rows.to(self._mask.device), attended.to(self._mask.device)
@@ -141,7 +149,7 @@ class ShuffleBuffer:
 
     def _column(self, name: str, rows: Int[Tensor, "b pos"]) -> Tensor:
         """Some rows of a column."""
-        flat = rows.flatten()
+        flat = rows.flatten().contiguous()  # a share of the rows is not
         columns = [getattr(part, name) for part in self.parts]
         if len(columns) == 1:
             return columns[0].index_select(0, flat).unflatten(0, rows.shape)
@@ -151,8 +159,7 @@ class ShuffleBuffer:
         taken: list[Tensor] = []
         counts = torch.bincount(part_of_row, minlength=len(columns)).tolist()
         for part, index in enumerate(flat[order].split(counts)):
-            if len(index):
-                taken.append(columns[part].index_select(0, index - self._first_rows[part]))
+            taken.append(columns[part].index_select(0, index - self._first_rows[part]))
         values = torch.empty_like(joined := torch.cat(taken))
         values[order] = joined
         return values.unflatten(0, rows.shape)

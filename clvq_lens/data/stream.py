@@ -3,16 +3,17 @@
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.data.activations import Activations
+from clvq_lens.data.activations import Activations, Share
 from clvq_lens.data.sequence_columns import SequenceColumns
 from clvq_lens.data.sequence_reader import SequenceReader
-from clvq_lens.data.shuffle_buffer import ShuffleBuffer
+from clvq_lens.data.shuffle_buffer import ALL, ShuffleBuffer
+from clvq_lens.processes import ALONE, Processes
 
 _SHARE_OF_MEMORY = 1 / 16  # that the buffer may take; while it is filled, twice as much
 _USUAL_MEMORY = 8 * 2**30  # bytes, where the system does not say how much there is
@@ -29,6 +30,7 @@ class StreamState:
         n_given: Batches of the buffer that were given in this pass over it.
         single_tokens: Whether they hold single tokens.
         drawn_from: State of the generator that decided the order of this pass; None before that.
+        memory_bytes: Memory of the machine, which limits the buffer; None: nothing was read yet.
     """
 
     epoch: int
@@ -37,6 +39,7 @@ class StreamState:
     n_given: int
     single_tokens: bool
     drawn_from: Tensor | None
+    memory_bytes: int | None
 
 
 class ShuffledStream:
@@ -53,6 +56,7 @@ class ShuffledStream:
         batch_tokens: Positions of a batch, about.
         whole_sequences: Whether a batch consists of sequences or of single tokens.
         generator: Decides the order in which sequences leave the buffer.
+        processes: Who shares every batch.
         progress: Whether to show a progress bar while the buffer is filled for the first time.
     """
 
@@ -65,6 +69,7 @@ class ShuffledStream:
         batch_tokens: int,
         whole_sequences: bool,
         generator: torch.Generator,
+        processes: Processes = ALONE,
         progress: bool = False,
     ) -> None:
         self.epoch = 0
@@ -74,12 +79,14 @@ class ShuffledStream:
         self._reader, self._ready = reader, ready
         self._buffer_tokens, self._batch_tokens = buffer_tokens, batch_tokens
         self._whole_sequences, self._generator = whole_sequences, generator
+        self._processes = processes
         self._left_over: SequenceColumns | None = None
         self._n_parts = self._n_used = 0  # parts of the epoch; sequences of the one that is left
         self._place = (0, 0, 0)  # where the buffer begins: epoch, part, sequence
         self._n_given, self._single_tokens = 0, not whole_sequences
         self._drawn_from: Tensor | None = None
         self._resumed: StreamState | None = None
+        self._memory_bytes: int | None = None
         self._following = self._read()
         with tqdm(desc="activations", unit="tok", disable=not progress) as bar:
             self._fits = self._fill(bar)
@@ -101,17 +108,19 @@ class ShuffledStream:
         """
         return round(n_tokens * self._reader.n_documents / max(1, n_documents))
 
-    def once(self, n_tokens: int) -> Iterator[Activations]:
+    def once(self, n_tokens: int, *, shared: bool = False) -> Iterator[Activations]:
         """All activations one time, from the buffer or else from the reader.
 
         Args:
             n_tokens: If there are more real tokens than this, a fair draw of so many is given; it
                 is always of the same documents if they do not fit the buffer.
+            shared: Whether every process is given batches of its own; else all have the same.
         """
+        mine = self._processes.rows if shared else ALL
         if not self._fits:
-            return self._reader.first(n_tokens)
+            return self._reader.first(n_tokens, mine)
         # Sequences also where single tokens are trained on: nobody needs them shuffled here.
-        drawn = self._buffer.draw_sequences(n_tokens)
+        drawn = self._buffer.draw_sequences(n_tokens)[mine]
         return (self._ready(self._buffer.sequences(group)) for group in drawn)
 
     # ---- endless batches -----------------------------------------------------------------------
@@ -130,10 +139,13 @@ class ShuffledStream:
             buffer = self._buffer
             for rows in drawn[self._n_given :]:
                 self._n_given += 1
+                mine = self._processes.rows
                 batch = self._ready(
-                    buffer.tokens(rows) if single_tokens else buffer.sequences(rows)
+                    buffer.tokens(rows[mine]) if single_tokens else buffer.sequences(rows, mine)
                 )
-                if batch.n_tokens:  # and not outliers alone
+                if self._processes.shared:
+                    batch = self._as_share(batch, len(rows))
+                if batch.share.n_tokens:  # and not outliers alone
                     yield batch
             self._n_given = 0
             if self._fits:  # everything is here: the model need not run again
@@ -141,6 +153,13 @@ class ShuffledStream:
             else:
                 del self._buffer, buffer  # or these stay in memory while others come
                 self._fill()
+
+    def _as_share(self, batch: Activations, n_rows: int) -> Activations:
+        """The rows of this process, which know how many tokens all processes have."""
+        (n_tokens,) = self._processes.sums(batch.n_tokens)
+        processes = self._processes
+        share = Share(processes.rank, processes.size, n_rows, round(n_tokens))
+        return replace(batch, share_of_batch=share)
 
     def _drawn(self, *, single_tokens: bool) -> list[Tensor]:
         """The batches of a pass over the buffer."""
@@ -169,11 +188,14 @@ class ShuffledStream:
             n_given=self._n_given,
             single_tokens=self._single_tokens,
             drawn_from=self._drawn_from,
+            memory_bytes=self._memory_bytes,
         )
 
     def restore_(self, state: StreamState) -> None:
         """Goes on where another stream of the same data was."""
         self.epoch, self._resumed = state.epoch, state
+        # Of the machine that it began on, or the buffer would hold other tokens.
+        self._memory_bytes = state.memory_bytes
         if self._fits:
             return
         del self._buffer
@@ -231,7 +253,9 @@ class ShuffledStream:
 
     def _capacity(self, part: SequenceColumns) -> int:
         """How many positions the buffer takes, if others need as much memory as these."""
-        most_bytes = _SHARE_OF_MEMORY * memory_bytes(part.mask.device)
+        if self._memory_bytes is None:
+            self._memory_bytes = self._processes.least(memory_bytes(part.mask.device))
+        most_bytes = _SHARE_OF_MEMORY * self._memory_bytes
         return min(self._buffer_tokens, int(most_bytes / max(1, part.row_bytes)))
 
     def _later_epochs(self) -> Iterator[SequenceColumns]:

@@ -20,6 +20,7 @@ from clvq_lens.evaluation.norms import Norms, point_norms
 from clvq_lens.evaluation.recovery import RecoveryTokens
 from clvq_lens.evaluation.splicing import NOT_BELOW_ZERO, EvaluatedBatch, Splicing
 from clvq_lens.host.attachment import Attached, Attachment, ready
+from clvq_lens.processes import ALONE, Processes
 from clvq_lens.readouts.readout import Readout
 from clvq_lens.stats.estimates import Estimate
 from clvq_lens.stats.histogram import LogHistogram
@@ -41,6 +42,9 @@ def evaluate(
     progress: bool = True,
 ) -> Evaluation:
     """How well the codes stand for the target, on data that the quantizer was not fitted on.
+
+    Processes of torch.distributed share the batches; all of them have to call it. With labels of
+    tokens, each evaluates everything by itself.
 
     Args:
         lens: A fitted lens.
@@ -105,8 +109,16 @@ def evaluate_beside(
     check_is("readout", readout, Readout | None, "Pass clvq_lens.head(...) or answers(...).")
     running = _RunningEvaluation(attachment, token_labels, readout, seed, ablation_costs)
     batches = token_batches(attachment.host, open_documents(data), long_texts=long_texts)
-    for batch in tqdm(batches, desc="evaluate", unit="batch", disable=not progress):
-        running.add(batch)
+    # The draw of tokens with labels depends on all of them.
+    processes = Processes.current() if token_labels is None else ALONE
+    progress = progress and processes.is_first
+    bar = tqdm(batches, desc="evaluate", unit="batch", disable=not progress)
+    for number, batch in enumerate(bar):
+        if number % processes.size == processes.rank:
+            running.add(batch)
+        else:
+            running.pass_over(batch)
+    running.sum_(processes)
     return running.evaluation()
 
 
@@ -159,10 +171,35 @@ class _RunningEvaluation:
         numbers = {name: value.cpu().double().numpy() for name, value in values.items()}
         self.sums.add(batch.documents, numbers)
         self.usage += torch.bincount(codes[mask], minlength=len(self.usage))
-        # The pieces of a long text are one document, which its first piece counts.
-        self.n_documents += sum(batch.part(row).piece == 0 for row in range(len(batch.documents)))
+        self._count_documents(batch)
         if self.recovery is not None:
             self.recovery.add(batch, mask.cpu(), codes.cpu(), x.cpu())
+
+    def _count_documents(self, batch: TokenBatch) -> None:
+        # The pieces of a long text are one document, which its first piece counts.
+        self.n_documents += sum(batch.part(row).piece == 0 for row in range(len(batch.documents)))
+
+    def pass_over(self, batch: TokenBatch) -> None:
+        """Leaves a batch to another process, and stays in step with it."""
+        self.sums.register(batch.documents)
+        self._count_documents(batch)
+        self._random_codes(batch.mask)
+
+    def sum_(self, processes: Processes) -> None:
+        """Adds what other processes have measured.
+
+        Raises:
+            EmptyCorpusError: If there was no real token.
+        """
+        if not processes.shared:
+            return
+        (n_tokens, n_outliers) = processes.sums(int(self.usage.sum()), self.n_outliers)
+        require_real(round(n_tokens))
+        self.n_outliers = round(n_outliers)
+        histograms = (self.source_norms, self.target_norms, self.errors)
+        counts = [torch.from_numpy(histogram.counts) for histogram in histograms]
+        processes.sum_([self.usage, *counts])
+        self.sums.replace_(processes.sums_by_name(self.sums.sums))
 
     def _without_outliers(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
         """The mask without tokens whose activation is too long; counts and measures all."""

@@ -98,7 +98,7 @@ def sample_codes(
     *,
     top_k: int,
     temperature: float | Float[Tensor, ""],
-    generator: torch.Generator,
+    clocks: Float[Tensor, "n top_k"],
 ) -> Assignment:
     """Draws, for each row, one of the ``top_k`` nearest codes, p proportional to exp(-d2 / T).
 
@@ -107,7 +107,7 @@ def sample_codes(
         vectors: The code vectors.
         top_k: How many of the nearest codes take part.
         temperature: T, in units of squared distance.
-        generator: Random generator on the device of ``z``.
+        clocks: Draws from the exponential distribution with rate 1, which decide.
 
     Returns:
         The drawn and the nearest code of each row.
@@ -119,7 +119,6 @@ def sample_codes(
     # Scores are distances minus ||z||^2, which is the same for all codes of a row and cancels.
     weights = torch.softmax(scores / -temperature, dim=1)
     # Exponential clocks with these weights as rates: each rings first with probability p.
-    clocks = torch.empty_like(weights).exponential_(generator=generator)
     drawn = (weights / clocks).argmax(1, keepdim=True)
     return Assignment(codes=codes.gather(1, drawn).squeeze(1), nearest=codes[:, 0])
 
@@ -211,15 +210,29 @@ class Codebook(nn.Module):
         flat = vectors.reshape(-1, vectors.shape[-1])
         return nearest_codes(flat, self.vectors).view(vectors.shape[:-1])
 
+    def clocks(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n top_k"]:
+        """The randomness of `sample`, for as many rows.
+
+        Processes that share a batch draw it for all rows, as one process would, and use their own.
+        """
+        clocks = self.vectors.new_empty(n, self.config.resolved_top_k, dtype=torch.float32)
+        return clocks.exponential_(generator=generator)
+
     def sample(self, z: Float[Tensor, "*n d"], *, generator: torch.Generator) -> Assignment:
         """Codes for training, drawn among the ``top_k`` nearest."""
+        return self.sample_by(z, self.clocks(z[..., 0].numel(), generator=generator))
+
+    def sample_by(
+        self, z: Float[Tensor, "*n d"], clocks: Float[Tensor, "rows top_k"]
+    ) -> Assignment:
+        """The same, with randomness that `clocks` has drawn."""
         unit = self.mean_distance if self.config.temperature_unit == "relative" else 1.0
         return sample_codes(
             z.reshape(-1, z.shape[-1]),
             self.vectors,
             top_k=self.config.resolved_top_k,
             temperature=float(self.config.temperature) * unit,
-            generator=generator,
+            clocks=clocks,
         )
 
     @torch.no_grad()

@@ -19,27 +19,28 @@ class LogHistogram:
     """
 
     def __init__(self) -> None:
-        self._counts = np.zeros((_LAST - _FIRST) * _PER_DECADE, dtype=np.int64)
+        self.counts = np.zeros((_LAST - _FIRST) * _PER_DECADE, dtype=np.int64)
+        """Counts of all bins."""
 
     def add(self, values: Float[np.ndarray, " n"]) -> None:
         """Counts some numbers; zeros are counted in the lowest bin."""
         # A logarithm of zero would be infinite, and no bin.
         decades = np.log10(np.maximum(np.asarray(values, dtype=np.float64), 10.0**_FIRST))
         bins = np.floor((decades - _FIRST) * _PER_DECADE).astype(np.int64)
-        np.add.at(self._counts, np.clip(bins, 0, len(self._counts) - 1), 1)
+        np.add.at(self.counts, np.clip(bins, 0, len(self.counts) - 1), 1)
 
     def median(self) -> float:
         """The median, right to a third of a percent; NaN without numbers."""
-        total = self._counts.sum()
+        total = self.counts.sum()
         if total == 0:
             return float("nan")
         # Of an even number of values, the lower one of the two in the middle.
-        middle = int(np.searchsorted(self._counts.cumsum(), (total + 1) // 2))
+        middle = int(np.searchsorted(self.counts.cumsum(), (total + 1) // 2))
         return float(10.0 ** (_FIRST + (middle + 0.5) / _PER_DECADE))
 
     def bins(self) -> tuple[tuple[float, ...], tuple[int, ...]]:
         """Edges and counts of wider bins, from the first one in use to the last."""
-        wide = self._counts.reshape(-1, _PER_DECADE // _SHOWN_PER_DECADE).sum(1)
+        wide = self.counts.reshape(-1, _PER_DECADE // _SHOWN_PER_DECADE).sum(1)
         used = np.flatnonzero(wide)
         if len(used) == 0:
             return (), ()

@@ -93,6 +93,20 @@ class JackknifeSums:
                 self._sums[name] = np.zeros((_MOST_GROUPS, *added.shape[1:]))
             np.add.at(self._sums[name], rows, added)
 
+    def register(self, documents: Sequence[int]) -> None:
+        """Gives documents their rows, where somebody else adds what they contribute."""
+        for document in documents:
+            self._row(document)
+
+    @property
+    def sums(self) -> dict[str, np.ndarray]:
+        """The sums of every row, by name."""
+        return self._sums
+
+    def replace_(self, sums: Mapping[str, np.ndarray]) -> None:
+        """Puts other sums in the place of these, such as those of all processes together."""
+        self._sums = dict(sums)
+
     def _row(self, document: int) -> int:
         """Where a document is summed: a row of its own, or one that it shares."""
         # Each piece of a document has to find the row of the others. The first documents are known

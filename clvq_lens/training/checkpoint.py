@@ -102,6 +102,11 @@ class Checkpoints:
         return _with_tensors(json.loads(header[_STATE]), "", tensors)
 
 
+def has_checkpoints(folder: str | Path) -> bool:
+    """Whether a fit has left checkpoints in a folder."""
+    return Path(folder).is_dir() and bool(_checkpoints(Path(folder)))
+
+
 def _checkpoints(folder: Path) -> dict[int, Path]:
     """The checkpoints in a folder by their numbers."""
     found: dict[int, Path] = {}

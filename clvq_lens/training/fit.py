@@ -1,26 +1,30 @@
 """Fitting: initialize, train, keep the best, then a frozen pass that gives codes meaning."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from clvq_lens.arguments import check_positive
 from clvq_lens.config import FitConfig, FitOptions, fit_config
 from clvq_lens.data.documents import Data
 from clvq_lens.data.interrupt import noted_termination
+from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.data.stream import ShuffledStream, StreamState
-from clvq_lens.errors import ConfigError, TerminatedError
+from clvq_lens.errors import ConfigError, DataError, TerminatedError
 from clvq_lens.host.attachment import Attached, Attachment
 from clvq_lens.host.modes import require_gradients
+from clvq_lens.processes import ALONE, Processes
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.encoders import PredictiveEncoder
 from clvq_lens.training.checkpoint import Checkpoints, State
+from clvq_lens.training.dropout import borrowed_generators
 from clvq_lens.training.frozen import frozen_pass
 from clvq_lens.training.history import History
 from clvq_lens.training.kept_data import fit_identity, kept_data
@@ -85,6 +89,8 @@ def fit(
     quantizer = attachment.quantizer
     _check_kl(attachment, config)
     before = clone_state(quantizer)
+    processes = Processes.current()
+    processes.require_same("clvq_lens", version("clvq-lens"), "Install one version everywhere.")
     checkpoints = None
     if checkpoint is not None:
         check_positive("checkpoint_every", checkpoint_every)
@@ -97,8 +103,17 @@ def fit(
         )
     elif resume:
         raise ConfigError("resume=True needs a folder to go on from. Pass checkpoint=folder.")
+    if processes.shared:
+        _check_shared(attachment, data, config, processes)
     try:
-        run = Fit(attachment, data, config, checkpoints=checkpoints, progress=progress)
+        run = Fit(
+            attachment,
+            data,
+            config,
+            checkpoints=checkpoints,
+            processes=processes,
+            progress=progress,
+        )
         history = run.run()
     except BaseException:
         quantizer.load_state_dict(before)
@@ -109,6 +124,24 @@ def fit(
     quantizer.fit_config = config.replace(n_tokens=run.data.n_tokens)
     attachment.recognize_model()
     return history
+
+
+def _check_shared(
+    attachment: Attachment, data: Data, config: FitConfig, processes: Processes
+) -> None:
+    """Raises unless all processes can share a fit."""
+    if not isinstance(data, ActivationStore):
+        raise ConfigError(
+            "Processes share activations through a folder. Pass checkpoint=folder, where they are "
+            "kept, or a store that cache_activations filled."
+        )
+    identity = json.dumps(fit_identity(attachment, data, config), sort_keys=True)
+    processes.require_same("The fit", identity, "Start all processes with the same command.")
+    if data.n_documents < processes.size:
+        raise DataError(
+            f"{processes.size} processes cannot share {data.n_documents} documents. Start fewer "
+            f"processes, or pass more documents."
+        )
 
 
 def _check_kl(attachment: Attachment, config: FitConfig) -> None:
@@ -131,6 +164,7 @@ class Fit:
         progress: Whether to show progress bars.
         learns_codes: Whether encoder and codebook are fitted too; else the decoder alone is.
         checkpoints: Where checkpoints are written to; None: nowhere.
+        processes: Who shares every step.
     """
 
     def __init__(
@@ -142,9 +176,12 @@ class Fit:
         progress: bool,
         learns_codes: bool = True,
         checkpoints: Checkpoints | None = None,
+        processes: Processes = ALONE,
     ) -> None:
+        progress = progress and processes.is_first
         self.quantizer, self.config, self.progress = attachment.quantizer, config, progress
-        self.data = TrainingData(attachment, data, config, progress=progress)
+        self.processes = processes
+        self.data = TrainingData(attachment, data, config, processes=processes, progress=progress)
         self.generator = self.data.generator
         self.learns_codes = learns_codes
         self.objective = Objective(attachment, config, samples=learns_codes)
@@ -167,7 +204,7 @@ class Fit:
             drawn = self.start(stream)
             self.history.n_held_out_documents = drawn.n_documents
             with (
-                _seeded_dropout(self.quantizer.device, self.config.seed),
+                borrowed_generators(self.quantizer.device),
                 _learning(self.quantizer, codes=self.learns_codes),
             ):
                 best = self._train(stream, drawn)
@@ -193,15 +230,23 @@ class Fit:
         drawn = self.data.held_out()
         if isinstance(self.quantizer.encoder, PredictiveEncoder):
             self.quantizer.encoder.start_(source, target)
+            self.processes.spread_(self.quantizer)
             self._learn_to_predict(self.quantizer.encoder, stream, drawn)
         self.quantizer.initialize_(source, target, generator=self.generator)
+        self.processes.spread_(self.quantizer)
         return drawn
 
     def _learn_to_predict(
         self, encoder: PredictiveEncoder, stream: ShuffledStream, drawn: HeldOutBatches
     ) -> None:
         """Trains the encoder, before there are codes."""
-        prediction = EncoderTraining(encoder, drawn.batches, self.config, n_tokens=self.budget)
+        prediction = EncoderTraining(
+            encoder,
+            drawn.batches,
+            self.config,
+            n_tokens=self.budget,
+            processes=self.processes,
+        )
         self._go_on("prediction", prediction, stream)
         try:
             prediction.run(
@@ -218,10 +263,11 @@ class Fit:
             self.objective,
             self.config,
             self.history,
-            HeldOut(self.objective, drawn.batches),
+            HeldOut(self.objective, drawn.batches, self.processes),
             budget=self.budget,
             generator=self.generator,
             learns_codes=self.learns_codes,
+            processes=self.processes,
         )
         if self.history.stop == "interrupted":  # codes and decoder stay as they start
             return training.best
@@ -271,8 +317,6 @@ class Fit:
         work.restore_(state["work"])
         stream.restore_(StreamState(**state["stream"]))
         self.generator.set_state(state["generator"])
-        if phase == "training":
-            _restore_dropout_(self.quantizer.device, state["dropout"])
 
     def _saving(
         self, phase: str, work: EncoderTraining | Training, stream: ShuffledStream
@@ -285,17 +329,18 @@ class Fit:
                 "work": work.state(),
                 "stream": asdict(stream.state()),
                 "generator": self.generator.get_state(),
-                "dropout": _dropout_state(self.quantizer.device),
             }
 
         def save(interrupted: bool) -> None:
             if self.checkpoints is None:
                 return
             terminated = self._terminated is not None and self._terminated()
-            if interrupted or terminated or work.is_done:
-                self.checkpoints.save(state())
-            else:
-                self.checkpoints.offer(state)
+            terminated = self.processes.any(terminated)
+            if self.processes.is_first:  # the state of all others is the same
+                if interrupted or terminated or work.is_done:
+                    self.checkpoints.save(state())
+                else:
+                    self.checkpoints.offer(state)
             if terminated:
                 raise TerminatedError(
                     f"Told to end (SIGTERM). A checkpoint is in {self.checkpoints.folder}; "
@@ -306,7 +351,13 @@ class Fit:
 
     def give_meaning(self, stream: ShuffledStream) -> None:
         """A frozen pass over the training tokens: what each code stands for."""
-        frozen = frozen_pass(self.quantizer, self.data, stream, progress=self.progress)
+        frozen = frozen_pass(
+            self.quantizer,
+            self.data,
+            stream,
+            processes=self.processes,
+            progress=self.progress,
+        )
         if not frozen.complete:
             self.history.stop = "interrupted"
         self.history.n_training_documents = stream.n_documents
@@ -314,7 +365,7 @@ class Fit:
 
     def _warn_of_outliers(self) -> None:
         n_outliers, n_kept = self.history.n_outliers, int(self.quantizer.usage.sum())
-        if n_outliers:
+        if n_outliers and self.processes.is_first:
             _log.warning(
                 "%d of %d training tokens are left out: their activation is more than ten times as "
                 "long as that of the median token (longer than %.4g at the source, or %.4g at the "
@@ -340,45 +391,3 @@ def _learning(quantizer: CrossLayerQuantizer, *, codes: bool) -> Iterator[None]:
     finally:
         quantizer.requires_grad_(False)
         quantizer.zero_grad(set_to_none=True)
-
-
-@contextmanager
-def _seeded_dropout(device: torch.device, seed: int) -> Iterator[None]:
-    """While open, the global generator of a device is seeded; afterwards it is as before.
-
-    Dropout takes no generator and draws from the global one. `torch.manual_seed` would seed all
-    devices, and no other one is touched here.
-    """
-    with torch.random.fork_rng(devices=[]):  # no device listed: the generator of the CPU
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.random.fork_rng(devices=[device]), torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-                yield
-        elif device.type == "mps":
-            before = torch.mps.get_rng_state()
-            torch.mps.manual_seed(seed)
-            try:
-                yield
-            finally:
-                torch.mps.set_rng_state(before)
-        else:
-            yield
-
-
-def _dropout_state(device: torch.device) -> State:
-    """The state of the generators that dropout draws from."""
-    state: State = {"cpu": torch.default_generator.get_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        state["mps"] = torch.mps.get_rng_state()
-    return state
-
-
-def _restore_dropout_(device: torch.device, state: State) -> None:
-    torch.default_generator.set_state(state["cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
-    elif device.type == "mps":
-        torch.mps.set_rng_state(state["mps"])

@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 from clvq_lens.data.activations import Activations
 from clvq_lens.data.interrupt import add_each
 from clvq_lens.data.stream import ShuffledStream
+from clvq_lens.processes import ALONE, Processes
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.training_data import TrainingData
 
@@ -17,6 +18,7 @@ def frozen_pass(
     data: TrainingData,
     stream: ShuffledStream,
     *,
+    processes: Processes = ALONE,
     progress: bool,
 ) -> "FrozenPass":
     """Records usage and the means of source, encoder output and target on training tokens.
@@ -27,6 +29,7 @@ def frozen_pass(
         quantizer: A fitted quantizer, which is given what was counted.
         data: What it was fitted on.
         stream: The stream of these data.
+        processes: Who shares the batches.
         progress: Whether to show a progress bar.
     """
     frozen = FrozenPass(quantizer)
@@ -35,10 +38,12 @@ def frozen_pass(
 
         def add(batch: Activations) -> None:
             frozen.add(batch)
-            bar.update(batch.n_tokens)
+            bar.update(batch.n_tokens * processes.size)  # others count theirs meanwhile
 
         # No bar over batches: the one over tokens tells how much is left.
-        frozen.complete = add_each(data.once(stream), add, desc="frozen pass", progress=False)
+        complete = add_each(data.once(stream), add, desc="frozen pass", progress=False)
+    frozen.complete = not processes.any(not complete)
+    frozen.sum_(processes)
     frozen.record_()
     return frozen
 
@@ -73,6 +78,11 @@ class FrozenPass:
         _add_by_code(self.target_sums, codes, batch.of_real_tokens("target"))
         self.usage += torch.bincount(codes, minlength=len(self.usage)).cpu()
         self.n_outliers += batch.n_outliers
+
+    def sum_(self, processes: Processes) -> None:
+        """Adds what other processes have counted."""
+        processes.sum_([self.usage, self.source_sums, self.encoded_sums, self.target_sums])
+        self.n_outliers = round(processes.sums(self.n_outliers)[0])
 
     def record_(self) -> None:
         """Gives the quantizer what was counted."""

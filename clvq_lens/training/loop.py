@@ -1,11 +1,13 @@
 """The training loop: gradient steps of encoder and decoder, EMA steps of the codebook."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
-from torch import nn
+from jaxtyping import Int, Shaped
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from clvq_lens.config import FitConfig
@@ -13,13 +15,16 @@ from clvq_lens.data.activations import Activations
 from clvq_lens.data.interrupt import deferred_interrupt
 from clvq_lens.data.stream import ShuffledStream
 from clvq_lens.errors import NonFiniteError
+from clvq_lens.processes import ALONE, Processes
+from clvq_lens.quantizer.codebook import Assignment
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import TableDecoder
 from clvq_lens.training.checkpoint import State
+from clvq_lens.training.dropout import seed_dropout_
 from clvq_lens.training.history import History, Record
 from clvq_lens.training.objective import Objective, Step
 from clvq_lens.training.schedule import BETAS, peak_learning_rate, schedule
-from clvq_lens.training.validation import Best, HeldOut, Window
+from clvq_lens.training.validation import Best, HeldOut, LossSums, Window
 
 
 class Training:
@@ -33,6 +38,7 @@ class Training:
         budget: Tokens to train on, repetitions counted.
         generator: Draws codes.
         learns_codes: Whether encoder and codebook are trained too; else the decoder alone is.
+        processes: Who shares every step.
     """
 
     def __init__(
@@ -45,11 +51,13 @@ class Training:
         budget: int,
         generator: torch.Generator,
         learns_codes: bool,
+        processes: Processes = ALONE,
     ) -> None:
         self.quantizer: CrossLayerQuantizer = objective.quantizer
         self.objective, self.config, self.history = objective, config, history
         self.budget, self.generator, self.learns_codes = budget, generator, learns_codes
         self.best = Best(self.quantizer)
+        self._processes = processes
         self._held_out, self._window = held_out, Window(self.quantizer)
         self._optimizer = make_optimizer(self.quantizer, config)
         self._n_tokens = self._n_steps = self._first_epoch = 0
@@ -83,9 +91,9 @@ class Training:
             for batch in stream if not self.is_done else ():
                 with deferred_interrupt() as pressed:  # a step is done as a whole or not at all
                     self._step(batch, stream)
-                bar.update(batch.n_tokens)
+                bar.update(batch.share.n_tokens)
                 bar.set_postfix(fvu=f"{self._fvu:.3f}", refresh=False)
-                interrupted = pressed()
+                interrupted = self._processes.any(pressed())
                 after_step(interrupted)
                 if interrupted:
                     raise KeyboardInterrupt
@@ -99,10 +107,10 @@ class Training:
         if not self._n_steps:
             self._first_epoch = stream.epoch
         rate = self._set_learning_rate()
-        self._window.add(self.train_step(batch), batch)
+        self._window.add(*self.train_step(batch))
         self._fvu = self._window.fvu
         self._n_steps += 1
-        self._n_tokens += batch.n_tokens
+        self._n_tokens += batch.share.n_tokens
         # By tokens and not by steps: batches of sequences hold more or fewer of them.
         due = self.budget / self.config.n_evaluations * (len(self.history.records) + 1)
         if self._n_tokens >= min(due, self.budget):
@@ -122,32 +130,72 @@ class Training:
         self.history.records.append(record)
         self.best.offer(record, self.config)
 
-    def train_step(self, batch: Activations) -> Step:
-        """One gradient step of encoder and decoder, and one EMA step of the codebook."""
+    def train_step(self, batch: Activations) -> tuple[LossSums, Int[Tensor, " n"]]:
+        """One gradient step of encoder and decoder, and one EMA step of the codebook.
+
+        Returns:
+            Sums of the loss, and the codes of all real tokens of the batch.
+        """
         self.quantizer.train()
-        with torch.set_grad_enabled(self.learns):
-            step = self.objective.training_step(batch, self.generator)
+        if self.quantizer.config.decoder_dropout:
+            seed = self.config.seed, self._n_steps, self._processes.rank
+            seed_dropout_(self.quantizer.device, *seed)
+        parameters = [p for p in self.quantizer.parameters() if p.requires_grad]
+        self._optimizer.zero_grad(set_to_none=True)
+        clocks = self.objective.clocks(batch, self.generator) if self.objective.samples else None
+        parts = batch.split(self.config.accumulation_steps)
+        steps: list[Step] = []
+        for part in parts:
+            with torch.set_grad_enabled(self.learns):
+                step = self.objective.training_step(part, clocks)
+            if self.learns and part.n_tokens:
+                step.loss.total.backward(inputs=parameters)  # the model keeps its own gradients
+            steps.append(step)
+        n_tokens = [part.n_tokens for part in parts]
+        sums = LossSums.of([step.loss for step in steps], n_tokens, self._processes)
         # On every step, because a single one with NaN spoils all weights.
-        if not torch.isfinite(step.loss.total):
+        if not math.isfinite(sums.total):
             raise NonFiniteError(
-                f"The loss became {step.loss.total.detach():g} after {self._n_tokens} tokens. "
-                f"Pass a smaller learning_rate, or check the activations' scale."
+                f"The loss became {sums.total:g} after {self._n_tokens} tokens. Pass a smaller "
+                f"learning_rate, or check the activations' scale."
             )
         if self.learns:
-            parameters = [p for p in self.quantizer.parameters() if p.requires_grad]
-            self._optimizer.zero_grad(set_to_none=True)
-            step.loss.total.backward(inputs=parameters)  # the model keeps its own gradients
+            self._processes.sum_gradients_(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
             self._optimizer.step()
-        elif isinstance(self.quantizer.decoder, TableDecoder):
-            decay = self.quantizer.config.ema_decay
-            target = batch.of_real_tokens("target")
-            self.quantizer.decoder.update_(step.assignment.codes, target, decay=decay)
-        if self.learns_codes:
-            codebook = self.quantizer.codebook
-            codebook.update_(step.encoded, step.assignment, generator=self.generator)
+        codes = self._update_(batch, steps)
         self.quantizer.eval()
-        return step
+        return sums, codes
+
+    def _update_(self, batch: Activations, steps: list[Step]) -> Int[Tensor, " n"]:
+        """Moves what follows running means, by all real tokens of the batch.
+
+        Returns:
+            The codes of these tokens.
+        """
+        mask = self._whole(batch, [batch.mask])
+        codes = self._whole(batch, [step.codes for step in steps])[mask]
+        decoder = self.quantizer.decoder
+        if isinstance(decoder, TableDecoder):
+            target = self._whole(batch, [batch.target])[mask]
+            decoder.update_(codes, target, decay=self.quantizer.config.ema_decay)
+        if self.learns_codes:
+            encoded = self._whole(batch, [step.encoded for step in steps])[mask]
+            nearest = self._whole(batch, [step.nearest for step in steps])[mask]
+            assignment = Assignment(codes, nearest)
+            self.quantizer.codebook.update_(encoded, assignment, generator=self.generator)
+        return codes
+
+    def _whole(
+        self, batch: Activations, parts: list[Shaped[Tensor, "r pos *d"]]
+    ) -> Shaped[Tensor, "b pos *d"]:
+        """The rows of a whole batch, from the parts of this process and those of others."""
+        mine = parts[0]
+        if len(parts) > 1:
+            mine = mine.new_empty(len(batch.mask), *mine.shape[1:])
+            for first, part in enumerate(parts):
+                mine[first :: len(parts)] = part
+        return self._processes.together(mine, batch.share.n_rows)
 
     def _set_learning_rate(self) -> float:
         done = self._n_tokens / self.budget

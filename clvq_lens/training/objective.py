@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clvq_lens.config import FitConfig
@@ -18,7 +18,7 @@ class Loss:
     """The parts of the loss on one batch.
 
     Attributes:
-        total: The weighted sum that is minimized.
+        total: The weighted sum that is minimized; of a share, its part of the sum.
         squared_error: Summed over real tokens and dimensions.
         kl: KL(clean || spliced), nats per token; None unless asked for.
         commitment: Mean squared distance to the code vector, per dimension.
@@ -32,11 +32,12 @@ class Loss:
 
 @dataclass(frozen=True)
 class Step:
-    """A forward pass of training: the loss, and what the EMA update needs."""
+    """A forward pass of training: the loss, and what the EMA update needs, at every position."""
 
     loss: Loss
-    encoded: Float[Tensor, "n d_code"]
-    assignment: Assignment
+    encoded: Float[Tensor, "b pos d_code"]
+    codes: Int[Tensor, "b pos"]
+    nearest: Int[Tensor, "b pos"]
 
 
 class Objective:
@@ -52,23 +53,36 @@ class Objective:
         self.host, self.target = attachment.host, attachment.target
         self.quantizer, self.config, self.samples = attachment.quantizer, config, samples
 
-    def training_step(self, batch: Activations, generator: torch.Generator) -> Step:
-        """The loss with codes as training has them."""
+    def clocks(
+        self, batch: Activations, generator: torch.Generator
+    ) -> Float[Tensor, "rows pos top_k"]:
+        """The randomness that decides the codes of a whole batch, of which this may be a share."""
+        # Drawn even if this share has no rows: generators of all processes stay in step.
+        n_rows, n_positions = batch.share.n_rows, batch.mask.shape[1]
+        clocks = self.quantizer.codebook.clocks(n_rows * n_positions, generator=generator)
+        return clocks.unflatten(0, (n_rows, n_positions))
+
+    def training_step(
+        self, batch: Activations, clocks: Float[Tensor, "rows pos top_k"] | None
+    ) -> Step:
+        """The loss with codes as training has them.
+
+        Args:
+            batch: Activations.
+            clocks: What `clocks` drew for the batch; None, if training takes the nearest codes.
+        """
         encoded = self.quantizer.encode(batch.source)
         # Everywhere, because the decoder also attends to special tokens, which the mask leaves out.
-        everywhere = self._assign(encoded.detach(), generator)
-        codes = everywhere.codes.view(batch.mask.shape)
+        if clocks is None:
+            nearest = self.quantizer.codebook.nearest(encoded.detach()).flatten()
+            assignment = Assignment(nearest, nearest)
+        else:
+            mine = clocks[batch.share.rows].flatten(0, 1)
+            assignment = self.quantizer.codebook.sample_by(encoded.detach(), mine)
+        codes = assignment.codes.view(batch.mask.shape)
         quantized = straight_through(encoded, self.quantizer.codebook(codes))
         loss = self._loss(batch, encoded, quantized)
-        real = batch.mask.flatten()
-        assignment = Assignment(everywhere.codes[real], everywhere.nearest[real])
-        return Step(loss, encoded.detach()[batch.mask], assignment)
-
-    def _assign(self, encoded: Tensor, generator: torch.Generator) -> Assignment:
-        if self.samples:
-            return self.quantizer.codebook.sample(encoded, generator=generator)
-        nearest = self.quantizer.codebook.nearest(encoded).flatten()
-        return Assignment(nearest, nearest)
+        return Step(loss, encoded.detach(), codes, assignment.nearest.view(batch.mask.shape))
 
     @torch.no_grad()
     def evaluate(self, batch: Activations) -> Loss:
@@ -78,9 +92,13 @@ class Objective:
         return self._loss(batch, encoded, quantized)
 
     def _loss(self, batch: Activations, encoded: Tensor, quantized: Tensor) -> Loss:
+        n_tokens = batch.share.n_tokens
+        if not batch.n_tokens:  # of a batch that is shared, others have the real tokens
+            zero = encoded.new_zeros(())
+            return Loss(zero, zero, zero if self.config.kl_weight > 0 else None, zero)
+        fraction = batch.n_tokens / n_tokens
         decode = self.quantizer.decode_padded
         recon = decode(quantized, encoded=encoded, attended=batch.attended)
-        n_tokens = batch.mask.sum()
         squared_error = (recon - batch.target)[batch.mask].square().sum()
         # In units of the variance the error is the FVU, so weights mean the same at every layer.
         unit = self.quantizer.target_variance
@@ -88,11 +106,11 @@ class Objective:
             unit = torch.full_like(unit, recon.shape[-1])
         distance = (encoded - quantized.detach())[batch.mask].square().mean()
         total = float(self.config.recon_weight) * squared_error / (n_tokens * unit)
-        total = total + float(self.quantizer.config.commitment_weight) * distance
+        total = total + float(self.quantizer.config.commitment_weight) * distance * fraction
         kl = None
         if self.config.kl_weight > 0:  # otherwise the layers above the target need not run
             kl = self._kl(batch, recon)
-            total = total + float(self.config.kl_weight) * kl
+            total = total + float(self.config.kl_weight) * kl * fraction
             kl = kl.detach()
         return Loss(total, squared_error.detach(), kl, distance.detach())
 

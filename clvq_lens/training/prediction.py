@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from clvq_lens.config import FitConfig
 from clvq_lens.data.activations import Activations
 from clvq_lens.data.interrupt import deferred_interrupt
+from clvq_lens.processes import ALONE, Processes
 from clvq_lens.quantizer.encoders import PredictiveEncoder
 from clvq_lens.training.checkpoint import State
 from clvq_lens.training.loop import restore_optimizer_
@@ -29,6 +30,7 @@ class EncoderTraining:
         held_out: Held-out tokens; if there are none, the last weights are kept.
         config: How often to validate, when to stop, decay, warm-up and clipping.
         n_tokens: Tokens to train on, repetitions counted.
+        processes: Who shares every step.
     """
 
     def __init__(
@@ -38,9 +40,11 @@ class EncoderTraining:
         config: FitConfig,
         *,
         n_tokens: int,
+        processes: Processes = ALONE,
     ) -> None:
         self._encoder, self._config, self._budget = encoder, config, n_tokens
-        self._best = _BestWeights(encoder, held_out)
+        self._processes = processes
+        self._best = _BestWeights(encoder, held_out, processes)
         self._peak = _RATE * peak_learning_rate(config, encoder.linear.out_features)
         self._optimizer = torch.optim.AdamW(
             encoder.parameters(), lr=self._peak, betas=BETAS, weight_decay=config.weight_decay
@@ -75,8 +79,8 @@ class EncoderTraining:
                 for batch in batches if not self.is_done else ():
                     with deferred_interrupt() as pressed:  # a step is done as a whole or not at all
                         self._learn_from(batch)
-                    bar.update(batch.n_tokens)
-                    interrupted = pressed()
+                    bar.update(batch.share.n_tokens)
+                    interrupted = self._processes.any(pressed())
                     after_batch(interrupted)
                     if interrupted:
                         self._best.offer()  # as if the tokens were spent
@@ -94,18 +98,36 @@ class EncoderTraining:
             done = self._n_tokens / self._budget
             group["lr"] = self._peak * schedule(done, self._config.warmup_fraction)
         source, target = batch.of_real_tokens("source"), batch.of_real_tokens("target")
-        parts = zip(source.split(_STEP_TOKENS), target.split(_STEP_TOKENS), strict=True)
-        for x, y in parts:
-            error = (self._encoder(x) - y) / self._encoder.target_units.scale
+        sizes, n_mine = self._step_sizes(batch)
+        parameters = list(self._encoder.parameters())
+        parts = zip(sizes, source.split(n_mine), target.split(n_mine), strict=True)
+        for n_tokens, x, y in parts:
             self._optimizer.zero_grad(set_to_none=True)
-            error.square().mean().backward()
-            torch.nn.utils.clip_grad_norm_(self._encoder.parameters(), self._config.max_grad_norm)
+            if len(x):  # of a step that is shared, others may have all tokens
+                error = (self._encoder(x) - y) / self._encoder.target_units.scale
+                (error.square().mean() * (len(x) / n_tokens)).backward()
+            self._processes.sum_gradients_(parameters)
+            torch.nn.utils.clip_grad_norm_(parameters, self._config.max_grad_norm)
             self._optimizer.step()
-        self._n_tokens += batch.n_tokens
+        self._n_tokens += batch.share.n_tokens
         due = self._budget / self._config.n_evaluations * (self._n_validations + 1)
         if self._n_tokens >= min(due, self._budget):
             self._n_validations += 1
             self._best.offer()
+
+    def _step_sizes(self, batch: Activations) -> tuple[list[int], list[int]]:
+        """How many real tokens of a batch each step takes: of all, and of this process's.
+
+        Tokens of one process would make other steps than the same tokens in several processes, if
+        each of them counted its own.
+        """
+        share = batch.share
+        mask = self._processes.together(batch.mask.flatten(), share.n_rows)
+        step_of_row = (mask.cumsum(0) - 1).div(_STEP_TOKENS, rounding_mode="floor")
+        n_steps = -(-share.n_tokens // _STEP_TOKENS)
+        sizes = torch.bincount(step_of_row[mask], minlength=n_steps)
+        mine = torch.bincount(step_of_row[share.rows][batch.mask.flatten()], minlength=n_steps)
+        return sizes.tolist(), mine.tolist()
 
     def state(self) -> State:
         """All that a step depends on, apart from the stream; between two batches."""
@@ -128,17 +150,21 @@ class EncoderTraining:
 class _BestWeights:
     """The weights that predict held-out tokens best, at first those of the linear map."""
 
-    def __init__(self, encoder: PredictiveEncoder, held_out: list[Activations]) -> None:
-        self._encoder = encoder
-        self._rows = [(b.of_real_tokens("source"), b.of_real_tokens("target")) for b in held_out]
+    def __init__(
+        self, encoder: PredictiveEncoder, held_out: list[Activations], processes: Processes
+    ) -> None:
+        self._encoder, self._processes = encoder, processes
+        self._rows: list[tuple[Tensor, Tensor]] = []
+        for batch in held_out[processes.rows]:
+            self._rows.append((batch.of_real_tokens("source"), batch.of_real_tokens("target")))
         self._weights = copy.deepcopy(encoder.state_dict())
-        self._error = _squared_error(encoder, self._rows)
+        self._error = self._squared_error()
         self.n_since = 0
         """Validations since the last one that was better."""
 
     def offer(self) -> None:
         """Keeps the weights if they are the best, or if there is nothing to judge them by."""
-        error = _squared_error(self._encoder, self._rows)
+        error = self._squared_error()
         self.n_since += 1
         if error < self._error or not self._rows:
             self._weights = copy.deepcopy(self._encoder.state_dict())
@@ -148,6 +174,14 @@ class _BestWeights:
         """Puts them back."""
         self._encoder.load_state_dict(self._weights)
 
+    @torch.no_grad()
+    def _squared_error(self) -> float:
+        """Of all held-out tokens together; 0 if there are none."""
+        error = 0.0
+        for x, y in self._rows:
+            error += float((self._encoder(x) - y).square().sum())
+        return self._processes.sums(error)[0]
+
     def state(self) -> State:
         """The best weights and how good they are, for a checkpoint."""
         return {"error": self._error, "n_since": self.n_since, "weights": self._weights}
@@ -156,9 +190,3 @@ class _BestWeights:
         """Goes on with what another training had found."""
         self._error, self.n_since = state["error"], state["n_since"]
         self._weights = state["weights"]
-
-
-@torch.no_grad()
-def _squared_error(encoder: PredictiveEncoder, rows: list[tuple[Tensor, Tensor]]) -> float:
-    """Of all held-out tokens together; 0 if there are none."""
-    return sum((float((encoder(x) - y).square().sum()) for x, y in rows), 0.0)

@@ -18,6 +18,7 @@ from clvq_lens.data.store.store_reader import StoreReader
 from clvq_lens.data.stream import ShuffledStream
 from clvq_lens.data.tokens import TokenBatch, check_ids, require_real, token_batches
 from clvq_lens.host.attachment import Attachment
+from clvq_lens.processes import ALONE, Processes
 from clvq_lens.stats.reservoir import Reservoir
 
 _HELD_OUT_TOKENS = 2**15  # enough for an FVU to the third digit, and little to keep in memory
@@ -45,12 +46,20 @@ class TrainingData:
         attachment: Where to read. Which tokens are outliers may change while it is fitted.
         data: Documents.
         config: How many tokens to train on, how to read them, and the seed.
+        processes: Who shares every batch.
         progress: Whether to show a progress bar while the buffer is filled.
     """
 
     def __init__(
-        self, attachment: Attachment, data: Data, config: FitConfig, *, progress: bool
+        self,
+        attachment: Attachment,
+        data: Data,
+        config: FitConfig,
+        *,
+        processes: Processes = ALONE,
+        progress: bool,
     ) -> None:
+        self._processes = processes
         self._host, self._config, self._progress = attachment.host, config, progress
         quantizer = attachment.quantizer
         self.generator = torch.Generator(quantizer.device).manual_seed(config.seed)
@@ -84,6 +93,7 @@ class TrainingData:
             batch_tokens=self._config.batch_tokens,
             whole_sequences=whole_sequences,
             generator=self.generator,
+            processes=self._processes,
             progress=self._progress,
         )
         self.n_tokens = self._config.tokens_for(stream.n_tokens)
@@ -113,8 +123,11 @@ class TrainingData:
         return DocumentOrder(self._split.held_out, seed=self._seed, most_read=most_read)
 
     def once(self, stream: ShuffledStream) -> Iterator[Activations]:
-        """All training tokens one time; if they are more than the fit reads, a fair draw."""
-        return stream.once(self.n_tokens)
+        """All training tokens one time, shared by all processes.
+
+        If they are more than the fit reads, it is a fair draw.
+        """
+        return stream.once(self.n_tokens, shared=True)
 
     def tokens(self) -> Iterator[TokenBatch]:
         """The training documents as tokens, without running the model; all of them."""

@@ -1,18 +1,22 @@
 """What is measured during a fit: on held-out activations, and on the batches trained on."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from clvq_lens.config import FitConfig
 from clvq_lens.data.activations import Activations
+from clvq_lens.processes import ALONE, Processes
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.stats.metrics import perplexity_of_usage
 from clvq_lens.training.checkpoint import State
 from clvq_lens.training.history import Record
-from clvq_lens.training.objective import Objective, Step
+from clvq_lens.training.objective import Loss, Objective
 
 _IMPROVEMENT = 1e-3  # relative, of the score: a smaller one does not keep a fit going
 
@@ -34,16 +38,56 @@ class WindowMeasures(TypedDict):
     n_dead_codes: int
 
 
+@dataclass(frozen=True)
+class LossSums:
+    """Sums of the parts of the loss over real tokens.
+
+    Attributes:
+        squared_error: Sum of squared errors.
+        commitment: Sum of squared distances to the code vector, per dimension.
+        kl: Sum of KL(clean || spliced), nats; None unless asked for.
+        total: The loss that is minimized.
+    """
+
+    squared_error: float
+    commitment: float
+    kl: float | None
+    total: float
+
+    @classmethod
+    def of(
+        cls, losses: Sequence[Loss], n_tokens: Sequence[int], processes: Processes
+    ) -> "LossSums":
+        """Of the shares of a batch that all processes have.
+
+        Args:
+            losses: Of the shares of this process.
+            n_tokens: Real tokens of these.
+            processes: Who has the others.
+        """
+        squared_error = commitment = kl = total = 0.0
+        for loss, n in zip(losses, n_tokens, strict=True):
+            squared_error += float(loss.squared_error)
+            commitment += float(loss.commitment) * n  # the mean of a share, back to a sum
+            kl += 0.0 if loss.kl is None else float(loss.kl) * n
+            total += float(loss.total.detach())
+        squared_error, commitment, kl, total = processes.sums(squared_error, commitment, kl, total)
+        return cls(squared_error, commitment, None if losses[0].kl is None else kl, total)
+
+
 class HeldOut:
     """Measures FVU and KL on held-out activations, which are kept in memory.
 
     Args:
         objective: Computes errors and KL.
         batches: The held-out activations; if there are none, nothing is measured.
+        processes: Who shares the batches.
     """
 
-    def __init__(self, objective: Objective, batches: list[Activations]) -> None:
-        self._objective, self._batches = objective, batches
+    def __init__(
+        self, objective: Objective, batches: list[Activations], processes: Processes = ALONE
+    ) -> None:
+        self._objective, self._batches, self._processes = objective, batches, processes
         if batches:
             target = torch.cat([batch.target[batch.mask] for batch in batches])
             self._n_tokens = len(target)
@@ -54,17 +98,17 @@ class HeldOut:
         if not self._batches:
             return {"held_out_fvu": None, "held_out_kl": None}
         quantizer.eval()
-        error, kl, with_kl = 0.0, 0.0, False
-        for batch in self._batches:
+        error = kl = 0.0
+        for batch in self._batches[self._processes.rows]:
             loss = self._objective.evaluate(batch)
             error += float(loss.squared_error)
             if loss.kl is not None:
                 kl += float(loss.kl) * batch.n_tokens  # the mean of a batch, back to a sum
-                with_kl = True
+        error, kl = self._processes.sums(error, kl)
         return {
             # A single held-out token has no variance.
             "held_out_fvu": error / max(self._total, 1e-30),
-            "held_out_kl": kl / self._n_tokens if with_kl else None,
+            "held_out_kl": kl / self._n_tokens if self._objective.config.kl_weight > 0 else None,
         }
 
 
@@ -84,16 +128,15 @@ class Window:
         self._error, self._kl, self._commitment = 0.0, 0.0, 0.0
         self._n_tokens, self._with_kl = 0, False
 
-    def add(self, step: Step, batch: Activations) -> None:
+    def add(self, sums: LossSums, codes: Int[Tensor, " n"]) -> None:
         """Adds the loss and the codes of a training step."""
-        n_tokens, loss = batch.n_tokens, step.loss
-        self._n_tokens += n_tokens
-        self._error += float(loss.squared_error)
-        self._commitment += float(loss.commitment) * n_tokens
-        if loss.kl is not None:
-            self._kl += float(loss.kl) * n_tokens
+        self._n_tokens += len(codes)
+        self._error += sums.squared_error
+        self._commitment += sums.commitment
+        if sums.kl is not None:
+            self._kl += sums.kl
             self._with_kl = True
-        self._usage += torch.bincount(step.assignment.codes, minlength=len(self._usage))
+        self._usage += torch.bincount(codes, minlength=len(self._usage))
 
     @property
     def fvu(self) -> float:

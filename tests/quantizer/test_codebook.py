@@ -47,6 +47,13 @@ def all_to(codes: Tensor) -> Assignment:
     return Assignment(codes=codes, nearest=codes)
 
 
+def sampled(
+    z: Tensor, vectors: Tensor, *, top_k: int, temperature: float, generator: torch.Generator
+) -> Assignment:
+    clocks = torch.empty(len(z), top_k).exponential_(generator=generator)
+    return sample_codes(z, vectors, top_k=top_k, temperature=temperature, clocks=clocks)
+
+
 def exact_distances(z: Tensor, vectors: Tensor) -> Tensor:
     return torch.cdist(z.double(), vectors.double()).square()
 
@@ -102,12 +109,12 @@ def test_the_lower_of_two_equal_codes_is_taken():
 def test_distances_stay_in_float32_under_autocast(dtype: torch.dtype):
     z, vectors = random(50, 8).to(dtype), random(20, 8, seed=1)
     d2, codes = squared_distances(z, vectors), nearest_codes(z, vectors)
-    drawn = sample_codes(z, vectors, top_k=3, temperature=1.0, generator=seeded())
+    drawn = sampled(z, vectors, top_k=3, temperature=1.0, generator=seeded())
     with torch.autocast("cpu", torch.bfloat16):
         assert squared_distances(z, vectors).dtype == torch.float32
         assert torch.equal(squared_distances(z, vectors), d2)
         assert torch.equal(nearest_codes(z, vectors), codes)
-        again = sample_codes(z, vectors, top_k=3, temperature=1.0, generator=seeded())
+        again = sampled(z, vectors, top_k=3, temperature=1.0, generator=seeded())
     assert torch.equal(again.codes, drawn.codes)
 
 
@@ -115,7 +122,7 @@ def test_more_rows_than_a_chunk_change_nothing(monkeypatch: pytest.MonkeyPatch):
     z, vectors = random(1000, 4), random(9, 4, seed=1)
 
     def results() -> list[Tensor]:
-        drawn = sample_codes(z, vectors, top_k=3, temperature=1.0, generator=seeded())
+        drawn = sampled(z, vectors, top_k=3, temperature=1.0, generator=seeded())
         return [nearest_codes(z, vectors), drawn.codes, drawn.nearest]
 
     whole = results()
@@ -164,7 +171,7 @@ def test_a_code_twice_has_no_margin_and_a_single_one_has_all_of_it():
 
 def test_only_the_top_k_nearest_are_drawn():
     z, vectors = random(3000, 4), random(12, 4, seed=1)
-    drawn = sample_codes(z, vectors, top_k=3, temperature=100.0, generator=seeded())
+    drawn = sampled(z, vectors, top_k=3, temperature=100.0, generator=seeded())
     near = exact_distances(z, vectors).topk(3, largest=False).indices
     rank = (near == drawn.codes.unsqueeze(1)).int().argmax(1)
     assert (near == drawn.codes.unsqueeze(1)).any(1).all()
@@ -175,7 +182,7 @@ def test_only_the_top_k_nearest_are_drawn():
 def test_codes_are_drawn_as_often_as_the_softmax_says(temperature: float | Tensor):
     n, vectors = 20_000, random(6, 3, seed=1)
     z = random(1, 3).expand(n, 3)
-    drawn = sample_codes(z, vectors, top_k=4, temperature=temperature, generator=seeded())
+    drawn = sampled(z, vectors, top_k=4, temperature=temperature, generator=seeded())
     near = exact_distances(z[:1], vectors)[0].topk(4, largest=False)
     expected = torch.softmax(-near.values / temperature, 0) * n
     observed = drawn.codes.bincount(minlength=6)[near.indices]
@@ -188,13 +195,13 @@ def test_codes_are_drawn_as_often_as_the_softmax_says(temperature: float | Tenso
 )
 def test_one_candidate_or_no_temperature_gives_the_nearest(top_k: int, temperature: float | Tensor):
     z, vectors = random(500, 4), random(12, 4, seed=1)
-    drawn = sample_codes(z, vectors, top_k=top_k, temperature=temperature, generator=seeded())
+    drawn = sampled(z, vectors, top_k=top_k, temperature=temperature, generator=seeded())
     assert torch.equal(drawn.codes, nearest_codes(z, vectors))
 
 
 def test_the_nearest_codes_come_along():
     z, vectors = random(500, 4), random(12, 4, seed=1)
-    drawn = sample_codes(z, vectors, top_k=5, temperature=10.0, generator=seeded())
+    drawn = sampled(z, vectors, top_k=5, temperature=10.0, generator=seeded())
     assert torch.equal(drawn.nearest, nearest_codes(z, vectors))
     assert not torch.equal(drawn.nearest, drawn.codes)
 

@@ -72,7 +72,7 @@ def test_without_kl_the_loss_is_its_formula(decoder: str, loss_unit: str):
         recon_weight=2.0,
     )
     q = made.quantizer
-    step = made.training_step(batch, seeded(3))
+    step = made.training_step(batch, made.clocks(batch, seeded(3)))
     with torch.no_grad():
         z = q.encoder(batch.source)
         codes = q.codebook.sample(z, generator=seeded(3)).codes.view(batch.mask.shape)
@@ -88,9 +88,9 @@ def test_without_kl_the_loss_is_its_formula(decoder: str, loss_unit: str):
     torch.testing.assert_close(step.loss.squared_error, squared_error)
     torch.testing.assert_close(step.loss.commitment, commitment)
     assert step.loss.kl is None
-    assert torch.equal(step.encoded, z[batch.mask])
-    assert torch.equal(step.assignment.codes, codes[batch.mask])
-    assert torch.equal(step.assignment.nearest, q.codebook.nearest(z)[batch.mask])
+    assert torch.equal(step.encoded, z)
+    assert torch.equal(step.codes, codes)
+    assert torch.equal(step.nearest, q.codebook.nearest(z))
 
 
 def test_evaluation_takes_the_nearest_codes_and_builds_no_graph():
@@ -117,9 +117,9 @@ def test_what_is_on_padding_does_not_matter(causal: bool, memory: str):
     made = objective(batch, causal=causal, quantizer={"decoder_memory": memory})
     other = with_other_padding(batch)
     assert_equal_losses(made.evaluate(batch), made.evaluate(other))
-    steps = [made.training_step(b, seeded(3)) for b in (batch, other)]
+    steps = [made.training_step(b, made.clocks(b, seeded(3))) for b in (batch, other)]
     assert_equal_losses(steps[0].loss, steps[1].loss)
-    assert torch.equal(steps[0].assignment.codes, steps[1].assignment.codes)
+    assert torch.equal(steps[0].codes[batch.mask], steps[1].codes[batch.mask])
 
 
 def test_what_is_on_padding_does_not_matter_to_the_kl():
@@ -181,7 +181,7 @@ def test_gradients_reach_the_quantizer_and_not_the_model(
         quantizer={"decoder": decoder, "commitment_weight": 0.0},
     )
     parameters = dict(made.quantizer.named_parameters())
-    loss = made.training_step(batch, seeded()).loss
+    loss = made.training_step(batch, made.clocks(batch, seeded())).loss
     loss.total.backward(inputs=list(parameters.values()))
     for name, parameter in parameters.items():
         assert parameter.grad is not None, name
@@ -196,7 +196,7 @@ def test_the_gradient_passes_straight_through_the_codes():
     batch = activations()
     made = objective(batch, quantizer={"decoder": "mlp", "commitment_weight": 0.0})
     q = made.quantizer
-    made.training_step(batch, seeded(3)).loss.total.backward()
+    made.training_step(batch, made.clocks(batch, seeded(3))).loss.total.backward()
     found = q.encoder.linear.bias.grad.clone()  # type: ignore[union-attr]
     q.zero_grad()
     z = q.encoder(batch.source)

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,11 +21,19 @@ from clvq_lens.data.reading import read
 from clvq_lens.data.store.columns import Columns, ShardDraft, position_bytes
 from clvq_lens.data.store.estimate import estimated_positions
 from clvq_lens.data.store.following import Following
-from clvq_lens.data.store.index import DTYPES, INDEX, ShardEntry, StoreContents, StoreIndex
+from clvq_lens.data.store.index import (
+    DTYPES,
+    INDEX,
+    ShardEntry,
+    StoreContents,
+    StoreIndex,
+    shard_file,
+)
 from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.data.tokens import ContextBatcher, check_ids, check_long_texts
 from clvq_lens.errors import ConfigError, DataError, PathTakenError
 from clvq_lens.host.host import Host
+from clvq_lens.processes import Processes
 from clvq_lens.writing import check_space, locked, make_folder
 
 StoreDtype = Literal["bfloat16", "float16", "float32"]
@@ -49,7 +58,8 @@ def cache_activations(
     """Runs a model on documents once and keeps what passes some hook points in a folder.
 
     Called again after a kill or Ctrl-C, it goes on after the last whole shard; tokens that were
-    read before are neither lost nor read again.
+    read before are neither lost nor read again. Processes of torch.distributed fill one folder
+    together, each of them some of the shards.
 
     Args:
         model: The model.
@@ -81,8 +91,12 @@ def cache_activations(
     documents = open_documents(data)
     check_ids(host, documents)
     folder = make_folder(folder)
-    with locked(folder / ".cache.lock"):
-        _Filling(host, names, contents, folder, shard_bytes).run(documents, progress=progress)
+    processes = Processes.current()
+    # One lock for all processes that fill the folder together.
+    with locked(folder / ".cache.lock") if processes.is_first else nullcontext():
+        filling = _Filling(host, names, contents, folder, shard_bytes, processes)
+        filling.run(documents, progress=progress and processes.is_first)
+    processes.wait()
     return ActivationStore(folder)
 
 
@@ -119,6 +133,7 @@ class _Filling:
         contents: What the store is to hold.
         folder: Folder for the shards, which is locked.
         shard_bytes: Size of a shard, about.
+        processes: Who fills it together.
 
     Raises:
         PathTakenError: If the folder holds something else.
@@ -131,7 +146,9 @@ class _Filling:
         contents: StoreContents,
         folder: Path,
         shard_bytes: int,
+        processes: Processes,
     ) -> None:
+        self._processes = processes
         self._host, self._names, self._folder = host, names, folder
         self._index = self._resumed(contents)
         self._position_bytes = position_bytes(contents)
@@ -156,7 +173,8 @@ class _Filling:
         missing_bytes = self._estimated_bytes(documents)
         check_space(self._folder, missing_bytes)
         size = f", about {missing_bytes / 2**30:.1f} GB to write" if missing_bytes else ""
-        self._index.save(self._folder)
+        if self._processes.is_first:
+            self._index.save(self._folder)
         bar = tqdm(
             total=self._index.contents.n_tokens,
             initial=self._index.n_tokens,
@@ -168,19 +186,32 @@ class _Filling:
         n_shards = self._index.shards[-1].number + 1 if self._index.shards else 0
         with bar, deferred_interrupt() as pressed:
             for draft in self._drafts(following):
-                columns = Columns(draft, self._index.contents)
-                for group in self._batcher.groups(draft.sequences):
-                    if pressed():
-                        if not draft.number:  # and so nothing to give
-                            raise KeyboardInterrupt
-                        return  # without what is not whole
-                    batch = self._batcher.batch(group)
-                    columns.put(batch, read(self._host, batch, self._names))
-                    bar.update(int(batch.mask.sum()))
-                columns.write(self._folder, draft)
                 n_shards = max(n_shards, draft.number + 1)
-        self._batcher.warn_of_cuts()
-        replace(self._index, n_shards=n_shards).save(self._folder)
+                if draft.number % self._processes.size == self._processes.rank:
+                    self._fill(draft, pressed, bar)
+                else:
+                    bar.update(draft.n_tokens)  # another process reads them meanwhile
+                if pressed():
+                    break
+            interrupted = self._processes.any(pressed())
+        if interrupted:
+            if not any(self._folder.glob(shard_file(0))):  # and so nothing to give
+                raise KeyboardInterrupt
+            return
+        if self._processes.is_first:
+            self._batcher.warn_of_cuts()
+            replace(self._index, n_shards=n_shards).save(self._folder)
+
+    def _fill(self, draft: ShardDraft, pressed: Callable[[], bool], bar: tqdm) -> None:
+        """Reads a shard and publishes it, unless Ctrl-C is pressed meanwhile."""
+        columns = Columns(draft, self._index.contents)
+        for group in self._batcher.groups(draft.sequences):
+            if pressed():
+                return  # without what is not whole
+            batch = self._batcher.batch(group)
+            columns.put(batch, read(self._host, batch, self._names))
+            bar.update(int(batch.mask.sum()))
+        columns.write(self._folder, draft)
 
     def _ordered(self, documents: Documents) -> Iterator[Document]:
         """The documents in the order in which they are read."""

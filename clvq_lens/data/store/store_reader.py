@@ -1,6 +1,7 @@
 """Reading a store for a fit: shards in random order, and sequences of some documents only."""
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from clvq_lens.data.activations import Activations
 from clvq_lens.data.sequence_columns import SequenceColumns
-from clvq_lens.data.shuffle_buffer import ShuffleBuffer
+from clvq_lens.data.shuffle_buffer import ALL, ShuffleBuffer
 from clvq_lens.data.store.store import ActivationStore
 
 Choice = Callable[[np.ndarray], np.ndarray]
@@ -68,8 +69,14 @@ class StoreReader:
             if place >= skip:
                 yield self._sequences(shard).chosen(chosen)
 
-    def first(self, n_tokens: int) -> Iterator[Activations]:
+    def first(self, n_tokens: int, share: slice = ALL) -> Iterator[Activations]:
         """A fair draw of so many real tokens, always of the same sequences; ready for use."""
+        batches = islice(self._first(n_tokens), share.start, share.stop, share.step)
+        for buffer, group in batches:
+            yield self._ready(buffer.sequences(group))
+
+    def _first(self, n_tokens: int) -> Iterator[tuple[ShuffleBuffer, Int[Tensor, " b"]]]:
+        """The batches of a draw, before anything is read."""
         generator = torch.Generator().manual_seed(self._seed)
         drawn = self._drawn(n_tokens, generator)
         for shard in torch.randperm(len(drawn), generator=generator).tolist():
@@ -79,7 +86,7 @@ class StoreReader:
                     [sequences], batch_tokens=self._batch_tokens, generator=generator
                 )
                 for group in buffer.draw_sequences():
-                    yield self._ready(buffer.sequences(group))
+                    yield buffer, group
 
     def _sequences(self, shard: int) -> SequenceColumns:
         return self._store.sequences(shard, self._source, self._target)

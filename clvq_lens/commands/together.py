@@ -1,0 +1,66 @@
+"""Commands under torchrun: every process joins the others, and the first one writes the files."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+from clvq_lens.errors import ConfigError
+from clvq_lens.processes import Processes
+
+_SIZE, _LOCAL_RANK, _RESTARTS = "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT"
+
+
+def started_together() -> bool:
+    """Whether torchrun has started this process with others."""
+    return int(os.environ.get(_SIZE, "1")) > 1 and _RESTARTS in os.environ
+
+
+def was_restarted() -> bool:
+    """Whether torchrun has started the processes again, after one of them was lost."""
+    return int(os.environ.get(_RESTARTS, "0")) > 0
+
+
+def device_of_process(device: str | None) -> str | None:
+    """The device of this process: a GPU of its own, unless another kind was asked for.
+
+    Args:
+        device: What the user asked for; None: whatever there is.
+
+    Raises:
+        ConfigError: If a single GPU was named for all processes.
+    """
+    if not started_together():
+        return device
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda:"):
+        raise ConfigError(
+            f"--device {device} is one GPU for all processes. Pass --device cuda, and each process "
+            f"takes one of its own."
+        )
+    return f"cuda:{os.environ[_LOCAL_RANK]}" if device == "cuda" else device
+
+
+@contextmanager
+def joined() -> Iterator[Processes]:
+    """While open, this process works together with those that torchrun has started with it."""
+    if not started_together():
+        yield Processes()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ[_LOCAL_RANK]))
+    dist.init_process_group()  # gloo for what is on the CPU, NCCL for what is on GPUs
+    processes = Processes.current()
+    if not processes.is_first:  # the first one says it for all
+        logging.getLogger("clvq_lens").setLevel(logging.ERROR)
+    try:
+        yield processes
+    except SystemExit as end:  # which is how a command ends, also without an error
+        if end.code:
+            raise
+    # After an error, others may wait for this process, which would wait for them here.
+    dist.destroy_process_group()

@@ -1,0 +1,124 @@
+"""Several processes that share a fit do what one process does."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import clvq_lens as cl
+from clvq_lens import errors
+from clvq_lens.processes import Processes
+from tests.conftest import random_model
+from tests.together import run_together
+from tests.training.test_checkpoint import new_lens
+
+GENERATOR = torch.Generator().manual_seed(5)
+LENGTHS = torch.randint(3, 17, (300,), generator=GENERATOR)
+DATA = torch.where(
+    torch.arange(16) < LENGTHS.unsqueeze(1),
+    torch.randint(1, 40, (300, 16), generator=GENERATOR),
+    0,
+)
+MASK = torch.arange(16) < LENGTHS.unsqueeze(1)
+CORPUS = {"input_ids": DATA, "attention_mask": MASK.long()}
+FIT: dict[str, Any] = {
+    "n_tokens": 26_000,  # 200 steps and more
+    "batch_tokens": 128,
+    "n_evaluations": 6,
+    "progress": False,
+    "patience": 99,
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> cl.ActivationStore:
+    folder = tmp_path_factory.mktemp("store")
+    return cl.cache_activations(
+        random_model(), CORPUS, folder, points=[1, 2], shard_bytes=2**16, progress=False
+    )
+
+
+def fit_and_save(folder: Path, out: Path, options: dict[str, Any], fit: dict[str, Any]) -> None:
+    lens = new_lens(**options)
+    lens.fit(cl.ActivationStore(folder), **FIT | fit)
+    lens.save(out / str(Processes.current().rank))
+
+
+def quantizers_of(n: int, store: cl.ActivationStore, out: Path, *options: Any) -> list[Any]:
+    """The quantizer of each of some processes that fitted together."""
+    run_together(n, fit_and_save, out, store.folder, out, *options)
+    return [cl.load(out / str(rank)) for rank in range(n)]
+
+
+def assert_same_codes(one: Any, other: Any, store: cl.ActivationStore) -> None:
+    """On at least 99.9 % of tokens."""
+    sequences = store.sequences(0, *store.points)
+    x = sequences.source[sequences.mask].float()
+    same = one.assign(x.unsqueeze(0)) == other.assign(x.unsqueeze(0))
+    assert same.float().mean() >= 0.999
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"encoder": "predictive", "decoder": "transformer"},
+        {"encoder": "residual", "decoder": "table"},
+    ],
+    ids=str,
+)
+def test_processes_fit_what_one_process_fits(tmp_path, store, options: dict[str, Any], n: int):
+    fit_and_save(store.folder, tmp_path / "one", options, {})
+    one = cl.load(tmp_path / "one" / "0")
+    together = quantizers_of(n, store, tmp_path / "together", options, {})
+    for other in together:
+        assert_same_codes(one, other, store)
+        for name, tensor in one.state_dict().items():
+            theirs = other.state_dict()[name]
+            assert torch.equal(theirs, together[0].state_dict()[name]), name
+            torch.testing.assert_close(theirs, tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_step_in_parts_is_the_same_step(tmp_path, store):
+    options = {"encoder": "residual", "decoder": "transformer"}
+    whole, in_parts = tmp_path / "whole", tmp_path / "parts"
+    fit_and_save(store.folder, whole, options, {})
+    fit_and_save(store.folder, in_parts, options, {"accumulation_steps": 3})
+    one, other = cl.load(whole / "0"), cl.load(in_parts / "0")
+    assert_same_codes(one, other, store)
+    for name, tensor in one.state_dict().items():
+        theirs = other.state_dict()[name]
+        torch.testing.assert_close(theirs, tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def cache(folder: Path) -> None:
+    cl.cache_activations(
+        random_model(), CORPUS, folder, points=[1, 2], shard_bytes=2**16, progress=False
+    )
+
+
+def test_processes_fill_one_store_together(tmp_path, store):
+    folder = tmp_path / "together"
+    run_together(2, cache, tmp_path / "meeting", folder)
+    together = cl.ActivationStore(folder)
+    assert together.index.complete
+    assert together.index.shards == store.index.shards
+    assert len(together.index.shards) > 2
+
+
+def fit_in_vain(how: str) -> None:
+    lens, rank = new_lens(), Processes.current().rank
+    if how == "texts":
+        with pytest.raises(errors.ConfigError, match="share activations through a folder"):
+            lens.fit(CORPUS, **FIT)
+    elif how == "options":
+        folder = Path("other") / str(rank)
+        fit = FIT | {"seed": rank}
+        with pytest.raises(errors.ProcessesError, match=r"The fit differs between processes.*same"):
+            lens.fit(CORPUS, checkpoint=folder, **fit)
+
+
+@pytest.mark.parametrize("how", ["texts"])
+def test_processes_that_cannot_work_together_say_so(tmp_path, how: str):
+    run_together(2, fit_in_vain, tmp_path, how)
