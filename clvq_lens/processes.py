@@ -162,8 +162,8 @@ class Processes:
         others = [rank for rank in range(self.size) if digests[rank] != digests[0]]
         if others:
             raise ProcessesError(
-                f"{what} differs between processes: it is {value} in process {self.rank}, and "
-                f"other in process {', '.join(map(str, others))} than in process 0. {remedy}"
+                f"{what} differs between processes: in process {', '.join(map(str, others))} from "
+                f"that in process 0. Here, in process {self.rank}, it is {value}. {remedy}"
             )
 
 

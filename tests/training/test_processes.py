@@ -107,18 +107,23 @@ def test_processes_fill_one_store_together(tmp_path, store):
     assert len(together.index.shards) > 2
 
 
-def fit_in_vain(how: str) -> None:
+def fit_in_vain(folder: Path, of_one_document: Path) -> None:
     lens, rank = new_lens(), Processes.current().rank
-    if how == "texts":
-        with pytest.raises(errors.ConfigError, match="share activations through a folder"):
-            lens.fit(CORPUS, **FIT)
-    elif how == "options":
-        folder = Path("other") / str(rank)
-        fit = FIT | {"seed": rank}
-        with pytest.raises(errors.ProcessesError, match=r"The fit differs between processes.*same"):
-            lens.fit(CORPUS, checkpoint=folder, **fit)
+    store = cl.ActivationStore(folder)
+    with pytest.raises(errors.ConfigError, match=r"through a folder. Pass checkpoint=folder"):
+        lens.fit(CORPUS, **FIT)
+    with pytest.raises(errors.ProcessesError, match=r"The fit differs .* with the same command"):
+        lens.fit(store, **FIT, seed=rank)
+    with pytest.raises(errors.DataError, match=r"2 processes cannot share 1 .* Start fewer"):
+        lens.fit(cl.ActivationStore(of_one_document), **FIT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clvq_lens.training.fit.version", lambda name: f"0.{rank}")
+        with pytest.raises(
+            errors.ProcessesError, match=r"in process 1 from .* Install one version"
+        ):
+            lens.fit(store, **FIT)
 
 
-@pytest.mark.parametrize("how", ["texts"])
-def test_processes_that_cannot_work_together_say_so(tmp_path, how: str):
-    run_together(2, fit_in_vain, tmp_path, how)
+def test_processes_that_cannot_work_together_say_so(tmp_path, store):
+    cl.cache_activations(random_model(), DATA[:1], tmp_path / "1", points=[1, 2], progress=False)
+    run_together(2, fit_in_vain, tmp_path / "meeting", store.folder, tmp_path / "1")

@@ -1,0 +1,13 @@
+"""A minute of killing; the long version is ``python -m benchmarks.soak``."""
+
+import pytest
+
+from benchmarks.soak import JOBS, soak, summary
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+def test_work_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path, job):
+    (outcome, *_) = soak(minutes=0.1, every_s=4.0, folder=tmp_path / "soak", jobs=(job,))
+    assert outcome.same, outcome.message
+    assert outcome.job in summary([outcome])
