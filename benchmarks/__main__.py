@@ -13,6 +13,7 @@ from benchmarks import (
     bench_hosts,
     bench_initialization,
     bench_patching,
+    bench_store,
     markdown,
 )
 from benchmarks.timing import Row, device
@@ -24,6 +25,7 @@ BENCHMARKS = {
     "patching": bench_patching.run,
     "concepts": bench_concepts.run,
     "hosts": bench_hosts.run,
+    "store": bench_store.run,
 }
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("torch", "transformer-lens", "faiss-cpu", "scikit-learn", "vector-quantize-pytorch")

@@ -1,0 +1,1 @@
+"""What a fit will take in time, memory and disk."""
