@@ -21,6 +21,7 @@ from clvq_lens.host.modes import require_gradients
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.encoders import PredictiveEncoder
 from clvq_lens.training.checkpoint import Checkpoints, State
+from clvq_lens.training.dropout import dropout_state, restore_dropout_, seeded_dropout
 from clvq_lens.training.frozen import frozen_pass
 from clvq_lens.training.history import History
 from clvq_lens.training.kept_data import fit_identity, kept_data
@@ -167,7 +168,7 @@ class Fit:
             drawn = self.start(stream)
             self.history.n_held_out_documents = drawn.n_documents
             with (
-                _seeded_dropout(self.quantizer.device, self.config.seed),
+                seeded_dropout(self.quantizer.device, self.config.seed),
                 _learning(self.quantizer, codes=self.learns_codes),
             ):
                 best = self._train(stream, drawn)
@@ -272,7 +273,7 @@ class Fit:
         stream.restore_(StreamState(**state["stream"]))
         self.generator.set_state(state["generator"])
         if phase == "training":
-            _restore_dropout_(self.quantizer.device, state["dropout"])
+            restore_dropout_(self.quantizer.device, state["dropout"])
 
     def _saving(
         self, phase: str, work: EncoderTraining | Training, stream: ShuffledStream
@@ -285,7 +286,7 @@ class Fit:
                 "work": work.state(),
                 "stream": asdict(stream.state()),
                 "generator": self.generator.get_state(),
-                "dropout": _dropout_state(self.quantizer.device),
+                "dropout": dropout_state(self.quantizer.device),
             }
 
         def save(interrupted: bool) -> None:
@@ -340,45 +341,3 @@ def _learning(quantizer: CrossLayerQuantizer, *, codes: bool) -> Iterator[None]:
     finally:
         quantizer.requires_grad_(False)
         quantizer.zero_grad(set_to_none=True)
-
-
-@contextmanager
-def _seeded_dropout(device: torch.device, seed: int) -> Iterator[None]:
-    """While open, the global generator of a device is seeded; afterwards it is as before.
-
-    Dropout takes no generator and draws from the global one. `torch.manual_seed` would seed all
-    devices, and no other one is touched here.
-    """
-    with torch.random.fork_rng(devices=[]):  # no device listed: the generator of the CPU
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.random.fork_rng(devices=[device]), torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-                yield
-        elif device.type == "mps":
-            before = torch.mps.get_rng_state()
-            torch.mps.manual_seed(seed)
-            try:
-                yield
-            finally:
-                torch.mps.set_rng_state(before)
-        else:
-            yield
-
-
-def _dropout_state(device: torch.device) -> State:
-    """The state of the generators that dropout draws from."""
-    state: State = {"cpu": torch.default_generator.get_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        state["mps"] = torch.mps.get_rng_state()
-    return state
-
-
-def _restore_dropout_(device: torch.device, state: State) -> None:
-    torch.default_generator.set_state(state["cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
-    elif device.type == "mps":
-        torch.mps.set_rng_state(state["mps"])
