@@ -21,6 +21,7 @@ ROOMS = [
     "host",
     "data",
     "training",
+    "callbacks",
     "readouts",
     "interventions",
     "concepts",

@@ -1,13 +1,12 @@
 """Fitting: initialize, train, keep the best, then a frozen pass that gives codes meaning."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from clvq_lens.arguments import check_positive
@@ -20,10 +19,11 @@ from clvq_lens.host.attachment import Attached, Attachment
 from clvq_lens.host.modes import require_gradients
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.encoders import PredictiveEncoder
+from clvq_lens.training.callback import Callback, FitStart, check_callbacks, reported
 from clvq_lens.training.checkpoint import Checkpoints, State
 from clvq_lens.training.dropout import dropout_state, restore_dropout_, seeded_dropout
 from clvq_lens.training.frozen import frozen_pass
-from clvq_lens.training.history import History
+from clvq_lens.training.history import History, Record
 from clvq_lens.training.kept_data import fit_identity, kept_data
 from clvq_lens.training.loop import Training
 from clvq_lens.training.objective import Objective
@@ -42,6 +42,7 @@ def fit(
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 300.0,
     resume: bool = False,
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
     **options: Unpack[FitOptions],
 ) -> History:
@@ -61,6 +62,9 @@ def fit(
             the same bits. Activations of texts are kept there too, so that none is read twice.
         checkpoint_every: Seconds between two checkpoints.
         resume: Whether to go on with the last checkpoint in that folder.
+        callbacks: What is told how the fit goes on, such as
+            ``[cl.callbacks.JSONLines("fit.jsonl")]`` or any other `clvq_lens.Callback`. An error
+            in one of them ends the fit.
         progress: Whether to show progress bars.
         **options: Options of `FitConfig` by name.
 
@@ -83,6 +87,7 @@ def fit(
     attachment.require_closed("fit")
     require_gradients("A fit")
     config = fit_config(config, **options)
+    check_callbacks(callbacks)
     quantizer = attachment.quantizer
     _check_kl(attachment, config)
     before = clone_state(quantizer)
@@ -99,7 +104,14 @@ def fit(
     elif resume:
         raise ConfigError("resume=True needs a folder to go on from. Pass checkpoint=folder.")
     try:
-        run = Fit(attachment, data, config, checkpoints=checkpoints, progress=progress)
+        run = Fit(
+            attachment,
+            data,
+            config,
+            checkpoints=checkpoints,
+            callbacks=callbacks,
+            progress=progress,
+        )
         history = run.run()
     except BaseException:
         quantizer.load_state_dict(before)
@@ -132,6 +144,7 @@ class Fit:
         progress: Whether to show progress bars.
         learns_codes: Whether encoder and codebook are fitted too; else the decoder alone is.
         checkpoints: Where checkpoints are written to; None: nowhere.
+        callbacks: What is told how the fit goes on.
     """
 
     def __init__(
@@ -143,7 +156,9 @@ class Fit:
         progress: bool,
         learns_codes: bool = True,
         checkpoints: Checkpoints | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
+        self.attachment, self.callbacks = attachment, callbacks
         self.quantizer, self.config, self.progress = attachment.quantizer, config, progress
         self.data = TrainingData(attachment, data, config, progress=progress)
         self.generator = self.data.generator
@@ -164,18 +179,37 @@ class Fit:
         whole = self.quantizer.config.reads_sequences or self.config.kl_weight > 0
         stream = self.data.open(whole_sequences=whole)
         self.history.n_tokens = self.budget
-        with noted_termination() if self.checkpoints else nullcontext() as self._terminated:
-            drawn = self.start(stream)
-            self.history.n_held_out_documents = drawn.n_documents
-            with (
-                seeded_dropout(self.quantizer.device, self.config.seed),
-                _learning(self.quantizer, codes=self.learns_codes),
-            ):
-                best = self._train(stream, drawn)
-        self.history.best_step = best.restore_()
-        self.give_meaning(stream)
+        with reported(self.callbacks, self._known(), self.history) as report:
+            with noted_termination() if self.checkpoints else nullcontext() as self._terminated:
+                drawn = self.start(stream)
+                self.history.n_held_out_documents = drawn.n_documents
+                with (
+                    seeded_dropout(self.quantizer.device, self.config.seed),
+                    _learning(self.quantizer, codes=self.learns_codes),
+                ):
+                    best = self._train(stream, drawn, report)
+            self.history.best_step = best.restore_()
+            self.give_meaning(stream)
         self._warn_of_outliers()
         return self.history
+
+    def _known(self) -> FitStart:
+        """What callbacks are told at the beginning."""
+        resumed_from = None
+        if self.checkpoints is not None and self.checkpoints.resumed is not None:
+            training = self._resumed("training")
+            resumed_from = 0 if training is None else training["work"]["n_steps"]
+        return FitStart(
+            lens=self.attachment.name,
+            source=self.attachment.source,
+            target=self.attachment.target,
+            config={
+                **asdict(self.quantizer.config),
+                **asdict(self.config.replace(n_tokens=self.budget)),
+            },
+            n_tokens=self.budget,
+            resumed_from=resumed_from,
+        )
 
     def start(self, stream: ShuffledStream) -> HeldOutBatches:
         """Fresh weights, an encoder that predicts if it is to, and a codebook from a sample.
@@ -213,13 +247,16 @@ class Fit:
         except KeyboardInterrupt:
             self.history.stop = "interrupted"
 
-    def _train(self, stream: ShuffledStream, drawn: HeldOutBatches) -> Best:
+    def _train(
+        self, stream: ShuffledStream, drawn: HeldOutBatches, report: Callable[[Record], None]
+    ) -> Best:
         """Trains codebook and decoder, and gives the best weights."""
         training = Training(
             self.objective,
             self.config,
             self.history,
             HeldOut(self.objective, drawn.batches),
+            report,
             budget=self.budget,
             generator=self.generator,
             learns_codes=self.learns_codes,
