@@ -1,5 +1,6 @@
 """Fits, saves, evaluates, and writes a folder with everything in it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.lens import Lens
 from clvq_lens.page.contents import gather
 from clvq_lens.page.write import write_page
+from clvq_lens.training.callback import Callback
 from clvq_lens.training.history import History
 from clvq_lens.writing import check_space
 
@@ -52,6 +54,7 @@ def fit_and_write(
     out: Path,
     console: Console,
     checkpointing: Checkpointing = NO_CHECKPOINTS,
+    callbacks: Sequence[Callback] = (),
 ) -> Evaluation:
     """Fits and saves a lens, then evaluates it and writes tables and the page.
 
@@ -62,6 +65,7 @@ def fit_and_write(
         out: Folder for the results.
         console: Where tables are printed.
         checkpointing: Where checkpoints are written to, if anywhere.
+        callbacks: What is told how the fit goes on.
 
     Raises:
         PathError: If the disk is too full, or the folder cannot be written to.
@@ -77,6 +81,7 @@ def fit_and_write(
                 checkpoint=checkpointing.folder,
                 checkpoint_every=checkpointing.every_s,
                 resume=checkpointing.resume,
+                callbacks=callbacks,
             )
         report_command = f"clvq-lens report {out}"
         saved = f"The fitted quantizer is saved in {out}. To evaluate it: {report_command}"
@@ -91,7 +96,7 @@ def fit_and_write(
                 f"{report_command}"
             )
         with interruptible("evaluating", saved):
-            return write_results(lens, run, history, held_out_of(run), out, console)
+            return write_results(lens, run, history, held_out_of(run, data), out, console)
     finally:
         lens.remove()
 

@@ -301,7 +301,7 @@ def interrupt(*_: object, **__: object) -> None:
 def test_an_interrupted_fit_is_saved_and_said_and_not_evaluated(run, tmp_path, monkeypatch):
     fit = cl.Lens.fit
 
-    def fit_a_little(lens, data, config):
+    def fit_a_little(lens, data, config, **_):
         history = fit(lens, data, config, progress=False)
         history.stop = "interrupted"
         return history
