@@ -164,12 +164,13 @@ class _DatasetRows:
         return wanted
 
 
-def _loaded(name: DatasetName) -> Mapping[str, Any]:
+def _loaded(name: DatasetName) -> dict[str, Any]:
     """The splits of a data set, streamed."""
     from datasets import load_dataset  # takes seconds, and most data are no data sets
 
     # All splits, which costs nothing as long as none is read, so that errors can name them.
-    return load_dataset(name.place, name.subset, streaming=True)
+    splits = load_dataset(name.place, name.subset, streaming=True)
+    return {str(split): dataset for split, dataset in splits.items()}
 
 
 @contextmanager

@@ -53,10 +53,12 @@ def fit(
 
     Args:
         lens: The lens whose quantizer is fitted.
-        data: Texts, a path to a .txt or .jsonl file, or a Hugging Face dataset; a tensor of tokens
-            [row, pos], padded left or right; or what a tokenizer returns, with its mask. Texts
-            longer than the context are split unless ``long_texts`` says otherwise. Or a store that
-            `cache_activations` filled: then the model is not run.
+        data: Texts; a path to a .txt, .jsonl, .txt.gz, .jsonl.gz or .parquet file; a Hugging Face
+            dataset or its name, "hf:NAME[:SPLIT[:COLUMN]]", such as "hf:stanfordnlp/imdb" or
+            "hf:allenai/c4/en:train:text", which is streamed; a tensor of tokens [row, pos], padded
+            left or right; or what a tokenizer returns, with its mask. Texts longer than the context
+            are split unless ``long_texts`` says otherwise. Or a store that `cache_activations`
+            filled: then the model is not run.
         config: Options of the fit; None: the defaults.
         checkpoint: Folder for checkpoints, from which a fit that was killed goes on and ends with
             the same bits. Activations of texts are kept there too, so that none is read twice.
@@ -72,6 +74,8 @@ def fit(
         Losses and validation over time, with ``.frame()`` and ``.plot()``.
 
     Raises:
+        DataError: If the data cannot be read.
+        HubError: If a data set on the Hub cannot be reached.
         EmptyCorpusError: If the data hold no real token.
         TooFewTokensError: If the data hold fewer distinct tokens than there are codes.
         TextTooLongError: If a text is longer than the context and ``long_texts`` is "error".
