@@ -1,3 +1,4 @@
+from . import callbacks as callbacks
 from . import errors as errors
 from . import plots as plots
 from . import toy as toy
@@ -59,6 +60,7 @@ from .readouts.readout import head as head
 from .readouts.salience import Salience as Salience
 from .readouts.salience import salience as salience
 from .stats.estimates import Estimate as Estimate
+from .training.callback import Callback as Callback
 from .training.history import History as History
 
 __version__: str

@@ -52,13 +52,14 @@ SourceOption = Annotated[str, typer.Option(help="Layer number or hook point that
 TargetOption = Annotated[
     str, typer.Option(help="Layer number or hook point that is reconstructed.")
 ]
+_TEXTS = (
+    ".txt (a document per line), .jsonl, .txt.gz, .jsonl.gz or .parquet file; or a data set of "
+    "Hugging Face, as hf:NAME[:SPLIT[:COLUMN]]"
+)
 DataOption = Annotated[
-    Path,
-    typer.Option(
-        help=".txt (a document per line) or .jsonl file; or a folder that clvq-lens cache filled."
-    ),
+    str, typer.Option(help=f"{_TEXTS}; or a folder that clvq-lens cache filled.")
 ]
-TextsOption = Annotated[Path, typer.Option(help=".txt (a document per line) or .jsonl file.")]
+TextsOption = Annotated[str, typer.Option(help=f"{_TEXTS}.")]
 PointsOption = Annotated[
     list[str], typer.Option("--point", help="Layer number or hook point; give it once for each.")
 ]
@@ -83,9 +84,20 @@ CheckpointEveryOption = Annotated[float, typer.Option(help="Seconds between two 
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on with the last checkpoint in that folder.")
 ]
+LogOption = Annotated[
+    Path | None, typer.Option(help="File that gets a line of JSON for each validation.")
+]
+TensorBoardOption = Annotated[
+    Path | None, typer.Option("--tensorboard", help="Folder for TensorBoard; one for each fit.")
+]
+WandBOption = Annotated[
+    str | None, typer.Option("--wandb", help="Project of Weights & Biases that gets a run.")
+]
 HeldOutOption = Annotated[
-    Path | None,
-    typer.Option(help="Texts to evaluate on; default: the part of the data kept aside."),
+    str | None,
+    typer.Option(
+        help="Texts to evaluate on, as for --data; default: the part of the data kept aside."
+    ),
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder for the results.")]
 NCodesOption = Annotated[int, typer.Option(help="Size of the codebook.")]
@@ -190,10 +202,14 @@ def fit(
     checkpoint: CheckpointOption = None,
     checkpoint_every: CheckpointEveryOption = 300.0,
     resume: ResumeOption = False,
+    log: LogOption = None,
+    tensorboard: TensorBoardOption = None,
+    wandb: WandBOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Fit a quantizer between two layers of a model, evaluate it and save everything."""
     with starting():
+        from clvq_lens.commands.command_callbacks import callbacks_for
         from clvq_lens.commands.fit_and_write import Checkpointing
         from clvq_lens.commands.run_fit import run_fit
 
@@ -217,6 +233,7 @@ def fit(
         prepend_bos=prepend_bos,
         overwrite=overwrite,
         checkpointing=Checkpointing(folder=checkpoint, every_s=checkpoint_every, resume=resume),
+        callbacks=callbacks_for(log=log, tensorboard=tensorboard, wandb=wandb),
     )
 
 
@@ -261,7 +278,8 @@ def _layer_or_hook_point(text: str) -> int | str:
 def report(
     run: Annotated[Path, typer.Argument(help="Folder that fit or demo wrote.")],
     data: Annotated[
-        Path | None, typer.Option(help="Held-out texts; default: those of the run.")
+        str | None,
+        typer.Option(help="Held-out texts, as for fit; default: those of the run."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Path of the page; default: report.html in the folder.")

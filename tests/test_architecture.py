@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "clvq_lens"
 # A room imports only from rooms above it. Plots take plain arrays and tables, so they are a leaf.
 ROOMS = [
     "errors",
+    "hub_errors",
     "arguments",
     "config",
     "writing",
@@ -22,6 +23,7 @@ ROOMS = [
     "host",
     "data",
     "training",
+    "callbacks",
     "readouts",
     "interventions",
     "concepts",

@@ -1,5 +1,6 @@
 """Fits, saves, evaluates, and writes a folder with everything in it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from clvq_lens.lens import Lens
 from clvq_lens.page.contents import gather
 from clvq_lens.page.write import write_page
 from clvq_lens.processes import Processes
+from clvq_lens.training.callback import Callback
 from clvq_lens.training.history import History
 from clvq_lens.writing import check_space
 
@@ -53,6 +55,7 @@ def fit_and_write(
     out: Path,
     console: Console,
     checkpointing: Checkpointing = NO_CHECKPOINTS,
+    callbacks: Sequence[Callback] = (),
 ) -> Evaluation:
     """Fits and saves a lens, then evaluates it and writes tables and the page.
 
@@ -63,6 +66,7 @@ def fit_and_write(
         out: Folder for the results.
         console: Where tables are printed.
         checkpointing: Where checkpoints are written to, if anywhere.
+        callbacks: What is told how the fit goes on.
 
     Raises:
         PathError: If the disk is too full, or the folder cannot be written to.
@@ -78,6 +82,7 @@ def fit_and_write(
                 checkpoint=checkpointing.folder,
                 checkpoint_every=checkpointing.every_s,
                 resume=checkpointing.resume,
+                callbacks=callbacks,
             )
         if not Processes.current().is_first:  # the first one writes, and shares the evaluation
             return _evaluated(lens, run, held_out_of(run))
@@ -94,7 +99,7 @@ def fit_and_write(
                 f"{report_command}"
             )
         with interruptible("evaluating", saved):
-            return write_results(lens, run, history, held_out_of(run), out, console)
+            return write_results(lens, run, history, held_out_of(run, data), out, console)
     finally:
         lens.remove()
 

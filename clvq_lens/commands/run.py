@@ -41,8 +41,8 @@ class Run:
         model: Name of the model, as the user gave it.
         dtype: Type of the model's weights; None: the default.
         prepend_bos: Whether the model read BOS before each text; None: the default.
-        data: Path of the texts; None: texts of the toy world.
-        held_out: Path of the texts to evaluate on; None: the part of the data kept aside.
+        data: Path or name of the texts; None: texts of the toy world.
+        held_out: The same of the texts to evaluate on; None: the part of the data kept aside.
         toy_texts: Number and seed of held-out texts of the toy world; None: the user's own data.
         config: The options of the fit.
         ended: How the fit ended: its history without the records, which have a file of their own.

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from clvq_lens.commands.command_data import read_through
+from clvq_lens.commands.command_data import data_at, read_through
 from clvq_lens.commands.command_model import load_model
 from clvq_lens.commands.output import NOTHING, interruptible
 from clvq_lens.commands.together import device_of_process
@@ -21,7 +21,7 @@ from clvq_lens.processes import Processes
 def run_cache(
     model: str,
     points: Sequence[int | str],
-    data: Path,
+    data: str | Path,
     out: Path,
     *,
     device: str | None = None,
@@ -34,7 +34,7 @@ def run_cache(
     Args:
         model: Name of the model, as for `load_model`.
         points: Layer numbers or hook points.
-        data: File of texts.
+        data: File of texts, or name of a data set.
         out: Folder for the activations.
         device: Device of the model, as for `load_model`.
         dtype: Type of its weights, as for `load_model`.
@@ -43,19 +43,21 @@ def run_cache(
 
     Raises:
         ConfigError: If an option is impossible.
-        DataError: If the file cannot be read, or the folder was filled from another.
+        DataError: If the texts cannot be read, or the folder was filled from others.
+        HubError: If a data set on the Hub cannot be reached.
         PathTakenError: If the folder holds other activations.
         CommandInterruptedError: On Ctrl-C.
     """
     device = device_of_process(device)
     check_device(device)
     with interruptible("reading the data", NOTHING):
-        read_through(data)
+        opened = data_at(data)
+        read_through(opened)
     with interruptible("loading the model", NOTHING):
         loaded = load_model(model, device=device, dtype=dtype, prepend_bos=prepend_bos)
     again = f"The same command goes on where {out} ends."
     with interruptible("caching", again):
-        store = cache_activations(loaded, data, out, points=points, **options)
+        store = cache_activations(loaded, opened, out, points=points, **options)
     if not store.index.complete:
         raise CommandInterruptedError(f"Interrupted while caching. {again}")
     if Processes.current().is_first:

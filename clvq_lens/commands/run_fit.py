@@ -1,6 +1,6 @@
 """``clvq-lens fit``: a fit on the data of a user."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from clvq_lens.add import add_clvq
-from clvq_lens.commands.command_data import data_at, read_through
+from clvq_lens.commands.command_data import data_at, lasting, read_through
 from clvq_lens.commands.command_model import load_model
 from clvq_lens.commands.fit_and_write import NO_CHECKPOINTS, Checkpointing, fit_and_write
 from clvq_lens.commands.output import (
@@ -22,6 +22,7 @@ from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.host.loading import check_device, check_dtype
 from clvq_lens.processes import Processes
+from clvq_lens.training.callback import Callback
 from clvq_lens.training.checkpoint import has_checkpoints
 
 
@@ -29,10 +30,10 @@ def run_fit(
     model: str,
     source: int | str,
     target: int | str,
-    data: Path,
+    data: str | Path,
     out: Path,
     *,
-    held_out: Path | None,
+    held_out: str | Path | None,
     options: Mapping[str, object],
     fit_options: Mapping[str, object],
     device: str | None = None,
@@ -40,6 +41,7 @@ def run_fit(
     prepend_bos: bool | None = None,
     overwrite: bool = False,
     checkpointing: Checkpointing = NO_CHECKPOINTS,
+    callbacks: Sequence[Callback] = (),
 ) -> Evaluation:
     """Fits on a user's data and writes the results.
 
@@ -47,9 +49,10 @@ def run_fit(
         model: Name of the model, as for `load_model`.
         source: Layer number or hook point that is read.
         target: Layer number or hook point that is reconstructed.
-        data: File of texts to fit on, or folder of activations that ``clvq-lens cache`` filled.
+        data: Texts to fit on: a file, or a data set by its name; or folder of activations that
+            ``clvq-lens cache`` filled.
         out: Folder for the results.
-        held_out: File of texts to evaluate on; None: the part of ``data`` kept aside.
+        held_out: Texts to evaluate on; None: the part of ``data`` kept aside.
         options: Options of `clvq_lens.CLVQConfig` by name.
         fit_options: Options of `clvq_lens.FitConfig` by name.
         device: Device of the model, as for `load_model`.
@@ -57,10 +60,12 @@ def run_fit(
         prepend_bos: Whether texts begin with BOS, as for `load_model`.
         overwrite: Whether a quantizer in the folder may be replaced.
         checkpointing: Where checkpoints are written to, if anywhere.
+        callbacks: What is told how the fit goes on.
 
     Raises:
         ConfigError: If an option is unknown or impossible.
-        DataError: If a file of texts cannot be read.
+        DataError: If texts cannot be read.
+        HubError: If a data set on the Hub cannot be reached.
         PathTakenError: If the folder holds a quantizer that may not be replaced.
         CommandInterruptedError: On Ctrl-C.
     """
@@ -70,8 +75,8 @@ def run_fit(
         model=str(Path(model).absolute()) if Path(model).is_dir() else model,
         dtype=dtype,
         prepend_bos=prepend_bos,
-        data=str(data.absolute()),
-        held_out=None if held_out is None else str(held_out.absolute()),
+        data=lasting(data),
+        held_out=None if held_out is None else lasting(held_out),
         toy_texts=None,
         config=FitConfig().replace(**fit_options),
     )
@@ -93,4 +98,4 @@ def run_fit(
         with interruptible("loading the model", NOTHING):
             loaded = load_model(model, device=device, dtype=dtype, prepend_bos=prepend_bos)
             lens = add_clvq(loaded, source, target, config=config)
-        return fit_and_write(lens, run, opened, out, Console(), checkpointing)
+        return fit_and_write(lens, run, opened, out, Console(), checkpointing, callbacks)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from clvq_lens.add import add_clvq
-from clvq_lens.commands.command_data import EvaluationData, held_out_of
+from clvq_lens.commands.command_data import EvaluationData, data_at, held_out_of
 from clvq_lens.commands.command_model import load_model
 from clvq_lens.commands.output import (
     NOTHING,
@@ -24,7 +24,7 @@ from clvq_lens.quantizer.files import load
 def run_report(
     folder: Path,
     *,
-    data: Path | None = None,
+    data: str | Path | None = None,
     out: Path | None = None,
     model: str | None = None,
     device: str | None = None,
@@ -35,7 +35,7 @@ def run_report(
 
     Args:
         folder: Folder that `run_fit` or `run_demo` wrote.
-        data: File of held-out texts; None: the texts of the run.
+        data: Held-out texts, as for `run_fit`; None: the texts of the run.
         out: Path of the page; None: report.html in the folder.
         model: Name to load the model by; None: that of the run.
         device: Device of the model, as for `load_model`.
@@ -55,7 +55,7 @@ def run_report(
     if out is not None and path.exists() and not overwrite:
         raise PathTakenError(f"{path} exists. Pass --overwrite to replace it, or another path.")
     with interruptible("reading the data", NOTHING):
-        held_out = held_out_of(run) if data is None else EvaluationData(data=data)
+        held_out = held_out_of(run) if data is None else EvaluationData(data=data_at(data))
         open_documents(held_out.data)
     with interruptible("loading the model", NOTHING):
         loaded = load_model(

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -23,17 +23,25 @@ class Corpus:
     """What documents come from: how messages name one of them, and what was said about them.
 
     Args:
-        path: The file that has a document in each line; None: the documents are in memory.
+        path: The file or data set that has a document in each line or row; None: the documents are
+            in memory.
+        unit: "line", which are counted from 1 as editors do, or "row", counted from 0.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path | str | None = None, *, unit: Literal["line", "row"] = "line"
+    ) -> None:
+        self.path, self._unit = path, unit
         # Kept here, so that a verb that reads its data twice warns once.
         self.warned_of_long_texts = False
 
     def name_of(self, number: int) -> str:
-        """What messages call a document: its index from 0, or its line in a file from 1."""
-        return f"Document {number}" if self.path is None else f"{self.path}, line {number + 1}"
+        """What messages call a document: its index, or its line or row in a file."""
+        if self.path is None:
+            return f"Document {number}"
+        if self._unit == "line":
+            return f"{self.path}, line {number + 1}"
+        return f"{self.path}, row {number} (counted from 0)"
 
 
 @dataclass(frozen=True)

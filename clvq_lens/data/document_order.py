@@ -9,6 +9,9 @@ from torch import Tensor
 
 from clvq_lens.data.document import Document, Item
 
+READ_PER_TOKEN = 200
+"""Characters to read for a token that is wanted, about fifty times as many as it has."""
+
 _MOST_HELD = 2**24  # characters of the documents in memory
 _PER_DOCUMENT = 64  # characters that a document takes besides its own
 _PER_TOKEN = 8  # characters that a token of a row takes

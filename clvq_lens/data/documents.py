@@ -11,17 +11,28 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from clvq_lens.data.document import Corpus, Document, attended_range, document_of, integer_rows
-from clvq_lens.data.text_files import SUFFIXES, Spool, TextFile
+from clvq_lens.data.document import Corpus, Document, attended_range, integer_rows
+from clvq_lens.data.items import Items, text_column
+from clvq_lens.data.named_dataset import names_dataset, open_dataset
+from clvq_lens.data.parquet_file import open_parquet
+from clvq_lens.data.text_files import (
+    FILES,
+    SUFFIXES,
+    Spool,
+    TextFile,
+    check_file_of_texts,
+    suffix_of,
+)
 from clvq_lens.errors import DataError, EmptyCorpusError
 
 Data = str | Path | Tensor | Iterable[object]
-"""A text, texts, a .txt or .jsonl path, or a Hugging Face dataset; tokens [row, pos], padded left
+"""A text, texts, a path to a .txt, .jsonl, .txt.gz, .jsonl.gz or .parquet file, a Hugging Face
+dataset or the name of one, such as "hf:stanfordnlp/imdb:train:text"; tokens [row, pos], padded left
 or right; or what a tokenizer returns: a mapping with input_ids and attention_mask. Without a mask,
 padding is recognized by the model's padding token."""
 
 _OTHER_SUFFIXES = (
-    *(".csv", ".tsv", ".json", ".ndjson", ".parquet", ".arrow", ".feather", ".xlsx", ".html"),
+    *(".csv", ".tsv", ".json", ".ndjson", ".arrow", ".feather", ".xlsx", ".html"),
     *(".xml", ".md", ".pdf", ".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".pt", ".npy", ".pkl"),
 )
 
@@ -39,15 +50,17 @@ def open_documents(data: Data) -> Documents:
     """Documents from any form that data may have.
 
     Args:
-        data: A list of texts, a path to a .txt file (a document per line) or a .jsonl file (a
-            string or an object with "text" per line), a Hugging Face dataset with a text column,
-            or any other iterable of texts. An iterator, which can be read only once, is copied to
-            a temporary file, as far as it is read. Or tokens: a tensor [row, pos], rows of token
-            ids, or a mapping with input_ids and attention_mask.
+        data: A list of texts; a path to a .txt file (a document per line), a .jsonl file (a
+            string or an object with "text" per line), one of them compressed as .gz, or a .parquet
+            file with a text column; a Hugging Face dataset with a text column, or its name (see
+            `DatasetName`); or any other iterable of texts. What can be read only once, or comes
+            through the network, is copied to a temporary file, as far as it is read. Or tokens: a
+            tensor [row, pos], rows of token ids, or a mapping with input_ids and attention_mask.
 
     Raises:
-        DataError: If data has none of these forms.
+        DataError: If data has none of these forms, or cannot be read.
         EmptyCorpusError: If data hold no document.
+        HubError: If a data set on the Hub cannot be reached.
     """
     documents = _open(data)
     if next(iter(documents), None) is None:
@@ -59,9 +72,9 @@ def _open(data: Data) -> Documents:
     if isinstance(data, TextFile | Spool | TokenRows | Items):
         return data  # somebody has opened them before
     if isinstance(data, Path):
-        return TextFile(data)
+        return _open_file(data)
     if isinstance(data, str):
-        return TextFile(Path(data)) if _is_path(data) else Items([data])
+        return _open_string(data)
     if isinstance(data, np.ndarray):
         data = _array(data)
     if isinstance(data, Tensor):
@@ -73,9 +86,22 @@ def _open(data: Data) -> Documents:
     items, column = _iterable(data), None
     column_names = getattr(items, "column_names", None)
     if column_names is not None:  # a streamed dataset may not know them
-        column = _text_column(list(column_names))
+        remedy = "Choose one: dataset.select_columns('...')."
+        column = text_column(list(column_names), "The dataset", remedy)
     # What is its own iterator is gone after one reading, and a fit reads its data many times.
     return Spool(items, column) if iter(items) is items else Items(items, column)
+
+
+def _open_string(data: str) -> Documents:
+    """The documents of a file or a data set that a string names, or the string as a text."""
+    if names_dataset(data):
+        return open_dataset(data)
+    return _open_file(Path(data)) if _is_path(data) else Items([data])
+
+
+def _open_file(path: Path) -> Documents:
+    check_file_of_texts(path)
+    return open_parquet(path) if suffix_of(path) == ".parquet" else TextFile(path)
 
 
 def _iterable(data: object) -> Iterable[object]:
@@ -104,7 +130,7 @@ def _iterable(data: object) -> Iterable[object]:
     if not isinstance(data, Iterable):
         raise DataError(
             f"Cannot read texts from {type(data).__name__}. Pass a list of strings, a tensor of "
-            f"tokens, a path to a .txt or .jsonl file, or a dataset."
+            f"tokens, a path to a {FILES} file, or a dataset."
         )
     return data
 
@@ -118,18 +144,18 @@ def _is_path(text: str) -> bool:
     # A text of punctuation alone is a text, even if a folder has that name, such as "..".
     if "\n" in text or not any(character.isalnum() for character in text):
         return False
-    suffix = Path(text).suffix.lower()
-    if suffix in SUFFIXES:
+    if suffix_of(text) in SUFFIXES:
         return True
+    suffix = Path(text).suffix.lower()
     if suffix in _OTHER_SUFFIXES:
         raise DataError(
-            f"{text!r} looks like the path of a {suffix} file. Pass the path of a .txt or .jsonl "
-            f"file, or the texts of this one as a list; if it is a text, pass [{text!r}]."
+            f"{text!r} looks like the path of a {suffix} file. Pass the path of a {FILES} file, or "
+            f"the texts of this one as a list; if it is a text, pass [{text!r}]."
         )
     if os.path.exists(text):  # a path too long for the system does not exist
         raise DataError(
-            f"{text!r} is the name of a file or folder. Pass the path of a .txt or .jsonl file; "
-            f"if it is a text, pass [{text!r}]."
+            f"{text!r} is the name of a file or folder. Pass the path of a {FILES} file, or "
+            f"'hf:{text}' for a folder of them; if it is a text, pass [{text!r}]."
         )
     return False
 
@@ -144,18 +170,6 @@ def _array(data: np.ndarray) -> Tensor | list[object]:
             f"strings with one axis, or token ids of shape [row, position]."
         )
     return data.tolist()
-
-
-def _text_column(columns: list[str]) -> str:
-    if len(columns) == 1:
-        return columns[0]
-    for column in ("text", "input_ids"):
-        if column in columns:
-            return column
-    raise DataError(
-        f"The dataset has the columns {columns}, none of them named 'text'. "
-        f"Choose one: dataset.select_columns('...')."
-    )
 
 
 def _tokenized(data: Mapping[Any, Any]) -> Documents:
@@ -187,25 +201,6 @@ def _tokenized(data: Mapping[Any, Any]) -> Documents:
     for row, row_mask in zip(ids, mask, strict=True):
         rows.append({"input_ids": row, "attention_mask": row_mask})
     return Items(rows)
-
-
-class Items:
-    """Documents from an iterable of texts, rows of tokens or mappings; empty items are skipped.
-
-    Args:
-        items: Read anew each time.
-        column: Key of the text in a mapping; None: see `document_of`.
-    """
-
-    def __init__(self, items: Iterable[object], column: str | None = None) -> None:
-        self._items, self._column = items, column
-        self._corpus = Corpus()
-
-    def __iter__(self) -> Iterator[Document]:
-        for number, item in enumerate(self._items):
-            document = document_of(item, number, self._corpus, self._column)
-            if not document.is_empty:
-                yield document
 
 
 class TokenRows:

@@ -1,13 +1,16 @@
 """Documents on disk: text files of the user, and copies of iterators as far as they were read."""
 
+import gzip
+import io
 import json
 import os
 import shutil
 import tempfile
 import weakref
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import torch
 
@@ -15,43 +18,56 @@ from clvq_lens.arguments import checked_text
 from clvq_lens.data.document import Corpus, Document, document_of
 from clvq_lens.errors import DataError
 
-SUFFIXES = (".txt", ".jsonl")
+SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz", ".parquet")
+FILES = ".txt, .jsonl, .txt.gz, .jsonl.gz or .parquet"
+"""The same in messages."""
+
 _SIGNATURES = {  # the first bytes of files that are not text
-    b"\x1f\x8b": "is compressed by gzip. Decompress it first: gunzip",
+    b"\x1f\x8b": "is compressed by gzip. Give it a name that ends in .txt.gz or .jsonl.gz",
     b"PK\x03\x04": "is a zip archive. Unpack it first",
     b"BZh": "is compressed by bzip2. Decompress it first: bunzip2",
     b"\xfd7zXZ": "is compressed by xz. Decompress it first: unxz",
     b"\x28\xb5\x2f\xfd": "is compressed by zstd. Decompress it first: unzstd",
-    b"PAR1": "is a parquet file. Pass its texts: pandas.read_parquet(path)['text']",
+    b"PAR1": "is a parquet file. Give it a name that ends in .parquet",
     b"\xff\xfe": "is UTF-16. Convert it: iconv -f utf-16 -t utf-8",
     b"\xfe\xff": "is UTF-16. Convert it: iconv -f utf-16 -t utf-8",
 }
+
+
+def suffix_of(path: Path | str) -> str:
+    """The end of a name that says what is in the file, such as ".txt" or ".txt.gz"."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() + suffix if suffix == ".gz" else suffix
+
+
+def check_file_of_texts(path: Path) -> None:
+    """Raises `DataError` if there is no such file, or its name says that it is of another kind."""
+    # os.path, because Path.is_file raises for names that the system does not take.
+    if not os.path.isfile(path):
+        what, remedy = "no file", "Check the path; a text goes into a list."
+        if os.path.isdir(path):
+            what, remedy = "a folder", f"Pass a file in it, or 'hf:{path}' to read all of them."
+        raise DataError(f"There is {what} {path}. {remedy}")
+    if suffix_of(path) not in SUFFIXES:
+        raise DataError(
+            f"{path} is no {FILES} file. Convert it to one of them, or read its texts yourself and "
+            f"pass them as a list."
+        )
 
 
 class TextFile:
     """A .txt file with a document per line, or a .jsonl file; read line by line.
 
     Args:
-        path: Path of the file, which is in UTF-8.
-
-    Raises:
-        DataError: If there is no such file, or it is neither .txt nor .jsonl.
+        path: Path of the file, which is in UTF-8, and compressed by gzip if its name ends in .gz.
     """
 
     def __init__(self, path: Path) -> None:
-        # os.path, because Path.is_file raises for names that the system does not take.
-        if not os.path.isfile(path):
-            what = "a folder" if os.path.isdir(path) else "no file"
-            raise DataError(f"There is {what} {path}. Check the path; a text goes into a list.")
-        if path.suffix.lower() not in SUFFIXES:
-            raise DataError(
-                f"{path} is neither .txt nor .jsonl. Convert it to one of them, or read its texts "
-                f"yourself and pass them as a list."
-            )
         self._path, self._corpus = path, Corpus(path)
 
     def __iter__(self) -> Iterator[Document]:
-        is_text = self._path.suffix.lower() == ".txt"
+        is_text = suffix_of(self._path).startswith(".txt")
         for number, line in enumerate(self._lines()):
             text = line.rstrip("\n") if is_text else self._parse(line, number)
             document = Document(text, number, corpus=self._corpus)
@@ -60,19 +76,28 @@ class TextFile:
 
     def _lines(self) -> Iterator[str]:
         try:
-            with self._path.open("rb") as file:
+            with self._opened_bytes() as file:
                 start = file.read(8)
             for signature, what in _SIGNATURES.items():
                 if start.startswith(signature):
                     raise DataError(f"{self._path} {what}.")
             # "sig" drops a byte order mark, which would be part of the first text. Bytes that are
             # not UTF-8 become surrogates, so that their line can be named.
-            with self._path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+            with self._opened_text() as lines:
                 for number, line in enumerate(lines):
                     self._check(line, number)
                     yield line
-        except OSError as error:
+        except (OSError, EOFError, zlib.error) as error:  # the latter two for damaged .gz files
             raise DataError(f"{self._path} cannot be read: {error}. Check the file.") from error
+
+    def _opened_bytes(self) -> BinaryIO | gzip.GzipFile:
+        is_compressed = suffix_of(self._path).endswith(".gz")
+        return gzip.open(self._path) if is_compressed else self._path.open("rb")
+
+    def _opened_text(self) -> TextIO:
+        return io.TextIOWrapper(
+            self._opened_bytes(), encoding="utf-8-sig", errors="surrogateescape"
+        )
 
     def _check(self, line: str, number: int) -> None:
         """Raises `DataError` for a line that is not UTF-8."""
@@ -120,15 +145,18 @@ class Spool:
     Args:
         items: Texts or rows of tokens.
         column: Key of the text in an item that is a mapping; None: see `document_of`.
+        corpus: What the items come from; None: they are in memory.
     """
 
-    def __init__(self, items: Iterable[object], column: str | None = None) -> None:
+    def __init__(
+        self, items: Iterable[object], column: str | None = None, corpus: Corpus | None = None
+    ) -> None:
         folder = Path(tempfile.mkdtemp(prefix="clvq-lens-"))
         self._path = folder / "documents.jsonl"
         self._writer = self._path.open("wb")
         weakref.finalize(self, _discard, self._writer, folder)
         self._items, self._column = enumerate(items), column
-        self._corpus = Corpus()
+        self._corpus = corpus or Corpus()
         self._size_bytes = 0
 
     def __iter__(self) -> Iterator[Document]:

@@ -9,7 +9,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from clvq_lens.errors import ConfigError, FileFormatError, HubNotFoundError
 from clvq_lens.hub.client import client
-from clvq_lens.hub.hub_errors import hub_errors
+from clvq_lens.hub_errors import hub_errors
 from clvq_lens.quantizer import files
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 

@@ -12,7 +12,7 @@ from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.host.attachment import Attached
 from clvq_lens.hub.card import card
 from clvq_lens.hub.client import client
-from clvq_lens.hub.hub_errors import hub_errors
+from clvq_lens.hub_errors import hub_errors
 from clvq_lens.quantizer.files import CONFIG, WEIGHTS, is_ours, save
 
 _CARD = "README.md"

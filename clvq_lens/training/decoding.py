@@ -7,7 +7,7 @@ from clvq_lens.data.documents import Data
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import TableDecoder
-from clvq_lens.training.fit import Fit
+from clvq_lens.training.fitting import Fit
 from clvq_lens.training.history import History
 
 

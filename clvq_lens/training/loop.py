@@ -35,6 +35,7 @@ class Training:
         config: Options of the fit.
         history: Receives a record of every validation.
         held_out: Measures held-out documents.
+        report: Called with every record.
         budget: Tokens to train on, repetitions counted.
         generator: Draws codes.
         learns_codes: Whether encoder and codebook are trained too; else the decoder alone is.
@@ -47,6 +48,7 @@ class Training:
         config: FitConfig,
         history: History,
         held_out: HeldOut,
+        report: Callable[[Record], None],
         *,
         budget: int,
         generator: torch.Generator,
@@ -59,6 +61,7 @@ class Training:
         self.best = Best(self.quantizer)
         self._processes = processes
         self._held_out, self._window = held_out, Window(self.quantizer)
+        self._report = report
         self._optimizer = make_optimizer(self.quantizer, config)
         self._n_tokens = self._n_steps = self._first_epoch = 0
         self._started_at = time.monotonic()
@@ -129,6 +132,9 @@ class Training:
         )
         self.history.records.append(record)
         self.best.offer(record, self.config)
+        # Before the checkpoint of this step: a fit that is killed between the two tells it twice,
+        # and the other way round it would never be told.
+        self._report(record)
 
     def train_step(self, batch: Activations) -> tuple[LossSums, Int[Tensor, " n"]]:
         """One gradient step of encoder and decoder, and one EMA step of the codebook.

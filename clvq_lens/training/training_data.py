@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clvq_lens.config import MOST_TOKENS, FitConfig
 from clvq_lens.data.activations import Activations, ActivationSource, End
-from clvq_lens.data.document_order import DocumentOrder
+from clvq_lens.data.document_order import READ_PER_TOKEN, DocumentOrder
 from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.data.sequence_reader import ModelReader, SequenceReader
 from clvq_lens.data.split import Split
@@ -23,7 +23,6 @@ from clvq_lens.stats.reservoir import Reservoir
 
 _HELD_OUT_TOKENS = 2**15  # enough for an FVU to the third digit, and little to keep in memory
 _INIT_TOKENS_PER_CODE = 128
-_READ_PER_TOKEN = 200  # characters, about fifty times as many as a token has
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class TrainingData:
         self.n_tokens = config.n_tokens or MOST_TOKENS
         """Tokens to train on, repetitions counted; `open` lowers it if the data are small."""
         # An endless corpus is represented by its beginning, many times as much as is needed.
-        self._most_read = _READ_PER_TOKEN * max(self.n_tokens, self.n_initial)
+        self._most_read = READ_PER_TOKEN * max(self.n_tokens, self.n_initial)
         # The first draw of all: the same seed gives the same order, whatever is fitted.
         self._seed = _draw_seed(self.generator)
         self._activations = ActivationSource(attachment, long_texts=config.long_texts)

@@ -1,5 +1,6 @@
 """The command line, on the toy world."""
 
+import gzip
 import json
 import re
 import shutil
@@ -7,9 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from io import StringIO
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
+import datasets
 import pandas as pd
 import pytest
 import torch
@@ -18,6 +23,7 @@ from typer.testing import CliRunner
 import clvq_lens as cl
 from clvq_lens import cli
 from clvq_lens.commands import (
+    command_callbacks,
     command_data,
     command_model,
     fit_and_write,
@@ -26,7 +32,11 @@ from clvq_lens.commands import (
     run_fit,
     run_report,
 )
+from clvq_lens.commands.run import Run
+from clvq_lens.config import FitConfig
+from clvq_lens.data.split import Split
 from clvq_lens.data.store import cache
+from clvq_lens.data.text_files import Spool
 from clvq_lens.errors import (
     CommandInterruptedError,
     ConfigError,
@@ -161,6 +171,122 @@ def test_an_error_is_one_line_with_the_remedy_and_status_one(tmp_path, capsys):
         cli.main(["fit", *arguments, "--data", str(tmp_path / "missing.txt")])
     assert stop.value.code == 1
     assert "There is no file" in capsys.readouterr().err
+
+
+# ---- other kinds of data, and where the course of a fit is told ----------------------------------
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl.gz", "hf"])
+def test_fit_and_report_read_other_kinds_of_data(run, tmp_path, monkeypatch, kind: str):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    text = run[1].read_text()
+    (tmp_path / "folder").mkdir()
+    data = f"folder/texts.{kind}"
+    if kind == "parquet":
+        pd.read_json(StringIO(text), lines=True).to_parquet(data)
+    elif kind == "jsonl.gz":
+        (tmp_path / data).write_bytes(gzip.compress(text.encode()))
+    else:
+        (tmp_path / "folder" / "train.jsonl").write_text(text)
+        data = "hf:./folder:train:text"
+    fit_toy("--data", data, "--out", tmp_path / "run", "--decoder", "table")
+    monkeypatch.chdir(tmp_path / "run")  # the run knows where its data are
+    report(tmp_path / "run")
+    assert len(data_of(tmp_path / "run" / "report.html")["texts"]) == 4  # a twentieth of 80
+    report(tmp_path / "run", "--data", f"hf:{tmp_path}/folder", "--overwrite")
+    assert len(data_of(tmp_path / "run" / "report.html")["texts"]) > 4
+
+
+def test_a_data_set_is_cached(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    shutil.copy(run[1], tmp_path / "train.jsonl")
+    data = ["--data", f"hf:{tmp_path}", "--point", 1, "--out", tmp_path / "store"]
+    invoked("cache", "--model", "toy", *data)
+    assert cl.ActivationStore(tmp_path / "store").index.complete
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_a_data_set_that_is_not_there_is_refused_first(run, tmp_path):
+    with pytest.raises(DataError, match=r"There is no folder \./missing"):
+        fit_toy("--data", "hf:./missing", "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+class Rows:
+    """What a data set on the Hub sends, with a count of its rows that were sent."""
+
+    def __init__(self, n_rows: int) -> None:
+        self.n_rows, self.n_sent = n_rows, 0
+
+    def __iter__(self) -> Iterator[str]:
+        for number in range(self.n_rows):
+            self.n_sent += 1
+            yield f"Row {number} of a data set is this text."
+
+
+def test_a_data_set_on_the_hub_is_not_read_to_its_end_before_the_fit():
+    rows = Rows(10_000)
+    command_data.read_through(Spool(rows))
+    assert rows.n_sent == 0
+
+
+def test_the_held_out_part_of_a_data_set_on_the_hub_is_a_draw_of_what_was_read(monkeypatch):
+    monkeypatch.setattr(command_data, "_HELD_OUT_CHARACTERS", 1_000)
+    rows = Rows(10**9)
+    data = Spool(rows)
+    described = Run(
+        model="toy",
+        data="hf:user/name",
+        held_out=None,
+        toy_texts=None,
+        config=FitConfig(n_tokens=1_000, held_out_fraction=0.1),
+    )
+    held_out = command_data.held_out_of(described, data)
+    assert held_out.kept_aside
+    documents = list(held_out.data)
+    assert 1_000 <= sum(map(len, documents)) < 1_100
+    split = Split(data, 0.1)
+    numbers = {document.number for document in islice(split.held_out(), 1_000)}
+    assert {document.number for document in documents} < numbers
+    # 200 characters of text for a token, and as much again for the space that documents take.
+    assert rows.n_sent < 20_000
+
+
+def test_the_course_of_a_fit_goes_where_the_command_says(run, tmp_path, monkeypatch):
+    told: dict[str, list] = {}
+
+    class Tracker:
+        def __init__(self, *arguments, **options):
+            self.place = str(arguments or options)
+
+        def on_begin(self, start):
+            told[self.place] = [start]
+
+        def on_record(self, record):
+            told[self.place].append(record)
+
+        def on_end(self, end):
+            told[self.place].append(end)
+
+    monkeypatch.setattr(command_callbacks, "TensorBoard", Tracker)
+    monkeypatch.setattr(command_callbacks, "WandB", Tracker)
+    log = tmp_path / "fit.jsonl"
+    options = ["--log", log, "--tensorboard", "board", "--wandb", "concepts"]
+    fit_toy("--data", run[1], "--out", tmp_path / "run", "--decoder", "table", *options)
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert events == ["begin", *["record"] * len(history), "end"]
+    assert set(told) == {"(PosixPath('board'),)", "{'project': 'concepts'}"}
+    assert {len(values) for values in told.values()} == {len(history) + 2}
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_a_log_that_cannot_be_written_is_refused_first(run, tmp_path):
+    log = ["--log", tmp_path / "missing" / "fit.jsonl"]
+    with pytest.raises(PathError, match="There is no folder"):
+        fit_toy("--data", run[1], "--out", tmp_path / "run", *log)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_model_is_loaded_as_was_asked_for(monkeypatch):
@@ -301,7 +427,7 @@ def interrupt(*_: object, **__: object) -> None:
 def test_an_interrupted_fit_is_saved_and_said_and_not_evaluated(run, tmp_path, monkeypatch):
     fit = cl.Lens.fit
 
-    def fit_a_little(lens, data, config):
+    def fit_a_little(lens, data, config, **_):
         history = fit(lens, data, config, progress=False)
         history.stop = "interrupted"
         return history

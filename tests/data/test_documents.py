@@ -299,7 +299,7 @@ def test_a_missing_file_is_refused(tmp_path: Path, name: str):
 def test_a_file_of_another_kind_is_refused(tmp_path: Path):
     path = tmp_path / "texts.csv"
     path.write_text("text\none\n")
-    with pytest.raises(DataError, match=r"texts\.csv is neither \.txt nor \.jsonl"):
+    with pytest.raises(DataError, match=r"texts\.csv is no \.txt, .* or \.parquet file"):
         open_documents(path)
 
 
@@ -403,7 +403,7 @@ def test_half_a_surrogate_pair_is_refused(once: bool):
         list(open_documents(iter(texts) if once else texts))
 
 
-@pytest.mark.parametrize("name", ["reviews.csv", "my reviews.CSV", "data/all.parquet", "a.json.gz"])
+@pytest.mark.parametrize("name", ["reviews.csv", "my reviews.CSV", "data/all.arrow", "a.json.gz"])
 def test_a_string_that_looks_like_a_path_is_no_text(name: str):
     with pytest.raises(DataError, match=r"looks like the path of a .* file.*if it is a text, pass"):
         open_documents(name)
@@ -419,7 +419,7 @@ def test_a_string_that_names_a_file_or_folder_is_no_text(tmp_path: Path, monkeyp
             open_documents(name)
     for text in ("no such file", ".", "x" * 5_000, "a\0b", "It is in reviews\nof texts.csv"):
         assert contents(open_documents(text)) == [text]
-    with pytest.raises(DataError, match="There is a folder"):
+    with pytest.raises(DataError, match=rf"There is a folder .*'hf:{tmp_path}' to read all"):
         open_documents(tmp_path)
 
 
@@ -439,7 +439,8 @@ def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path, name:
     [
         ("a text".encode("utf-16"), "is UTF-16"),
         ("a text".encode("utf-16-le"), "line 1: there is a zero byte, .* UTF-16"),
-        (gzip.compress(b"a text", mtime=0), "compressed by gzip"),
+        (gzip.compress(b"a text", mtime=0), r"compressed by gzip\. Give it a name .*\.txt\.gz"),
+        (b"PAR1 and so on", r"is a parquet file\. Give it a name that ends in \.parquet"),
         (b"PK\x03\x04 and so on", "zip archive"),
         (b"fine\n\x89PNG\x00\x00", "line 2: there is a zero byte"),
     ],

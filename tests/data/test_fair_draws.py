@@ -16,7 +16,7 @@ from clvq_lens.data.tokens import token_batches
 from clvq_lens.host.host import Host
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training import training_data
-from clvq_lens.training.fit import Fit
+from clvq_lens.training.fitting import Fit
 from tests.conftest import attach, random_model
 
 SOURCE, TARGET = "blocks.1.hook_resid_post", "blocks.2.hook_resid_post"

@@ -17,7 +17,7 @@ from clvq_lens.errors import (
     TextTooLongError,
     TooFewTokensError,
 )
-from clvq_lens.training.fit import Fit
+from clvq_lens.training.fitting import Fit
 from clvq_lens.training.loop import Training, make_optimizer
 from clvq_lens.training.schedule import peak_learning_rate, schedule
 from tests.conftest import random_model

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from clvq_lens.arguments import check_choice, check_positive, check_seed
 from clvq_lens.config import LongTexts
 from clvq_lens.data.document import Corpus, Document, document_of
-from clvq_lens.data.document_order import DocumentOrder
+from clvq_lens.data.document_order import READ_PER_TOKEN, DocumentOrder
 from clvq_lens.data.documents import Data, Documents, open_documents
 from clvq_lens.data.interrupt import deferred_interrupt
 from clvq_lens.data.reading import read
@@ -38,7 +38,6 @@ from clvq_lens.writing import check_space, locked, make_folder
 
 StoreDtype = Literal["bfloat16", "float16", "float32"]
 
-_READ_PER_TOKEN = 200  # characters, about fifty times as many as a token has
 _REMEDY = "Pass long_texts='split' or 'truncate', or cut the text."
 
 
@@ -218,7 +217,7 @@ class _Filling:
         contents = self._index.contents
         if contents.n_tokens is None:
             return iter(documents)
-        most_read = _READ_PER_TOKEN * contents.n_tokens
+        most_read = READ_PER_TOKEN * contents.n_tokens
         order = DocumentOrder(lambda: documents, seed=contents.seed, most_read=most_read)
         return (document_of(item, 0, Corpus()) for item in order.epoch(0))
 
