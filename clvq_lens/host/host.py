@@ -276,9 +276,11 @@ class Host:
         finally:
             handle.remove()
 
-    @torch.no_grad()
     def unembed(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
-        """Logits of residual-stream vectors, through only what comes after the last block."""
+        """Logits of residual-stream vectors, through only what comes after the last block.
+
+        Gradients flow back to the vectors.
+        """
         device = next(self.model.unembed.parameters()).device
         value = vectors.to(device, self.dtype).unsqueeze(1)
         # Every block is skipped, so any token will do. No hook runs: this is not a pass of the
