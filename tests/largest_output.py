@@ -1,7 +1,8 @@
-"""How many rows the largest tensor of logits has that any operation makes."""
+"""How many rows the largest tensor of some width has that any operation makes."""
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -12,11 +13,12 @@ class LargestOutput(TorchDispatchMode):
 
     Args:
         width: Width of the last dimension of the tensors that count, such as of a vocabulary.
+        dtype: Dtype of the tensors that count; None: any.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self._width = width
+        self._width, self._dtype = width, dtype
         self.n_rows = 0
         """Rows of the largest of them."""
 
@@ -25,6 +27,10 @@ class LargestOutput(TorchDispatchMode):
     ) -> Any:
         outputs = function(*args, **(kwargs or {}))
         for output in tree_leaves(outputs):
-            if isinstance(output, Tensor) and output.ndim > 1 and output.shape[-1] == self._width:
+            if isinstance(output, Tensor) and self._counts(output):
                 self.n_rows = max(self.n_rows, output.numel() // self._width)
         return outputs
+
+    def _counts(self, output: Tensor) -> bool:
+        has_dtype = self._dtype in (None, output.dtype)
+        return has_dtype and output.ndim > 1 and output.shape[-1] == self._width
