@@ -25,6 +25,7 @@ from clvq_lens.training.frozen import frozen_pass
 from clvq_lens.training.history import History
 from clvq_lens.training.kept_data import fit_identity, kept_data
 from clvq_lens.training.loop import Training
+from clvq_lens.training.memory import require_memory
 from clvq_lens.training.objective import Objective
 from clvq_lens.training.prediction import EncoderTraining
 from clvq_lens.training.training_data import HeldOutBatches, TrainingData, sample_of
@@ -47,7 +48,8 @@ def fit(
     """Fits the quantizer on activations streamed from the model.
 
     A fit starts anew when called again. Interrupted with Ctrl-C, it keeps what was learned; after
-    any other error, and before the codebook is started, the quantizer is what it was before.
+    any other error, and before the codebook is started, the quantizer is what it was before. How
+    much memory it needs is logged when it starts.
 
     Args:
         lens: The lens whose quantizer is fitted.
@@ -71,7 +73,8 @@ def fit(
         TooFewTokensError: If the data hold fewer distinct tokens than there are codes.
         TextTooLongError: If a text is longer than the context and ``long_texts`` is "error".
         NonFiniteError: If activations, or the loss, become NaN or infinity.
-        ConfigError: If an option does not exist or does not suit the model or the decoder.
+        ConfigError: If an option does not exist or does not suit the model or the decoder, or if
+            what is learned cannot fit into the memory that the device has left.
         OpenBlockError: Inside a block of this lens, such as an edit.
         ModeError: Under ``torch.inference_mode()``.
         CheckpointError: If there is no checkpoint to go on with, or it is of another fit.
@@ -84,6 +87,7 @@ def fit(
     config = fit_config(config, **options)
     quantizer = attachment.quantizer
     _check_kl(attachment, config)
+    require_memory(attachment, config)
     before = clone_state(quantizer)
     checkpoints = None
     if checkpoint is not None:

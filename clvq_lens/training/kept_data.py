@@ -10,7 +10,7 @@ from clvq_lens.data.documents import Data
 from clvq_lens.data.store.cache import cache_activations
 from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.host.attachment import Attachment
-from clvq_lens.training.training_data import initial_tokens
+from clvq_lens.training.memory import initial_tokens
 
 _MARGIN = 1.05  # the part that is held out is a share of documents, and not of tokens
 
@@ -29,8 +29,7 @@ def kept_data(
     """
     if isinstance(data, ActivationStore):
         return data
-    n_codes = attachment.quantizer.config.n_codes
-    n_tokens = max(config.n_tokens or MOST_TOKENS, initial_tokens(n_codes))
+    n_tokens = max(config.n_tokens or MOST_TOKENS, initial_tokens(attachment.quantizer))
     return cache_activations(
         attachment.host.model,
         data,
