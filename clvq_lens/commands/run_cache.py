@@ -13,7 +13,7 @@ from clvq_lens.commands.output import NOTHING, interruptible
 from clvq_lens.data.store.cache import cache_activations
 from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.errors import CommandInterruptedError
-from clvq_lens.host.loading import check_device
+from clvq_lens.host.placement import DeviceMap, Placement
 
 
 def run_cache(
@@ -25,6 +25,8 @@ def run_cache(
     device: str | None = None,
     dtype: str | None = None,
     prepend_bos: bool | None = None,
+    device_map: DeviceMap | None = None,
+    quantize: str | None = None,
     options: Mapping[str, Any],
 ) -> ActivationStore:
     """Runs a model on a user's data and keeps its activations.
@@ -37,6 +39,8 @@ def run_cache(
         device: Device of the model, as for `load_model`.
         dtype: Type of its weights, as for `load_model`.
         prepend_bos: Whether texts begin with BOS, as for `load_model`.
+        device_map: Devices of its parts, as for `load_model`.
+        quantize: Bits of its weights, as for `load_model`.
         options: Options of `clvq_lens.cache_activations` by name.
 
     Raises:
@@ -45,11 +49,18 @@ def run_cache(
         PathTakenError: If the folder holds other activations.
         CommandInterruptedError: On Ctrl-C.
     """
-    check_device(device)
+    Placement(device=device, device_map=device_map, quantize=quantize)  # checks them
     with interruptible("reading the data", NOTHING):
         read_through(data)
     with interruptible("loading the model", NOTHING):
-        loaded = load_model(model, device=device, dtype=dtype, prepend_bos=prepend_bos)
+        loaded = load_model(
+            model,
+            device=device,
+            dtype=dtype,
+            prepend_bos=prepend_bos,
+            device_map=device_map,
+            quantize=quantize,
+        )
     again = f"The same command goes on where {out} ends."
     with interruptible("caching", again):
         store = cache_activations(loaded, data, out, points=points, **options)

@@ -17,7 +17,8 @@ from clvq_lens.commands.output import (
 from clvq_lens.commands.run import Run
 from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.evaluation.evaluation import Evaluation
-from clvq_lens.host.loading import check_device, check_dtype
+from clvq_lens.host.loading import check_dtype
+from clvq_lens.host.placement import DeviceMap, Placement
 
 
 def run_fit(
@@ -33,6 +34,8 @@ def run_fit(
     device: str | None = None,
     dtype: str | None = None,
     prepend_bos: bool | None = None,
+    device_map: DeviceMap | None = None,
+    quantize: str | None = None,
     overwrite: bool = False,
     checkpointing: Checkpointing = NO_CHECKPOINTS,
 ) -> Evaluation:
@@ -50,6 +53,8 @@ def run_fit(
         device: Device of the model, as for `load_model`.
         dtype: Type of its weights, as for `load_model`.
         prepend_bos: Whether texts begin with BOS, as for `load_model`.
+        device_map: Devices of its parts, as for `load_model`.
+        quantize: Bits of its weights, as for `load_model`.
         overwrite: Whether a quantizer in the folder may be replaced.
         checkpointing: Where checkpoints are written to, if anywhere.
 
@@ -65,12 +70,13 @@ def run_fit(
         model=str(Path(model).absolute()) if Path(model).is_dir() else model,
         dtype=dtype,
         prepend_bos=prepend_bos,
+        quantize=quantize,
         data=str(data.absolute()),
         held_out=None if held_out is None else str(held_out.absolute()),
         toy_texts=None,
         config=FitConfig().replace(**fit_options),
     )
-    check_device(device)
+    Placement(device=device, device_map=device_map, quantize=quantize)  # checks them
     if dtype is not None:
         check_dtype(dtype)
     with output_folder(out, overwrite=overwrite):
@@ -81,6 +87,13 @@ def run_fit(
             if held_out is not None:
                 read_through(data_at(held_out))
         with interruptible("loading the model", NOTHING):
-            loaded = load_model(model, device=device, dtype=dtype, prepend_bos=prepend_bos)
+            loaded = load_model(
+                model,
+                device=device,
+                dtype=dtype,
+                prepend_bos=prepend_bos,
+                device_map=device_map,
+                quantize=quantize,
+            )
             lens = add_clvq(loaded, source, target, config=config)
         return fit_and_write(lens, run, opened, out, Console(), checkpointing)
