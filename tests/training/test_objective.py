@@ -219,9 +219,11 @@ CAUSAL = [kind for kind in KINDS if kind.causal]
 AT_ONCE = 20  # rows of logits; more than the rows of the weights, which are as wide
 
 
-def on_host(kind: Kind, target: int = 2) -> tuple[Objective, Activations, Tensor]:
+def on_host(
+    kind: Kind, target: int = 2, *, dtype: torch.dtype = torch.float32
+) -> tuple[Objective, Activations, Tensor]:
     """An objective with a KL, sequences of different length, and a reconstruction of the target."""
-    model = kind.model()
+    model = kind.model(dtype)
     quantizer = CrossLayerQuantizer(CLVQConfig(n_codes=8), D_MODEL, D_MODEL)
     attachment = attach(model, quantizer, kind.after(1), kind.after(target))
     rows = [words(n, seed=n) for n in (3, 5, 8, 8, 11, 12)]
@@ -283,3 +285,14 @@ def test_a_target_after_the_last_block_is_part_of_the_kl():
     made, *_ = on_host(next(kind for kind in CAUSAL if kind.name == "bridge-gpt2"))
     assert ends_plainly(made.host, made.target)
     assert not ends_plainly(made.host, "ln_final.hook_normalized")
+
+
+def test_a_model_in_half_precision_has_a_kl_in_float32():
+    kind = next(kind for kind in CAUSAL if kind.name == "bridge-llama")
+    expected, _ = kl_and_gradient(*on_host(kind))
+    made, batch, recon = on_host(kind, dtype=torch.bfloat16)
+    assert made.host.dtype == torch.bfloat16
+    kl, gradient = kl_and_gradient(made, batch, recon)
+    assert kl.dtype == gradient.dtype == torch.float32
+    assert float(kl) == pytest.approx(float(expected), rel=0.2)
+    assert kl != kl.bfloat16()  # more than the three digits of the model
