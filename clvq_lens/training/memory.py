@@ -280,7 +280,7 @@ def _n_bytes(module: nn.Module | None) -> int:
     return sum(tensor.nbytes for tensor in module.state_dict().values())
 
 
-def _in_words(n_bytes: float) -> str:
+def _in_words(n_bytes: int) -> str:
     """Bytes as people say them."""
     for unit, size in (("GB", 2**30), ("MB", 2**20)):
         if n_bytes >= size:

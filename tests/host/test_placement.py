@@ -104,6 +104,7 @@ def test_more_gpus_than_there_are_is_refused():
         load_pretrained("nowhere", n_devices=0)
 
 
+@pytest.mark.usefixtures("as_for_a_user")
 def test_a_device_map_of_another_type_is_refused():
     with pytest.raises(ConfigError, match=r"device_map is of type int\. Pass 'auto', a device"):
         Placement(device_map=3)
