@@ -41,6 +41,14 @@ DtypeOption = Annotated[
     str | None,
     typer.Option(help="Type of the model's weights, such as bfloat16; default: float32."),
 ]
+DeviceMapOption = Annotated[
+    str | None,
+    typer.Option(help="auto or balanced: spread the model over all devices; default: one device."),
+]
+QuantizeOption = Annotated[
+    str | None,
+    typer.Option(help="4bit or 8bit: weights by bitsandbytes; default: as they are."),
+]
 PrependBosOption = Annotated[
     bool | None,
     typer.Option(
@@ -198,6 +206,8 @@ def fit(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     prepend_bos: PrependBosOption = None,
+    device_map: DeviceMapOption = None,
+    quantize: QuantizeOption = None,
     seed: SeedOption = 0,
     checkpoint: CheckpointOption = None,
     checkpoint_every: CheckpointEveryOption = 300.0,
@@ -231,6 +241,8 @@ def fit(
         device=device,
         dtype=dtype,
         prepend_bos=prepend_bos,
+        device_map=device_map,
+        quantize=quantize,
         overwrite=overwrite,
         checkpointing=Checkpointing(folder=checkpoint, every_s=checkpoint_every, resume=resume),
         callbacks=callbacks_for(log=log, tensorboard=tensorboard, wandb=wandb),
@@ -249,6 +261,8 @@ def cache(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     prepend_bos: PrependBosOption = None,
+    device_map: DeviceMapOption = None,
+    quantize: QuantizeOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Run a model once and keep its activations, so that fits read the disk and not the model."""
@@ -266,6 +280,8 @@ def cache(
         device=device,
         dtype=dtype,
         prepend_bos=prepend_bos,
+        device_map=device_map,
+        quantize=quantize,
         options=options,
     )
 
@@ -291,6 +307,7 @@ def report(
     dtype: Annotated[
         str | None, typer.Option(help="Type of the model's weights; default: that of the run.")
     ] = None,
+    device_map: DeviceMapOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file that --out names.")
     ] = False,
@@ -300,7 +317,14 @@ def report(
         from clvq_lens.commands.run_report import run_report
 
     run_report(
-        run, data=data, out=out, model=model, device=device, dtype=dtype, overwrite=overwrite
+        run,
+        data=data,
+        out=out,
+        model=model,
+        device=device,
+        dtype=dtype,
+        device_map=device_map,
+        overwrite=overwrite,
     )
 
 

@@ -181,6 +181,10 @@ class CLVQConfig(_Options):
 class FitConfig(_Options):
     """How a quantizer is fitted.
 
+    A codebook is started from a sample of 128 tokens a code. Where these would take more than a
+    sixteenth of the memory of the device that holds them, as with very wide models and very many
+    codes, the sample is smaller, down to 8 tokens a code.
+
     Attributes:
         n_tokens: Real tokens to train on in all; data are read again as often as that takes. None:
             `PASSES` times those of the data, and at most `MOST_TOKENS`.

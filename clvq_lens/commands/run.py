@@ -23,6 +23,7 @@ _FIELDS = {
     "model",
     "dtype",
     "prepend_bos",
+    "quantize",
     "data",
     "held_out",
     "toy_texts",
@@ -41,6 +42,7 @@ class Run:
         model: Name of the model, as the user gave it.
         dtype: Type of the model's weights; None: the default.
         prepend_bos: Whether the model read BOS before each text; None: the default.
+        quantize: Bits of the model's weights, "4bit" or "8bit"; None: they stayed as they were.
         data: Path or name of the texts; None: texts of the toy world.
         held_out: The same of the texts to evaluate on; None: the part of the data kept aside.
         toy_texts: Number and seed of held-out texts of the toy world; None: the user's own data.
@@ -51,6 +53,7 @@ class Run:
     model: str
     dtype: str | None = None
     prepend_bos: bool | None = None
+    quantize: str | None = None
     data: str | None
     held_out: str | None
     toy_texts: tuple[int, int] | None
@@ -81,6 +84,8 @@ def write_run(folder: Path, run: Run, history: History) -> None:
         "fit": asdict(run.config),
         "history": ended,
     }
+    if run.quantize is not None:  # left out of other runs, whose files earlier versions read
+        values["quantize"] = run.quantize
     write_atomically(folder / _FILE, (json.dumps(values, indent=2) + "\n").encode())
 
 
@@ -100,7 +105,7 @@ def read_run(folder: Path) -> Run:
             f"clvq-lens demo wrote."
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = {"quantize": None, **json.loads(path.read_text(encoding="utf-8"))}
         if set(values) != _FIELDS or values["format_version"] != FORMAT_VERSION:
             raise ValueError(f"its fields are {sorted(values)}, expected {sorted(_FIELDS)}")
         toy_texts = values["toy_texts"]
@@ -108,6 +113,7 @@ def read_run(folder: Path) -> Run:
             model=values["model"],
             dtype=values["dtype"],
             prepend_bos=values["prepend_bos"],
+            quantize=values["quantize"],
             data=values["data"],
             held_out=values["held_out"],
             # JSON has lists only; by index, so that a shorter one counts as damage.

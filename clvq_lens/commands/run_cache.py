@@ -14,7 +14,7 @@ from clvq_lens.commands.together import device_of_process
 from clvq_lens.data.store.cache import cache_activations
 from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.errors import CommandInterruptedError
-from clvq_lens.host.loading import check_device
+from clvq_lens.host.placement import DeviceMap, Placement
 from clvq_lens.processes import Processes
 
 
@@ -27,6 +27,8 @@ def run_cache(
     device: str | None = None,
     dtype: str | None = None,
     prepend_bos: bool | None = None,
+    device_map: DeviceMap | None = None,
+    quantize: str | None = None,
     options: Mapping[str, Any],
 ) -> ActivationStore:
     """Runs a model on a user's data and keeps its activations.
@@ -39,6 +41,8 @@ def run_cache(
         device: Device of the model, as for `load_model`.
         dtype: Type of its weights, as for `load_model`.
         prepend_bos: Whether texts begin with BOS, as for `load_model`.
+        device_map: Devices of its parts, as for `load_model`.
+        quantize: Bits of its weights, as for `load_model`.
         options: Options of `clvq_lens.cache_activations` by name.
 
     Raises:
@@ -49,12 +53,19 @@ def run_cache(
         CommandInterruptedError: On Ctrl-C.
     """
     device = device_of_process(device)
-    check_device(device)
+    Placement(device=device, device_map=device_map, quantize=quantize)  # checks them
     with interruptible("reading the data", NOTHING):
         opened = data_at(data)
         read_through(opened)
     with interruptible("loading the model", NOTHING):
-        loaded = load_model(model, device=device, dtype=dtype, prepend_bos=prepend_bos)
+        loaded = load_model(
+            model,
+            device=device,
+            dtype=dtype,
+            prepend_bos=prepend_bos,
+            device_map=device_map,
+            quantize=quantize,
+        )
     again = f"The same command goes on where {out} ends."
     with interruptible("caching", again):
         store = cache_activations(loaded, opened, out, points=points, **options)

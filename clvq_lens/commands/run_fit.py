@@ -20,7 +20,8 @@ from clvq_lens.commands.run import Run
 from clvq_lens.commands.together import device_of_process, was_restarted
 from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.evaluation.evaluation import Evaluation
-from clvq_lens.host.loading import check_device, check_dtype
+from clvq_lens.host.loading import check_dtype
+from clvq_lens.host.placement import DeviceMap, Placement
 from clvq_lens.processes import Processes
 from clvq_lens.training.callback import Callback
 from clvq_lens.training.checkpoint import has_checkpoints
@@ -39,6 +40,8 @@ def run_fit(
     device: str | None = None,
     dtype: str | None = None,
     prepend_bos: bool | None = None,
+    device_map: DeviceMap | None = None,
+    quantize: str | None = None,
     overwrite: bool = False,
     checkpointing: Checkpointing = NO_CHECKPOINTS,
     callbacks: Sequence[Callback] = (),
@@ -58,6 +61,8 @@ def run_fit(
         device: Device of the model, as for `load_model`.
         dtype: Type of its weights, as for `load_model`.
         prepend_bos: Whether texts begin with BOS, as for `load_model`.
+        device_map: Devices of its parts, as for `load_model`.
+        quantize: Bits of its weights, as for `load_model`.
         overwrite: Whether a quantizer in the folder may be replaced.
         checkpointing: Where checkpoints are written to, if anywhere.
         callbacks: What is told how the fit goes on.
@@ -75,13 +80,14 @@ def run_fit(
         model=str(Path(model).absolute()) if Path(model).is_dir() else model,
         dtype=dtype,
         prepend_bos=prepend_bos,
+        quantize=quantize,
         data=lasting(data),
         held_out=None if held_out is None else lasting(held_out),
         toy_texts=None,
         config=FitConfig().replace(**fit_options),
     )
     device = device_of_process(device)
-    check_device(device)
+    Placement(device=device, device_map=device_map, quantize=quantize)  # checks them
     if dtype is not None:
         check_dtype(dtype)
     folder = checkpointing.folder
@@ -96,6 +102,13 @@ def run_fit(
             if held_out is not None:
                 read_through(data_at(held_out))
         with interruptible("loading the model", NOTHING):
-            loaded = load_model(model, device=device, dtype=dtype, prepend_bos=prepend_bos)
+            loaded = load_model(
+                model,
+                device=device,
+                dtype=dtype,
+                prepend_bos=prepend_bos,
+                device_map=device_map,
+                quantize=quantize,
+            )
             lens = add_clvq(loaded, source, target, config=config)
         return fit_and_write(lens, run, opened, out, Console(), checkpointing, callbacks)

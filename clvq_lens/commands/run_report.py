@@ -15,7 +15,7 @@ from clvq_lens.commands.output import (
 from clvq_lens.commands.run import read_history, read_run
 from clvq_lens.data.documents import open_documents
 from clvq_lens.errors import PathTakenError
-from clvq_lens.host.loading import check_device
+from clvq_lens.host.placement import DeviceMap, Placement
 from clvq_lens.page.contents import gather
 from clvq_lens.page.write import check_path, write_page
 from clvq_lens.quantizer.files import load
@@ -29,6 +29,7 @@ def run_report(
     model: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    device_map: DeviceMap | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes the page of a run again.
@@ -40,6 +41,7 @@ def run_report(
         model: Name to load the model by; None: that of the run.
         device: Device of the model, as for `load_model`.
         dtype: Type of its weights; None: that of the run.
+        device_map: Devices of its parts, as for `load_model`.
         overwrite: Whether a file at ``out`` may be replaced.
 
     Raises:
@@ -48,7 +50,7 @@ def run_report(
         DataError: If the data of the run no longer exist.
         CommandInterruptedError: On Ctrl-C.
     """
-    check_device(device)
+    Placement(device=device, device_map=device_map)  # checks them
     run, quantizer = read_run(folder), load(folder)
     path = check_path(folder / "report.html" if out is None else out)
     # report.html in the folder is ours; a file that the user names may be something else.
@@ -62,8 +64,10 @@ def run_report(
             model or run.model,
             device=device,
             dtype=dtype or run.dtype,
-            # As in the fit: BOS decides what the codes of a text are.
+            # As in the fit: BOS and the bits of weights decide what the codes of a text are.
             prepend_bos=run.prepend_bos,
+            device_map=device_map,
+            quantize=run.quantize,
         )
         lens = add_clvq(loaded, quantizer=quantizer)
     try:

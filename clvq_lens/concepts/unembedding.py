@@ -28,6 +28,7 @@ def through_unembedding(
         # A model is seldom trained to predict special tokens. Other outputs all count.
         ids = ids[~torch.isin(ids, host.vocabulary.unwritten)]
 
+    @torch.no_grad()
     def logits_of(some_vectors: Tensor) -> Tensor:
         logits = host.unembed(some_vectors)[:, ids]
         # The level of logits is arbitrary: the softmax does not depend on it.

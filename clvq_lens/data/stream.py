@@ -15,7 +15,8 @@ from clvq_lens.data.sequence_reader import SequenceReader
 from clvq_lens.data.shuffle_buffer import ALL, ShuffleBuffer
 from clvq_lens.processes import ALONE, Processes
 
-_SHARE_OF_MEMORY = 1 / 16  # that the buffer may take; while it is filled, twice as much
+SHARE_OF_MEMORY = 1 / 16
+"""Part of a device's memory that the buffer may take; while it is filled, twice as much."""
 _USUAL_MEMORY = 8 * 2**30  # bytes, where the system does not say how much there is
 
 
@@ -255,7 +256,7 @@ class ShuffledStream:
         """How many positions the buffer takes, if others need as much memory as these."""
         if self._memory_bytes is None:
             self._memory_bytes = self._processes.least(memory_bytes(part.mask.device))
-        most_bytes = _SHARE_OF_MEMORY * self._memory_bytes
+        most_bytes = SHARE_OF_MEMORY * self._memory_bytes
         return min(self._buffer_tokens, int(most_bytes / max(1, part.row_bytes)))
 
     def _later_epochs(self) -> Iterator[SequenceColumns]:

@@ -101,10 +101,15 @@ class Host:
         return self.model.W_E.dtype
 
     @property
+    def _dtype_name(self) -> str:
+        """Name of the dtype and, after a comma, how the weights are quantized if they are."""
+        words = (str(self.dtype).removeprefix("torch."), self.protocol.quantization)
+        return ", ".join(filter(None, words))
+
+    @property
     def state(self) -> str:
         """Dtype and processing of the weights, in words that change whenever the weights do."""
-        dtype = str(self.dtype).removeprefix("torch.")
-        return ", ".join(map(str, (dtype, *self.protocol.processing)))
+        return ", ".join(map(str, (self._dtype_name, *self.protocol.processing)))
 
     def identity(self, points: Sequence[str]) -> ModelIdentity:
         """What tells this model from another that would give other activations at hook points."""
@@ -115,7 +120,7 @@ class Host:
             n_layers=self.n_layers,
             d_model=self.cfg.d_model,
             d_vocab=self.cfg.d_vocab,
-            dtype=str(self.dtype).removeprefix("torch."),
+            dtype=self._dtype_name,
             layer_norm_folded=protocol.layer_norm_folded,
             weights_centered=self._weights_are_centered(),
             weights=sample_weights(self.model, self._blocks_until(points)),
@@ -276,9 +281,11 @@ class Host:
         finally:
             handle.remove()
 
-    @torch.no_grad()
     def unembed(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
-        """Logits of residual-stream vectors, through only what comes after the last block."""
+        """Logits of residual-stream vectors, through only what comes after the last block.
+
+        Gradients flow back to the vectors.
+        """
         device = next(self.model.unembed.parameters()).device
         value = vectors.to(device, self.dtype).unsqueeze(1)
         # Every block is skipped, so any token will do. No hook runs: this is not a pass of the

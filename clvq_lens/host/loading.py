@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from clvq_lens.arguments import check_is
 from clvq_lens.errors import CLVQError, ConfigError, ModelLoadError
+from clvq_lens.host.placement import DeviceMap, Placement, quantization_of
 from clvq_lens.host.protocol.choice import protocol_of
 from clvq_lens.host.supported import (
     architecture_of,
@@ -27,6 +28,7 @@ from clvq_lens.host.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase
+    from transformers.utils.quantization_config import QuantizationConfigMixin
 
 _log = logging.getLogger(__name__)
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # of weights
@@ -56,6 +58,9 @@ def from_hf(
     values of a joint projection, which are then used in its place, and a zero bias of the
     unembedding. Pass ``copy.deepcopy(hf_model)`` to keep yours as it was. The tokenizer is copied.
 
+    A model that ``from_pretrained(..., device_map=, quantization_config=)`` spread over devices or
+    quantized stays so.
+
     Args:
         hf_model: A causal or masked language model of transformers.
         tokenizer: Its tokenizer; None: the bridge reads tokens only.
@@ -72,7 +77,8 @@ def from_hf(
         The bridge; attach with ``.add_clvq(source, target)``.
 
     Raises:
-        ConfigError: If the dtype is unknown, or ``prepend_bos`` is passed for an encoder.
+        ConfigError: If the dtype is unknown, or passed for quantized weights; or if
+            ``prepend_bos`` is passed for an encoder.
         UnsupportedHostError: If model or tokenizer are something else, TransformerLens does not
             know the architecture, or the model has a bridge already.
 
@@ -84,6 +90,12 @@ def from_hf(
     # Everything is checked before anything is done to the model.
     model = checked_model(hf_model)
     wanted_dtype = None if dtype is None else check_dtype(dtype)
+    quantization = quantization_of(model.config)
+    if wanted_dtype is not None and quantization is not None:
+        raise ConfigError(
+            f"dtype is {dtype!r}, but the weights of this model are quantized ({quantization}) and "
+            f"cannot be cast. Leave dtype out here, and pass it to from_pretrained."
+        )
     own_tokenizer = None if tokenizer is None else checked_tokenizer(tokenizer)
     copied = None if own_tokenizer is None else copied_tokenizer(own_tokenizer)
     architecture = architecture_of(model)
@@ -101,6 +113,8 @@ def from_hf(
     if was_frozen:
         for parameter in bridge.parameters():  # also those that the bridge has added
             parameter.requires_grad_(False)
+    # TransformerLens sets it for models that it loads, and moves tokens and caches by it.
+    bridge.cfg.n_devices = len({parameter.device for parameter in model.parameters()})
     _name_ends(bridge)
     choose_bos_(bridge, prepend_bos, own_tokenizer)
     _say_dtype(bridge, was_chosen=wanted_dtype is not None)
@@ -127,16 +141,26 @@ def load_pretrained(
     *,
     dtype: torch.dtype | str | None = None,
     prepend_bos: bool | None = None,
+    device_map: DeviceMap | None = None,
+    n_devices: int | None = None,
+    quantize: "str | QuantizationConfigMixin | None" = None,
 ) -> Any:
     """A pretrained model, from the Hugging Face hub, its local cache, or a folder.
+
+    A model that is spread over devices or quantized is always a `TransformerBridge`.
 
     Args:
         name: A name that TransformerLens or Hugging Face knows, or a folder with a Hugging Face
             model and its tokenizer.
         device: Device for the model; None: TransformerLens decides.
         dtype: Dtype for its weights, such as "bfloat16", which the log repeats; None: float32,
-            whatever it was saved in.
+            whatever it was saved in, and bfloat16 beside quantized weights.
         prepend_bos: As for `from_hf`.
+        device_map: A device for each part, as `transformers` takes it: "auto", "balanced", or
+            devices by the names of modules.
+        n_devices: How many GPUs to spread the model over evenly.
+        quantize: "4bit" (NF4) or "8bit", with bitsandbytes; or a quantization config of
+            `transformers`. Codes that were fitted on quantized weights fit these alone.
 
     Returns:
         A `HookedTransformer`, or a `HookedEncoder` for a BERT-like model, where the installed
@@ -145,32 +169,23 @@ def load_pretrained(
     Raises:
         ModelLoadError: If the model cannot be found or read.
         UnsupportedHostError: If a quantizer cannot be attached to it.
-        ConfigError: If device or dtype are unknown, or ``prepend_bos`` is passed for an encoder.
+        ConfigError: If an option is impossible, two of them say where the model goes, or
+            ``prepend_bos`` is passed for an encoder.
+        MissingDependencyError: If bitsandbytes is needed and not installed.
     """
-    check_device(device)
+    placement = Placement(
+        device=device, device_map=device_map, n_devices=n_devices, quantize=quantize
+    )
     check_is("The model", name, str | os.PathLike, "Pass a name, or a folder.")
     name = os.fspath(name)
-    wanted_dtype = torch.float32 if dtype is None else check_dtype(dtype)
+    default = torch.float32 if quantize is None else torch.bfloat16
+    wanted_dtype = default if dtype is None else check_dtype(dtype)
     with _load_errors(name):
-        model = _load_by_name(name, device, wanted_dtype)
+        model = _load_by_name(name, placement, wanted_dtype)
         own_tokenizer = _own_tokenizer(model, name)
     choose_bos_(model, prepend_bos, own_tokenizer)
     _log.info("%s is loaded in %s on %s.", name, _name_of(model.cfg.dtype), model.cfg.device)
     return model
-
-
-def check_device(device: str | None) -> None:
-    """Raises `ConfigError` unless torch can put something on the device."""
-    if device is None:
-        return
-    try:
-        torch.empty(1, device=device).tolist()  # on "meta", tensors can be made but hold no values
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).split("\n")[0].rstrip(".")
-        raise ConfigError(
-            f"device is {device!r}, where torch can put nothing here: {reason}. "
-            f"Pass one that it can use, such as 'cpu'."
-        ) from error
 
 
 def check_dtype(dtype: torch.dtype | str) -> torch.dtype:
@@ -223,16 +238,17 @@ def choose_bos_(
             )
 
 
-def _load_by_name(name: str, device: str | None, dtype: torch.dtype) -> Any:
+def _load_by_name(name: str, placement: Placement, dtype: torch.dtype) -> Any:
     """A model by name or folder: a hooked class where TransformerLens has one, else a bridge."""
-    if Path(name).is_dir() or hooked_class("HookedTransformer") is None:
-        return _boot(name, device, dtype)
+    has_hooked = hooked_class("HookedTransformer") is not None
+    if Path(name).is_dir() or not has_hooked or not placement.is_plain:
+        return _boot(name, placement, dtype)
     from transformer_lens import loading_from_pretrained as known
 
     try:
         known.get_official_model_name(name)
     except ValueError:
-        return _boot(name, device, dtype)
+        return _boot(name, placement, dtype)
     # Refused from its configuration alone, before any weights are downloaded.
     architecture = str(known.get_pretrained_model_config(name, device="cpu").original_architecture)
     check_architecture(architecture, name)
@@ -241,7 +257,7 @@ def _load_by_name(name: str, device: str | None, dtype: torch.dtype) -> Any:
         warnings.filterwarnings(
             "ignore", message="Hooked.* is deprecated", category=DeprecationWarning
         )
-        return host.from_pretrained(name, device=device, dtype=dtype)
+        return host.from_pretrained(name, device=placement.device, dtype=dtype)
 
 
 def hooked_class(name: str) -> type | None:
@@ -254,13 +270,17 @@ def hooked_class(name: str) -> type | None:
         return None
 
 
-def _boot(name: str, device: str | None, dtype: torch.dtype) -> "TransformerBridge":
+def _boot(name: str, placement: Placement, dtype: torch.dtype) -> "TransformerBridge":
     """A bridge of a model by name or folder."""
     from transformer_lens.model_bridge import TransformerBridge
 
-    bridge = TransformerBridge.boot_transformers(
-        name, device=device, dtype=dtype, tokenizer=_encoder_tokenizer(name)
-    )
+    # First, because it refuses what is no such model before weights are downloaded.
+    tokenizer = _encoder_tokenizer(name)
+    options = placement.boot_options
+    quantized = placement.quantized_model(name, dtype)
+    if quantized is not None:  # which lies where it was put
+        options = {"hf_model": quantized, "device": str(next(quantized.parameters()).device)}
+    bridge = TransformerBridge.boot_transformers(name, dtype=dtype, tokenizer=tokenizer, **options)
     _name_ends(bridge)
     # From a folder without a tokenizer, transformers makes one that has special tokens only.
     if len(bridge.tokenizer) <= len(set(bridge.tokenizer.all_special_ids)):

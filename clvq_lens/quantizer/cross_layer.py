@@ -18,7 +18,7 @@ from clvq_lens.quantizer.decoders import (
     resolve,
 )
 from clvq_lens.quantizer.draft import Draft, Quantized
-from clvq_lens.quantizer.encoders import make_encoder
+from clvq_lens.quantizer.encoders import encode_by_parts, make_encoder
 from clvq_lens.quantizer.hook_points import HookPoint, check_codes, pass_through
 from clvq_lens.quantizer.initialization import initialize
 from clvq_lens.quantizer.origin import Origin
@@ -335,7 +335,8 @@ class CrossLayerQuantizer(nn.Module):
             TooFewTokensError: If there are fewer distinct tokens than codes.
             NonFiniteError: If activations hold NaN or infinity.
         """
-        z = self.encode(source)
+        d_hidden = self.config.resolved_d_encoder_mlp(self.d_source)
+        z = encode_by_parts(self.encode, source, d_hidden=d_hidden)
         method = self.config.initialization
         clusters = initialize(z, self.config.n_codes, method=method, generator=generator)
         self.codebook.initialize_(clusters)

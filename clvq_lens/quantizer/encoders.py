@@ -1,5 +1,7 @@
 """Encoders: from a source activation to the vector that is quantized."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from clvq_lens.config import CLVQConfig
 from clvq_lens.quantizer.units import Units, least_squares_
 
 _INITIAL_MIX_LOGIT = 0.2  # m = 0.275 at the start, as in the authors' code
+_HIDDEN_AT_ONCE = 2**27  # numbers in a hidden layer: 512 MB, of which some copies are needed
 
 
 class AdaptiveResidualEncoder(nn.Module):
@@ -122,3 +125,20 @@ def make_encoder(config: CLVQConfig, d_source: int, d_target: int) -> Encoder:
         return AdaptiveResidualEncoder(d_source)
     d_hidden = config.resolved_d_encoder_mlp(d_source)
     return PredictiveEncoder(d_source, d_target, n_layers=config.encoder_layers, d_hidden=d_hidden)
+
+
+@torch.no_grad()
+def encode_by_parts(
+    encode: Callable[[Tensor], Tensor], source: Float[Tensor, "n d_source"], *, d_hidden: int
+) -> Float[Tensor, "n d_code"]:
+    """The encoder outputs of many tokens, in parts whose hidden layers fit in memory.
+
+    Args:
+        encode: Gives the encoder outputs of some tokens.
+        source: Source activations of all tokens.
+        d_hidden: Width of a hidden layer.
+    """
+    n_rows = max(1, _HIDDEN_AT_ONCE // d_hidden)
+    if len(source) <= n_rows:
+        return encode(source)
+    return torch.cat([encode(part) for part in source.split(n_rows)])

@@ -56,7 +56,8 @@ def compare(mine: Samples, theirs: Samples, *dtypes: str) -> WeightDifference | 
     # Rounding to a dtype moves a value by at most half its eps; a root mean square is smaller.
     tolerance = _ROUNDING
     for dtype in dtypes:
-        tolerance = max(tolerance, torch.finfo(_DTYPES_BY_NAME.get(dtype, torch.float32)).eps / 2)
+        plain = dtype.partition(",")[0]  # the rest says how weights are quantized
+        tolerance = max(tolerance, torch.finfo(_DTYPES_BY_NAME.get(plain, torch.float32)).eps / 2)
     differences = {name: _relative_difference(mine[name], theirs[name]) for name in common}
     matrix = max(differences, key=differences.__getitem__)
     n_different = sum(difference > tolerance for difference in differences.values())

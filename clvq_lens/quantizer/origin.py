@@ -24,7 +24,8 @@ class ModelIdentity(Shown):
         n_layers: Number of blocks.
         d_model: Width of the residual stream.
         d_vocab: Size of the vocabulary.
-        dtype: Dtype of the model's weights, such as "float32".
+        dtype: Dtype of the model's weights, such as "float32"; of quantized ones also how they
+            are quantized, such as "bfloat16, bitsandbytes 4-bit".
         layer_norm_folded: Whether layer-norm weights were folded into the next layer.
         weights_centered: Whether weights that write to the residual stream were centered.
         weights: A few values of every weight matrix that was passed, by name; empty if unknown.
@@ -67,7 +68,10 @@ class ModelIdentity(Shown):
                 differences.append(f"{field}: {mine[field]!r}, not {theirs[field]!r}")
         weights = compare(self.weights, other.weights, self.dtype, other.dtype)
         if self.dtype != other.dtype:
-            same = " (the weights are the same)" if weights is not None and weights.agree else ""
+            # Of quantized weights nothing is sampled that could tell.
+            is_plain = "," not in self.dtype + other.dtype
+            is_same = is_plain and weights is not None and weights.agree
+            same = " (the weights are the same)" if is_same else ""
             differences.append(f"dtype: {self.dtype!r}, not {other.dtype!r}{same}")
         # A model of another shape or processing has other weights anyway; that need not be said.
         if not differences and weights is not None and not weights.agree:

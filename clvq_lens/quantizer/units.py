@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from clvq_lens.stats.precision import in_double
 
 _RIDGE = 1e-3  # of the mean square of the inputs; keeps unused directions of the map small
+_IN_DOUBLE = 2**27  # numbers in double precision at once: 1 GB
 
 
 class Units(nn.Module):
@@ -46,9 +47,16 @@ def least_squares_(
 ) -> None:
     """Sets a linear map to the ridge regression of outputs on inputs."""
     mean_in, mean_out = inputs.mean(0), outputs.mean(0)
-    x, y = in_double(inputs - mean_in), in_double(outputs - mean_out)
-    gram = x.T @ x
+    gram = in_double(inputs.new_zeros(inputs.shape[1], inputs.shape[1]))
+    products = in_double(inputs.new_zeros(inputs.shape[1], outputs.shape[1]))
+    # By parts, because the sample of a wide model takes gigabytes in single precision already.
+    n_rows = max(1, _IN_DOUBLE // (inputs.shape[1] + outputs.shape[1]))
+    for start in range(0, len(inputs), n_rows):
+        rows = slice(start, start + n_rows)
+        x, y = in_double(inputs[rows] - mean_in), in_double(outputs[rows] - mean_out)
+        gram += x.T @ x
+        products += x.T @ y
     gram.diagonal().add_(_RIDGE * gram.diagonal().mean().clamp_min(1e-12))
-    weight = torch.linalg.solve(gram, x.T @ y).T.to(linear.weight)
+    weight = torch.linalg.solve(gram, products).T.to(linear.weight)
     linear.weight.copy_(weight)
     linear.bias.copy_(mean_out - weight @ mean_in)

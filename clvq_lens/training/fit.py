@@ -19,6 +19,7 @@ from clvq_lens.training.checkpoint import Checkpoints
 from clvq_lens.training.fitting import Fit
 from clvq_lens.training.history import History
 from clvq_lens.training.kept_data import fit_identity, kept_data
+from clvq_lens.training.memory import require_memory
 from clvq_lens.training.validation import clone_state
 
 
@@ -37,7 +38,8 @@ def fit(
     """Fits the quantizer on activations streamed from the model.
 
     A fit starts anew when called again. Interrupted with Ctrl-C, it keeps what was learned; after
-    any other error, and before the codebook is started, the quantizer is what it was before.
+    any other error, and before the codebook is started, the quantizer is what it was before. How
+    much memory it needs is logged when it starts.
 
     Args:
         lens: The lens whose quantizer is fitted.
@@ -68,7 +70,8 @@ def fit(
         TooFewTokensError: If the data hold fewer distinct tokens than there are codes.
         TextTooLongError: If a text is longer than the context and ``long_texts`` is "error".
         NonFiniteError: If activations, or the loss, become NaN or infinity.
-        ConfigError: If an option does not exist or does not suit the model or the decoder.
+        ConfigError: If an option does not exist or does not suit the model or the decoder, or if
+            what is learned cannot fit into the memory that the device has left.
         OpenBlockError: Inside a block of this lens, such as an edit.
         ModeError: Under ``torch.inference_mode()``.
         CheckpointError: If there is no checkpoint to go on with, or it is of another fit.
@@ -82,6 +85,7 @@ def fit(
     check_callbacks(callbacks)
     quantizer = attachment.quantizer
     _check_kl(attachment, config)
+    require_memory(attachment, config)
     before = clone_state(quantizer)
     processes = Processes.current()
     processes.require_same("clvq_lens", version("clvq-lens"), "Install one version everywhere.")

@@ -10,7 +10,8 @@ from clvq_lens.data.documents import Data
 from clvq_lens.data.store.cache import cache_activations
 from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.host.attachment import Attachment
-from clvq_lens.training.training_data import initial_tokens
+from clvq_lens.processes import Processes
+from clvq_lens.training.memory import initial_tokens
 
 _MARGIN = 1.05  # the part that is held out is a share of documents, and not of tokens
 
@@ -29,8 +30,9 @@ def kept_data(
     """
     if isinstance(data, ActivationStore):
         return data
-    n_codes = attachment.quantizer.config.n_codes
-    n_tokens = max(config.n_tokens or MOST_TOKENS, initial_tokens(n_codes))
+    # The same in all processes, whose machines may have more memory or less.
+    n_initial = Processes.current().least(initial_tokens(attachment.quantizer))
+    n_tokens = max(config.n_tokens or MOST_TOKENS, n_initial)
     return cache_activations(
         attachment.host.model,
         data,

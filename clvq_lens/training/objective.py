@@ -9,8 +9,13 @@ from torch import Tensor
 from clvq_lens.config import FitConfig
 from clvq_lens.data.activations import Activations
 from clvq_lens.host.attachment import Attachment
+from clvq_lens.host.ending import ends_plainly
 from clvq_lens.quantizer.codebook import Assignment, straight_through
-from clvq_lens.stats.divergence import kl_divergence
+from clvq_lens.stats.divergence import kl_divergence, mean_kl_by_parts
+
+# Logits whose KL is computed at once: 16 MB of float32 on a CPU and 256 MB elsewhere, of which
+# about seven copies are needed for the gradient.
+_LOGITS_ON_CPU, _LOGITS_ELSEWHERE = 2**22, 2**26
 
 
 @dataclass(frozen=True)
@@ -118,11 +123,36 @@ class Objective:
         """KL(clean || spliced) of next-token distributions at real tokens, nats per token."""
         # Special tokens keep their target, as in a splice: the decoder never learned them.
         spliced = torch.where(batch.mask.unsqueeze(-1), recon, batch.target)
+        if ends_plainly(self.host, self.target):
+            of_each, kl = self._last_residual, self._kl_by_parts
+        else:  # then the logits of the whole batch are needed
+            of_each, kl = self._logits, _mean_kl
         with torch.no_grad():
-            clean_logits = self._logits(batch.target, batch)
-        kl = kl_divergence(clean_logits, self._logits(spliced, batch)).mean()
-        return kl.to(recon.device)
+            clean = of_each(batch.target, batch)
+        return kl(clean, of_each(spliced, batch)).to(recon.device)
 
-    def _logits(self, value: Tensor, batch: Activations) -> Tensor:
+    def _kl_by_parts(self, clean: Tensor, spliced: Tensor) -> Tensor:
+        on_cpu = clean.device.type == "cpu"
+        n_logits = _LOGITS_ON_CPU if on_cpu else _LOGITS_ELSEWHERE
+        rows_at_once = max(1, n_logits // self.host.cfg.d_vocab_out)
+        return mean_kl_by_parts(clean, spliced, self.host.unembed, rows_at_once=rows_at_once)
+
+    def _last_residual(self, value: Tensor, batch: Activations) -> Float[Tensor, "n d_model"]:
+        """The residual stream after the last block at real tokens, with the target replaced."""
+        residual = self.host.activations_with(
+            self.target,
+            value,
+            batch.tokens,
+            batch.attended,
+            until=self.host.protocol.residual_after(self.host.n_layers - 1),
+        )
+        return residual[batch.mask.to(residual.device)]
+
+    def _logits(self, value: Tensor, batch: Activations) -> Float[Tensor, "n d_vocab"]:
+        """The logits at real tokens, with the target replaced."""
         logits = self.host.logits_with(self.target, value, batch.tokens, batch.attended)
         return logits[batch.mask.to(logits.device)]  # on the device of the last layer
+
+
+def _mean_kl(clean_logits: Tensor, logits: Tensor) -> Tensor:
+    return kl_divergence(clean_logits, logits).mean()

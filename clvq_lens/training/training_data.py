@@ -20,9 +20,7 @@ from clvq_lens.data.tokens import TokenBatch, check_ids, require_real, token_bat
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.processes import ALONE, Processes
 from clvq_lens.stats.reservoir import Reservoir
-
-_HELD_OUT_TOKENS = 2**15  # enough for an FVU to the third digit, and little to keep in memory
-_INIT_TOKENS_PER_CODE = 128
+from clvq_lens.training.memory import HELD_OUT_TOKENS, initial_tokens
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class TrainingData:
         documents = open_documents(data)
         check_ids(attachment.host, documents)
         self._split = Split(documents, config.held_out_fraction)
-        self.n_initial = initial_tokens(quantizer.config.n_codes)
+        self.n_initial = processes.least(initial_tokens(quantizer))
         """Tokens that are read to start the codebook; half of them are used."""
         self.n_tokens = config.n_tokens or MOST_TOKENS
         """Tokens to train on, repetitions counted; `open` lowers it if the data are small."""
@@ -138,16 +136,11 @@ class TrainingData:
         reader = self._reader(held_out=True, special=True)
         batches: list[Activations] = []
         documents: set[int] = set()
-        for batch in reader.first(_HELD_OUT_TOKENS):
+        for batch in reader.first(HELD_OUT_TOKENS):
             if batch.n_tokens:
                 batches.append(batch)
                 documents.update(batch.documents)
         return HeldOutBatches(batches, len(documents))
-
-
-def initial_tokens(n_codes: int) -> int:
-    """Tokens that are read to start a codebook; half of them are used."""
-    return 2 * _INIT_TOKENS_PER_CODE * n_codes
 
 
 def sample_of(

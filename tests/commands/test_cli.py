@@ -1,6 +1,7 @@
 """The command line, on the toy world."""
 
 import gzip
+import importlib.util
 import json
 import re
 import shutil
@@ -28,6 +29,7 @@ from clvq_lens.commands import (
     command_model,
     fit_and_write,
     output,
+    run_cache,
     run_demo,
     run_fit,
     run_report,
@@ -290,12 +292,12 @@ def test_a_log_that_cannot_be_written_is_refused_first(run, tmp_path):
 
 
 def test_a_model_is_loaded_as_was_asked_for(monkeypatch):
-    def load(name, device, *, dtype, prepend_bos):
-        return name, device, dtype, prepend_bos
+    def load(name, device, **options):
+        return name, device, options
 
     monkeypatch.setattr(command_model, "load_pretrained", load)
-    options = {"device": "cpu", "dtype": "bfloat16", "prepend_bos": False}
-    assert command_model.load_model("gpt2", **options) == ("gpt2", "cpu", "bfloat16", False)
+    options = {"dtype": "bfloat16", "prepend_bos": False, "device_map": "auto", "quantize": "4bit"}
+    assert command_model.load_model("gpt2", device=None, **options) == ("gpt2", None, options)
 
 
 def test_device_dtype_and_bos_are_those_of_the_toy_model_too():
@@ -304,6 +306,52 @@ def test_device_dtype_and_bos_are_those_of_the_toy_model_too():
     assert not model.cfg.default_prepend_bos
     with pytest.raises(ConfigError, match=r"device is 'cupboard'"):
         command_model.load_model("toy", device="cupboard")
+    with pytest.raises(ConfigError, match=r"toy model is small: .* Leave --device-map and"):
+        command_model.load_model("toy", device_map="auto")
+
+
+@pytest.mark.parametrize("options", [["--quantize", "4bit"], ["--device-map", "auto"]])
+@pytest.mark.parametrize("command", ["fit", "cache"])
+def test_where_weights_go_and_their_bits_reach_the_loader(monkeypatch, tmp_path, command, options):
+    asked = {}
+
+    def load(name, **given):
+        asked.update(given)
+        raise DataError("far enough")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    for module in (run_fit, run_cache):
+        monkeypatch.setattr(module, "load_model", load)
+    data = tmp_path / "texts.txt"
+    data.write_text("one text\nanother text\n")
+    arguments = ["--model", "gpt2", "--data", data, "--out", tmp_path / "out", *options]
+    points = ["--source", 1, "--target", 2] if command == "fit" else ["--point", 1]
+    words = [command, *map(str, [*arguments, *points])]
+    with pytest.raises(DataError, match="far enough"):
+        CliRunner().invoke(cli.app, words, catch_exceptions=False)
+    name, value = options[0].removeprefix("--").replace("-", "_"), options[1]
+    assert asked[name] == value
+    assert asked["device"] is None
+
+
+def test_a_report_loads_the_weights_in_the_bits_of_the_run(run, monkeypatch):
+    folder = run[0]
+    before = (folder / "run.json").read_text()
+    asked = {}
+
+    def load(name, **given):
+        asked.update(given)
+        raise DataError("far enough")
+
+    monkeypatch.setattr(run_report, "load_model", load)
+    (folder / "run.json").write_text(json.dumps({**json.loads(before), "quantize": "8bit"}))
+    try:
+        with pytest.raises(DataError, match="far enough"):
+            report(folder, "--device-map", "auto")
+    finally:
+        (folder / "run.json").write_text(before)
+    assert asked["quantize"] == "8bit"
+    assert asked["device_map"] == "auto"
 
 
 # ---- what is refused before the model is loaded ------------------------------------------------

@@ -44,6 +44,11 @@ def test_a_run_comes_back_as_it_was(tmp_path):
     assert run.ended == replace(HISTORY, records=[])
 
 
+def test_a_run_with_quantized_weights_comes_back_with_them(tmp_path):
+    write_run(tmp_path, replace(RUN, quantize="4bit"), HISTORY)
+    assert read_run(tmp_path).quantize == "4bit"
+
+
 def test_a_folder_of_this_format_version_stays_readable(tmp_path):
     """What version 0.1.0 wrote, byte for byte but for its number."""
     text = """{

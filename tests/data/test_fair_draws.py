@@ -74,7 +74,7 @@ def test_what_a_frozen_pass_or_an_initialization_reads_is_fair(buffer_tokens: in
 
 
 def test_held_out_text_is_a_fair_draw_of_held_out_documents(monkeypatch):
-    monkeypatch.setattr(training_data, "_HELD_OUT_TOKENS", N_TOKENS // 8)
+    monkeypatch.setattr(training_data, "HELD_OUT_TOKENS", N_TOKENS // 8)
     fit, _ = start(held_out_fraction=0.5)
     places = seen(fit.data.held_out().batches)
     held_out = torch.cat([document.content for document in fit.data._order(held_out=True).epoch(0)])
@@ -123,6 +123,6 @@ def test_batches_of_tokens_come_in_random_order_only_if_a_generator_is_given():
 
 
 def test_a_long_document_does_not_fill_the_memory_of_the_held_out_part(monkeypatch):
-    monkeypatch.setattr(training_data, "_HELD_OUT_TOKENS", 100)
+    monkeypatch.setattr(training_data, "HELD_OUT_TOKENS", 100)
     fit, _ = start(held_out_fraction=0.5)
     assert sum(batch.n_tokens for batch in fit.data.held_out().batches) < 100 + 2_048

@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from clvq_lens.quantizer.encoders import AdaptiveResidualEncoder, PredictiveEncoder
+from clvq_lens.quantizer import encoders
+from clvq_lens.quantizer.encoders import (
+    AdaptiveResidualEncoder,
+    PredictiveEncoder,
+    encode_by_parts,
+)
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -111,3 +116,19 @@ def test_every_hidden_layer_has_a_part_in_the_prediction():
         with torch.no_grad():
             layer.weight.copy_(kept)
     assert torch.equal(encoder(x), before)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 7, 20, 100])
+def test_encoder_outputs_by_parts_are_those_of_all_tokens(monkeypatch, rows_at_once: int):
+    encoder = PredictiveEncoder(6, 4, n_layers=2, d_hidden=10)
+    source, sizes = random(20, 6), []
+
+    def encode(part: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(part))
+        return encoder(part)
+
+    monkeypatch.setattr(encoders, "_HIDDEN_AT_ONCE", rows_at_once * 10 + 9)
+    found = encode_by_parts(encode, source, d_hidden=10)
+    torch.testing.assert_close(found, encoder(source).detach())
+    assert max(sizes) == min(rows_at_once, 20)
+    assert not found.requires_grad

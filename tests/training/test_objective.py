@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -7,9 +8,13 @@ from transformer_lens import HookedTransformer
 
 from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.data.activations import Activations, ActivationSource
+from clvq_lens.host.ending import ends_plainly
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.training import objective as objective_module
 from clvq_lens.training.objective import Loss, Objective
 from tests.conftest import attach, random_model
+from tests.hosts import D_MODEL, D_VOCAB, KINDS, Kind, words
+from tests.largest_output import LargestOutput
 
 SOURCE, TARGET = "blocks.1.hook_resid_post", "blocks.2.hook_resid_post"
 MODEL = random_model()
@@ -205,3 +210,89 @@ def test_the_gradient_passes_straight_through_the_codes():
     (error / (batch.mask.sum() * q.target_variance)).backward()
     torch.testing.assert_close(found, q.encoder.linear.bias.grad)
     assert not q.codebook.vectors.requires_grad
+
+
+# ---- KL by parts, on every kind of host ----------------------------------------------------------
+
+
+CAUSAL = [kind for kind in KINDS if kind.causal]
+AT_ONCE = 20  # rows of logits; more than the rows of the weights, which are as wide
+
+
+def on_host(
+    kind: Kind, target: int = 2, *, dtype: torch.dtype = torch.float32
+) -> tuple[Objective, Activations, Tensor]:
+    """An objective with a KL, sequences of different length, and a reconstruction of the target."""
+    model = kind.model(dtype)
+    quantizer = CrossLayerQuantizer(CLVQConfig(n_codes=8), D_MODEL, D_MODEL)
+    attachment = attach(model, quantizer, kind.after(1), kind.after(target))
+    rows = [words(n, seed=n) for n in (3, 5, 8, 8, 11, 12)]
+    (batch,) = ActivationSource(attachment, long_texts="error").batches(rows)
+    noise = torch.randn(batch.target.shape, generator=seeded(4))
+    recon = (batch.target + 0.3 * noise).requires_grad_()
+    return Objective(attachment, FitConfig(kl_weight=1.0)), batch, recon
+
+
+def kl_and_gradient(made: Objective, batch: Activations, recon: Tensor) -> tuple[Tensor, Tensor]:
+    kl = made._kl(batch, recon)
+    return kl.detach(), torch.autograd.grad(kl, recon)[0]
+
+
+@pytest.mark.parametrize("target", [2, 3])
+@pytest.mark.parametrize("kind", CAUSAL, ids=str)
+def test_few_logits_at_a_time_give_the_same_kl_and_gradient(kind, target, monkeypatch):
+    made, batch, recon = on_host(kind, target)
+    monkeypatch.setattr(objective_module, "_LOGITS_ON_CPU", AT_ONCE * D_VOCAB)
+    with LargestOutput(D_VOCAB) as largest:
+        kl, gradient = kl_and_gradient(made, batch, recon)
+    assert largest.n_rows == AT_ONCE
+    monkeypatch.setattr(objective_module, "ends_plainly", lambda *_: False)
+    with LargestOutput(D_VOCAB) as largest:
+        expected, expected_gradient = kl_and_gradient(made, batch, recon)
+    assert largest.n_rows > batch.n_tokens  # so it would have been noticed
+    assert expected > 1e-4
+    torch.testing.assert_close(kl, expected, rtol=1e-4, atol=1e-8)
+    scale = expected_gradient.abs().max()
+    torch.testing.assert_close(gradient / scale, expected_gradient / scale, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [k for k in CAUSAL if k.name.endswith("gpt2")], ids=str)
+@pytest.mark.parametrize("raw", [True, False])
+def test_hooks_after_the_last_block_have_their_say_in_the_kl(kind, raw):
+    made, batch, recon = on_host(kind)
+    model: Any = made.host.model
+    plain, _ = kl_and_gradient(made, batch, recon)
+    shapes = []
+
+    def double(logits: Tensor) -> Tensor:
+        shapes.append(tuple(logits.shape[:2]))
+        return 2 * logits
+
+    if raw:
+        handle = model.unembed.register_forward_hook(lambda module, args, logits: double(logits))
+    else:
+        point = model.hook_dict["unembed.hook_out" if kind.is_bridge else "ln_final.hook_scale"]
+        point.add_hook(lambda value, hook: double(value))
+    sharper, _ = kl_and_gradient(made, batch, recon)
+    assert set(shapes) == {tuple(batch.mask.shape)}
+    assert abs(sharper - plain) > 0.1 * plain
+    handle.remove() if raw else model.reset_hooks()
+    assert kl_and_gradient(made, batch, recon)[0] == plain
+
+
+def test_a_target_after_the_last_block_is_part_of_the_kl():
+    """Its KL cannot come from the residual stream, which does not depend on it."""
+    made, *_ = on_host(next(kind for kind in CAUSAL if kind.name == "bridge-gpt2"))
+    assert ends_plainly(made.host, made.target)
+    assert not ends_plainly(made.host, "ln_final.hook_normalized")
+
+
+def test_a_model_in_half_precision_has_a_kl_in_float32():
+    kind = next(kind for kind in CAUSAL if kind.name == "bridge-llama")
+    expected, _ = kl_and_gradient(*on_host(kind))
+    made, batch, recon = on_host(kind, dtype=torch.bfloat16)
+    assert made.host.dtype == torch.bfloat16
+    kl, gradient = kl_and_gradient(made, batch, recon)
+    assert kl.dtype == gradient.dtype == torch.float32
+    assert float(kl) == pytest.approx(float(expected), rel=0.2)
+    assert kl != kl.bfloat16()  # more than the three digits of the model

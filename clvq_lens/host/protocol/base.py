@@ -103,6 +103,11 @@ class HostProtocol:
         return str(self.cfg.normalization_type).endswith("Pre")
 
     @property
+    def quantization(self) -> str | None:
+        """How the weights are quantized, in words for people; None if they are not."""
+        return "bitsandbytes 4-bit" if getattr(self.cfg, "load_in_4bit", False) else None
+
+    @property
     def processing(self) -> tuple[Any, ...]:
         """How the weights are processed, so that later processing is noticed."""
         return (str(self.cfg.normalization_type),)

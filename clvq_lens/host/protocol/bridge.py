@@ -14,6 +14,7 @@ from transformers import Cache
 
 from clvq_lens.errors import HookNotFoundError
 from clvq_lens.host.compiled import never_compiled
+from clvq_lens.host.placement import quantization_of
 from clvq_lens.host.points import IN_BLOCK
 from clvq_lens.host.protocol.base import (
     POST_NORM,
@@ -94,6 +95,11 @@ class BridgeProtocol(HostProtocol):
         # A processed bridge still has its layer norms; folding leaves them weights of one.
         weight = getattr(getattr(self.model.blocks[0], "ln1", None), "weight", None)
         return weight is None or bool((weight == 1).all())
+
+    @property
+    def quantization(self) -> str | None:
+        """How the weights are quantized, in words for people; None if they are not."""
+        return quantization_of(getattr(self.model.original_model, "config", None))
 
     @property
     def processing(self) -> tuple[Any, ...]:
