@@ -38,6 +38,7 @@ ROOMS = [
     "lens",
     "comparison",
     "add",
+    "planning",
     "commands",
     "cli",
     "__main__",

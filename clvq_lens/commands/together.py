@@ -53,7 +53,12 @@ def joined() -> Iterator[Processes]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ[_LOCAL_RANK]))
-    dist.init_process_group()  # gloo for what is on the CPU, NCCL for what is on GPUs
+    store, rank, size = next(dist.rendezvous("env://"))
+    # torchrun keeps the store when it starts processes again. The addresses of those that are gone
+    # are still in it, and processes that look there never meet.
+    store = dist.PrefixStore(f"clvq_lens-{os.environ[_RESTARTS]}", store)
+    # Without a backend: gloo for what is on the CPU, NCCL for what is on GPUs.
+    dist.init_process_group(store=store, rank=rank, world_size=size)
     processes = Processes.current()
     if not processes.is_first:  # the first one says it for all
         logging.getLogger("clvq_lens").setLevel(logging.ERROR)
