@@ -55,7 +55,7 @@ class TensorBoard:
         for name, value in asdict(record).items():
             if name != "step" and value is not None:
                 self._writer.add_scalar(f"{self._lens}/{name}", value, record.step)
-        self._writer.flush()  # or the last two minutes would be lost with the process
+        self._writer.flush()  # a thread writes, and a kill would lose what waits for it
 
     def on_end(self, end: FitEnd) -> None:
         """Writes how the fit ended, and closes the event file."""

@@ -178,7 +178,7 @@ def _explained(name: DatasetName) -> Iterator[None]:
     """Turns what `datasets` raises, which is of any type, into an error that says what to do."""
     try:
         yield
-    except (CLVQError, GeneratorExit):
+    except CLVQError:
         raise
     except Exception as error:
         said = " ".join(str(error).split())[:_SHOWN]

@@ -55,12 +55,17 @@ def test_options_and_end_are_texts(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("tensorboard")
-def test_a_record_is_in_the_file_as_soon_as_it_is_told(tmp_path: Path):
-    board = TensorBoard(tmp_path)
-    board.on_begin(a_start())
-    board.on_record(a_record(2))
-    assert steps(tmp_path) == [2]
-    board.on_end(FitEnd(stop="finished", best_step=2))
+def test_records_beyond_the_checkpoint_are_replaced(tmp_path: Path):
+    before, after = TensorBoard(tmp_path), TensorBoard(tmp_path)
+    before.on_begin(a_start())
+    for step in (2, 4, 6):
+        before.on_record(a_record(step))
+    after.on_begin(a_start(resumed_from=3))
+    for step in (4, 6, 8):
+        after.on_record(a_record(step))
+    for board in (before, after):
+        board.on_end(FitEnd(stop="finished", best_step=2))
+    assert steps(tmp_path) == [2, 4, 6, 8]
 
 
 @pytest.mark.usefixtures("tensorboard")

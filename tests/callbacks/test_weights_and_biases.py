@@ -106,6 +106,21 @@ def test_a_resumed_fit_logs_no_record_twice(tmp_path: Path, after_steps: int):
     assert run.steps == [record.step for record in history.records]
 
 
+def test_records_beyond_the_checkpoint_are_not_logged_again():
+    run = StandIn()
+    before, after = WandB(run), WandB(run)
+    before.on_begin(a_start())
+    for step in (2, 4, 6):
+        before.on_record(a_record(step))
+    after.on_begin(a_start(resumed_from=3))
+    for step in (4, 6, 8):
+        after.on_record(a_record(step))
+    assert run.steps == [2, 4, 6, 8]
+    after.on_begin(a_start())  # another fit in the same run
+    after.on_record(a_record(2))
+    assert run.steps == [2, 4, 6, 8, 2]
+
+
 def test_a_resumed_fit_in_a_new_run_logs_what_follows():
     run = StandIn()
     callback = WandB(run)

@@ -17,6 +17,11 @@ lens = cl.add_clvq(model, 1, 3, n_codes=64, decoder="table", name="mine")
 assert_type(lens, cl.Lens)
 assert_type(lens.fit(texts, n_tokens=60_000, kl_weight=0.5, progress=False), cl.History)
 assert_type(lens.fit(Path("texts.txt"), cl.FitConfig(seed=1)), cl.History)
+trackers: list[cl.Callback] = [
+    cl.callbacks.JSONLines("fit.jsonl"),
+    cl.callbacks.TensorBoard("runs"),
+]
+lens.fit(texts, callbacks=[*trackers, cl.callbacks.WandB(project="concepts")])
 
 evaluation = lens.evaluate(texts, token_labels=labels)
 assert_type(evaluation, cl.Evaluation)

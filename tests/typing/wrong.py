@@ -11,6 +11,7 @@ cl.add_clvq(model, 1, 3, n_code=64)  # wrong
 cl.add_clvq(model, 1, 3, decoder="tables")  # wrong
 lens.fit(["a"], n_token=1_000)  # wrong
 lens.fit(["a"], seed="zero")  # wrong
+lens.fit(["a"], callbacks=["fit.jsonl"])  # wrong
 lens.evaluate(["a"], labels=[["DET"]])  # wrong
 lens.evaluate(["a"], long_texts="cut")  # wrong
 lens.encode(["a"], long_text="split")  # wrong
