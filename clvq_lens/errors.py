@@ -113,7 +113,7 @@ class NewerFormatError(FileFormatError):
 
 
 class CheckpointError(CLVQError, ValueError):
-    """There is no checkpoint to go on with, or it belongs to another fit."""
+    """There is no checkpoint to go on with, or it belongs to other work."""
 
 
 class PathError(CLVQError, OSError):

@@ -15,12 +15,12 @@ from clvq_lens.config import FitConfig, FitOptions, fit_config
 from clvq_lens.data.documents import Data
 from clvq_lens.data.interrupt import noted_termination
 from clvq_lens.data.stream import ShuffledStream, StreamState
-from clvq_lens.errors import ConfigError, TerminatedError
+from clvq_lens.errors import ConfigError
 from clvq_lens.host.attachment import Attached, Attachment
 from clvq_lens.host.modes import require_gradients
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.encoders import PredictiveEncoder
-from clvq_lens.training.checkpoint import Checkpoints, State
+from clvq_lens.training.checkpoint import EVERY_S, Checkpoints, State, check_resume
 from clvq_lens.training.frozen import frozen_pass
 from clvq_lens.training.history import History
 from clvq_lens.training.kept_data import fit_identity, kept_data
@@ -39,7 +39,7 @@ def fit(
     config: FitConfig | None = None,
     *,
     checkpoint: str | Path | None = None,
-    checkpoint_every: float = 300.0,
+    checkpoint_every: float = EVERY_S,
     resume: bool = False,
     progress: bool = True,
     **options: Unpack[FitOptions],
@@ -84,6 +84,7 @@ def fit(
     config = fit_config(config, **options)
     quantizer = attachment.quantizer
     _check_kl(attachment, config)
+    check_resume(checkpoint, resume=resume)
     before = clone_state(quantizer)
     checkpoints = None
     if checkpoint is not None:
@@ -95,8 +96,6 @@ def fit(
             every_s=checkpoint_every,
             resume=resume,
         )
-    elif resume:
-        raise ConfigError("resume=True needs a folder to go on from. Pass checkpoint=folder.")
     try:
         run = Fit(attachment, data, config, checkpoints=checkpoints, progress=progress)
         history = run.run()
@@ -292,15 +291,8 @@ class Fit:
             if self.checkpoints is None:
                 return
             terminated = self._terminated is not None and self._terminated()
-            if interrupted or terminated or work.is_done:
-                self.checkpoints.save(state())
-            else:
-                self.checkpoints.offer(state)
-            if terminated:
-                raise TerminatedError(
-                    f"Told to end (SIGTERM). A checkpoint is in {self.checkpoints.folder}; "
-                    f"resume=True goes on from it."
-                )
+            now = interrupted or work.is_done
+            self.checkpoints.after_step(state, now=now, terminated=terminated)
 
         return save
 

@@ -1,0 +1,54 @@
+"""What has to be the same for long work to go on: model, quantizer and data, in digests."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import xxhash
+from torch import Tensor
+
+from clvq_lens.data.document import Document
+from clvq_lens.data.store.store import ActivationStore
+from clvq_lens.host.attachment import Attachment
+from clvq_lens.host.host import Host
+from clvq_lens.training.checkpoint import checksum_of
+
+
+def model_identity(host: Host) -> dict[str, Any]:
+    """A model, with its weights up to the last layer."""
+    identity = asdict(host.identity([host.resolve(host.n_layers - 1)]))
+    # A digest, so that a message that names it stays short.
+    identity["weights"] = xxhash.xxh3_128_hexdigest(repr(identity["weights"]).encode())
+    return identity
+
+
+def quantizer_identity(attachment: Attachment) -> dict[str, Any]:
+    """A fitted quantizer: its options, its weights and where it is."""
+    quantizer = attachment.quantizer
+    return {
+        "options": asdict(quantizer.config),
+        "weights": checksum_of(quantizer.state_dict()),
+        "source": attachment.source,
+        "target": attachment.target,
+    }
+
+
+def store_digest(store: ActivationStore) -> str:
+    """A digest of all activations in a store, wherever its folder is."""
+    checksums = [entry.checksum for entry in store.index.shards]
+    return xxhash.xxh3_128_hexdigest(" ".join(checksums).encode())
+
+
+def documents_digest(documents: Iterable[Document]) -> str:
+    """A digest of documents in their order, white space included."""
+    digest = xxhash.xxh3_128()
+    for document in documents:
+        content = document.content
+        if isinstance(content, Tensor):
+            encoded = content.cpu().numpy().tobytes()
+        else:
+            encoded = content.encode()
+        # With lengths, or two documents would have the digest of one that is as long as both.
+        digest.update(f"{document.number} {document.start} {len(encoded)} ".encode())
+        digest.update(encoded)
+    return digest.hexdigest()
