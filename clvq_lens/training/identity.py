@@ -1,5 +1,6 @@
 """What has to be the same for long work to go on: model, quantizer and data, in digests."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -8,6 +9,7 @@ import xxhash
 from torch import Tensor
 
 from clvq_lens.data.document import Document
+from clvq_lens.data.documents import Data
 from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.host.host import Host
@@ -31,6 +33,24 @@ def quantizer_identity(attachment: Attachment) -> dict[str, Any]:
         "source": attachment.source,
         "target": attachment.target,
     }
+
+
+def data_digest(data: Data, documents: Iterable[Document]) -> str:
+    """A digest of some data.
+
+    Args:
+        data: What a user passed.
+        documents: The documents in it, which are read unless the data are a store.
+    """
+    return store_digest(data) if isinstance(data, ActivationStore) else documents_digest(documents)
+
+
+def labels_digest(token_labels: Iterable[Iterable[str]]) -> str:
+    """A digest of known labels of tokens."""
+    digest = xxhash.xxh3_128()
+    for labels in token_labels:
+        digest.update(json.dumps(list(labels)).encode())
+    return digest.hexdigest()
 
 
 def store_digest(store: ActivationStore) -> str:
