@@ -52,6 +52,10 @@ class HostMismatchError(CLVQError, ValueError):
     """The quantizer was fitted on another model, or on other hook points or weights."""
 
 
+class ModelNeededError(CLVQError, RuntimeError):
+    """Something runs the model, and there are only vectors that came from one."""
+
+
 class UnsupportedHostError(CLVQError, TypeError):
     """A quantizer cannot be attached to the object."""
 

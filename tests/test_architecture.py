@@ -35,6 +35,7 @@ ROOMS = [
     "lens",
     "comparison",
     "add",
+    "vectors",
     "commands",
     "cli",
     "install",

@@ -15,7 +15,7 @@ from clvq_lens.comparison.described import NO_DECODER, UNQUANTIZED
 from clvq_lens.comparison.finished import FinishedWork
 from clvq_lens.comparison.measurement import JUDGING, Measurement
 from clvq_lens.config import DecoderName, FitConfig
-from clvq_lens.data.store.store import ActivationStore
+from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.data.token_labels import TokenLabels, listed
 from clvq_lens.data.tokens import check_long_texts
 from clvq_lens.errors import ConfigError
@@ -33,7 +33,7 @@ def compare(
     texts: Sequence[str],
     classes: Iterable[object] | None = None,
     *,
-    train: Sequence[str] | ActivationStore | None = None,
+    train: Sequence[str] | StoredActivations | None = None,
     decoders: Sequence[DecoderName] | None = None,
     bounds: bool = True,
     n_seeds: int = 1,
@@ -99,7 +99,7 @@ def compare(
     check_resume(checkpoint, resume=resume)
     _check_options(options)
     texts = as_list("The texts", texts, "Pass a list of strings.")  # read several times
-    if train is not None and not isinstance(train, ActivationStore):
+    if train is not None and not isinstance(train, StoredActivations):
         train = as_list("train", train, "Pass a list of texts, or a store.")
     token_labels = None if token_labels is None else listed(token_labels)
     check_long_texts(long_texts, splittable=classes is None)  # faithfulness is of whole texts
@@ -124,7 +124,7 @@ def compare(
         *(texts, classified, token_labels, long_texts, seed, progress, options),
         finished.ablation_costs,
     )
-    run = _Run(fitting, measurement, finished, bounds=bounds)
+    run = _MethodByMethod(fitting, measurement, finished, bounds=bounds)
     with finished.ended_by_termination():
         for measured in run.measured(contestants, done):
             done = measured
@@ -134,7 +134,7 @@ def compare(
     return done.only([*rows, (UNQUANTIZED, NO_DECODER)] if bounds else rows)
 
 
-class _Run:
+class _MethodByMethod:
     """Fits and measures one method after the other.
 
     Args:

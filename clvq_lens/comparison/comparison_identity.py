@@ -9,12 +9,11 @@ from typing import Any
 from clvq_lens.comparison.contestants import Contestant, Fitting
 from clvq_lens.config import FitConfig
 from clvq_lens.data.document import Document
-from clvq_lens.data.store.store import ActivationStore
+from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.training.identity import (
     documents_digest,
     model_identity,
     quantizer_identity,
-    store_digest,
 )
 
 
@@ -83,8 +82,8 @@ def _digest(value: object) -> str | None:
 
 def _jsonable(value: Any) -> object:
     """What JSON can hold; a long array as a string would lack its middle."""
-    if isinstance(value, ActivationStore):
-        return store_digest(value)
+    if isinstance(value, StoredActivations):
+        return value.digest
     if isinstance(value, Document):
         return documents_digest([value])
     return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -13,14 +13,14 @@ from clvq_lens.comparison.described import BOUNDS, NO_DECODER, UNQUANTIZED
 from clvq_lens.comparison.finished import FinishedWork
 from clvq_lens.comparison.refits import refit
 from clvq_lens.config import CLVQConfig, DecoderName, FitConfig, fit_config
-from clvq_lens.data.store.store import ActivationStore
+from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.errors import ConfigError
 from clvq_lens.host.lenses import free_name
 from clvq_lens.lens import Lens
 from clvq_lens.training.decoding import with_decoder
 
 Method = Lens | str
-TrainingTexts = list[str] | ActivationStore
+TrainingTexts = list[str] | StoredActivations
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ class Fitting:
     def _own_checkpoints(self, folder: Path | None) -> Path | None:
         """The folder for checkpoints of a single fit; None where it reads the model."""
         # Every fit would keep a copy of the activations in its own folder.
-        return folder if isinstance(self.train, ActivationStore) else None
+        return folder if isinstance(self.train, StoredActivations) else None
 
 
 def _checked(decoders: Sequence[DecoderName]) -> list[DecoderName]:

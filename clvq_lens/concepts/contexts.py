@@ -139,7 +139,7 @@ class TopContexts:
 
     def state(self) -> dict[str, Tensor]:
         """The tokens that it holds, for `restore_`."""
-        state = {"threshold": torch.from_numpy(self._threshold)}
+        state: dict[str, Tensor] = {}
         if self._groups:
             rows = _joined(self._groups)
             for column in fields(_Rows):
@@ -148,9 +148,10 @@ class TopContexts:
 
     def restore_(self, state: Mapping[str, Tensor]) -> None:
         """Goes on with the tokens of another one."""
-        self._threshold = state["threshold"].numpy()
+        # Thresholds only spare the next pruning some rows, and come from it.
+        self._threshold.fill(-np.inf)
         self._groups, self._n_rows = [], 0
-        if "key" in state:
+        if state:
             columns: dict[str, np.ndarray] = {}
             for column in fields(_Rows):
                 columns[column.name] = state[column.name].numpy()

@@ -204,7 +204,9 @@ class _ConceptSurvey:
     def _count(self, batch: TokenBatch, codes: Int[np.ndarray, " n"]) -> None:
         self.tokens.add(codes, batch.tokens[batch.mask].numpy())
         positions = batch.mask.nonzero()[:, 1].numpy()
-        self.positions.add(codes, positions // self.bin_width)
+        bins = positions // self.bin_width
+        # Vectors without a model may have longer texts than those that a lens was made for.
+        self.positions.add(codes, np.minimum(bins, _POSITION_BINS - 1))
 
     def state(self) -> State:
         """All that was counted, between two batches."""

@@ -7,7 +7,7 @@ import torch
 
 from clvq_lens.config import DecoderMemory, DecoderName, FitConfig
 from clvq_lens.data.documents import Data
-from clvq_lens.data.store.store import ActivationStore
+from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import TableDecoder
@@ -105,7 +105,7 @@ def fit_decoder(
     seen: DecoderMemory = memory if decoder == "transformer" else "codes"
     options = quantizer.config.replace(decoder=decoder, decoder_memory=seen)
     checkpoints = None
-    if checkpoint is not None and isinstance(data, ActivationStore):
+    if checkpoint is not None and isinstance(data, StoredActivations):
         identity = fit_identity(attachment, data, config) | {"decoder": asdict(options)}
         checkpoints = Checkpoints(
             checkpoint, identity, every_s=EVERY_S, resume=holds_checkpoints(checkpoint)

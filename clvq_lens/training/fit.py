@@ -15,7 +15,7 @@ from clvq_lens.config import FitConfig, FitOptions, fit_config
 from clvq_lens.data.documents import Data
 from clvq_lens.data.interrupt import noted_termination
 from clvq_lens.data.stream import ShuffledStream, StreamState
-from clvq_lens.errors import ConfigError
+from clvq_lens.errors import ConfigError, ModelNeededError
 from clvq_lens.host.attachment import Attached, Attachment
 from clvq_lens.host.modes import require_gradients
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
@@ -54,7 +54,7 @@ def fit(
         data: Texts, a path to a .txt or .jsonl file, or a Hugging Face dataset; a tensor of tokens
             [row, pos], padded left or right; or what a tokenizer returns, with its mask. Texts
             longer than the context are split unless ``long_texts`` says otherwise. Or a store that
-            `cache_activations` filled: then the model is not run.
+            `cache_activations` filled, or what `activations` returned: then no model is run.
         config: Options of the fit; None: the defaults.
         checkpoint: Folder for checkpoints, from which a fit that was killed goes on and ends with
             the same bits. Activations of texts are kept there too, so that none is read twice.
@@ -111,6 +111,11 @@ def fit(
 
 
 def _check_kl(attachment: Attachment, config: FitConfig) -> None:
+    if config.kl_weight > 0 and not attachment.host.runs:
+        raise ModelNeededError(
+            "kl_weight compares what the model predicts, and there are only vectors. Pass "
+            "kl_weight=0, or attach the lens to the model."
+        )
     if config.kl_weight > 0 and not attachment.host.causal:
         raise ConfigError("kl_weight needs a causal model: an encoder predicts no next token.")
     if config.kl_weight > 0 and attachment.quantizer.config.decoder == "table":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clvq_lens.data.document import Document
 from clvq_lens.data.documents import Data
-from clvq_lens.data.store.store import ActivationStore
+from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.host.host import Host
 from clvq_lens.training.checkpoint import checksum_of
@@ -42,7 +42,7 @@ def data_digest(data: Data, documents: Iterable[Document]) -> str:
         data: What a user passed.
         documents: The documents in it, which are read unless the data are a store.
     """
-    return store_digest(data) if isinstance(data, ActivationStore) else documents_digest(documents)
+    return data.digest if isinstance(data, StoredActivations) else documents_digest(documents)
 
 
 def labels_digest(token_labels: Iterable[Iterable[str]]) -> str:
@@ -51,12 +51,6 @@ def labels_digest(token_labels: Iterable[Iterable[str]]) -> str:
     for labels in token_labels:
         digest.update(json.dumps(list(labels)).encode())
     return digest.hexdigest()
-
-
-def store_digest(store: ActivationStore) -> str:
-    """A digest of all activations in a store, wherever its folder is."""
-    checksums = [entry.checksum for entry in store.index.shards]
-    return xxhash.xxh3_128_hexdigest(" ".join(checksums).encode())
 
 
 def documents_digest(documents: Iterable[Document]) -> str:
@@ -71,4 +65,6 @@ def documents_digest(documents: Iterable[Document]) -> str:
         # With lengths, or two documents would have the digest of one that is as long as both.
         digest.update(f"{document.number} {document.start} {len(encoded)} ".encode())
         digest.update(encoded)
+        if document.stored is not None:  # the tokens of vectors may be unknown, and all the same
+            digest.update(document.stored.fingerprint.to_bytes(8, "big"))
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from typing import Any
 from clvq_lens.config import MOST_TOKENS, FitConfig
 from clvq_lens.data.documents import Data
 from clvq_lens.data.store.cache import cache_activations
-from clvq_lens.data.store.store import ActivationStore
+from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.training.training_data import initial_tokens
 
@@ -17,8 +17,8 @@ _MARGIN = 1.05  # the part that is held out is a share of documents, and not of 
 
 def kept_data(
     attachment: Attachment, data: Data, config: FitConfig, folder: Path, *, progress: bool
-) -> ActivationStore:
-    """Activations in a store: that of the user, or one beside the checkpoints.
+) -> StoredActivations:
+    """Activations that were read before: those of the user, or a store beside the checkpoints.
 
     Args:
         attachment: Where to read.
@@ -27,7 +27,7 @@ def kept_data(
         folder: Folder of the checkpoints.
         progress: Whether to show a progress bar.
     """
-    if isinstance(data, ActivationStore):
+    if isinstance(data, StoredActivations):
         return data
     n_codes = attachment.quantizer.config.n_codes
     n_tokens = max(config.n_tokens or MOST_TOKENS, initial_tokens(n_codes))
@@ -44,7 +44,7 @@ def kept_data(
 
 
 def fit_identity(
-    attachment: Attachment, data: ActivationStore, config: FitConfig
+    attachment: Attachment, data: StoredActivations, config: FitConfig
 ) -> dict[str, Any]:
     """What has to be the same for a fit to go on."""
     return {
@@ -52,6 +52,5 @@ def fit_identity(
         "fit": asdict(config),
         "source": attachment.source,
         "target": attachment.target,
-        "model": asdict(data.index.contents.model),
-        "data": data.index.shards[-1].digest,
+        **data.identity,
     }
