@@ -231,7 +231,7 @@ class VectorData(StoredActivations):
                 shard.lengths,
             ):
                 digest.update(f"{column.dtype} {list(column.shape)} ".encode())
-                digest.update(column.contiguous().view(torch.uint8).numpy())
+                digest.update(column.contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def require_model(self, host: Host) -> None:

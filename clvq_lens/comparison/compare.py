@@ -10,7 +10,7 @@ import pandas as pd
 from clvq_lens.arguments import as_list, check_count, check_flags, check_seed, closest
 from clvq_lens.comparison.comparison import Comparison
 from clvq_lens.comparison.comparison_identity import comparison_identity, comparison_settings
-from clvq_lens.comparison.contestants import Contestant, Fitting, Method
+from clvq_lens.comparison.contestants import Contestant, Fitting, Method, Texts
 from clvq_lens.comparison.described import NO_DECODER, UNQUANTIZED
 from clvq_lens.comparison.finished import FinishedWork
 from clvq_lens.comparison.measurement import JUDGING, Measurement
@@ -30,10 +30,10 @@ from clvq_lens.writing import check_file, make_folder
 
 def compare(
     methods: Sequence[Method],
-    texts: Sequence[str],
+    texts: Texts,
     classes: Iterable[object] | None = None,
     *,
-    train: Sequence[str] | StoredActivations | None = None,
+    train: Texts | None = None,
     decoders: Sequence[DecoderName] | None = None,
     bounds: bool = True,
     n_seeds: int = 1,
@@ -53,7 +53,7 @@ def compare(
         methods: Fitted lenses, and names of baselines such as "k-means" (see
             `clvq_lens.Lens.baseline`), which are matched to the first lens. The model is as it was
             afterwards.
-        texts: Held-out texts.
+        texts: Held-out texts, or rows of tokens; or a store of their activations.
         classes: The class of each text, to add faithfulness.
         train: Texts that the lenses were fitted on, or a store of their activations; baselines,
             further fits and other decoders need them.

@@ -5,7 +5,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
+
+from torch import Tensor
 
 from clvq_lens.arguments import as_list, check_choice, check_is
 from clvq_lens.baselines.kinds import BASELINES, Baseline, check_kind
@@ -20,7 +22,8 @@ from clvq_lens.lens import Lens
 from clvq_lens.training.decoding import with_decoder
 
 Method = Lens | str
-TrainingTexts = list[str] | StoredActivations
+Texts = Sequence[str] | Sequence[Tensor] | StoredActivations
+"""Texts, rows of tokens, or activations that were read before, such as a store."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Fitting:
 
     reference: Lens
     decoders: list[DecoderName]
-    train: TrainingTexts | None
+    train: list[Any] | StoredActivations | None
     n_seeds: int
     config: FitConfig
     progress: bool
@@ -63,7 +66,7 @@ class Fitting:
         cls,
         methods: Sequence[Method],
         decoders: Sequence[DecoderName] | None,
-        train: TrainingTexts | None,
+        train: list[Any] | StoredActivations | None,
         n_seeds: int,
         config: FitConfig | None,
         *,

@@ -30,7 +30,7 @@ class Measurement:
 
     def __init__(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Any],
         classified: ClassifiedTexts | None,
         token_labels: TokenLabels | None,
         long_texts: Cut,

@@ -183,7 +183,7 @@ def test_going_on_from_nothing_is_refused(lens, tmp_path):
     with pytest.raises(errors.ConfigError, match="resume=True needs a folder"):
         lens.concepts(DATA, resume=True)
     with pytest.raises(errors.ConfigError, match="checkpoint_every is 0"):
-        lens.concepts(DATA, checkpoint=tmp_path, checkpoint_every=0)
+        lens.concepts(DATA, checkpoint=tmp_path, checkpoint_every=0.0)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -15,6 +15,7 @@ from clvq_lens.host.host import Host
 from clvq_lens.showing import Shown
 
 
+@runtime_checkable
 class SequenceShard(Protocol):
     """A table of sequences, and their activations."""
 

@@ -86,6 +86,6 @@ class VectorProtocol(HostProtocol):
         """The source for layer 0, and the target for layer 1."""
         return (SOURCE, TARGET)[layer]
 
-    def run(self, *_: Any, **__: Any) -> NoReturn:
+    def run(self, *_: Any, **__: Any) -> Any:
         """Raises `ModelNeededError`."""
-        self.model()
+        return self.model()
