@@ -62,5 +62,7 @@ from .readouts.salience import salience as salience
 from .stats.estimates import Estimate as Estimate
 from .training.callback import Callback as Callback
 from .training.history import History as History
+from .vectors import VectorData as VectorData
+from .vectors import activations as activations
 
 __version__: str

@@ -14,6 +14,7 @@ from clvq_lens.errors import ConfigError, HostMismatchError
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.host.host import Host
 from clvq_lens.host.lenses import lenses_of, require_free_name
+from clvq_lens.host.protocol.without_model import VectorModel
 from clvq_lens.lens import Lens
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 
@@ -92,6 +93,15 @@ def _attach(
         raise HostMismatchError(
             "This quantizer does not say which model it belongs to. Create it with "
             "model.add_clvq(source, target), which records that."
+        )
+    vectors_only = origin.host == VectorModel.__name__
+    if vectors_only == host.runs:
+        fitted_on, remedy = f"a model ({origin.host})", "Attach it to that model."
+        if vectors_only:
+            fitted_on = "vectors without a model"
+            remedy = "Attach it to such: clvq_lens.activations(...).add_clvq(quantizer=quantizer)."
+        raise HostMismatchError(
+            f"The quantizer was fitted on {fitted_on}, and this is a {host.protocol.kind}. {remedy}"
         )
     name = name or origin.name
     require_free_name(host.model, name)  # before what is slower to look at

@@ -52,6 +52,10 @@ class HostMismatchError(CLVQError, ValueError):
     """The quantizer was fitted on another model, or on other hook points or weights."""
 
 
+class ModelNeededError(CLVQError, RuntimeError):
+    """Something runs the model, and there are only vectors that came from one."""
+
+
 class UnsupportedHostError(CLVQError, TypeError):
     """A quantizer cannot be attached to the object."""
 
@@ -113,7 +117,7 @@ class NewerFormatError(FileFormatError):
 
 
 class CheckpointError(CLVQError, ValueError):
-    """There is no checkpoint to go on with, or it belongs to another fit."""
+    """There is no checkpoint to go on with, or it belongs to other work."""
 
 
 class PathError(CLVQError, OSError):

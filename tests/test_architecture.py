@@ -39,6 +39,7 @@ ROOMS = [
     "comparison",
     "add",
     "planning",
+    "vectors",
     "commands",
     "cli",
     "__main__",

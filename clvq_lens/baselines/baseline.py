@@ -73,7 +73,7 @@ def attach_baseline(
     attachment = _FITTERS[kind](task)
     if decoder != "table":
         try:
-            fit_decoder(
+            history = fit_decoder(
                 attachment,
                 task.data,
                 config,
@@ -81,6 +81,7 @@ def attach_baseline(
                 memory=like.quantizer.config.decoder_memory,
                 progress=progress,
             )
+            history.require_whole()
         except BaseException:
             attachment.detach()
             raise

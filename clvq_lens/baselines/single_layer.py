@@ -21,7 +21,7 @@ def single_layer(task: Task) -> Attachment:
         config = config.replace(decoder_heads=None, d_decoder_mlp=None)
     learned = CrossLayerQuantizer(config, like.d_source, like.d_source, causal=like.causal)
     with task.alone(learned) as alone:
-        fit(alone, task.data, task.config, progress=task.progress)
+        fit(alone, task.data, task.config, progress=task.progress).require_whole()
     with task.attached() as attachment:
         quantizer = attachment.quantizer
         with torch.no_grad():

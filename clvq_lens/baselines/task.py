@@ -161,6 +161,12 @@ class Reading:
         return sample_of(self.once(), size, *ends, generator=self.generator)
 
     def finish(self) -> None:
-        """The frozen pass: usage, means and the table; and the record of how much was read."""
+        """The frozen pass: usage, means and the table; and the record of how much was read.
+
+        Raises:
+            KeyboardInterrupt: If Ctrl-C ended it early: a baseline has no history that says so.
+        """
         self._quantizer.fit_config = self._config.replace(n_tokens=self.n_tokens)
-        frozen_pass(self._quantizer, self._data, self._stream, progress=self._progress)
+        frozen = frozen_pass(self._quantizer, self._data, self._stream, progress=self._progress)
+        if not frozen.complete:
+            raise KeyboardInterrupt

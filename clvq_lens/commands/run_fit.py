@@ -24,7 +24,7 @@ from clvq_lens.host.loading import check_dtype
 from clvq_lens.host.placement import DeviceMap, Placement
 from clvq_lens.processes import Processes
 from clvq_lens.training.callback import Callback
-from clvq_lens.training.checkpoint import has_checkpoints
+from clvq_lens.training.checkpoint import holds_checkpoints
 
 
 def run_fit(
@@ -91,7 +91,7 @@ def run_fit(
     if dtype is not None:
         check_dtype(dtype)
     folder = checkpointing.folder
-    if folder is not None and was_restarted() and has_checkpoints(folder):
+    if folder is not None and was_restarted() and holds_checkpoints(folder):
         checkpointing = replace(checkpointing, resume=True)
     is_first = Processes.current().is_first  # the one that writes
     with output_folder(out, overwrite=overwrite) if is_first else nullcontext():

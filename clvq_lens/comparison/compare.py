@@ -1,9 +1,7 @@
 """Several quantizers and baselines on the same held-out texts, by every measure there is."""
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -11,31 +9,39 @@ import pandas as pd
 
 from clvq_lens.arguments import as_list, check_count, check_flags, check_seed, closest
 from clvq_lens.comparison.comparison import Comparison
-from clvq_lens.comparison.contestants import Contestant, Fitting, Method
-from clvq_lens.comparison.described import UNQUANTIZED
-from clvq_lens.comparison.measurement import JUDGING, NO_DECODER, Measurement
+from clvq_lens.comparison.comparison_identity import comparison_identity, comparison_settings
+from clvq_lens.comparison.contestants import Contestant, Fitting, Method, Texts
+from clvq_lens.comparison.described import NO_DECODER, UNQUANTIZED
+from clvq_lens.comparison.finished import FinishedWork
+from clvq_lens.comparison.measurement import JUDGING, Measurement
 from clvq_lens.config import DecoderName, FitConfig
+from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.data.token_labels import TokenLabels, listed
 from clvq_lens.data.tokens import check_long_texts
 from clvq_lens.errors import ConfigError
 from clvq_lens.faithfulness.classified_texts import ClassifiedTexts
+from clvq_lens.faithfulness.faithfulness import Faithfulness
 from clvq_lens.faithfulness.protocols import JudgingOptions, check_judging
+from clvq_lens.lens import Lens
 from clvq_lens.readouts.salience import Cut
+from clvq_lens.training.checkpoint import check_resume
 from clvq_lens.writing import check_file, make_folder
 
 
 def compare(
     methods: Sequence[Method],
-    texts: Sequence[str],
+    texts: Texts,
     classes: Iterable[object] | None = None,
     *,
-    train: Sequence[str] | None = None,
+    train: Texts | None = None,
     decoders: Sequence[DecoderName] | None = None,
     bounds: bool = True,
     n_seeds: int = 1,
     config: FitConfig | None = None,
     token_labels: TokenLabels | None = None,
     keep: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
     long_texts: Cut = "error",
     seed: int = 0,
     progress: bool = True,
@@ -47,10 +53,10 @@ def compare(
         methods: Fitted lenses, and names of baselines such as "k-means" (see
             `clvq_lens.Lens.baseline`), which are matched to the first lens. The model is as it was
             afterwards.
-        texts: Held-out texts.
+        texts: Held-out texts, or rows of tokens; or a store of their activations.
         classes: The class of each text, to add faithfulness.
-        train: Texts that the lenses were fitted on; baselines, further fits and other decoders need
-            them.
+        train: Texts that the lenses were fitted on, or a store of their activations; baselines,
+            further fits and other decoders need them.
         decoders: Every method is measured with each of these: its codes stay what they are, and
             the decoder is trained as that of a lens is. None: that of the first lens.
         bounds: Whether to add what no method can get beyond or should fall behind: k-means of the
@@ -63,6 +69,11 @@ def compare(
         keep: A .json file that takes what each method gave as soon as it is measured. Called again
             after an interruption, only methods that it lacks are measured; lenses are known by
             their names, and the readout is not looked at.
+        checkpoint: Folder that takes every fit, and what was measured of it, the moment it is done.
+            A comparison that was killed goes on with what is missing, and ends with the same
+            bits. A fit that was interrupted goes on from its last checkpoint where ``train`` is a
+            store, and else begins again. The readout is not looked at.
+        resume: Whether to go on with what is in that folder.
         long_texts: What to do with a text beyond the context.
         seed: Random seed for controls and folds.
         progress: Whether to show progress bars.
@@ -74,17 +85,22 @@ def compare(
             have one name, there is no such baseline, decoder or option, or the file keeps what
             other settings gave.
         DataError: If classes or labels do not fit the texts.
-        FileFormatError: If the file is not one of ours.
+        FileFormatError: If the file is not one of ours, or what is in the folder is damaged.
+        CheckpointError: If there is nothing to go on with, or it is of another comparison.
+        PathTakenError: If the folder holds a comparison, and ``resume`` is off.
+        TerminatedError: If SIGTERM comes, with ``checkpoint``.
 
     Example:
         >>> compare([lens, "k-means"], held_out, classes, train=texts).frame()  # doctest: +SKIP
     """
     check_count("n_seeds", n_seeds)
     check_seed(seed)
-    check_flags(bounds=bounds)
+    check_flags(bounds=bounds, resume=resume)
+    check_resume(checkpoint, resume=resume)
     _check_options(options)
     texts = as_list("The texts", texts, "Pass a list of strings.")  # read several times
-    train = None if train is None else as_list("train", train, "Pass a list of texts.")
+    if train is not None and not isinstance(train, StoredActivations):
+        train = as_list("train", train, "Pass a list of texts, or a store.")
     token_labels = None if token_labels is None else listed(token_labels)
     check_long_texts(long_texts, splittable=classes is None)  # faithfulness is of whole texts
     documents = options.pop("documents", None)
@@ -99,46 +115,95 @@ def compare(
     data = {"texts": texts, "classes": classes, "train": train, "token_labels": token_labels}
     data["documents"] = documents
     numbers = {"n_seeds": n_seeds, "long_texts": long_texts, "seed": seed}
-    settings = _settings(data, numbers, fitting.config, options)
-    done = _done(keep, settings, n_seeds, len(texts))
-    measurement = Measurement(texts, classified, token_labels, long_texts, seed, progress, options)
-    for measured in _measured(contestants, fitting, measurement, done, bounds=bounds):
-        done = measured
-        if keep is not None:
-            done.save(keep)
+    settings = comparison_settings(data, numbers, fitting.config, options)
+    empty = Comparison(pd.DataFrame(), n_seeds, len(texts), {}, settings)
+    done = _done(keep, empty)
+    identity = partial(comparison_identity, fitting, contestants, settings, bounds=bounds)
+    finished = FinishedWork(checkpoint, identity, empty, resume=resume)
+    measurement = Measurement(
+        *(texts, classified, token_labels, long_texts, seed, progress, options),
+        finished.ablation_costs,
+    )
+    run = _MethodByMethod(fitting, measurement, finished, bounds=bounds)
+    with finished.ended_by_termination():
+        for measured in run.measured(contestants, done):
+            done = measured
+            if keep is not None:
+                done.save(keep)
     rows = [(one.name, decoder) for one in contestants for decoder in fitting.decoders]
     return done.only([*rows, (UNQUANTIZED, NO_DECODER)] if bounds else rows)
 
 
-def _measured(
-    contestants: Sequence[Contestant],
-    fitting: Fitting,
-    measurement: Measurement,
-    done: Comparison,
-    *,
-    bounds: bool,
-) -> Iterator[Comparison]:
-    """What is done, with one row after the other that it lacks."""
-    for contestant in contestants:
-        missing: list[DecoderName] = list(fitting.decoders)
-        for decoder in fitting.decoders:
-            if (contestant.name, decoder) in done.rows:
-                missing.remove(decoder)
-        if not missing:
-            continue
-        with fitting.fits(contestant) as fits:
-            for decoder in missing:
-                with_prediction = bounds and (UNQUANTIZED, NO_DECODER) not in done.rows
-                with fitting.decoded(fits, decoder) as lenses:
-                    found = measurement.of_method(
-                        contestant.name, decoder, lenses, with_prediction=with_prediction
-                    )
-                done = done.with_rows(contestant.name, decoder, *found)
-                yield done
-    if bounds and fitting.train is not None and (UNQUANTIZED, NO_DECODER) not in done.rows:
-        with fitting.predictive_fits() as fits:
-            prediction = measurement.of_prediction(fits)
-        yield done.with_rows(UNQUANTIZED, NO_DECODER, prediction, None)
+class _MethodByMethod:
+    """Fits and measures one method after the other.
+
+    Args:
+        fitting: How methods are fitted.
+        measurement: What is measured of a fit.
+        finished: What need not be done again.
+        bounds: Whether rows for predictions that are not quantized are wanted.
+    """
+
+    def __init__(
+        self, fitting: Fitting, measurement: Measurement, finished: FinishedWork, *, bounds: bool
+    ) -> None:
+        self._fitting, self._measurement, self._finished = fitting, measurement, finished
+        self._bounds = bounds
+
+    def measured(self, contestants: Sequence[Contestant], done: Comparison) -> Iterator[Comparison]:
+        """What is done, with one row after the other that it lacks."""
+        for contestant in contestants:
+            missing: list[DecoderName] = list(self._fitting.decoders)
+            for decoder in self._fitting.decoders:
+                if (contestant.name, decoder) in done.rows:
+                    missing.remove(decoder)
+            if not missing:
+                continue
+            with self._fitting.fits(contestant, self._finished) as fits:
+                for decoder in missing:
+                    table, judged = self._of_method(contestant, fits, decoder)
+                    if not self._lacks_prediction(done):
+                        table = table[table["method"] != UNQUANTIZED]
+                    done = done.with_rows(contestant.name, decoder, pd.DataFrame(table), judged)
+                    yield done
+        if self._lacks_prediction(done) and self._fitting.train is not None:
+            with self._fitting.predictive_fits(self._finished) as fits:
+                prediction = self._of_prediction(fits)
+            yield done.with_rows(UNQUANTIZED, NO_DECODER, prediction, None)
+
+    def _lacks_prediction(self, done: Comparison) -> bool:
+        """Whether rows for predictions that are not quantized are still wanted."""
+        return self._bounds and (UNQUANTIZED, NO_DECODER) not in done.rows
+
+    def _of_method(
+        self, contestant: Contestant, fits: Sequence[Lens], decoder: DecoderName
+    ) -> tuple[pd.DataFrame, Faithfulness | None]:
+        """The rows of a method with one decoder, and the faithfulness of its first fit."""
+        names = (contestant.name, decoder)
+        tables: list[pd.DataFrame] = []
+        first: Faithfulness | None = None
+        measurement = self._measurement
+        with self._fitting.decoded(contestant, fits, decoder, self._finished) as lenses:
+            for number, lens in enumerate(lenses):
+                measure = partial(measurement.of_fit, *names, number, lens)
+                table, judged = self._finished.measured([*names, f"fit {number}"], measure)
+                tables.append(table)
+                first = first or judged
+            if len(lenses) > 1:
+                measure = partial(measurement.of_all_fits, *names, lenses)
+                table, _ = self._finished.measured([*names, "all fits"], measure)
+                tables.append(table)
+        return pd.concat(tables, ignore_index=True), first
+
+    def _of_prediction(self, fits: Sequence[Lens]) -> pd.DataFrame:
+        """The rows for predictions that are not quantized, of lenses fitted for them alone."""
+        tables: list[pd.DataFrame] = []
+        for number, lens in enumerate(fits):
+            measure = partial(self._measurement.of_prediction, number, lens)
+            names = [UNQUANTIZED, NO_DECODER, f"fit {number}"]
+            table, _ = self._finished.measured(names, measure)
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -157,50 +222,17 @@ def _check_options(options: Mapping[str, Any]) -> None:
 # ---- what has been measured already --------------------------------------------------------------
 
 
-def _settings(
-    data: Mapping[str, object],
-    numbers: Mapping[str, object],
-    config: FitConfig,
-    options: Mapping[str, Any],
-) -> dict[str, object]:
-    """All that results depend on but lenses and readout; of data a digest."""
-    settings: dict[str, object] = {}
-    for name, value in data.items():
-        settings[name] = _digest(value)
-    settings |= numbers
-    for name, value in options.items():
-        # A readout can neither be written down nor compared.
-        if isinstance(value, str | int | float | bool):
-            settings[name] = value
-    for name, value in dataclasses.asdict(config).items():
-        settings[f"config.{name}"] = value
-    return settings
-
-
-def _digest(value: object) -> str | None:
-    if value is None:
-        return None
-    return hashlib.blake2b(json.dumps(value, default=_jsonable).encode(), digest_size=8).hexdigest()
-
-
-def _jsonable(value: Any) -> object:
-    """Numbers and arrays as JSON can hold them; a long array as a string would lack its middle."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def _done(
-    keep: str | Path | None, settings: Mapping[str, object], n_seeds: int, n_texts: int
-) -> Comparison:
+def _done(keep: str | Path | None, empty: Comparison) -> Comparison:
     """What has been measured already, with the same settings."""
     if keep is not None:
         make_folder(Path(keep).parent)
         check_file(keep)  # before anything takes long
     if keep is None or not Path(keep).exists():
-        return Comparison(pd.DataFrame(), n_seeds, n_texts, {}, settings)
+        return empty
     done = Comparison.load(keep)
     differing = []
-    for name in {**settings, **done.settings}:
-        if settings.get(name) != done.settings.get(name):
+    for name in {**empty.settings, **done.settings}:
+        if empty.settings.get(name) != done.settings.get(name):
             differing.append(name)
     if differing:
         raise ConfigError(

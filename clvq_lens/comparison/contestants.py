@@ -3,20 +3,27 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import get_args
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+from torch import Tensor
 
 from clvq_lens.arguments import as_list, check_choice, check_is
 from clvq_lens.baselines.kinds import BASELINES, Baseline, check_kind
-from clvq_lens.comparison.described import BOUNDS
-from clvq_lens.comparison.refits import refits
-from clvq_lens.config import DecoderName, FitConfig, fit_config
+from clvq_lens.comparison.described import BOUNDS, NO_DECODER, UNQUANTIZED
+from clvq_lens.comparison.finished import FinishedWork
+from clvq_lens.comparison.refits import refit
+from clvq_lens.config import CLVQConfig, DecoderName, FitConfig, fit_config
+from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.errors import ConfigError
-from clvq_lens.host.attachment import Attachment
 from clvq_lens.host.lenses import free_name
 from clvq_lens.lens import Lens
 from clvq_lens.training.decoding import with_decoder
 
 Method = Lens | str
+Texts = Sequence[str] | Sequence[Tensor] | StoredActivations
+"""Texts, rows of tokens, or activations that were read before, such as a store."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Fitting:
     Attributes:
         reference: The first lens, to which baselines are matched.
         decoders: The decoders of every method.
-        train: Texts to fit on.
+        train: Texts to fit on, or a store with their activations.
         n_seeds: Fits of each method.
         config: Options of the fits.
         progress: Whether to show progress bars.
@@ -49,7 +56,7 @@ class Fitting:
 
     reference: Lens
     decoders: list[DecoderName]
-    train: list[str] | None
+    train: list[Any] | StoredActivations | None
     n_seeds: int
     config: FitConfig
     progress: bool
@@ -59,7 +66,7 @@ class Fitting:
         cls,
         methods: Sequence[Method],
         decoders: Sequence[DecoderName] | None,
-        train: list[str] | None,
+        train: list[Any] | StoredActivations | None,
         n_seeds: int,
         config: FitConfig | None,
         *,
@@ -129,70 +136,116 @@ class Fitting:
         return contestants
 
     @contextmanager
-    def fits(self, contestant: Contestant) -> Iterator[list[Lens]]:
-        """While open, a fit for each seed: a lens and further fits of it, or baselines."""
+    def fits(self, contestant: Contestant, finished: FinishedWork) -> Iterator[list[Lens]]:
+        """While open, a fit for each seed: a lens and further fits of it, or baselines.
+
+        Args:
+            contestant: A method.
+            finished: The fits that need not be done again.
+        """
         own = [] if contestant.lens is None else [contestant.lens]
         n_more = self.n_seeds - len(own)
         if n_more == 0 or self.train is None:
             yield own
             return
-        with refits(
-            contestant.lens or self.reference,
-            self.train,
-            seeds=n_more,
-            kind=contestant.kind,
-            config=self.config,
-            progress=self.progress,
-        ) as more:
+        like = contestant.lens or self.reference
+        names = [contestant.name]
+        with self._refits(like, names, n_more, finished, kind=contestant.kind) as more:
             yield [*own, *more]
 
     @contextmanager
-    def predictive_fits(self) -> Iterator[list[Lens]]:
+    def predictive_fits(self, finished: FinishedWork) -> Iterator[list[Lens]]:
         """While open, a lens with a predictive encoder for each seed."""
         # The table costs least, and it is the encoder that is wanted.
         config = self.reference.config.replace(
             encoder="predictive", decoder="table", decoder_memory="codes"
         )
-        with refits(
-            self.reference,
-            self.train or [],
-            seeds=self.n_seeds,
-            quantizer_config=config,
-            config=self.config,
-            progress=self.progress,
+        names = [UNQUANTIZED, NO_DECODER]
+        with self._refits(
+            self.reference, names, self.n_seeds, finished, quantizer_config=config
         ) as lenses:
             yield lenses
 
     @contextmanager
-    def decoded(self, fits: Sequence[Lens], decoder: DecoderName) -> Iterator[list[Lens]]:
+    def _refits(
+        self,
+        like: Lens,
+        names: list[str],
+        n_seeds: int,
+        finished: FinishedWork,
+        *,
+        kind: Baseline | None = None,
+        quantizer_config: CLVQConfig | None = None,
+    ) -> Iterator[list[Lens]]:
+        """While open, further lenses as `refits` fits them."""
+
+        def fitted(config: FitConfig, checkpoint: Path | None) -> Lens:
+            return refit(
+                like,
+                self.train or [],
+                config,
+                kind=kind,
+                quantizer_config=quantizer_config,
+                checkpoint=self._own_checkpoints(checkpoint),
+                progress=self.progress,
+            )
+
+        with ExitStack() as stack:
+            lenses: list[Lens] = []
+            # From the next seed on: the lens itself has that of the config.
+            for seed in range(self.config.seed + 1, self.config.seed + 1 + n_seeds):
+                fit = partial(fitted, self.config.replace(seed=seed))
+                lens = finished.fit(like.host, [*names, f"seed {seed}"], fit)
+                stack.callback(lens.remove)
+                lenses.append(lens)
+            yield lenses
+
+    @contextmanager
+    def decoded(
+        self,
+        contestant: Contestant,
+        fits: Sequence[Lens],
+        decoder: DecoderName,
+        finished: FinishedWork,
+    ) -> Iterator[list[Lens]]:
         """While open, the same codes with a decoder of one kind.
 
         Args:
-            fits: Fits with any decoder; those that have this one are taken as they are.
+            contestant: The method.
+            fits: Its fits with any decoder; those that have this one are taken as they are.
             decoder: Kind of the decoder.
+            finished: The decoders that need not be fitted again.
         """
         with ExitStack() as stack:
             lenses: list[Lens] = []
-            for fit in fits:
+            for number, fit in enumerate(fits):
                 if fit.config.decoder == decoder:
                     lenses.append(fit)
                     continue
-                decoded = Lens(self._with_decoder(fit, decoder))
+                names = [contestant.name, decoder, f"fit {number}"]
+                decoded = finished.fit(fit.host, names, partial(self._with_decoder, fit, decoder))
                 stack.callback(decoded.remove)
                 lenses.append(decoded)
             yield lenses
 
-    def _with_decoder(self, fit: Lens, decoder: DecoderName) -> Attachment:
+    def _with_decoder(self, fit: Lens, decoder: DecoderName, checkpoint: Path | None) -> Lens:
         fitted_with = fit.quantizer.fit_config or self.config
-        return with_decoder(
+        attachment = with_decoder(
             fit.attachment,
             self.train or [],
             self.config.replace(seed=fitted_with.seed),
             decoder,
             memory=self.reference.config.decoder_memory,
             name=free_name(fit.model, f"{fit.name} {decoder}"),
+            checkpoint=self._own_checkpoints(checkpoint),
             progress=self.progress,
         )
+        return Lens(attachment)
+
+    def _own_checkpoints(self, folder: Path | None) -> Path | None:
+        """The folder for checkpoints of a single fit; None where it reads the model."""
+        # Every fit would keep a copy of the activations in its own folder.
+        return folder if isinstance(self.train, StoredActivations) else None
 
 
 def _checked(decoders: Sequence[DecoderName]) -> list[DecoderName]:

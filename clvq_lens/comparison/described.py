@@ -52,5 +52,7 @@ METRICS = {
 
 UNQUANTIZED = "unquantized prediction"
 """The row of what a predictive encoder gives before a code is chosen."""
+NO_DECODER = "none"
+"""What takes the place of a decoder where predictions are not quantized."""
 BOUNDS = ("random codes", OF_THE_TARGET, UNQUANTIZED)
 """Rows that are no methods: what chance gives, and what no codes of the source can get beyond."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from clvq_lens.comparison.described import UNQUANTIZED
+from clvq_lens.comparison.described import NO_DECODER, UNQUANTIZED
 from clvq_lens.comparison.stability import stability
 from clvq_lens.data.token_labels import TokenLabels
 from clvq_lens.evaluation.ablation_costs import AblationCosts
@@ -21,8 +21,6 @@ from clvq_lens.lens import Lens
 from clvq_lens.readouts.salience import Cut
 
 _OF_EVALUATION = ("fvu", "ce_loss_recovered", "kl", "readout_kl", "perplexity", "n_dead_codes")
-NO_DECODER = "none"
-"""What takes the place of a decoder where predictions are not quantized."""
 JUDGING = ("n_draws", "n_model_draws", "smallest_effect")
 """Options of `judge`, not of `prepare`."""
 
@@ -32,13 +30,14 @@ class Measurement:
 
     def __init__(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Any],
         classified: ClassifiedTexts | None,
         token_labels: TokenLabels | None,
         long_texts: Cut,
         seed: int,
         progress: bool,
         options: Mapping[str, Any],
+        ablation_costs: AblationCosts,
     ) -> None:
         self._texts, self._classified = list(texts), classified
         self._token_labels = token_labels
@@ -53,41 +52,37 @@ class Measurement:
                 self._case_options[name] = value
         self._cases: dict[tuple[str, ProtocolName], Case] = {}
         self._stabilities: dict[str, float] = {}
-        self._ablation_costs = AblationCosts()
+        self._ablation_costs = ablation_costs
 
-    def of_method(
-        self, method: str, decoder: str, fits: list[Lens], *, with_prediction: bool
+    def of_fit(
+        self, method: str, decoder: str, number: int, lens: Lens
     ) -> tuple[pd.DataFrame, Faithfulness | None]:
-        """All metrics of all fits of a method with a decoder, and faithfulness of the first.
+        """All metrics of one fit of a method with a decoder, and faithfulness of the first fit.
+
+        Rows for what a predictive encoder gives before its output is quantized are among them.
 
         Args:
             method: Name of the method.
-            decoder: Kind of the decoder of these fits.
-            fits: As many as there are seeds.
-            with_prediction: Whether to add rows for what predictive encoders give before their
-                output is quantized.
+            decoder: Kind of the decoder.
+            number: Number of the fit.
+            lens: The fit.
         """
-        rows: list[dict[str, object]] = []
-        first: Faithfulness | None = None
-        for number, lens in enumerate(fits):
-            evaluation = self.evaluate(lens)
-            judged, values = self._faithfulness(lens)
-            if number == 0:
-                first = judged
-            rows += rows_of(method, decoder, number, of_evaluation(evaluation) | values)
-            if with_prediction:
-                rows += rows_of(UNQUANTIZED, NO_DECODER, number, unquantized(evaluation))
-        if len(fits) > 1:
-            # Of all fits together, not of one of them: so it has a number of its own.
-            rows += rows_of(method, decoder, -1, {"stability": self._stability(method, fits)})
-        return pd.DataFrame(rows), first
+        evaluation = self.evaluate(lens)
+        judged, values = self._faithfulness(lens)
+        rows = rows_of(method, decoder, number, of_evaluation(evaluation) | values)
+        rows += rows_of(UNQUANTIZED, NO_DECODER, number, unquantized(evaluation))
+        return pd.DataFrame(rows), judged if number == 0 else None
 
-    def of_prediction(self, fits: list[Lens]) -> pd.DataFrame:
-        """The rows for what predictive encoders give before their output is quantized."""
-        rows: list[dict[str, object]] = []
-        for number, lens in enumerate(fits):
-            rows += rows_of(UNQUANTIZED, NO_DECODER, number, unquantized(self.evaluate(lens)))
-        return pd.DataFrame(rows)
+    def of_all_fits(self, method: str, decoder: str, fits: list[Lens]) -> tuple[pd.DataFrame, None]:
+        """The stability of two fits or more of a method with a decoder."""
+        # Of all fits together, not of one of them: so it has a number of its own.
+        rows = rows_of(method, decoder, -1, {"stability": self._stability(method, fits)})
+        return pd.DataFrame(rows), None
+
+    def of_prediction(self, number: int, lens: Lens) -> tuple[pd.DataFrame, None]:
+        """The rows for what a predictive encoder gives before its output is quantized."""
+        rows = rows_of(UNQUANTIZED, NO_DECODER, number, unquantized(self.evaluate(lens)))
+        return pd.DataFrame(rows), None
 
     def evaluate(self, lens: Lens) -> Evaluation:
         """Reconstruction, effect in the model, and recovery of labels if there are any."""

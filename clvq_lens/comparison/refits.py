@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal, Unpack, get_args
 
 from clvq_lens.arguments import check_choice, check_count
@@ -13,6 +14,7 @@ from clvq_lens.host.attachment import Attachment
 from clvq_lens.host.lenses import free_name
 from clvq_lens.lens import Lens
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.training.checkpoint import holds_checkpoints
 
 How = Literal["seeds", "halves"]
 
@@ -71,18 +73,60 @@ def refits(
         # From the next seed on: the lens itself has that of the config.
         for seed in range(config.seed + 1, config.seed + 1 + seeds):
             for part in [data] if how == "seeds" else halves(data, seed=seed):
-                with_seed = config.replace(seed=seed)
-                if kind is None:
-                    fitted.append(_unfitted_copy(lens, quantizer_config or lens.config))
-                    fitted[-1].fit(part, with_seed, progress=progress)
-                else:
-                    fitted.append(
-                        lens.baseline(kind, part, with_seed, n_active=n_active, progress=progress)
-                    )
+                other = refit(
+                    lens,
+                    part,
+                    config.replace(seed=seed),
+                    kind=kind,
+                    quantizer_config=quantizer_config,
+                    n_active=n_active,
+                    progress=progress,
+                )
+                fitted.append(other)
         yield fitted
-    finally:  # also the lens whose fit failed: it is on the model before it is fitted
-        for refit in fitted:
-            refit.remove()
+    finally:
+        for other in fitted:
+            other.remove()
+
+
+def refit(
+    lens: Lens,
+    data: Data,
+    config: FitConfig,
+    *,
+    kind: Baseline | None,
+    quantizer_config: CLVQConfig | None = None,
+    n_active: int = 32,
+    checkpoint: Path | None = None,
+    progress: bool,
+) -> Lens:
+    """One further lens, as `refits` fits several.
+
+    Args:
+        lens: The lens whose model, source, target and options it has.
+        data: Documents.
+        config: How to fit, and the seed.
+        kind: A baseline that takes the place of the quantizer.
+        quantizer_config: Options of its quantizer; None: those of ``lens``.
+        n_active: Features active in a token, for baselines that have them.
+        checkpoint: Folder for checkpoints, from which a fit that was killed goes on; baselines
+            begin again.
+        progress: Whether to show progress bars.
+
+    Raises:
+        KeyboardInterrupt: If Ctrl-C ended the fit early.
+    """
+    if kind is not None:
+        return lens.baseline(kind, data, config, n_active=n_active, progress=progress)
+    other = _unfitted_copy(lens, quantizer_config or lens.config)
+    resume = checkpoint is not None and holds_checkpoints(checkpoint)
+    try:
+        history = other.fit(data, config, checkpoint=checkpoint, resume=resume, progress=progress)
+        history.require_whole()
+    except BaseException:  # it is on the model before it is fitted
+        other.remove()
+        raise
+    return other
 
 
 def _unfitted_copy(lens: Lens, config: CLVQConfig) -> Lens:

@@ -1,10 +1,12 @@
 """Which tokens of a code are kept as its examples, in one pass and in bounded memory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from clvq_lens.concepts.concept import Example
 from clvq_lens.data.tokens import TokenBatch
@@ -134,6 +136,27 @@ class TopContexts:
         for index, code in enumerate(rows.code.tolist()):
             by_code.setdefault(code, []).append(_example(vocabulary, rows, index))
         return {code: tuple(examples) for code, examples in by_code.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """The tokens that it holds, for `restore_`."""
+        state: dict[str, Tensor] = {}
+        if self._groups:
+            rows = _joined(self._groups)
+            for column in fields(_Rows):
+                state[column.name] = torch.from_numpy(getattr(rows, column.name))
+        return state
+
+    def restore_(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on with the tokens of another one."""
+        # Thresholds only spare the next pruning some rows, and come from it.
+        self._threshold.fill(-np.inf)
+        self._groups, self._n_rows = [], 0
+        if state:
+            columns: dict[str, np.ndarray] = {}
+            for column in fields(_Rows):
+                columns[column.name] = state[column.name].numpy()
+            self._groups.append(_Rows(**columns))
+            self._n_rows = len(columns["key"])
 
     def _prune(self) -> _Rows:
         """Drops the rows that cannot be among the examples any more; gives those that stay."""

@@ -1,5 +1,8 @@
 """How many tokens of each code have each known label."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -59,6 +62,20 @@ class LabelCounts:
     def agreement_of_tokens(self, *, seed: int) -> Agreement | None:
         """The same for token ids and labels: the baseline of codes."""
         return _agreement(self._by_token, seed)
+
+    def state(self) -> dict[str, Any]:
+        """The counts, for `restore_`."""
+        return {
+            "labels": self._labels.state(),
+            "by_code": self._by_code.state(),
+            "by_token": self._by_token.state(),
+        }
+
+    def restore_(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the counts of another one, which was given the same labels."""
+        self._labels.restore_(state["labels"])
+        self._by_code.restore_(state["by_code"])
+        self._by_token.restore_(state["by_token"])
 
     def check_all_used(self) -> None:
         """Raises `DataError` if there are labels of documents that were not read."""

@@ -1,13 +1,17 @@
 """The survey behind a concept table: one pass over any amount of text, in bounded memory."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clvq_lens.arguments import check_count, check_seed
+from clvq_lens.arguments import check_count, check_positive, check_seed
 from clvq_lens.concepts.concept import Concept, Neighbor, Unembedded
 from clvq_lens.concepts.contexts import ContextBatch, TopContexts
 from clvq_lens.concepts.label_counts import LabelCounts
@@ -16,14 +20,21 @@ from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.concepts.unembedding import through_unembedding
 from clvq_lens.config import LongTexts
 from clvq_lens.data.documents import Data, open_documents
-from clvq_lens.data.interrupt import add_each
+from clvq_lens.data.interrupt import add_each, noted_termination
 from clvq_lens.data.reading import read
-from clvq_lens.data.token_labels import TokenLabels
+from clvq_lens.data.token_labels import TokenLabels, listed
 from clvq_lens.data.tokens import TokenBatch, require_real, token_batches
 from clvq_lens.host.attachment import Attached, Attachment, ready
 from clvq_lens.quantizer.codebook import squared_distances
 from clvq_lens.stats.metrics import entropy
 from clvq_lens.stats.tally import Tally
+from clvq_lens.training.checkpoint import EVERY_S, Checkpoints, State, check_resume
+from clvq_lens.training.identity import (
+    data_digest,
+    labels_digest,
+    model_identity,
+    quantizer_identity,
+)
 
 _NEAREST = 5  # other codes named for each code
 _POSITION_BINS = 1_024  # a longer context is cut into as many equal parts
@@ -35,6 +46,9 @@ def concepts(
     *,
     n_examples: int = 20,
     token_labels: TokenLabels | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = EVERY_S,
+    resume: bool = False,
     long_texts: LongTexts = "split",
     seed: int = 0,
     progress: bool = True,
@@ -49,6 +63,10 @@ def concepts(
         n_examples: Contexts of each kind (typical, borderline, random) for each code.
         token_labels: A known label of every real token of every document, such as its part of
             speech, to compare codes with; `clvq_lens.token_labels` makes them from words.
+        checkpoint: Folder for checkpoints, from which a pass that was killed goes on and ends with
+            the same table. What was counted is tokenized again, and the model is not run on it.
+        checkpoint_every: Seconds between two checkpoints.
+        resume: Whether to go on with the last checkpoint in that folder.
         long_texts: What to do with a text beyond the context.
         seed: Random seed for the random examples and the shuffled labels.
         progress: Whether to show a progress bar.
@@ -63,14 +81,66 @@ def concepts(
         EmptyCorpusError: If the data hold no real token.
         DataError: If labels do not match the tokens.
         NonFiniteError: If activations hold NaN or infinity.
+        CheckpointError: If there is no checkpoint to go on with, or it is of another table.
+        PathTakenError: If there are checkpoints, and ``resume`` is off.
+        TerminatedError: If SIGTERM comes, with ``checkpoint``.
     """
     attachment = ready(lens)
     check_count("n_examples", n_examples, least=0)
     check_seed(seed)
+    check_resume(checkpoint, resume=resume)
+    documents = open_documents(data)
+    if checkpoint is not None and token_labels is not None:
+        token_labels = listed(token_labels)  # read twice: once for their digest
     survey = _ConceptSurvey(attachment, n_examples, token_labels, seed)
-    batches = token_batches(attachment.host, open_documents(data), long_texts=long_texts)
-    complete = add_each(batches, survey.add, desc="concepts", progress=progress)
+    batches = token_batches(attachment.host, documents, long_texts=long_texts)
+    if checkpoint is None:
+        complete = add_each(batches, survey.add, desc="concepts", progress=progress)
+        return survey.table(complete=complete)
+    check_positive("checkpoint_every", checkpoint_every)
+    identity = {
+        **_identity(attachment, token_labels),
+        "data": data_digest(data, documents),
+        "options": {"n_examples": n_examples, "long_texts": long_texts, "seed": seed},
+    }
+    checkpoints = Checkpoints(
+        checkpoint, identity, every_s=checkpoint_every, resume=resume, work="concept table"
+    )
+    complete = _add_with_checkpoints(batches, survey, checkpoints, progress=progress)
     return survey.table(complete=complete)
+
+
+def _identity(attachment: Attachment, token_labels: TokenLabels | None) -> dict[str, Any]:
+    """What has to be the same for a survey to go on, besides data and options."""
+    return {
+        "quantizer": quantizer_identity(attachment),
+        "model": model_identity(attachment.host),
+        "token_labels": None if token_labels is None else labels_digest(token_labels),
+        # It decides what a batch is, and checkpoints count batches.
+        "positions_per_pass": attachment.host.positions_per_pass,
+    }
+
+
+def _add_with_checkpoints(
+    batches: Iterable[TokenBatch],
+    survey: "_ConceptSurvey",
+    checkpoints: Checkpoints,
+    *,
+    progress: bool,
+) -> bool:
+    """As `add_each`, from the last checkpoint on; the state at the end is kept, too."""
+    if checkpoints.resumed is not None:
+        survey.restore_(checkpoints.resumed)
+    missing = islice(batches, survey.n_batches, None)
+    with noted_termination() as terminated:
+
+        def add(batch: TokenBatch) -> None:
+            survey.add(batch)
+            checkpoints.after_step(survey.state, now=False, terminated=terminated())
+
+        complete = add_each(missing, add, desc="concepts", progress=progress)
+    checkpoints.save(survey.state())
+    return complete
 
 
 class _ConceptSurvey:
@@ -88,6 +158,7 @@ class _ConceptSurvey:
         self.seed, self.n_codes = seed, quantizer.config.n_codes
         # Distances are shown in this unit, so that they mean the same in every model.
         self.unit = float(quantizer.codebook.mean_distance)
+        self.n_batches = 0
         self.random = np.random.default_rng(seed)
         self.tokens = Tally(self.n_codes, host.cfg.d_vocab)
         self.bin_width = -(-host.n_context // _POSITION_BINS)  # rounded up
@@ -123,6 +194,7 @@ class _ConceptSurvey:
         self.typical.offer(contexts, -distance)
         self.borderline.offer(contexts, -margin)
         self.drawn.offer(contexts, self.random.random(len(codes)))
+        self.n_batches += 1
 
     def _add_recon(self, codes: Tensor, encoded: Tensor, attended: Tensor, mask: Tensor) -> None:
         vectors = self.quantizer.codebook(codes)
@@ -132,7 +204,41 @@ class _ConceptSurvey:
     def _count(self, batch: TokenBatch, codes: Int[np.ndarray, " n"]) -> None:
         self.tokens.add(codes, batch.tokens[batch.mask].numpy())
         positions = batch.mask.nonzero()[:, 1].numpy()
-        self.positions.add(codes, positions // self.bin_width)
+        bins = positions // self.bin_width
+        # Vectors without a model may have longer texts than those that a lens was made for.
+        self.positions.add(codes, np.minimum(bins, _POSITION_BINS - 1))
+
+    def state(self) -> State:
+        """All that was counted, between two batches."""
+        state: State = {
+            "n_batches": self.n_batches,
+            "random": self.random.bit_generator.state,
+            "recon_sums": self.recon_sums,
+        }
+        for name, part in self._parts().items():
+            state[name] = part.state()
+        return state
+
+    def restore_(self, state: State) -> None:
+        """Goes on where another survey of the same data was."""
+        self.n_batches = state["n_batches"]
+        self.random.bit_generator.state = state["random"]
+        self.recon_sums.copy_(state["recon_sums"])
+        for name, part in self._parts().items():
+            part.restore_(state[name])
+
+    def _parts(self) -> dict[str, Tally | TopContexts | LabelCounts]:
+        """What has a state of its own."""
+        parts: dict[str, Tally | TopContexts | LabelCounts] = {
+            "tokens": self.tokens,
+            "positions": self.positions,
+            "typical": self.typical,
+            "borderline": self.borderline,
+            "drawn": self.drawn,
+        }
+        if self.labels is not None:
+            parts["labels"] = self.labels
+        return parts
 
     def table(self, *, complete: bool) -> ConceptTable:
         """The table of all batches that were counted."""

@@ -1,5 +1,8 @@
 """Known labels of the tokens of batches, as numbers that can be counted."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -43,6 +46,15 @@ class NumberedLabels:
                 numbers.append(self._numbers.setdefault(label, len(self._numbers)))
         # Labels belong to all real tokens, outliers too, so the mask chooses only afterwards.
         return np.array(numbers, dtype=np.int64)[mask[batch.mask].numpy()]
+
+    def state(self) -> dict[str, Any]:
+        """Which labels have numbers, and which documents were looked up; for `restore_`."""
+        return {"names": self.names, "used": self._labels.used}
+
+    def restore_(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the numbers of another one, which was given the same labels."""
+        self._numbers = {name: number for number, name in enumerate(state["names"])}
+        self._labels.use_(state["used"])
 
     def check_all_used(self) -> None:
         """Raises `DataError` if there are labels of documents that were not read."""

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from clvq_lens.arguments import as_list, checked_text
 from clvq_lens.data.tokens import TokenBatch
@@ -64,6 +67,15 @@ class DocumentLabels:
         part, n_here = batch.part(row), int(batch.mask[row].sum())
         labels = self.of(batch.documents[row], part.n_real)
         return labels[part.n_before : part.n_before + n_here]
+
+    @property
+    def used(self) -> UInt8[Tensor, " document"]:
+        """Which documents were looked up, as 0 and 1."""
+        return torch.tensor(list(self._used), dtype=torch.uint8)
+
+    def use_(self, used: UInt8[Tensor, " document"]) -> None:
+        """Counts documents as looked up."""
+        self._used = bytearray(used.tolist())
 
     def check_all_used(self) -> None:
         """Raises `DataError` if there are labels of documents that were not read."""

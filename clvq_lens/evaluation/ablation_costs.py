@@ -1,7 +1,8 @@
 """What ablating a target costs, measured once for all quantizers that have the same target."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ class AblationCosts:
     """
 
     def __init__(self) -> None:
-        self._measured: dict[bytes, tuple[Tensor, dict[str, Tensor]]] = {}
+        self._measured: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
 
     def of(
         self,
@@ -40,11 +41,24 @@ class AblationCosts:
         for tensor in where:
             digest.update(repr(tuple(tensor.shape)).encode())
             digest.update(tensor.cpu().numpy().tobytes())
-        key = digest.digest()
+        key = digest.hexdigest()
         if key not in self._measured or not _agree(mean, self._measured[key][0]):
             self._measured[key] = mean, measure()
         return self._measured[key][1]
 
+    def state(self) -> dict[str, dict[str, Any]]:
+        """What was measured, so that evaluations in another process give the same bits."""
+        state: dict[str, dict[str, Any]] = {}
+        for key, (mean, sums) in self._measured.items():
+            state[key] = {"mean": mean.clone(), "sums": dict(sums)}  # batches share one mean
+        return state
+
+    def restore_(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Goes on with what another one measured."""
+        for key, measured in state.items():
+            self._measured[key] = measured["mean"], measured["sums"]
+
 
 def _agree(mean: Tensor, other: Tensor) -> bool:
+    other = other.to(mean.device)  # restored ones are on the CPU
     return bool(torch.dist(mean, other) <= _ROUNDING * torch.linalg.vector_norm(other))

@@ -310,7 +310,9 @@ class _RunningEvaluation:
             reasons.append("One document says nothing about others, so there are no intervals.")
         if not has_fvu:
             reasons.append("All tokens have the same target, so it has no variance and no FVU.")
-        if not self.host.outputs_tokens:
+        if not self.host.runs:
+            reasons.append("There is no model to run: cross-entropy and KL are left out.")
+        elif not self.host.outputs_tokens:
             reasons.append(
                 f"The model has {cfg.d_vocab_out} outputs for {cfg.d_vocab} tokens, so it predicts "
                 f"no next token: cross-entropy is left out, and KL is that of the outputs."

@@ -72,7 +72,7 @@ class Splicing:
         self._host, self._quantizer = host, quantizer
         self._target, self._readout, self._ablation_costs = target, readout, ablation_costs
         self._is_predictive = quantizer.config.encoder == "predictive"
-        self.reads_logits = host.causal or not host.outputs_tokens
+        self.reads_logits = host.runs and (host.causal or not host.outputs_tokens)
         """Whether logits say anything about layers: an encoder repeats the tokens that it sees."""
 
     def estimates(self, sums: JackknifeSums) -> dict[str, Estimate | None]:

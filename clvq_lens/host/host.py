@@ -18,7 +18,7 @@ from clvq_lens.host.calls import shadow_methods, unshadow_methods
 from clvq_lens.host.compiled import uncompiled, uncompiled_passes
 from clvq_lens.host.hook_order import read_at, write_at
 from clvq_lens.host.modes import evaluating
-from clvq_lens.host.points import IN_BLOCK, depth_at, layer_number, width_at
+from clvq_lens.host.points import IN_BLOCK, depth_at, layer_number
 from clvq_lens.host.protocol.base import KnownStart, silenced
 from clvq_lens.host.protocol.choice import protocol_of
 from clvq_lens.host.threads import only_here
@@ -64,6 +64,11 @@ class Host:
         return self.cfg.n_ctx
 
     @property
+    def runs(self) -> bool:
+        """Whether there is a model to run, and not only vectors that came from one."""
+        return self.protocol.runs
+
+    @property
     def causal(self) -> bool:
         """Whether a token sees only earlier tokens."""
         return self.protocol.causal
@@ -76,7 +81,7 @@ class Host:
     @property
     def predicts_tokens(self) -> bool:
         """Whether its logits predict the next token."""
-        return self.causal and self.outputs_tokens
+        return self.runs and self.causal and self.outputs_tokens
 
     @property
     def device(self) -> torch.device:
@@ -176,7 +181,7 @@ class Host:
         Raises:
             ShapeError: If the point does not carry one vector of known width per token.
         """
-        return width_at(name, self.model)
+        return self.protocol.width(name)
 
     def hook_point(self, name: str) -> HookPoint:
         """The hook point that has a resolved name."""

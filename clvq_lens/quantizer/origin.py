@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -12,6 +12,9 @@ from clvq_lens.showing import Shown
 
 # Names may differ, and weights and dtype are compared in another way.
 _COMPARED_APART = {"name", "model_name", "host", "weights", "dtype"}
+
+
+Identity = TypeVar("Identity", bound="ModelIdentity")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -55,7 +58,7 @@ class ModelIdentity(Shown):
         rows.append({"field": "sampled matrices", "value": str(len(self.weights))})
         return pd.DataFrame(rows)
 
-    def differences(self, other: Self) -> list[str]:
+    def differences(self, other: "ModelIdentity") -> list[str]:
         """Why the other is another model, as "field: mine, not theirs"; empty if it is the same.
 
         Names may differ, because one model has several. Weights may differ by the rounding that
@@ -79,7 +82,7 @@ class ModelIdentity(Shown):
         return differences
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> Self:
+    def from_dict(cls: type[Identity], values: Mapping[str, object]) -> Identity:
         """What `dataclasses.asdict` made a dict of; strict about names and types.
 
         Raises:

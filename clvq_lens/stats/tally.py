@@ -1,7 +1,11 @@
 """Counts of tuples of integers, in memory that grows with the distinct tuples only."""
 
+from collections.abc import Mapping
+
 import numpy as np
+import torch
 from jaxtyping import Int
+from torch import Tensor
 
 _PENDING = 2**20  # tuples that are collected before they are merged with the counts
 
@@ -46,6 +50,16 @@ class Tally:
         table = np.zeros(self.shape, dtype=np.int64)
         table[index] = counts
         return table
+
+    def state(self) -> dict[str, Tensor]:
+        """The counts, for `restore_`."""
+        self._merge()
+        return {"keys": torch.from_numpy(self._keys), "counts": torch.from_numpy(self._counts)}
+
+    def restore_(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on with the counts of another tally of the same shape."""
+        self._keys, self._counts = state["keys"].numpy(), state["counts"].numpy()
+        self._pending, self._n_pending = [], 0
 
     def _merge(self) -> None:
         # Sorting and adding up, where a table of all tuples would not fit in memory.

@@ -1,4 +1,4 @@
-"""Checkpoints of a fit: one file each, published in one step, the last few kept.
+"""Checkpoints of long work: one file each, published in one step, the last few kept.
 
 A checkpoint is a safetensors file: tensors under the path of their names, and everything else as
 JSON in its header. Its name holds the checksum of its content, so that damage is found.
@@ -16,10 +16,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from clvq_lens.errors import CheckpointError, FileFormatError, PathTakenError
+from clvq_lens.errors import (
+    CheckpointError,
+    ConfigError,
+    FileFormatError,
+    PathTakenError,
+    TerminatedError,
+)
 from clvq_lens.writing import make_folder, replace_file
 
 FORMAT_VERSION = "1"
+EVERY_S = 300.0
+"""Seconds between two checkpoints, unless somebody asks for others."""
 
 _NAME = re.compile(r"checkpoint-(\d{8})-([0-9a-f]{32})\.safetensors")
 _KEPT = 2  # the last one, and one before in case that the last is damaged
@@ -30,24 +38,33 @@ State = dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints of one fit.
+    """The checkpoints of one fit, or of other work that takes long.
 
     Args:
         folder: Folder for the files; created if needed.
-        identity: What has to be the same for a fit to go on: options, model and data.
+        identity: What has to be the same for the work to go on: options, model and data.
         every_s: Seconds between two checkpoints.
         resume: Whether to go on with the last checkpoint.
+        work: What is done, in a word for messages.
+        writes: Whether this process writes them; of several that share the work, the first does.
 
     Raises:
-        CheckpointError: If there is no checkpoint to go on with, or it is of another fit.
+        CheckpointError: If there is no checkpoint to go on with, or it is of other work.
         PathTakenError: If there are checkpoints, and ``resume`` is off.
         FileFormatError: If the last checkpoint is damaged.
     """
 
     def __init__(
-        self, folder: str | Path, identity: Mapping[str, Any], *, every_s: float, resume: bool
+        self,
+        folder: str | Path,
+        identity: Mapping[str, Any],
+        *,
+        every_s: float,
+        resume: bool,
+        work: str = "fit",
+        writes: bool = True,
     ) -> None:
-        self.folder = make_folder(folder)
+        self.folder, self._work, self._writes = make_folder(folder), work, writes
         self._identity = json.dumps(identity, sort_keys=True)
         self._every_s = every_s
         self.resumed: State | None = None
@@ -58,15 +75,30 @@ class Checkpoints:
             self.resumed = self._loaded(found)
         elif found:
             raise PathTakenError(
-                f"{self.folder} holds checkpoints of a fit. Pass resume=True to go on with it, or "
-                f"another folder."
+                f"{self.folder} holds checkpoints of a {work}. Pass resume=True to go on with it, "
+                f"or another folder."
             )
         self._last = time.monotonic()
 
-    def offer(self, state: Callable[[], State]) -> None:
-        """Writes a checkpoint if it is time for one; the state is asked for only then."""
-        if time.monotonic() - self._last >= self._every_s:
+    def after_step(self, state: Callable[[], State], *, now: bool, terminated: bool) -> None:
+        """Writes a checkpoint between two steps, if it is time for one or the work ends here.
+
+        Args:
+            state: Called only if a checkpoint is written.
+            now: Whether to write one in any case.
+            terminated: Whether SIGTERM has come.
+
+        Raises:
+            TerminatedError: If SIGTERM has come, once the checkpoint is written.
+        """
+        is_due = now or terminated or time.monotonic() - self._last >= self._every_s
+        if is_due and self._writes:
             self.save(state())
+        if terminated:
+            raise TerminatedError(
+                f"Told to end (SIGTERM). A checkpoint is in {self.folder}; resume=True goes on "
+                f"from it."
+            )
 
     def save(self, state: State) -> None:
         """Writes a checkpoint, and deletes those that are too old."""
@@ -90,21 +122,34 @@ class Checkpoints:
     def _loaded(self, found: Mapping[int, Path]) -> State:
         if not found:
             raise CheckpointError(
-                f"{self.folder} holds no checkpoint to go on with. Pass the folder of the fit "
-                f"that was interrupted, or resume=False to begin."
+                f"{self.folder} holds no checkpoint to go on with. Pass the folder of the "
+                f"{self._work} that was interrupted, or resume=False to begin."
             )
         header, tensors = _read(found[max(found)])
         if differences := _differences(json.loads(header[_IDENTITY]), json.loads(self._identity)):
             raise CheckpointError(
-                f"{self.folder} holds checkpoints of another fit: {'; '.join(differences)}. Pass "
-                f"the same options, model and data, or another folder."
+                f"{self.folder} holds checkpoints of another {self._work}: "
+                f"{'; '.join(differences)}. Pass the same options, model and data, or another "
+                f"folder."
             )
         return _with_tensors(json.loads(header[_STATE]), "", tensors)
 
 
-def has_checkpoints(folder: str | Path) -> bool:
-    """Whether a fit has left checkpoints in a folder."""
-    return Path(folder).is_dir() and bool(_checkpoints(Path(folder)))
+def holds_checkpoints(folder: Path) -> bool:
+    """Whether there is a checkpoint in a folder, which need not exist."""
+    return folder.is_dir() and bool(_checkpoints(folder))
+
+
+def checksum_of(tensors: Mapping[str, Tensor]) -> str:
+    """A checksum of names, shapes, dtypes and values of some tensors."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return xxhash.xxh3_128_hexdigest(save(plain))
+
+
+def check_resume(folder: str | Path | None, *, resume: bool) -> None:
+    """Raises `ConfigError` if there is no folder to go on from."""
+    if folder is None and resume:
+        raise ConfigError("resume=True needs a folder to go on from. Pass checkpoint=folder.")
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:
@@ -132,7 +177,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     if header.get(_FORMAT) != FORMAT_VERSION:
         raise FileFormatError(
             f"{path} has format {header.get(_FORMAT)}, expected {FORMAT_VERSION}. Go on with the "
-            f"version of clvq_lens that wrote it, or begin the fit anew."
+            f"version of clvq_lens that wrote it, or begin anew in another folder."
         )
     return header, tensors
 

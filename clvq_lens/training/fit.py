@@ -9,13 +9,13 @@ from typing import Unpack
 from clvq_lens.arguments import check_positive
 from clvq_lens.config import FitConfig, FitOptions, fit_config
 from clvq_lens.data.documents import Data
-from clvq_lens.data.store.store import ActivationStore
-from clvq_lens.errors import ConfigError, DataError
+from clvq_lens.data.store.stored_activations import StoredActivations
+from clvq_lens.errors import ConfigError, DataError, ModelNeededError
 from clvq_lens.host.attachment import Attached, Attachment
 from clvq_lens.host.modes import require_gradients
 from clvq_lens.processes import Processes
 from clvq_lens.training.callback import Callback, check_callbacks
-from clvq_lens.training.checkpoint import Checkpoints
+from clvq_lens.training.checkpoint import EVERY_S, Checkpoints, check_resume
 from clvq_lens.training.fitting import Fit
 from clvq_lens.training.history import History
 from clvq_lens.training.kept_data import fit_identity, kept_data
@@ -29,7 +29,7 @@ def fit(
     config: FitConfig | None = None,
     *,
     checkpoint: str | Path | None = None,
-    checkpoint_every: float = 300.0,
+    checkpoint_every: float = EVERY_S,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
@@ -48,7 +48,7 @@ def fit(
             "hf:allenai/c4/en:train:text", which is streamed; a tensor of tokens [row, pos], padded
             left or right; or what a tokenizer returns, with its mask. Texts longer than the context
             are split unless ``long_texts`` says otherwise. Or a store that `cache_activations`
-            filled: then the model is not run.
+            filled, or what `activations` returned: then no model is run.
         config: Options of the fit; None: the defaults.
         checkpoint: Folder for checkpoints, from which a fit that was killed goes on and ends with
             the same bits. Activations of texts are kept there too, so that none is read twice.
@@ -85,6 +85,7 @@ def fit(
     check_callbacks(callbacks)
     quantizer = attachment.quantizer
     _check_kl(attachment, config)
+    check_resume(checkpoint, resume=resume)
     require_memory(attachment, config)
     before = clone_state(quantizer)
     processes = Processes.current()
@@ -98,9 +99,8 @@ def fit(
             fit_identity(attachment, data, config),
             every_s=checkpoint_every,
             resume=resume,
+            writes=processes.is_first,
         )
-    elif resume:
-        raise ConfigError("resume=True needs a folder to go on from. Pass checkpoint=folder.")
     if processes.shared:
         _check_shared(attachment, data, config, processes)
     try:
@@ -129,7 +129,7 @@ def _check_shared(
     attachment: Attachment, data: Data, config: FitConfig, processes: Processes
 ) -> None:
     """Raises unless all processes can share a fit."""
-    if not isinstance(data, ActivationStore):
+    if not isinstance(data, StoredActivations):
         raise ConfigError(
             "Processes share activations through a folder. Pass checkpoint=folder, where they are "
             "kept, or a store that cache_activations filled."
@@ -144,6 +144,11 @@ def _check_shared(
 
 
 def _check_kl(attachment: Attachment, config: FitConfig) -> None:
+    if config.kl_weight > 0 and not attachment.host.runs:
+        raise ModelNeededError(
+            "kl_weight compares what the model predicts, and there are only vectors. Pass "
+            "kl_weight=0, or attach the lens to the model."
+        )
     if config.kl_weight > 0 and not attachment.host.causal:
         raise ConfigError("kl_weight needs a causal model: an encoder predicts no next token.")
     if config.kl_weight > 0 and attachment.quantizer.config.decoder == "table":

@@ -11,7 +11,6 @@ from clvq_lens.config import FitConfig
 from clvq_lens.data.documents import Data
 from clvq_lens.data.interrupt import noted_termination
 from clvq_lens.data.stream import ShuffledStream, StreamState
-from clvq_lens.errors import TerminatedError
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.processes import ALONE, Processes
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
@@ -237,17 +236,11 @@ class Fit:
             if self.checkpoints is None:
                 return
             terminated = self._terminated is not None and self._terminated()
-            terminated = self.processes.any(terminated)
-            if self.processes.is_first:  # the state of all others is the same
-                if interrupted or terminated or work.is_done:
-                    self.checkpoints.save(state())
-                else:
-                    self.checkpoints.offer(state)
-            if terminated:
-                raise TerminatedError(
-                    f"Told to end (SIGTERM). A checkpoint is in {self.checkpoints.folder}; "
-                    f"resume=True goes on from it."
-                )
+            self.checkpoints.after_step(
+                state,
+                now=interrupted or work.is_done,
+                terminated=self.processes.any(terminated),
+            )
 
         return save
 

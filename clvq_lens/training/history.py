@@ -82,6 +82,14 @@ class History(Shown):
     n_held_out_documents: int = 0
     n_outliers: int = 0
 
+    def require_whole(self) -> None:
+        """Raises `KeyboardInterrupt` if Ctrl-C ended the fit early.
+
+        For callers that give away no history, so that nobody takes part of a fit for all of it.
+        """
+        if self.stop == "interrupted":
+            raise KeyboardInterrupt
+
     def headline(self) -> str:
         """How the fit ended, and the FVU of the weights that were kept."""
         text = f"{self.stop}, {len(self.records)} validations"

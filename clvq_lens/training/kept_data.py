@@ -8,7 +8,7 @@ from typing import Any
 from clvq_lens.config import MOST_TOKENS, FitConfig
 from clvq_lens.data.documents import Data
 from clvq_lens.data.store.cache import cache_activations
-from clvq_lens.data.store.store import ActivationStore
+from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.processes import Processes
 from clvq_lens.training.memory import initial_tokens
@@ -18,8 +18,8 @@ _MARGIN = 1.05  # the part that is held out is a share of documents, and not of 
 
 def kept_data(
     attachment: Attachment, data: Data, config: FitConfig, folder: Path, *, progress: bool
-) -> ActivationStore:
-    """Activations in a store: that of the user, or one beside the checkpoints.
+) -> StoredActivations:
+    """Activations that were read before: those of the user, or a store beside the checkpoints.
 
     Args:
         attachment: Where to read.
@@ -28,7 +28,7 @@ def kept_data(
         folder: Folder of the checkpoints.
         progress: Whether to show a progress bar.
     """
-    if isinstance(data, ActivationStore):
+    if isinstance(data, StoredActivations):
         return data
     # The same in all processes, whose machines may have more memory or less.
     n_initial = Processes.current().least(initial_tokens(attachment.quantizer))
@@ -46,7 +46,7 @@ def kept_data(
 
 
 def fit_identity(
-    attachment: Attachment, data: ActivationStore, config: FitConfig
+    attachment: Attachment, data: StoredActivations, config: FitConfig
 ) -> dict[str, Any]:
     """What has to be the same for a fit to go on."""
     return {
@@ -54,6 +54,5 @@ def fit_identity(
         "fit": asdict(config),
         "source": attachment.source,
         "target": attachment.target,
-        "model": asdict(data.index.contents.model),
-        "data": data.index.shards[-1].digest,
+        **data.identity,
     }

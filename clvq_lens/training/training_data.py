@@ -13,8 +13,8 @@ from clvq_lens.data.document_order import READ_PER_TOKEN, DocumentOrder
 from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.data.sequence_reader import ModelReader, SequenceReader
 from clvq_lens.data.split import Split
-from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.data.store.store_reader import StoreReader
+from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.data.stream import ShuffledStream
 from clvq_lens.data.tokens import TokenBatch, check_ids, require_real, token_batches
 from clvq_lens.host.attachment import Attachment
@@ -73,7 +73,7 @@ class TrainingData:
         # The first draw of all: the same seed gives the same order, whatever is fitted.
         self._seed = _draw_seed(self.generator)
         self._activations = ActivationSource(attachment, long_texts=config.long_texts)
-        self._store = data if isinstance(data, ActivationStore) else None
+        self._store = data if isinstance(data, StoredActivations) else None
         if self._store is not None:
             self._store.require_model(attachment.host)
 
@@ -83,6 +83,8 @@ class TrainingData:
         Args:
             whole_sequences: Whether a batch consists of sequences or of single tokens.
         """
+        if whole_sequences and self._store is not None:
+            self._store.require_sequences()
         stream = ShuffledStream(
             self._reader(held_out=False, special=whole_sequences),
             self._activations.ready,

@@ -47,7 +47,7 @@ class ShardDraft:
     def add(self, document: Document, sequences: list[TokenSequence]) -> int:
         """Adds a document, and tells how many real tokens it has."""
         self.sequences += sequences
-        self.digests += [_signed(document.digest())] * len(sequences)
+        self.digests += [signed(document.digest())] * len(sequences)
         self.n_documents += 1
         self.n_positions += sum(len(sequence.ids) for sequence in sequences)
         n_tokens = sequences[0].part.n_real if sequences else 0
@@ -55,7 +55,7 @@ class ShardDraft:
         return n_tokens
 
 
-def _signed(digest: int) -> int:
+def signed(digest: int) -> int:
     """A number of 64 bits without a sign as one with it: torch knows no others."""
     return digest - 2**64 if digest >= 2**63 else digest
 

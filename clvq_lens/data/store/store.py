@@ -1,26 +1,24 @@
 """A store of activations: documents that were read once, with what passed some hook points."""
 
 import weakref
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+import xxhash
 
-from clvq_lens.data.document import Corpus, Document, Part
-from clvq_lens.data.sequence_columns import SequenceColumns
+from clvq_lens.data.document import Corpus
 from clvq_lens.data.store.index import StoreIndex
 from clvq_lens.data.store.shard import Shard
-from clvq_lens.errors import EmptyCorpusError, HookNotFoundError, HostMismatchError
+from clvq_lens.data.store.stored_activations import StoredActivations
+from clvq_lens.errors import EmptyCorpusError, HostMismatchError
 from clvq_lens.host.host import Host
-from clvq_lens.showing import Shown
 
 
-class ActivationStore(Shown):
+class ActivationStore(StoredActivations):
     """Activations that `cache_activations` wrote; pass it wherever data are expected.
 
     Fits, evaluations and concept tables then read the disk and not the model. Files are mapped into
@@ -47,6 +45,11 @@ class ActivationStore(Shown):
         self.corpus = Corpus()
 
     # ---- what it holds -------------------------------------------------------------------------
+
+    @property
+    def place(self) -> str:
+        """The folder."""
+        return str(self.folder)
 
     @property
     def points(self) -> tuple[str, ...]:
@@ -92,23 +95,6 @@ class ActivationStore(Shown):
 
     # ---- as data -------------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[Document]:
-        for number in range(len(self.index.shards)):
-            yield from self._documents_of(number)
-
-    def _documents_of(self, number: int) -> Iterator[Document]:
-        shard = self.shards[number]
-        numbers = shard.documents.tolist()
-        starts = [*shard.starts.tolist(), len(shard.tokens)]
-        first = 0
-        for last in range(1, len(numbers) + 1):
-            if last < len(numbers) and numbers[last] == numbers[first]:
-                continue
-            ids = shard.tokens[starts[first] : starts[last]]
-            stored = StoredDocument(self, number, first, last)
-            yield Document(ids, numbers[first], is_padded=False, corpus=self.corpus, stored=stored)
-            first = last
-
     @cached_property
     def shards(self) -> list[Shard]:
         """All shards; each is verified when its activations are used first."""
@@ -130,74 +116,14 @@ class ActivationStore(Shown):
             )
         self._known_hosts.add(host.model)
 
-    def require_point(self, point: str) -> str:
-        """The hook point itself.
-
-        Raises:
-            HookNotFoundError: If there are no activations at it.
-        """
-        if point not in self.index.contents.points:
-            raise HookNotFoundError(
-                f"{self.folder} has no activations at {point!r}, only at {', '.join(self.points)}. "
-                f"Attach to these, or cache that one too, in another folder."
-            )
-        return point
-
-    def sequences(self, number: int, source: str, target: str) -> SequenceColumns:
-        """The sequences of a shard, in its own memory."""
-        shard = self.shards[number]
-        return SequenceColumns(
-            source=shard.activations(self.require_point(source)),
-            target=shard.activations(self.require_point(target)),
-            tokens=shard.tokens,
-            mask=shard.mask,
-            starts=shard.starts,
-            lengths=shard.lengths,
-            documents=shard.documents,
-            on_disk=True,
-        )
-
-
-@dataclass(frozen=True)
-class StoredDocument:
-    """A document in a store.
-
-    Attributes:
-        store: The store.
-        shard: Number of its shard.
-        first: Number of its first sequence in the shard.
-        last: Number of the sequence after its last.
-    """
-
-    store: ActivationStore
-    shard: int
-    first: int
-    last: int
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What has to be the same for a fit to go on: the model, and the documents."""
+        contents = self.index.contents
+        return {"model": asdict(contents.model), "data": self.index.shards[-1].digest}
 
     @property
-    def fingerprint(self) -> int:
-        """The digest of the document that the model read."""
-        # Digests have 64 bits and no sign, and torch has integers of 64 bits with one.
-        return int(self.store.shards[self.shard].digests[self.first]) % 2**64
-
-    def pieces(self) -> Iterable[tuple[Int[Tensor, " n"], Part]]:
-        """Its sequences, as the model read them."""
-        shard = self.store.shards[self.shard]
-        for sequence in range(self.first, self.last):
-            start, stop = self._range(sequence)
-            yield shard.tokens[start:stop].long(), shard.part(sequence)
-
-    def activations(self, piece: int, point: str) -> Float[Tensor, "n d"]:
-        """What passed a hook point at one of its sequences."""
-        start, stop = self._range(self.first + piece)
-        activations = self.store.shards[self.shard].activations(self.store.require_point(point))
-        return activations[start:stop]
-
-    def check(self, host: Host) -> None:
-        """Raises `HostMismatchError` for a model that gives other activations."""
-        self.store.require_model(host)
-
-    def _range(self, sequence: int) -> tuple[int, int]:
-        shard = self.store.shards[self.shard]
-        start = int(shard.starts[sequence])
-        return start, start + int(shard.lengths[sequence])
+    def digest(self) -> str:
+        """A digest of all activations, wherever the folder is."""
+        checksums = [entry.checksum for entry in self.index.shards]
+        return xxhash.xxh3_128_hexdigest(" ".join(checksums).encode())

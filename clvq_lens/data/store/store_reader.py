@@ -11,7 +11,7 @@ from torch import Tensor
 from clvq_lens.data.activations import Activations
 from clvq_lens.data.sequence_columns import SequenceColumns
 from clvq_lens.data.shuffle_buffer import ALL, ShuffleBuffer
-from clvq_lens.data.store.store import ActivationStore
+from clvq_lens.data.store.stored_activations import StoredActivations
 
 Choice = Callable[[np.ndarray], np.ndarray]
 """Tells from the digests of documents (64 bits, without a sign) which of them are wanted."""
@@ -32,7 +32,7 @@ class StoreReader:
 
     def __init__(
         self,
-        store: ActivationStore,
+        store: StoredActivations,
         source: str,
         target: str,
         choice: Choice,

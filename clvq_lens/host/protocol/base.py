@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 
+from clvq_lens.host.points import width_at
 from clvq_lens.host.threads import only_here
 
 # Order in which a block passes its points; a prefix stands for all points of that part.
@@ -74,6 +75,8 @@ class HostProtocol:
 
     order = PRE_NORM
     causal = True
+    runs = True
+    """Whether there is a model to run, and not only vectors that came from one."""
     # Whether activations move to the device of a block before its first hook point or after it.
     moves_before_block = True
 
@@ -131,6 +134,14 @@ class HostProtocol:
     def residual_before(self, layer: int) -> str:
         """The name of the residual stream that enters a block."""
         return f"blocks.{layer}.hook_resid_pre"
+
+    def width(self, name: str) -> int:
+        """Width of the vectors at a hook point.
+
+        Raises:
+            ShapeError: If the point does not carry one vector of known width per token.
+        """
+        return width_at(name, self.model)
 
     def usual_name(self, name: str) -> str:
         """One name for each hook point, where the model has several.

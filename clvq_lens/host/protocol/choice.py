@@ -8,12 +8,14 @@ from clvq_lens.errors import UnsupportedHostError
 from clvq_lens.host.protocol.base import HostProtocol
 from clvq_lens.host.protocol.bridge import BridgeProtocol
 from clvq_lens.host.protocol.hooked import EncoderProtocol, HookedProtocol
+from clvq_lens.host.protocol.without_model import VectorProtocol
 
 # By name: each version of TransformerLens lacks some of these classes.
 _PROTOCOLS: dict[str, type[HostProtocol]] = {
     "HookedTransformer": HookedProtocol,
     "HookedEncoder": EncoderProtocol,
     "TransformerBridge": BridgeProtocol,
+    "VectorModel": VectorProtocol,
 }
 
 
