@@ -117,7 +117,7 @@ class Processes:
 
     def any(self, flag: bool) -> bool:
         """Whether a flag is set in any process."""
-        return bool(self.sums(flag)[0])
+        return bool(self.sums(float(flag))[0])
 
     def together(self, mine: Shaped[Tensor, "r *d"], n_rows: int) -> Shaped[Tensor, "n *d"]:
         """The rows of all processes, in the order of the batch that they share.

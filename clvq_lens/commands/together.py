@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from clvq_lens.errors import ConfigError
 from clvq_lens.processes import Processes
@@ -53,10 +55,10 @@ def joined() -> Iterator[Processes]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ[_LOCAL_RANK]))
-    store, rank, size = next(dist.rendezvous("env://"))
+    store, rank, size = next(rendezvous("env://"))
     # torchrun keeps the store when it starts processes again. The addresses of those that are gone
     # are still in it, and processes that look there never meet.
-    store = dist.PrefixStore(f"clvq_lens-{os.environ[_RESTARTS]}", store)
+    store = PrefixStore(f"clvq_lens-{os.environ[_RESTARTS]}", store)
     # Without a backend: gloo for what is on the CPU, NCCL for what is on GPUs.
     dist.init_process_group(store=store, rank=rank, world_size=size)
     processes = Processes.current()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -13,6 +13,7 @@ from clvq_lens.data.sequence_columns import SequenceColumns
 from clvq_lens.data.shuffle_buffer import ALL
 
 
+@runtime_checkable
 class SequenceReader(Protocol):
     """Gives the sequences of a corpus in random order, epoch by epoch."""
 

@@ -4,7 +4,8 @@ The hooks are objects and not closures, so that a deep copy of a model gets hook
 so that a model with a quantizer can be pickled. None of them is compiled (see `never_compiled`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 
 from clvq_lens.host.compiled import never_compiled
+from clvq_lens.host.threads import only_here
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,3 +75,17 @@ def read_at(point: HookPoint, read: Callable[[Tensor], None]) -> list[RemovableH
     """Lets a function read what passes a hook point, after all hooks that are there at the time."""
     reader = point.register_forward_hook(_ReadingHook(read))
     return [reader, point.register_forward_pre_hook(_LastHook(reader.id))]
+
+
+@contextmanager
+def replaced(value: Tensor, point: HookPoint, *, before_hooks: bool) -> Iterator[None]:
+    """While open, a value replaces what passes a point, before the user's hooks or after them."""
+    if before_hooks:
+        handles = write_at(point, only_here(lambda _: value))
+    else:
+        handles = [point.register_forward_hook(only_here(lambda *_: value))]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

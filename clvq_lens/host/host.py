@@ -16,7 +16,7 @@ from clvq_lens.arguments import closest
 from clvq_lens.errors import HookNotFoundError, LayerOrderError
 from clvq_lens.host.calls import shadow_methods, unshadow_methods
 from clvq_lens.host.compiled import uncompiled, uncompiled_passes
-from clvq_lens.host.hook_order import read_at, write_at
+from clvq_lens.host.hook_order import read_at, replaced
 from clvq_lens.host.modes import evaluating
 from clvq_lens.host.points import IN_BLOCK, depth_at, layer_number
 from clvq_lens.host.protocol.base import KnownStart, silenced
@@ -358,7 +358,7 @@ class Host:
         n_blocks = None if until is None else self._blocks_until([until])
         index, _ = self.depth(name)
         point = self.hook_point(name)
-        with _replaced(value, point, before_hooks=before_hooks):
+        with replaced(value, point, before_hooks=before_hooks):
             if name == self.protocol.residual_after(index):
                 options = {"point": point, "n_blocks": n_blocks}
                 return self._go_on(index + 1, value, tokens, attended, **options)
@@ -387,17 +387,3 @@ def _without_folders(name: str) -> str:
     Quantizers may be published, and the path of a folder says something about its user.
     """
     return Path(name).name if Path(name).is_absolute() else name
-
-
-@contextmanager
-def _replaced(value: Tensor, point: HookPoint, *, before_hooks: bool) -> Iterator[None]:
-    """While open, a value replaces what passes a point, before the user's hooks or after them."""
-    if before_hooks:
-        handles = write_at(point, only_here(lambda _: value))
-    else:
-        handles = [point.register_forward_hook(only_here(lambda *_: value))]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -8,6 +8,7 @@ from torch import nn
 
 from clvq_lens.errors import ConfigError, ModelLoadError
 from clvq_lens.host.host import Host
+from clvq_lens.host.loading import check_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ def _shape_of_name(name: str, dtype: str | None) -> ModelShape:
         model = AutoModel.from_config(config)
     n_layers = config.num_hidden_layers
     n_head = config.vocab_size * config.hidden_size * (not config.tie_word_embeddings)
-    torch_dtype = getattr(torch, dtype) if dtype else (config.dtype or torch.float32)
+    torch_dtype = check_dtype(dtype or str(config.dtype or "float32").removeprefix("torch."))
     return ModelShape(
         name=name,
         n_layers=n_layers,

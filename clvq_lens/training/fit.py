@@ -1,7 +1,8 @@
 """Fitting: options are checked, the fit runs, and a quantizer that fails is what it was before."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Unpack
@@ -14,6 +15,7 @@ from clvq_lens.errors import ConfigError, DataError, ModelNeededError
 from clvq_lens.host.attachment import Attached, Attachment
 from clvq_lens.host.modes import require_gradients
 from clvq_lens.processes import Processes
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.callback import Callback, check_callbacks
 from clvq_lens.training.checkpoint import EVERY_S, Checkpoints, check_resume
 from clvq_lens.training.fitting import Fit
@@ -87,7 +89,6 @@ def fit(
     _check_kl(attachment, config)
     check_resume(checkpoint, resume=resume)
     require_memory(attachment, config)
-    before = clone_state(quantizer)
     processes = Processes.current()
     processes.require_same("clvq_lens", version("clvq-lens"), "Install one version everywhere.")
     checkpoints = None
@@ -103,7 +104,7 @@ def fit(
         )
     if processes.shared:
         _check_shared(attachment, data, config, processes)
-    try:
+    with _as_before_if_it_fails(quantizer):
         run = Fit(
             attachment,
             data,
@@ -114,15 +115,23 @@ def fit(
             progress=progress,
         )
         history = run.run()
+    # The number of tokens that was found, so that a baseline or a refit reads as many.
+    quantizer.fit_config = config.replace(n_tokens=run.data.n_tokens)
+    attachment.recognize_model()
+    return history
+
+
+@contextmanager
+def _as_before_if_it_fails(quantizer: CrossLayerQuantizer) -> Iterator[None]:
+    """While open, the quantizer is fitted; an error leaves it as it was before."""
+    before = clone_state(quantizer)
+    try:
+        yield
     except BaseException:
         quantizer.load_state_dict(before)
         raise
     finally:
         quantizer.eval()
-    # The number of tokens that was found, so that a baseline or a refit reads as many.
-    quantizer.fit_config = config.replace(n_tokens=run.data.n_tokens)
-    attachment.recognize_model()
-    return history
 
 
 def _check_shared(

@@ -80,6 +80,11 @@ class StoredActivations(Shown):
 
     @property
     @abstractmethod
+    def n_documents(self) -> int:
+        """Number of documents."""
+
+    @property
+    @abstractmethod
     def shards(self) -> Sequence[SequenceShard]:
         """The sequences, in parts that fit in memory."""
 
