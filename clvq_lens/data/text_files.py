@@ -10,7 +10,7 @@ import weakref
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 import torch
 
@@ -90,11 +90,11 @@ class TextFile:
         except (OSError, EOFError, zlib.error) as error:  # the latter two for damaged .gz files
             raise DataError(f"{self._path} cannot be read: {error}. Check the file.") from error
 
-    def _opened_bytes(self) -> BinaryIO | gzip.GzipFile:
+    def _opened_bytes(self) -> io.BufferedReader | gzip.GzipFile:
         is_compressed = suffix_of(self._path).endswith(".gz")
         return gzip.open(self._path) if is_compressed else self._path.open("rb")
 
-    def _opened_text(self) -> TextIO:
+    def _opened_text(self) -> io.TextIOWrapper:
         return io.TextIOWrapper(
             self._opened_bytes(), encoding="utf-8-sig", errors="surrogateescape"
         )
