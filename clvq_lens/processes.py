@@ -74,10 +74,10 @@ class Processes:
         for gradient, total in zip(gradients, flat.split(sizes), strict=True):
             gradient.copy_(total.view_as(gradient))
 
-    def sums(self, *values: float) -> list[float]:
+    def sums(self, *values: float | int) -> list[float]:
         """The sum of each number over all processes."""
         if not self.shared:
-            return list(values)
+            return list(map(float, values))
         totals = torch.tensor(values, dtype=torch.double)
         dist.all_reduce(totals)
         return totals.tolist()
@@ -117,7 +117,7 @@ class Processes:
 
     def any(self, flag: bool) -> bool:
         """Whether a flag is set in any process."""
-        return bool(self.sums(float(flag))[0])
+        return bool(self.sums(flag)[0])
 
     def together(self, mine: Shaped[Tensor, "r *d"], n_rows: int) -> Shaped[Tensor, "n *d"]:
         """The rows of all processes, in the order of the batch that they share.
