@@ -53,6 +53,8 @@ from .interventions.patching import concept_patching as concept_patching
 from .interventions.sweep import AblationSweep as AblationSweep
 from .interventions.sweep import ablation_sweep as ablation_sweep
 from .lens import Lens as Lens
+from .planning.fit_plan import FitPlan as FitPlan
+from .planning.plan import plan as plan
 from .quantizer.cross_layer import CrossLayerQuantizer as CrossLayerQuantizer
 from .readouts.readout import Readout as Readout
 from .readouts.readout import answers as answers

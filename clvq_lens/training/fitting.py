@@ -22,6 +22,7 @@ from clvq_lens.training.frozen import frozen_pass
 from clvq_lens.training.history import History, Record
 from clvq_lens.training.loop import Training
 from clvq_lens.training.objective import Objective
+from clvq_lens.training.phase_clock import PhaseClock
 from clvq_lens.training.prediction import EncoderTraining
 from clvq_lens.training.training_data import HeldOutBatches, TrainingData, sample_of
 from clvq_lens.training.validation import Best, HeldOut
@@ -65,6 +66,7 @@ class Fit:
         self.learns_codes = learns_codes
         self.objective = Objective(attachment, config, samples=learns_codes)
         self.history = History()
+        self._phase = PhaseClock(self.history.seconds).phase
         self.checkpoints = checkpoints
         self._terminated: Callable[[], bool] | None = None  # whether SIGTERM has come
 
@@ -77,19 +79,23 @@ class Fit:
         """The whole fit."""
         # The layers above the target read sequences as a transformer decoder does.
         whole = self.quantizer.config.reads_sequences or self.config.kl_weight > 0
-        stream = self.data.open(whole_sequences=whole)
+        with self._phase("activations"):
+            stream = self.data.open(whole_sequences=whole)
         self.history.n_tokens = self.budget
         with reported(self.callbacks, self._known(), self.history) as report:
             with noted_termination() if self.checkpoints else nullcontext() as self._terminated:
-                drawn = self.start(stream)
+                with self._phase("start"):
+                    drawn = self.start(stream)
                 self.history.n_held_out_documents = drawn.n_documents
                 with (
                     borrowed_generators(self.quantizer.device),
                     _learning(self.quantizer, codes=self.learns_codes),
+                    self._phase("fit"),
                 ):
                     best = self._train(stream, drawn, report)
             self.history.best_step = best.restore_()
-            self.give_meaning(stream)
+            with self._phase("frozen pass"):
+                self.give_meaning(stream)
         self._warn_of_outliers()
         return self.history
 
@@ -120,12 +126,12 @@ class Fit:
         if (resumed := self._resumed("training")) is not None:
             # What would be started here comes from the checkpoint, limits of outliers among it.
             self.quantizer.load_state_dict(resumed["work"]["quantizer"])
-            return self.data.held_out()
+            return self._held_out()
         if not self.learns_codes:
             return self._start_decoder(stream)
         self.quantizer.reset_(self.generator)
         source, target = self._ordinary(*self._sample(stream))
-        drawn = self.data.held_out()
+        drawn = self._held_out()
         if isinstance(self.quantizer.encoder, PredictiveEncoder):
             self.quantizer.encoder.start_(source, target)
             self.processes.spread_(self.quantizer)
@@ -142,16 +148,16 @@ class Fit:
             encoder,
             drawn.batches,
             self.config,
+            self._phase,
             n_tokens=self.budget,
             processes=self.processes,
         )
         self._go_on("prediction", prediction, stream)
+        batches = stream.single_tokens()  # tokens of one sequence are alike
+        saving = self._saving("prediction", prediction, stream)
         try:
-            prediction.run(
-                stream.single_tokens(),  # tokens of one sequence are alike
-                self._saving("prediction", prediction, stream),
-                progress=self.progress,
-            )
+            with self._phase("encoder"):
+                prediction.run(batches, saving, progress=self.progress)
         except KeyboardInterrupt:
             self.history.stop = "interrupted"
 
@@ -165,6 +171,7 @@ class Fit:
             self.history,
             HeldOut(self.objective, drawn.batches, self.processes),
             report,
+            self._phase,
             budget=self.budget,
             generator=self.generator,
             learns_codes=self.learns_codes,
@@ -185,7 +192,11 @@ class Fit:
         source, target = self._sample(stream)
         z = self.quantizer.encode(source)
         self.quantizer.start_decoder_(z, self.quantizer.codebook.nearest(z), target)
-        return self.data.held_out()
+        return self._held_out()
+
+    def _held_out(self) -> HeldOutBatches:
+        with self._phase("activations"):
+            return self.data.held_out()
 
     def _sample(self, stream: ShuffledStream) -> tuple[Tensor, Tensor]:
         """Source and target of some training tokens."""

@@ -72,6 +72,9 @@ class History(Shown):
         n_held_out_documents: Documents kept aside that validation reads; 0: nothing was held out.
         n_outliers: Training tokens, counted once, that were left out because their activation is
             too long; see `FitConfig`.
+        seconds: How long each phase took: "activations" (reading them before the fit begins),
+            "start" (of encoder and codebook), "encoder" (a predictive one), "fit", "validation" and
+            "frozen pass". Of a resumed fit, since it was resumed.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -81,6 +84,7 @@ class History(Shown):
     n_training_documents: int = 0
     n_held_out_documents: int = 0
     n_outliers: int = 0
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
     def require_whole(self) -> None:
         """Raises `KeyboardInterrupt` if Ctrl-C ended the fit early.

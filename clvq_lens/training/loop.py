@@ -23,6 +23,7 @@ from clvq_lens.training.checkpoint import State
 from clvq_lens.training.dropout import seed_dropout_
 from clvq_lens.training.history import History, Record
 from clvq_lens.training.objective import Objective, Step
+from clvq_lens.training.phase_clock import Phase
 from clvq_lens.training.schedule import BETAS, peak_learning_rate, schedule
 from clvq_lens.training.validation import Best, HeldOut, LossSums, Window
 
@@ -36,6 +37,7 @@ class Training:
         history: Receives a record of every validation.
         held_out: Measures held-out documents.
         report: Called with every record.
+        phase: Measures the time of a phase.
         budget: Tokens to train on, repetitions counted.
         generator: Draws codes.
         learns_codes: Whether encoder and codebook are trained too; else the decoder alone is.
@@ -49,6 +51,7 @@ class Training:
         history: History,
         held_out: HeldOut,
         report: Callable[[Record], None],
+        phase: Phase,
         *,
         budget: int,
         generator: torch.Generator,
@@ -61,7 +64,7 @@ class Training:
         self.best = Best(self.quantizer)
         self._processes = processes
         self._held_out, self._window = held_out, Window(self.quantizer)
-        self._report = report
+        self._report, self._phase = report, phase
         self._optimizer = make_optimizer(self.quantizer, config)
         self._n_tokens = self._n_steps = self._first_epoch = 0
         self._started_at = time.monotonic()
@@ -117,7 +120,8 @@ class Training:
         # By tokens and not by steps: batches of sequences hold more or fewer of them.
         due = self.budget / self.config.n_evaluations * (len(self.history.records) + 1)
         if self._n_tokens >= min(due, self.budget):
-            self._validate(rate, stream.epoch - self._first_epoch)
+            with self._phase("validation"):
+                self._validate(rate, stream.epoch - self._first_epoch)
 
     def _validate(self, rate: float, epoch: int) -> None:
         record = Record(

@@ -138,7 +138,7 @@ def fit_memory(
     most_data = SHARE_OF_MEMORY * device_bytes
     buffer = min(fit_config.buffer_tokens * (width * dtype.itemsize + 9), most_data)
     n_held_out = HELD_OUT_TOKENS if fit_config.held_out_fraction else 0
-    n_sample = _sample_tokens(config.n_codes, width, device_bytes)
+    n_sample = sample_tokens(config.n_codes, width, device_bytes)
     return FitMemory(
         n_encoder_parameters=n_encoder,
         n_decoder_parameters=n_decoder,
@@ -161,10 +161,17 @@ def initial_tokens(quantizer: CrossLayerQuantizer) -> int:
     fewer than a few tokens a code.
     """
     width = quantizer.d_source + quantizer.d_target
-    return 2 * _sample_tokens(quantizer.config.n_codes, width, memory_bytes(quantizer.device))
+    return 2 * sample_tokens(quantizer.config.n_codes, width, memory_bytes(quantizer.device))
 
 
-def _sample_tokens(n_codes: int, width: int, device_bytes: int) -> int:
+def sample_tokens(n_codes: int, width: int, device_bytes: int) -> int:
+    """Tokens of the sample that starts a codebook.
+
+    Args:
+        n_codes: Size of the codebook.
+        width: Width of source and target together.
+        device_bytes: Memory of the device.
+    """
     most = int(SHARE_OF_MEMORY * device_bytes / (_FLOAT * width))
     return min(_INIT_TOKENS_PER_CODE * n_codes, max(_FEWEST_PER_CODE * n_codes, most))
 

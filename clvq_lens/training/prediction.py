@@ -14,6 +14,7 @@ from clvq_lens.processes import ALONE, Processes
 from clvq_lens.quantizer.encoders import PredictiveEncoder
 from clvq_lens.training.checkpoint import State
 from clvq_lens.training.loop import restore_optimizer_
+from clvq_lens.training.phase_clock import Phase
 from clvq_lens.training.schedule import BETAS, peak_learning_rate, schedule
 
 _STEP_TOKENS = 512  # of a step; twice as many tokens, half as many steps, predict worse
@@ -29,6 +30,7 @@ class EncoderTraining:
         encoder: Started, and trained in place.
         held_out: Held-out tokens; if there are none, the last weights are kept.
         config: How often to validate, when to stop, decay, warm-up and clipping.
+        phase: Measures the time of a phase.
         n_tokens: Tokens to train on, repetitions counted.
         processes: Who shares every step.
     """
@@ -38,12 +40,13 @@ class EncoderTraining:
         encoder: PredictiveEncoder,
         held_out: list[Activations],
         config: FitConfig,
+        phase: Phase,
         *,
         n_tokens: int,
         processes: Processes = ALONE,
     ) -> None:
         self._encoder, self._config, self._budget = encoder, config, n_tokens
-        self._processes = processes
+        self._processes, self._phase = processes, phase
         self._best = _BestWeights(encoder, held_out, processes)
         self._peak = _RATE * peak_learning_rate(config, encoder.linear.out_features)
         self._optimizer = torch.optim.AdamW(
@@ -113,7 +116,8 @@ class EncoderTraining:
         due = self._budget / self._config.n_evaluations * (self._n_validations + 1)
         if self._n_tokens >= min(due, self._budget):
             self._n_validations += 1
-            self._best.offer()
+            with self._phase("validation"):
+                self._best.offer()
 
     def _step_sizes(self, batch: Activations) -> tuple[list[int], list[int]]:
         """How many real tokens of a batch each step takes: of all, and of this process's.

@@ -1,0 +1,133 @@
+"""Plan: what a fit will take in time, memory and disk, before it is begun."""
+
+from typing import Any, SupportsIndex, Unpack
+
+from clvq_lens.arguments import check_count
+from clvq_lens.config import CLVQConfig, CLVQOptions, FitConfig
+from clvq_lens.errors import ConfigError
+from clvq_lens.host.host import Host
+from clvq_lens.planning.by_formula import Work, seconds_on
+from clvq_lens.planning.fit_plan import FitPlan, PlannedPhase
+from clvq_lens.planning.gpus import gpu_named
+from clvq_lens.planning.measured_rates import measured_seconds
+from clvq_lens.planning.model_shape import ModelShape, shape_of
+
+
+def plan(
+    model: Any,
+    n_tokens: int,
+    *,
+    source: SupportsIndex | str,
+    target: SupportsIndex | str,
+    config: CLVQConfig | None = None,
+    fit: FitConfig | None = None,
+    context: int = 256,
+    gpu: str | None = None,
+    n_gpus: int = 1,
+    dtype: str | None = None,
+    progress: bool = True,
+    **options: Unpack[CLVQOptions],
+) -> FitPlan:
+    """What it will take to cache activations and to fit a quantizer on them.
+
+    On this machine it runs the model and a very short fit for about ten seconds. For GPUs of some
+    kind it computes: operations over what such a GPU does, at a utilization that is stated.
+
+    Args:
+        model: A loaded model; or, for GPUs, a name or a folder, of which only the configuration is
+            read.
+        n_tokens: Tokens that the model reads.
+        source: Layer or hook point of the source; a layer if only a configuration is read.
+        target: Layer or hook point of the target.
+        config: Options of the quantizer; None: the defaults.
+        fit: Options of the fit; None: the defaults.
+        context: Tokens of a text, about.
+        gpu: Name of a kind of GPU, such as "H100"; None: this machine.
+        n_gpus: How many of them.
+        dtype: Dtype of the model on these, and of the activations on disk; None: its own.
+        progress: Whether to show progress bars.
+        **options: Options of the quantizer by name.
+
+    Returns:
+        Time of every phase, memory and disk, with ``.frame()``.
+
+    Raises:
+        ConfigError: If an option is impossible, or this machine has not the model that is asked
+            about.
+
+    Example:
+        >>> cl.plan(model, 1_000_000, source=4, target=8, n_codes=400)  # doctest: +SKIP
+    """
+    check_count("n_tokens", n_tokens)
+    check_count("context", context)
+    check_count("n_gpus", n_gpus)
+    if gpu is None and isinstance(model, str):
+        raise ConfigError(
+            "A model that is only named cannot be measured. Pass gpu=, such as 'H100', or a "
+            "loaded model."
+        )
+    config = (config or CLVQConfig()).replace(**options)
+    fit = fit or FitConfig()
+    work = _work(model, n_tokens, source, target, config, fit, context, dtype)
+    if gpu is None:
+        seconds, basis = measured_seconds(model, source, target, work, progress=progress)
+        where, device_bytes = f"this machine ({Host(model).device})", None
+    else:
+        kind = gpu_named(gpu)
+        seconds, basis = seconds_on(kind, n_gpus, work)
+        where, device_bytes = f"{n_gpus} x {kind.name}", kind.memory_bytes
+    phases: list[PlannedPhase] = []
+    for name, wall_s in seconds.items():
+        phases.append(PlannedPhase(name, work.tokens_of(name), wall_s))
+    return FitPlan(
+        phases=tuple(phases),
+        disk_bytes=work.disk_bytes,
+        model_bytes=work.shape.size_bytes,
+        fit_bytes=work.fit_bytes(device_bytes),
+        device_bytes=device_bytes,
+        where=where,
+        basis=basis,
+    )
+
+
+def _work(
+    model: Any,
+    n_tokens: int,
+    source: SupportsIndex | str,
+    target: SupportsIndex | str,
+    config: CLVQConfig,
+    fit: FitConfig,
+    context: int,
+    dtype: str | None,
+) -> Work:
+    shape = shape_of(model, dtype=dtype)
+    if isinstance(model, str):
+        d_source = d_target = shape.d_model
+        n_blocks = _layer(target, shape) + 1
+        _layer(source, shape)
+    else:
+        host = Host(model)
+        names = host.resolve(source), host.resolve(target)
+        host.check_order(*names)
+        d_source, d_target = map(host.width, names)
+        n_blocks = min(host.depth(names[1])[0] + 1, shape.n_layers)
+    return Work(
+        shape=shape,
+        n_blocks=n_blocks,
+        d_source=d_source,
+        d_target=d_target,
+        config=config,
+        fit=fit,
+        n_tokens=n_tokens,
+        context=context,
+    )
+
+
+def _layer(point: SupportsIndex | str, shape: ModelShape) -> int:
+    """A layer of a model of which only the configuration is known."""
+    if isinstance(point, str) or not 0 <= int(point) < shape.n_layers:
+        raise ConfigError(
+            f"{point!r} is no layer of {shape.name}, which has {shape.n_layers}. Pass a number from "
+            f"0 to {shape.n_layers - 1}, or a loaded model for a hook point."
+        )
+    return int(point)
