@@ -29,7 +29,7 @@ class FitPlan(Shown):
     Attributes:
         phases: In their order. An encoder or a fit that improves no more ends earlier.
         disk_bytes: Size of the activations on disk.
-        model_bytes: Memory of the model's weights.
+        model_bytes: Memory of the model; on this machine, of all that the process holds already.
         fit_bytes: Memory of the fit beside the model, at its peak.
         device_bytes: Memory of one GPU; None: that of this machine was not looked at.
         where: What the figures are for.
@@ -61,7 +61,9 @@ class FitPlan(Shown):
 
     def headline(self) -> str:
         """Time, memory and disk."""
-        room = "" if self.fits else ", which ONE GPU DOES NOT HAVE"
+        room = ""
+        if not self.fits:
+            room = " (more than one GPU has: spread the model with device_map, or quantize it)"
         return (
             f"{self.where}: {_duration(self.wall_s)}, {_gigabytes(self.memory_bytes)} of memory"
             f"{room}, {_gigabytes(self.disk_bytes)} on disk. {self.basis}"
@@ -73,11 +75,13 @@ class FitPlan(Shown):
 
     def frame(self) -> pd.DataFrame:
         """One row for each phase, and one for all of them."""
-        rows: list[dict[str, object]] = []
-        for phase in self.phases:
-            rows.append({"phase": phase.name, "tokens": phase.n_tokens, "seconds": phase.wall_s})
-        rows.append({"phase": "all", "tokens": None, "seconds": self.wall_s})
-        return pd.DataFrame(rows)
+        columns: dict[str, object] = {
+            "phase": [*(phase.name for phase in self.phases), "all"],
+            # As objects: a column of numbers with a gap would make floats of whole numbers.
+            "tokens": pd.Series([*(phase.n_tokens for phase in self.phases), None], dtype=object),
+            "seconds": [*(phase.wall_s for phase in self.phases), self.wall_s],
+        }
+        return pd.DataFrame(columns)
 
 
 def _duration(seconds: float) -> str:

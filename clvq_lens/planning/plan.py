@@ -11,6 +11,7 @@ from clvq_lens.planning.fit_plan import FitPlan, PlannedPhase
 from clvq_lens.planning.gpus import gpu_named
 from clvq_lens.planning.measured_rates import measured_seconds
 from clvq_lens.planning.model_shape import ModelShape, shape_of
+from clvq_lens.training.memory import process_bytes
 
 
 def plan(
@@ -69,9 +70,11 @@ def plan(
     config = (config or CLVQConfig()).replace(**options)
     fit = fit or FitConfig()
     work = _work(model, n_tokens, source, target, config, fit, context, dtype)
+    model_bytes = work.shape.size_bytes
     if gpu is None:
         seconds, basis = measured_seconds(model, source, target, work, progress=progress)
         where, device_bytes = f"this machine ({Host(model).device})", None
+        model_bytes = max(model_bytes, process_bytes())
     else:
         kind = gpu_named(gpu)
         seconds, basis = seconds_on(kind, n_gpus, work)
@@ -82,7 +85,7 @@ def plan(
     return FitPlan(
         phases=tuple(phases),
         disk_bytes=work.disk_bytes,
-        model_bytes=work.shape.size_bytes,
+        model_bytes=model_bytes,
         fit_bytes=work.fit_bytes(device_bytes),
         device_bytes=device_bytes,
         where=where,
@@ -127,7 +130,7 @@ def _layer(point: SupportsIndex | str, shape: ModelShape) -> int:
     """A layer of a model of which only the configuration is known."""
     if isinstance(point, str) or not 0 <= int(point) < shape.n_layers:
         raise ConfigError(
-            f"{point!r} is no layer of {shape.name}, which has {shape.n_layers}. Pass a number from "
-            f"0 to {shape.n_layers - 1}, or a loaded model for a hook point."
+            f"{point!r} is no layer of {shape.name}, which has {shape.n_layers}. Pass a number "
+            f"from 0 to {shape.n_layers - 1}, or a loaded model for a hook point."
         )
     return int(point)
