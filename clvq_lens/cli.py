@@ -152,6 +152,7 @@ def fit(
     """Fit a quantizer between two layers of a model, evaluate it and save everything."""
     with starting():
         from clvq_lens.commands.command_callbacks import callbacks_for
+        from clvq_lens.commands.command_model import ModelChoice
         from clvq_lens.commands.fit_and_write import Checkpointing
         from clvq_lens.commands.run_fit import run_fit
 
@@ -162,7 +163,14 @@ def fit(
     if long_texts is not None:
         fit_options["long_texts"] = long_texts
     run_fit(
-        model,
+        ModelChoice(
+            name=model,
+            device=device,
+            dtype=dtype,
+            prepend_bos=prepend_bos,
+            device_map=device_map,
+            quantize=quantize,
+        ),
         _layer_or_hook_point(source),
         _layer_or_hook_point(target),
         data,
@@ -170,11 +178,6 @@ def fit(
         held_out=held_out,
         options={"n_codes": n_codes, "encoder": encoder, "decoder": decoder},
         fit_options=fit_options,
-        device=device,
-        dtype=dtype,
-        prepend_bos=prepend_bos,
-        device_map=device_map,
-        quantize=quantize,
         overwrite=overwrite,
         checkpointing=Checkpointing(folder=checkpoint, every_s=checkpoint_every, resume=resume),
         callbacks=callbacks_for(log=log, tensorboard=tensorboard, wandb=wandb),
@@ -199,21 +202,24 @@ def cache(
 ) -> None:
     """Run a model once and keep its activations, so that fits read the disk and not the model."""
     with starting():
+        from clvq_lens.commands.command_model import ModelChoice
         from clvq_lens.commands.run_cache import run_cache
 
     options: dict[str, object] = {"n_tokens": n_tokens, "dtype": store_dtype, "seed": seed}
     if long_texts is not None:
         options["long_texts"] = long_texts
     run_cache(
-        model,
+        ModelChoice(
+            name=model,
+            device=device,
+            dtype=dtype,
+            prepend_bos=prepend_bos,
+            device_map=device_map,
+            quantize=quantize,
+        ),
         list(map(_layer_or_hook_point, point)),
         data,
         out,
-        device=device,
-        dtype=dtype,
-        prepend_bos=prepend_bos,
-        device_map=device_map,
-        quantize=quantize,
         options=options,
     )
 
@@ -240,10 +246,11 @@ def plan(
 ) -> None:
     """Say what a fit will take in time, memory and disk, here or on GPUs of some kind."""
     with starting():
+        from clvq_lens.commands.command_model import ModelChoice
         from clvq_lens.commands.run_plan import run_plan
 
     run_plan(
-        model,
+        ModelChoice(name=model, device=device, dtype=dtype),
         _layer_or_hook_point(source),
         _layer_or_hook_point(target),
         n_tokens,
@@ -252,8 +259,6 @@ def plan(
         context=context,
         options={"n_codes": n_codes, "encoder": encoder, "decoder": decoder},
         fit_options={"n_tokens": training_tokens, "kl_weight": kl_weight},
-        device=device,
-        dtype=dtype,
     )
 
 

@@ -8,41 +8,29 @@ from rich.console import Console
 from rich.markup import escape
 
 from clvq_lens.commands.command_data import data_at, read_through
-from clvq_lens.commands.command_model import load_model
+from clvq_lens.commands.command_model import ModelChoice
 from clvq_lens.commands.output import NOTHING, interruptible
-from clvq_lens.commands.together import device_of_process
 from clvq_lens.data.store.cache import cache_activations
 from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.errors import CommandInterruptedError
-from clvq_lens.host.placement import DeviceMap, Placement
 from clvq_lens.processes import Processes
 
 
 def run_cache(
-    model: str,
+    model: ModelChoice,
     points: Sequence[int | str],
     data: str | Path,
     out: Path,
     *,
-    device: str | None = None,
-    dtype: str | None = None,
-    prepend_bos: bool | None = None,
-    device_map: DeviceMap | None = None,
-    quantize: str | None = None,
     options: Mapping[str, Any],
 ) -> ActivationStore:
     """Runs a model on a user's data and keeps its activations.
 
     Args:
-        model: Name of the model, as for `load_model`.
+        model: The model.
         points: Layer numbers or hook points.
         data: File of texts, or name of a data set.
         out: Folder for the activations.
-        device: Device of the model, as for `load_model`.
-        dtype: Type of its weights, as for `load_model`.
-        prepend_bos: Whether texts begin with BOS, as for `load_model`.
-        device_map: Devices of its parts, as for `load_model`.
-        quantize: Bits of its weights, as for `load_model`.
         options: Options of `clvq_lens.cache_activations` by name.
 
     Raises:
@@ -52,20 +40,12 @@ def run_cache(
         PathTakenError: If the folder holds other activations.
         CommandInterruptedError: On Ctrl-C.
     """
-    device = device_of_process(device)
-    Placement(device=device, device_map=device_map, quantize=quantize)  # checks them
+    model = model.of_process()
     with interruptible("reading the data", NOTHING):
         opened = data_at(data)
         read_through(opened)
     with interruptible("loading the model", NOTHING):
-        loaded = load_model(
-            model,
-            device=device,
-            dtype=dtype,
-            prepend_bos=prepend_bos,
-            device_map=device_map,
-            quantize=quantize,
-        )
+        loaded = model.load()
     again = f"The same command goes on where {out} ends."
     with interruptible("caching", again):
         store = cache_activations(loaded, opened, out, points=points, **options)

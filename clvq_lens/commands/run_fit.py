@@ -9,7 +9,7 @@ from rich.console import Console
 
 from clvq_lens.add import add_clvq
 from clvq_lens.commands.command_data import data_at, lasting, read_through
-from clvq_lens.commands.command_model import load_model
+from clvq_lens.commands.command_model import ModelChoice
 from clvq_lens.commands.fit_and_write import NO_CHECKPOINTS, Checkpointing, fit_and_write
 from clvq_lens.commands.output import (
     NOTHING,
@@ -17,18 +17,16 @@ from clvq_lens.commands.output import (
     output_folder,
 )
 from clvq_lens.commands.run import Run
-from clvq_lens.commands.together import device_of_process, was_restarted
+from clvq_lens.commands.together import was_restarted
 from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.evaluation.evaluation import Evaluation
-from clvq_lens.host.loading import check_dtype
-from clvq_lens.host.placement import DeviceMap, Placement
 from clvq_lens.processes import Processes
 from clvq_lens.training.callback import Callback
 from clvq_lens.training.checkpoint import holds_checkpoints
 
 
 def run_fit(
-    model: str,
+    model: ModelChoice,
     source: int | str,
     target: int | str,
     data: str | Path,
@@ -37,11 +35,6 @@ def run_fit(
     held_out: str | Path | None,
     options: Mapping[str, object],
     fit_options: Mapping[str, object],
-    device: str | None = None,
-    dtype: str | None = None,
-    prepend_bos: bool | None = None,
-    device_map: DeviceMap | None = None,
-    quantize: str | None = None,
     overwrite: bool = False,
     checkpointing: Checkpointing = NO_CHECKPOINTS,
     callbacks: Sequence[Callback] = (),
@@ -49,7 +42,7 @@ def run_fit(
     """Fits on a user's data and writes the results.
 
     Args:
-        model: Name of the model, as for `load_model`.
+        model: The model.
         source: Layer number or hook point that is read.
         target: Layer number or hook point that is reconstructed.
         data: Texts to fit on: a file, or a data set by its name; or folder of activations that
@@ -58,11 +51,6 @@ def run_fit(
         held_out: Texts to evaluate on; None: the part of ``data`` kept aside.
         options: Options of `clvq_lens.CLVQConfig` by name.
         fit_options: Options of `clvq_lens.FitConfig` by name.
-        device: Device of the model, as for `load_model`.
-        dtype: Type of its weights, as for `load_model`.
-        prepend_bos: Whether texts begin with BOS, as for `load_model`.
-        device_map: Devices of its parts, as for `load_model`.
-        quantize: Bits of its weights, as for `load_model`.
         overwrite: Whether a quantizer in the folder may be replaced.
         checkpointing: Where checkpoints are written to, if anywhere.
         callbacks: What is told how the fit goes on.
@@ -76,20 +64,16 @@ def run_fit(
     """
     config = CLVQConfig().replace(**options)
     run = Run(
-        # Absolute paths: `clvq-lens report` may be called from another folder.
-        model=str(Path(model).absolute()) if Path(model).is_dir() else model,
-        dtype=dtype,
-        prepend_bos=prepend_bos,
-        quantize=quantize,
+        model=model.lasting_name,
+        dtype=model.dtype,
+        prepend_bos=model.prepend_bos,
+        quantize=model.quantize,
         data=lasting(data),
         held_out=None if held_out is None else lasting(held_out),
         toy_texts=None,
         config=FitConfig().replace(**fit_options),
     )
-    device = device_of_process(device)
-    Placement(device=device, device_map=device_map, quantize=quantize)  # checks them
-    if dtype is not None:
-        check_dtype(dtype)
+    model = model.of_process()
     folder = checkpointing.folder
     if folder is not None and was_restarted() and holds_checkpoints(folder):
         checkpointing = replace(checkpointing, resume=True)
@@ -102,13 +86,5 @@ def run_fit(
             if held_out is not None:
                 read_through(data_at(held_out))
         with interruptible("loading the model", NOTHING):
-            loaded = load_model(
-                model,
-                device=device,
-                dtype=dtype,
-                prepend_bos=prepend_bos,
-                device_map=device_map,
-                quantize=quantize,
-            )
-            lens = add_clvq(loaded, source, target, config=config)
+            lens = add_clvq(model.load(), source, target, config=config)
         return fit_and_write(lens, run, opened, out, Console(), checkpointing, callbacks)

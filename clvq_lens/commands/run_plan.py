@@ -1,12 +1,11 @@
 """``clvq-lens plan``: what a fit will take, before it is begun."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
-from clvq_lens.commands.command_model import load_model
+from clvq_lens.commands.command_model import ModelChoice
 from clvq_lens.commands.output import NOTHING, interruptible, print_table
 from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.planning.fit_plan import FitPlan
@@ -14,7 +13,7 @@ from clvq_lens.planning.plan import plan
 
 
 def run_plan(
-    model: str,
+    model: ModelChoice,
     source: int | str,
     target: int | str,
     n_tokens: int,
@@ -24,13 +23,11 @@ def run_plan(
     context: int,
     options: Mapping[str, object],
     fit_options: Mapping[str, object],
-    device: str | None = None,
-    dtype: str | None = None,
 ) -> FitPlan:
     """Plans a fit and prints what it will take.
 
     Args:
-        model: Name or folder of the model, or "toy".
+        model: The model.
         source: Layer number or hook point that is read.
         target: Layer number or hook point that is reconstructed.
         n_tokens: Tokens that the model reads.
@@ -39,8 +36,6 @@ def run_plan(
         context: Tokens of a text, about.
         options: Options of `clvq_lens.CLVQConfig` by name.
         fit_options: Options of `clvq_lens.FitConfig` by name.
-        device: Device of the model, as for `load_model`.
-        dtype: Type of its weights, as for `load_model`.
 
     Raises:
         ConfigError: If an option is impossible.
@@ -49,12 +44,11 @@ def run_plan(
     """
     config = CLVQConfig().replace(**options)
     fit = FitConfig().replace(**fit_options)
-    planned = str(Path(model).absolute()) if Path(model).is_dir() else model
     with interruptible("loading the model", NOTHING):
         # For GPUs, only the configuration is read, unless it is the toy model, which has no file.
-        loaded = planned
-        if gpu is None or model == "toy":
-            loaded = load_model(model, device=device, dtype=dtype)
+        loaded = model.name
+        if gpu is None or model.name == "toy":
+            loaded = model.load()
     with interruptible("planning", NOTHING):
         found = plan(
             loaded,
@@ -66,7 +60,7 @@ def run_plan(
             context=context,
             gpu=gpu,
             n_gpus=n_gpus,
-            dtype=dtype if loaded is planned else None,
+            dtype=model.dtype if isinstance(loaded, str) else None,
         )
     console = Console()
     print_table(console, f"A fit on {n_tokens:,} tokens", found.frame())

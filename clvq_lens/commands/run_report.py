@@ -1,5 +1,6 @@
 """``clvq-lens report``: the page of a run, written again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -7,7 +8,7 @@ from rich.markup import escape
 
 from clvq_lens.add import add_clvq
 from clvq_lens.commands.command_data import EvaluationData, data_at, held_out_of
-from clvq_lens.commands.command_model import load_model
+from clvq_lens.commands.command_model import ModelChoice
 from clvq_lens.commands.output import (
     NOTHING,
     interruptible,
@@ -15,7 +16,7 @@ from clvq_lens.commands.output import (
 from clvq_lens.commands.run import read_history, read_run
 from clvq_lens.data.documents import open_documents
 from clvq_lens.errors import PathTakenError
-from clvq_lens.host.placement import DeviceMap, Placement
+from clvq_lens.host.placement import DeviceMap
 from clvq_lens.page.contents import gather
 from clvq_lens.page.write import check_path, write_page
 from clvq_lens.quantizer.files import load
@@ -39,9 +40,9 @@ def run_report(
         data: Held-out texts, as for `run_fit`; None: the texts of the run.
         out: Path of the page; None: report.html in the folder.
         model: Name to load the model by; None: that of the run.
-        device: Device of the model, as for `load_model`.
+        device: Device of the model, as for `ModelChoice`.
         dtype: Type of its weights; None: that of the run.
-        device_map: Devices of its parts, as for `load_model`.
+        device_map: Devices of its parts, as for `ModelChoice`.
         overwrite: Whether a file at ``out`` may be replaced.
 
     Raises:
@@ -50,8 +51,16 @@ def run_report(
         DataError: If the data of the run no longer exist.
         CommandInterruptedError: On Ctrl-C.
     """
-    Placement(device=device, device_map=device_map)  # checks them
+    choice = ModelChoice(name=model or "", device=device, dtype=dtype, device_map=device_map)
     run, quantizer = read_run(folder), load(folder)
+    # As in the fit: BOS and the bits of weights decide what the codes of a text are.
+    choice = replace(
+        choice,
+        name=model or run.model,
+        dtype=dtype or run.dtype,
+        prepend_bos=run.prepend_bos,
+        quantize=run.quantize,
+    )
     path = check_path(folder / "report.html" if out is None else out)
     # report.html in the folder is ours; a file that the user names may be something else.
     if out is not None and path.exists() and not overwrite:
@@ -60,16 +69,7 @@ def run_report(
         held_out = held_out_of(run) if data is None else EvaluationData(data=data_at(data))
         open_documents(held_out.data)
     with interruptible("loading the model", NOTHING):
-        loaded = load_model(
-            model or run.model,
-            device=device,
-            dtype=dtype or run.dtype,
-            # As in the fit: BOS and the bits of weights decide what the codes of a text are.
-            prepend_bos=run.prepend_bos,
-            device_map=device_map,
-            quantize=run.quantize,
-        )
-        lens = add_clvq(loaded, quantizer=quantizer)
+        lens = add_clvq(choice.load(), quantizer=quantizer)
     try:
         with interruptible("evaluating", f"{path} was not written."):
             contents = gather(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -29,11 +30,11 @@ from clvq_lens.commands import (
     command_model,
     fit_and_write,
     output,
-    run_cache,
     run_demo,
     run_fit,
     run_report,
 )
+from clvq_lens.commands.command_model import ModelChoice
 from clvq_lens.commands.run import Run
 from clvq_lens.config import FitConfig
 from clvq_lens.data.split import Split
@@ -297,17 +298,18 @@ def test_a_model_is_loaded_as_was_asked_for(monkeypatch):
 
     monkeypatch.setattr(command_model, "load_pretrained", load)
     options = {"dtype": "bfloat16", "prepend_bos": False, "device_map": "auto", "quantize": "4bit"}
-    assert command_model.load_model("gpt2", device=None, **options) == ("gpt2", None, options)
+    assert ModelChoice(name="gpt2", **options).load() == ("gpt2", None, options)
 
 
 def test_device_dtype_and_bos_are_those_of_the_toy_model_too():
-    model = command_model.load_model("toy", device="cpu", dtype="bfloat16", prepend_bos=False)
+    choice = ModelChoice
+    model = choice(name="toy", device="cpu", dtype="bfloat16", prepend_bos=False).load()
     assert next(model.parameters()).dtype == torch.bfloat16
     assert not model.cfg.default_prepend_bos
     with pytest.raises(ConfigError, match=r"device is 'cupboard'"):
-        command_model.load_model("toy", device="cupboard")
+        choice(name="toy", device="cupboard")
     with pytest.raises(ConfigError, match=r"toy model is small: .* Leave --device-map and"):
-        command_model.load_model("toy", device_map="auto")
+        choice(name="toy", device_map="auto").load()
 
 
 @pytest.mark.parametrize("options", [["--quantize", "4bit"], ["--device-map", "auto"]])
@@ -315,13 +317,12 @@ def test_device_dtype_and_bos_are_those_of_the_toy_model_too():
 def test_where_weights_go_and_their_bits_reach_the_loader(monkeypatch, tmp_path, command, options):
     asked = {}
 
-    def load(name, **given):
-        asked.update(given)
+    def load(choice):
+        asked.update(asdict(choice))
         raise DataError("far enough")
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    for module in (run_fit, run_cache):
-        monkeypatch.setattr(module, "load_model", load)
+    monkeypatch.setattr(ModelChoice, "load", load)
     data = tmp_path / "texts.txt"
     data.write_text("one text\nanother text\n")
     arguments = ["--model", "gpt2", "--data", data, "--out", tmp_path / "out", *options]
@@ -339,11 +340,12 @@ def test_a_report_loads_the_weights_in_the_bits_of_the_run(run, monkeypatch):
     before = (folder / "run.json").read_text()
     asked = {}
 
-    def load(name, **given):
-        asked.update(given)
+    def load(choice):
+        asked.update(asdict(choice))
         raise DataError("far enough")
 
-    monkeypatch.setattr(run_report, "load_model", load)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(ModelChoice, "load", load)
     (folder / "run.json").write_text(json.dumps({**json.loads(before), "quantize": "8bit"}))
     try:
         with pytest.raises(DataError, match="far enough"):
@@ -369,7 +371,7 @@ def nothing_is_loaded(monkeypatch):
     def load(*arguments, **options):
         raise AssertionError("the model is loaded")
 
-    monkeypatch.setattr(run_fit, "load_model", load)
+    monkeypatch.setattr(ModelChoice, "load", load)
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")
@@ -501,7 +503,7 @@ def test_an_interrupted_fit_is_saved_and_said_and_not_evaluated(run, tmp_path, m
 @pytest.mark.parametrize(
     ("module", "place", "message", "saved"),
     [
-        (run_fit, "load_model", r"while loading the model\. Nothing was written", False),
+        (ModelChoice, "load", r"while loading the model\. Nothing was written", False),
         (run_fit, "read_through", r"while reading the data\. Nothing was written", False),
         (
             fit_and_write,

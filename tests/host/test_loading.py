@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 import clvq_lens as cl
-from clvq_lens.commands.command_model import load_model
+from clvq_lens.commands.command_model import ModelChoice
 from clvq_lens.commands.run_fit import run_fit
 from clvq_lens.commands.run_report import run_report
 from clvq_lens.errors import ConfigError, ModelLoadError, UnsupportedHostError
@@ -401,7 +401,8 @@ def test_a_damaged_folder_is_our_error(tmp_path):
 
 
 def test_a_folder_is_a_name_for_the_commands(shared):
-    model = load_model(str(shared / "models/stories260K/hf"), device="cpu")
+    folder = str(shared / "models/stories260K/hf")
+    model = ModelChoice(name=folder, device="cpu").load()
     assert model.cfg.n_layers == 5
 
 
@@ -525,6 +526,7 @@ def test_a_run_on_a_folder_remembers_where_the_folder_was(shared, stories, tmp_p
     monkeypatch.chdir(shared / "models/stories260K")
     options = {"n_codes": 8, "decoder": "table"}
     fit = {"n_tokens": 1_000, "batch_tokens": 256}
-    run_fit(*("hf", 1, 3, data, tmp_path / "run"), held_out=None, options=options, fit_options=fit)
+    model = ModelChoice(name="hf")
+    run_fit(*(model, 1, 3, data, tmp_path / "run"), held_out=None, options=options, fit_options=fit)
     monkeypatch.chdir(tmp_path)
     assert run_report(tmp_path / "run").is_file()
