@@ -23,6 +23,7 @@ from clvq_lens.training.history import History
 from clvq_lens.training.kept_data import fit_identity, kept_data
 from clvq_lens.training.memory import require_memory
 from clvq_lens.training.validation import clone_state
+from clvq_lens.writing import locked, make_folder
 
 
 def fit(
@@ -78,33 +79,30 @@ def fit(
         ModeError: Under ``torch.inference_mode()``.
         CheckpointError: If there is no checkpoint to go on with, or it is of another fit.
         PathTakenError: If there are checkpoints, and ``resume`` is off.
+        PathError: If another fit is writing to that folder, or nothing can be written there.
     """
-    attachment = lens.attachment
-    attachment.require_attached()
-    attachment.require_closed("fit")
-    require_gradients("A fit")
+    attachment, quantizer = lens.attachment, lens.attachment.quantizer
     config = fit_config(config, **options)
+    _check_attachment(attachment, config)
     check_callbacks(callbacks)
-    quantizer = attachment.quantizer
-    _check_kl(attachment, config)
     check_resume(checkpoint, resume=resume)
+    check_positive("checkpoint_every", checkpoint_every)
     require_memory(attachment, config)
     processes = Processes.current()
     processes.require_same("clvq_lens", version("clvq-lens"), "Install one version everywhere.")
-    checkpoints = None
-    if checkpoint is not None:
-        check_positive("checkpoint_every", checkpoint_every)
-        data = kept_data(attachment, data, config, Path(checkpoint), progress=progress)
-        checkpoints = Checkpoints(
-            checkpoint,
-            fit_identity(attachment, data, config),
-            every_s=checkpoint_every,
-            resume=resume,
-            writes=processes.is_first,
-        )
-    if processes.shared:
-        _check_shared(attachment, data, config, processes)
-    with _as_before_if_it_fails(quantizer):
+    with _held(checkpoint, processes), _as_before_if_it_fails(quantizer):
+        checkpoints = None
+        if checkpoint is not None:
+            data = kept_data(attachment, data, config, Path(checkpoint), progress=progress)
+            checkpoints = Checkpoints(
+                checkpoint,
+                fit_identity(attachment, data, config),
+                every_s=checkpoint_every,
+                resume=resume,
+                writes=processes.is_first,
+            )
+        if processes.shared:
+            _check_shared(attachment, data, config, processes)
         run = Fit(
             attachment,
             data,
@@ -119,6 +117,17 @@ def fit(
     quantizer.fit_config = config.replace(n_tokens=run.data.n_tokens)
     attachment.recognize_model()
     return history
+
+
+@contextmanager
+def _held(checkpoint: str | Path | None, processes: Processes) -> Iterator[None]:
+    """While open, no other fit writes to the folder of the checkpoints."""
+    if checkpoint is None or not processes.is_first:
+        yield
+        return
+    # Without waiting: the other fit may take hours.
+    with locked(make_folder(checkpoint) / ".fit.lock", wait_s=0.0):
+        yield
 
 
 @contextmanager
@@ -152,7 +161,11 @@ def _check_shared(
         )
 
 
-def _check_kl(attachment: Attachment, config: FitConfig) -> None:
+def _check_attachment(attachment: Attachment, config: FitConfig) -> None:
+    """Raises unless a fit with these options is possible now."""
+    attachment.require_attached()
+    attachment.require_closed("fit")
+    require_gradients("A fit")
     if config.kl_weight > 0 and not attachment.host.runs:
         raise ModelNeededError(
             "kl_weight compares what the model predicts, and there are only vectors. Pass "

@@ -296,6 +296,7 @@ def test_a_model_is_loaded_as_was_asked_for(monkeypatch):
     def load(name, device, **options):
         return name, device, options
 
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(command_model, "load_pretrained", load)
     options = {"dtype": "bfloat16", "prepend_bos": False, "device_map": "auto", "quantize": "4bit"}
     assert ModelChoice(name="gpt2", **options).load() == ("gpt2", None, options)
