@@ -106,6 +106,17 @@ def _report(folder: Path, shared: Path) -> list[str]:
     return _module("report", shared / "fitted", "--out", folder / "report.html", "--overwrite")
 
 
+def _save(folder: Path, shared: Path) -> list[str]:
+    """Two quantizers by turns in one place, the second one last."""
+    script = (
+        "import sys; import clvq_lens as cl; model = cl.toy.load(n_texts=1).model\n"
+        "one = model.add_clvq(quantizer=cl.load(sys.argv[1]), name='one')\n"
+        "two = model.add_clvq(quantizer=cl.load(sys.argv[1]), name='two')\n"
+        "for _ in range(200): one.save(sys.argv[2]); two.save(sys.argv[2])"
+    )
+    return [sys.executable, "-c", script, str(shared / "fitted"), str(folder / "out")]
+
+
 def _digest(*patterns: str) -> Callable[[Path], str]:
     """Digest of the files of a folder whose names match."""
 
@@ -128,6 +139,7 @@ JOBS = (
     Job("fit from a store", _fit("store", "transformer"), _QUANTIZER),
     Job("fit in two processes", _fit_together, _QUANTIZER),
     Job("cache", _cache, _digest("out/shard-*")),
+    Job("save", _save, _digest("out/*.safetensors", "out/config.json")),
     Job("report", _report, _digest("report.html")),
 )
 

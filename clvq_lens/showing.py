@@ -87,3 +87,16 @@ def with_interval(value: float, low: float, high: float, *, digits: int = 3) -> 
         return f"{text or 'nan'} (no interval)"
     number, lower, upper = told_apart(value, low, high, digits=digits)
     return f"{number} [{lower}, {upper}]"
+
+
+def bytes_in_words(n_bytes: int) -> str:
+    """A size as people say it.
+
+    Example:
+        >>> bytes_in_words(3 * 2**20)
+        '3 MB'
+    """
+    for unit, size in (("TB", 2**40), ("GB", 2**30), ("MB", 2**20)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.3g} {unit}"
+    return f"{n_bytes / 2**10:.3g} kB"

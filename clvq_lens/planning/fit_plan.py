@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from clvq_lens.showing import Shown
+from clvq_lens.showing import Shown, bytes_in_words
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class FitPlan(Shown):
         if not self.fits:
             room = " (more than one GPU has: spread the model with device_map, or quantize it)"
         return (
-            f"{self.where}: {_duration(self.wall_s)}, {_gigabytes(self.memory_bytes)} of memory"
-            f"{room}, {_gigabytes(self.disk_bytes)} on disk. {self.basis}"
+            f"{self.where}: {_duration(self.wall_s)}, {bytes_in_words(self.memory_bytes)} of memory"
+            f"{room}, {bytes_in_words(self.disk_bytes)} on disk. {self.basis}"
         )
 
     def preview(self) -> pd.DataFrame:
@@ -92,7 +92,3 @@ def _duration(seconds: float) -> str:
     if seconds < 100 * 3600:
         return f"{seconds / 3600:.0f} h"
     return f"{seconds / 86400:.0f} days"
-
-
-def _gigabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:,.1f} GB"

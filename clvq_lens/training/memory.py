@@ -15,7 +15,7 @@ from clvq_lens.host.attachment import Attachment
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import MLPDecoder, TransformerDecoder, resolve
 from clvq_lens.quantizer.encoders import make_encoder
-from clvq_lens.showing import Shown
+from clvq_lens.showing import Shown, bytes_in_words
 
 HELD_OUT_TOKENS = 2**15
 """Tokens to validate on: enough for an FVU to the third digit, and little to keep in memory."""
@@ -92,7 +92,7 @@ class FitMemory(Shown):
     def headline(self) -> str:
         """Parameters, and bytes at the peak."""
         n_parameters = self.n_encoder_parameters + self.n_decoder_parameters
-        return f"{n_parameters:,} parameters, {_in_words(self.peak_bytes)} at the peak"
+        return f"{n_parameters:,} parameters, {bytes_in_words(self.peak_bytes)} at the peak"
 
     def preview(self) -> pd.DataFrame:
         """All parts."""
@@ -204,7 +204,7 @@ def require_memory(attachment: Attachment, fit_config: FitConfig) -> None:
         "A quantizer of %s parameters needs up to %s on %s while it is fitted, beside the model "
         "and the activations of a step; %s are free.",
         f"{memory.n_encoder_parameters + memory.n_decoder_parameters:,}",
-        *(_in_words(memory.peak_bytes), device, _in_words(free_bytes)),
+        *(bytes_in_words(memory.peak_bytes), device, bytes_in_words(free_bytes)),
     )
     if memory.least_bytes <= _MARGIN * free_bytes:
         return
@@ -215,8 +215,8 @@ def require_memory(attachment: Attachment, fit_config: FitConfig) -> None:
             break
     raise ConfigError(
         f"Fitting a decoder of {memory.n_decoder_parameters:,} parameters and an encoder of "
-        f"{memory.n_encoder_parameters:,} needs at least {_in_words(memory.least_bytes)} more on "
-        f"{device}, which has {_in_words(free_bytes)} left. {remedy}"
+        f"{memory.n_encoder_parameters:,} needs at least {bytes_in_words(memory.least_bytes)} more "
+        f"on {device}, which has {bytes_in_words(free_bytes)} left. {remedy}"
     )
 
 
@@ -298,11 +298,3 @@ def _n_bytes(module: nn.Module | None) -> int:
     if module is None:
         return 0
     return sum(tensor.nbytes for tensor in module.state_dict().values())
-
-
-def _in_words(n_bytes: int) -> str:
-    """Bytes as people say them."""
-    for unit, size in (("GB", 2**30), ("MB", 2**20)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:.3g} {unit}"
-    return f"{n_bytes / 2**10:.3g} kB"

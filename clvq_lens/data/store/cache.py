@@ -34,6 +34,7 @@ from clvq_lens.data.tokens import ContextBatcher, check_ids, check_long_texts
 from clvq_lens.errors import ConfigError, DataError, PathTakenError
 from clvq_lens.host.host import Host
 from clvq_lens.processes import Processes
+from clvq_lens.showing import bytes_in_words
 from clvq_lens.writing import check_space, locked, make_folder
 
 StoreDtype = Literal["bfloat16", "float16", "float32"]
@@ -171,7 +172,7 @@ class _Filling:
         """Reads what is missing."""
         missing_bytes = self._estimated_bytes(documents)
         check_space(self._folder, missing_bytes)
-        size = f", about {missing_bytes / 2**30:.1f} GB to write" if missing_bytes else ""
+        size = f", about {bytes_in_words(missing_bytes)} to write" if missing_bytes else ""
         if self._processes.is_first:
             self._index.save(self._folder)
         bar = tqdm(

@@ -16,6 +16,7 @@ from clvq_lens.data.store.shard import Shard
 from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.errors import EmptyCorpusError, HostMismatchError
 from clvq_lens.host.host import Host
+from clvq_lens.showing import bytes_in_words
 
 
 class ActivationStore(StoredActivations):
@@ -81,7 +82,7 @@ class ActivationStore(StoredActivations):
         unfinished = "" if self.index.complete else ", unfinished"
         return (
             f"{self.n_tokens:,} tokens of {self.n_documents:,} documents, "
-            f"{self.size_bytes / 2**30:.2f} GB, {self.index.contents.dtype}, "
+            f"{bytes_in_words(self.size_bytes)}, {self.index.contents.dtype}, "
             f"{self.index.contents.model.model_name!r}{unfinished}"
         )
 
