@@ -167,7 +167,10 @@ def write_results(
 
 def _evaluated(lens: Lens, run: Run, held_out: EvaluationData) -> Evaluation:
     return lens.evaluate(
-        held_out.data, token_labels=held_out.token_labels, long_texts=run.config.long_texts
+        held_out.data,
+        token_labels=held_out.token_labels,
+        long_texts=run.config.long_texts,
+        shared=True,
     )
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.arguments import check_is, check_seed
+from clvq_lens.arguments import check_flags, check_is, check_seed
 from clvq_lens.config import LongTexts
 from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.data.reading import read, read_with_logits
@@ -39,12 +39,10 @@ def evaluate(
     readout: Readout | None = None,
     long_texts: LongTexts = "split",
     seed: int = 0,
+    shared: bool = False,
     progress: bool = True,
 ) -> Evaluation:
     """How well the codes stand for the target, on data that the quantizer was not fitted on.
-
-    Processes of torch.distributed share the batches; all of them have to call it. With labels of
-    tokens, each evaluates everything by itself.
 
     Args:
         lens: A fitted lens.
@@ -55,6 +53,8 @@ def evaluate(
             what it says with the target replaced. Of a long text every piece is read by itself.
         long_texts: What to do with a text beyond the context.
         seed: Random seed for random codes and for k-means.
+        shared: Whether processes of torch.distributed share the batches; then all of them have to
+            call it. With labels of tokens, each evaluates everything by itself.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -64,11 +64,12 @@ def evaluate(
     Raises:
         NotFittedError: If the quantizer has not been fitted.
         OpenBlockError: Inside a block of this lens, such as an edit.
-        ConfigError: If ``seed`` has an impossible value.
+        ConfigError: If ``seed`` or ``shared`` has an impossible value.
         EmptyCorpusError: If the data hold no real token.
         DataError: If labels do not match the tokens.
         NonFiniteError: If activations hold NaN or infinity.
     """
+    check_flags(shared=shared)
     return evaluate_beside(
         AblationCosts(),
         lens,
@@ -77,6 +78,7 @@ def evaluate(
         readout=readout,
         long_texts=long_texts,
         seed=seed,
+        processes=Processes.current() if shared else ALONE,
         progress=progress,
     )
 
@@ -90,6 +92,7 @@ def evaluate_beside(
     readout: Readout | None,
     long_texts: LongTexts,
     seed: int,
+    processes: Processes = ALONE,
     progress: bool,
 ) -> Evaluation:
     """`evaluate`, beside evaluations of other quantizers on the same data.
@@ -102,6 +105,7 @@ def evaluate_beside(
         readout: What the model says about whole texts.
         long_texts: What to do with a text beyond the context.
         seed: Random seed.
+        processes: Who shares the batches.
         progress: Whether to show a progress bar.
     """
     attachment = ready(lens, "evaluate")
@@ -109,8 +113,8 @@ def evaluate_beside(
     check_is("readout", readout, Readout | None, "Pass clvq_lens.head(...) or answers(...).")
     running = _RunningEvaluation(attachment, token_labels, readout, seed, ablation_costs)
     batches = token_batches(attachment.host, open_documents(data), long_texts=long_texts)
-    # The draw of tokens with labels depends on all of them.
-    processes = Processes.current() if token_labels is None else ALONE
+    if token_labels is not None:  # the draw of tokens with labels depends on all of them
+        processes = ALONE
     progress = progress and processes.is_first
     bar = tqdm(batches, desc="evaluate", unit="batch", disable=not progress)
     for number, batch in enumerate(bar):

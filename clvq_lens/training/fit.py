@@ -42,7 +42,8 @@ def fit(
 
     A fit starts anew when called again. Interrupted with Ctrl-C, it keeps what was learned; after
     any other error, and before the codebook is started, the quantizer is what it was before. How
-    much memory it needs is logged when it starts.
+    much memory it needs is logged when it starts. Processes of torch.distributed share it; all of
+    them have to call it.
 
     Args:
         lens: The lens whose quantizer is fitted.

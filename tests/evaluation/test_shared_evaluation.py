@@ -18,7 +18,7 @@ DATA = torch.randint(0, 40, (600, 14), generator=torch.Generator().manual_seed(4
 
 def evaluate(lens_folder: Path, out: Path, n_documents: int) -> None:
     lens = random_model().add_clvq(quantizer=cl.load(lens_folder))
-    evaluation = lens.evaluate(DATA[:n_documents], progress=False)
+    evaluation = lens.evaluate(DATA[:n_documents], shared=True, progress=False)
     norms = evaluation.norms.frame().to_dict("list")
     path = out / f"{n_documents}-{Processes.current().rank}.json"
     path.write_text(json.dumps([evaluation.frame().to_dict("list"), norms]))

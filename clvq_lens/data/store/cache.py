@@ -59,7 +59,7 @@ def cache_activations(
 
     Called again after a kill or Ctrl-C, it goes on after the last whole shard; tokens that were
     read before are neither lost nor read again. Processes of torch.distributed fill one folder
-    together, each of them some of the shards.
+    together, each of them some of the shards; all of them have to call it.
 
     Args:
         model: The model.
