@@ -325,7 +325,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Words of the command; None: those of this process.
     """
     log = logging.getLogger("clvq_lens")
-    log.addHandler(logging.StreamHandler())  # notices of dtype, BOS and the like
+    level, handler = log.level, logging.StreamHandler()
+    log.addHandler(handler)  # notices of dtype, BOS and the like
     log.setLevel(logging.INFO)
     try:
         _run(arguments)
@@ -339,3 +340,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         color = typer.colors.YELLOW if interrupted else typer.colors.RED
         typer.secho(name + " ".join(str(error).split()), fg=color, err=True)
         raise SystemExit(status) from error
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)

@@ -30,6 +30,9 @@ _FIELDS = {
     "fit",
     "history",
 }
+_TEXTS = ("model", "dtype", "quantize", "data", "held_out")
+# Fields of a history that are not kept: records have a file of their own.
+_OF_THE_MOMENT = ("records", "seconds")
 # What reading raises when somebody has edited the file, or a disk has damaged it.
 _DAMAGE = (ValueError, TypeError, KeyError, IndexError, RecursionError, csv.Error)
 
@@ -70,7 +73,7 @@ def write_run(folder: Path, run: Run, history: History) -> None:
         history: History of the fit.
     """
     ended = asdict(replace(history, records=[]))
-    del ended["records"]
+    del ended["records"], ended["seconds"]
     values = {
         "format": "clvq_lens run",
         "format_version": FORMAT_VERSION,
@@ -108,6 +111,9 @@ def read_run(folder: Path) -> Run:
         values = {"quantize": None, **json.loads(path.read_text(encoding="utf-8"))}
         if set(values) != _FIELDS or values["format_version"] != FORMAT_VERSION:
             raise ValueError(f"its fields are {sorted(values)}, expected {sorted(_FIELDS)}")
+        for name in _TEXTS:
+            if not isinstance(values[name], str | None):
+                raise ValueError(f"its {name} is {values[name]!r}, expected a text or null")
         toy_texts = values["toy_texts"]
         return Run(
             model=values["model"],
@@ -130,7 +136,7 @@ def _history_without_records(values: dict[str, Any]) -> History:
     """How a fit ended. A missing field is an error; what a later version added is left out."""
     ended = {}
     for field in fields(History):
-        if field.name != "records":
+        if field.name not in _OF_THE_MOMENT:
             ended[field.name] = values[field.name]
     return History(**ended)
 

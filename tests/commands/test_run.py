@@ -67,6 +67,7 @@ def test_a_folder_of_this_format_version_stays_readable(tmp_path):
   "fit": {
     "n_tokens": 5,
     "batch_tokens": 2048,
+    "accumulation_steps": 1,
     "learning_rate": null,
     "weight_decay": 0.01,
     "warmup_fraction": 0.05,

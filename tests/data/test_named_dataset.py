@@ -214,6 +214,7 @@ def test_a_subset_that_is_missing_is_asked_for(streamed: list[str]):
 
 
 def test_without_a_connection_the_error_comes_soon_and_says_what_to_check(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
     started = time.monotonic()

@@ -103,7 +103,7 @@ def test_keeping_them_is_an_option(caplog: pytest.LogCaptureFixture):
     assert lens.quantizer.max_source_norm == lens.quantizer.max_target_norm == torch.inf
     report = lens.evaluate(OTHER, progress=False)
     assert (report.n_outliers, report.n_tokens) == (0, OTHER.numel())
-    assert not caplog.records
+    assert not [record for record in caplog.records if "left out" in record.getMessage()]
 
 
 def test_a_model_without_massive_activations_has_no_outliers(fitted: cl.Lens):
