@@ -141,6 +141,13 @@ class Processes:
             for tensor in module.state_dict().values():
                 dist.broadcast(tensor, 0)
 
+    def spread_generator_(self, generator: torch.Generator) -> None:
+        """Gives every process the state of the first one's generator."""
+        if self.shared:
+            state = generator.get_state()
+            dist.broadcast(state, 0)
+            generator.set_state(state)
+
     def wait(self) -> None:
         """Waits for all other processes."""
         if self.shared:

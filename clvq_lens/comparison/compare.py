@@ -12,7 +12,7 @@ from clvq_lens.comparison.comparison import Comparison
 from clvq_lens.comparison.comparison_identity import comparison_identity, comparison_settings
 from clvq_lens.comparison.contestants import Contestant, Fitting, Method, Texts
 from clvq_lens.comparison.described import NO_DECODER, UNQUANTIZED
-from clvq_lens.comparison.finished import FinishedWork
+from clvq_lens.comparison.finished import WORK, FinishedWork
 from clvq_lens.comparison.measurement import JUDGING, Measurement
 from clvq_lens.config import DecoderName, FitConfig
 from clvq_lens.data.store.stored_activations import StoredActivations
@@ -24,7 +24,7 @@ from clvq_lens.faithfulness.faithfulness import Faithfulness
 from clvq_lens.faithfulness.protocols import JudgingOptions, check_judging
 from clvq_lens.lens import Lens
 from clvq_lens.readouts.salience import Cut
-from clvq_lens.training.checkpoint import check_resume
+from clvq_lens.training.checkpoint import check_resume, held
 from clvq_lens.writing import check_file, make_folder
 
 
@@ -96,7 +96,7 @@ def compare(
     check_count("n_seeds", n_seeds)
     check_seed(seed)
     check_flags(bounds=bounds, resume=resume)
-    check_resume(checkpoint, resume=resume)
+    check_resume(checkpoint, resume=resume, work=WORK)
     _check_options(options)
     texts = as_list("The texts", texts, "Pass a list of strings.")  # read several times
     if train is not None and not isinstance(train, StoredActivations):
@@ -119,17 +119,18 @@ def compare(
     empty = Comparison(pd.DataFrame(), n_seeds, len(texts), {}, settings)
     done = _done(keep, empty)
     identity = partial(comparison_identity, fitting, contestants, settings, bounds=bounds)
-    finished = FinishedWork(checkpoint, identity, empty, resume=resume)
-    measurement = Measurement(
-        *(texts, classified, token_labels, long_texts, seed, progress, options),
-        finished.ablation_costs,
-    )
-    run = _MethodByMethod(fitting, measurement, finished, bounds=bounds)
-    with finished.ended_by_termination():
-        for measured in run.measured(contestants, done):
-            done = measured
-            if keep is not None:
-                done.save(keep)
+    with held(checkpoint):
+        finished = FinishedWork(checkpoint, identity, empty, resume=resume)
+        measurement = Measurement(
+            *(texts, classified, token_labels, long_texts, seed, progress, options),
+            finished.ablation_costs,
+        )
+        run = _MethodByMethod(fitting, measurement, finished, bounds=bounds)
+        with finished.ended_by_termination():
+            for measured in run.measured(contestants, done):
+                done = measured
+                if keep is not None:
+                    done.save(keep)
     rows = [(one.name, decoder) for one in contestants for decoder in fitting.decoders]
     return done.only([*rows, (UNQUANTIZED, NO_DECODER)] if bounds else rows)
 

@@ -23,6 +23,9 @@ from clvq_lens.quantizer.files import load
 from clvq_lens.quantizer.saved import CONFIG
 from clvq_lens.training.checkpoint import EVERY_S, Checkpoints
 
+WORK = "comparison"
+"""What it is called in messages."""
+
 Measured = tuple[pd.DataFrame, Faithfulness | None]
 """Rows of `Comparison.fits`, and the faithfulness of the first fit."""
 
@@ -56,7 +59,7 @@ class FinishedWork:
         if folder is None:
             return
         self._checkpoints = Checkpoints(
-            folder, identity(), every_s=EVERY_S, resume=resume, work="comparison"
+            folder, identity(), every_s=EVERY_S, resume=resume, work=WORK
         )
         self._folder = self._checkpoints.folder
         if self._checkpoints.resumed is None:

@@ -28,7 +28,7 @@ from clvq_lens.host.attachment import Attached, Attachment, ready
 from clvq_lens.quantizer.codebook import squared_distances
 from clvq_lens.stats.metrics import entropy
 from clvq_lens.stats.tally import Tally
-from clvq_lens.training.checkpoint import EVERY_S, Checkpoints, State, check_resume
+from clvq_lens.training.checkpoint import EVERY_S, Checkpoints, State, check_resume, held
 from clvq_lens.training.identity import (
     data_digest,
     labels_digest,
@@ -36,6 +36,7 @@ from clvq_lens.training.identity import (
     quantizer_identity,
 )
 
+_WORK = "concept table"  # in messages
 _NEAREST = 5  # other codes named for each code
 _POSITION_BINS = 1_024  # a longer context is cut into as many equal parts
 
@@ -88,7 +89,7 @@ def concepts(
     attachment = ready(lens)
     check_count("n_examples", n_examples, least=0)
     check_seed(seed)
-    check_resume(checkpoint, resume=resume)
+    check_resume(checkpoint, resume=resume, work=_WORK)
     documents = open_documents(data)
     if checkpoint is not None and token_labels is not None:
         token_labels = listed(token_labels)  # read twice: once for their digest
@@ -103,10 +104,11 @@ def concepts(
         "data": data_digest(data, documents),
         "options": {"n_examples": n_examples, "long_texts": long_texts, "seed": seed},
     }
-    checkpoints = Checkpoints(
-        checkpoint, identity, every_s=checkpoint_every, resume=resume, work="concept table"
-    )
-    complete = _add_with_checkpoints(batches, survey, checkpoints, progress=progress)
+    with held(checkpoint):
+        checkpoints = Checkpoints(
+            checkpoint, identity, every_s=checkpoint_every, resume=resume, work=_WORK
+        )
+        complete = _add_with_checkpoints(batches, survey, checkpoints, progress=progress)
     return survey.table(complete=complete)
 
 

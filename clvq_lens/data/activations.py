@@ -83,7 +83,7 @@ class Activations:
             return [self]
         share = self.share
         parts: list[Activations] = []
-        for first in range(min(n, len(self.mask))):
+        for first in range(max(1, min(n, len(self.mask)))):  # a share may have no row
             rows = slice(first, None, n)
             parts.append(
                 replace(
@@ -189,8 +189,15 @@ class ActivationSource:
         )
 
     def ready(self, batch: Activations) -> Activations:
-        """Activations in float32, without outliers in the mask."""
-        source, target = batch.source.float(), batch.target.float()
+        """Activations in float32 where the quantizer is, without outliers in the mask."""
+        device = self._quantizer.device  # those of a store are on the CPU
+        source, target = batch.source.to(device).float(), batch.target.to(device).float()
+        batch = replace(
+            batch,
+            tokens=batch.tokens.to(device),
+            attended=batch.attended.to(device),
+            mask=batch.mask.to(device),
+        )
         # Judged here and not in `of`: a fit measures the limit after its buffer was filled.
         too_long = self._quantizer.outliers(source, target) & batch.mask
         mask = batch.mask & ~too_long

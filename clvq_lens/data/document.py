@@ -123,6 +123,15 @@ class Document:
             return not self.content.strip()
         return len(self.content) == 0
 
+    @property
+    def raw(self) -> bytes:
+        """The content, white space included, with its length before it."""
+        if isinstance(self.content, str):
+            content = self.content.encode()
+        else:
+            content = self.content.cpu().numpy().tobytes()
+        return len(content).to_bytes(8, "big") + content
+
     def digest(self, *, key: bytes = b"", n_bytes: int = 8) -> int:
         """A hash of the content, the same for texts that differ in white space alone.
 

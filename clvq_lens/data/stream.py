@@ -29,7 +29,6 @@ class StreamState:
         part: Parts of the epoch before the first one in the buffer.
         sequence: Sequences of that part before the first one in the buffer.
         n_given: Batches of the buffer that were given in this pass over it.
-        single_tokens: Whether they hold single tokens.
         drawn_from: State of the generator that decided the order of this pass; None before that.
         memory_bytes: Memory of the machine, which limits the buffer; None: nothing was read yet.
     """
@@ -38,7 +37,6 @@ class StreamState:
     part: int
     sequence: int
     n_given: int
-    single_tokens: bool
     drawn_from: Tensor | None
     memory_bytes: int | None
 
@@ -84,17 +82,21 @@ class ShuffledStream:
         self._left_over: SequenceColumns | None = None
         self._n_parts = self._n_used = 0  # parts of the epoch; sequences of the one that is left
         self._place = (0, 0, 0)  # where the buffer begins: epoch, part, sequence
-        self._n_given, self._single_tokens = 0, not whole_sequences
+        self._n_given = 0
         self._drawn_from: Tensor | None = None
         self._resumed: StreamState | None = None
         self._memory_bytes: int | None = None
-        self._following = self._read()
         with tqdm(desc="activations", unit="tok", disable=not progress) as bar:
-            self._fits = self._fill(bar)
-        # Only now: the end of the first epoch is what tells that the corpus fits.
-        self._following = itertools.chain(self._following, self._later_epochs())
+            self._begin(bar)
         self.n_tokens = self._count_tokens()
         """Real tokens of the corpus: counted if it fits the buffer, and else estimated from it."""
+
+    def _begin(self, bar: tqdm | None = None) -> None:
+        """Fills the buffer for the first time."""
+        self._following = self._read()
+        self._fits = self._fill(bar)
+        # Only now: the end of the first epoch is what tells that the corpus fits.
+        self._following = itertools.chain(self._following, self._later_epochs())
 
     def _count_tokens(self) -> int:
         if self._reader.n_tokens is not None:
@@ -166,7 +168,6 @@ class ShuffledStream:
         """The batches of a pass over the buffer."""
         resumed, self._resumed = self._resumed, None
         draw = self._buffer.draw_tokens if single_tokens else self._buffer.draw_sequences
-        self._single_tokens = single_tokens
         now = self._generator.get_state()
         if resumed is None or resumed.drawn_from is None:
             self._n_given, self._drawn_from = 0, now
@@ -181,25 +182,30 @@ class ShuffledStream:
 
     def state(self) -> StreamState:
         """Where the stream is, between two batches."""
+        if self._resumed is not None:  # nothing was given since
+            return self._resumed
         epoch, part, sequence = (self.epoch, 0, 0) if self._fits else self._place
         return StreamState(
             epoch=epoch,
             part=part,
             sequence=sequence,
             n_given=self._n_given,
-            single_tokens=self._single_tokens,
             drawn_from=self._drawn_from,
             memory_bytes=self._memory_bytes,
         )
 
     def restore_(self, state: StreamState) -> None:
         """Goes on where another stream of the same data was."""
+        if self._memory_bytes != state.memory_bytes:
+            # That of the machine that it began on, or the buffer would hold other tokens.
+            self._memory_bytes, self._left_over, self.epoch = state.memory_bytes, None, 0
+            del self._buffer
+            self._begin()
         self.epoch, self._resumed = state.epoch, state
-        # Of the machine that it began on, or the buffer would hold other tokens.
-        self._memory_bytes = state.memory_bytes
         if self._fits:
             return
         del self._buffer
+        self._n_parts = state.part
         self._following = itertools.chain(self._read(skip=state.part), self._later_epochs())
         self._left_over = None
         if state.sequence:
@@ -215,8 +221,9 @@ class ShuffledStream:
         Args:
             bar: Shown while it is filled for the first time.
         """
-        has_left_over = self._left_over is not None
-        self._place = (self.epoch, self._n_parts - has_left_over, self._n_used)
+        self._place = (self.epoch, self._n_parts, 0)
+        if self._left_over is not None:  # of the last part that was read
+            self._place = (self.epoch, self._n_parts - 1, self._n_used)
         parts: list[SequenceColumns] = []
         n_positions, n_documents, ended = 0, 0, False
         while True:

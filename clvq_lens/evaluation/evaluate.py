@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -188,6 +188,8 @@ class _RunningEvaluation:
         self.sums.register(batch.documents)
         self._count_documents(batch)
         self._random_codes(batch.mask)
+        if self.has_memory:
+            self._shuffled_order(batch.attended)
 
     def sum_(self, processes: Processes) -> None:
         """Adds what other processes have measured.
@@ -249,11 +251,14 @@ class _RunningEvaluation:
 
     def _shuffled_memory(self, encoded: Tensor, attended: Tensor) -> Tensor:
         """Encoder outputs that were shuffled over all tokens of a batch, but not over padding."""
-        n_attended = int(attended.sum())
-        order = torch.randperm(n_attended, generator=self.generator, device=self.generator.device)
+        order = self._shuffled_order(attended)
         shuffled = encoded.clone()  # the original is still needed
         shuffled[attended] = encoded[attended][order]
         return shuffled
+
+    def _shuffled_order(self, attended: Tensor) -> Int[Tensor, " n"]:
+        n_attended = int(attended.sum())
+        return torch.randperm(n_attended, generator=self.generator, device=self.generator.device)
 
     def evaluation(self) -> Evaluation:
         """The numbers, with intervals."""

@@ -7,7 +7,8 @@ JSON in its header. Its name holds the checksum of its content, so that damage i
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from clvq_lens.errors import (
     PathTakenError,
     TerminatedError,
 )
-from clvq_lens.writing import make_folder, replace_file
+from clvq_lens.writing import locked, make_folder, replace_file
 
 FORMAT_VERSION = "1"
 EVERY_S = 300.0
@@ -64,21 +65,43 @@ class Checkpoints:
         work: str = "fit",
         writes: bool = True,
     ) -> None:
+        check_resume(folder, resume=resume, work=work)
         self.folder, self._work, self._writes = make_folder(folder), work, writes
-        self._identity = json.dumps(identity, sort_keys=True)
+        self._identity: dict[str, Any] = {}
         self._every_s = every_s
         self.resumed: State | None = None
         """The state to go on with."""
+        self.resumed_from: str | None = None
+        """Name of the checkpoint to go on with."""
+        self._resumed_identity: dict[str, Any] | None = None
         found = _checkpoints(self.folder)
         self._number = max(found, default=0)
         if resume:
-            self.resumed = self._loaded(found)
-        elif found:
-            raise PathTakenError(
-                f"{self.folder} holds checkpoints of a {work}. Pass resume=True to go on with it, "
-                f"or another folder."
-            )
+            path = found[max(found)]
+            self.resumed_from = path.name
+            header, tensors = _read(path)
+            self._resumed_identity = json.loads(header[_IDENTITY])
+            self.resumed = _with_tensors(json.loads(header[_STATE]), "", tensors)
+        self.require_same(identity)
         self._last = time.monotonic()
+
+    def require_same(self, identity: Mapping[str, Any]) -> None:
+        """Adds to what has to be the same for the work to go on.
+
+        Raises:
+            CheckpointError: If it is not the same in the checkpoint.
+        """
+        mine: dict[str, Any] = json.loads(json.dumps(identity))  # tuples become lists, as in a file
+        self._identity |= mine
+        if self._resumed_identity is None:
+            return
+        theirs = {name: self._resumed_identity.get(name) for name in mine}
+        if differences := _differences(theirs, mine):
+            raise CheckpointError(
+                f"{self.folder} holds checkpoints of another {self._work}: "
+                f"{'; '.join(differences)}. Pass the same options, model and data, or another "
+                f"folder."
+            )
 
     def after_step(self, state: Callable[[], State], *, now: bool, terminated: bool) -> None:
         """Writes a checkpoint between two steps, if it is time for one or the work ends here.
@@ -106,7 +129,7 @@ class Checkpoints:
         rest = _without_tensors(state, "", tensors)
         header = {
             _FORMAT: FORMAT_VERSION,
-            _IDENTITY: self._identity,
+            _IDENTITY: json.dumps(self._identity, sort_keys=True),
             _STATE: json.dumps(rest),
         }
         content = save(tensors, metadata=header)
@@ -118,21 +141,6 @@ class Checkpoints:
             if number <= self._number - _KEPT:
                 old.unlink()
         self._last = time.monotonic()
-
-    def _loaded(self, found: Mapping[int, Path]) -> State:
-        if not found:
-            raise CheckpointError(
-                f"{self.folder} holds no checkpoint to go on with. Pass the folder of the "
-                f"{self._work} that was interrupted, or resume=False to begin."
-            )
-        header, tensors = _read(found[max(found)])
-        if differences := _differences(json.loads(header[_IDENTITY]), json.loads(self._identity)):
-            raise CheckpointError(
-                f"{self.folder} holds checkpoints of another {self._work}: "
-                f"{'; '.join(differences)}. Pass the same options, model and data, or another "
-                f"folder."
-            )
-        return _with_tensors(json.loads(header[_STATE]), "", tensors)
 
 
 def holds_checkpoints(folder: Path) -> bool:
@@ -146,10 +154,53 @@ def checksum_of(tensors: Mapping[str, Tensor]) -> str:
     return xxhash.xxh3_128_hexdigest(save(plain))
 
 
-def check_resume(folder: str | Path | None, *, resume: bool) -> None:
-    """Raises `ConfigError` if there is no folder to go on from."""
-    if folder is None and resume:
-        raise ConfigError("resume=True needs a folder to go on from. Pass checkpoint=folder.")
+def check_resume(folder: str | Path | None, *, resume: bool, work: str = "fit") -> None:
+    """Raises unless there are checkpoints if, and only if, work goes on from them.
+
+    Args:
+        folder: Folder of the checkpoints; None: none are written.
+        resume: Whether to go on with the last one.
+        work: What is done, in a word for messages.
+
+    Raises:
+        ConfigError: If there is no folder to go on from.
+        CheckpointError: If there is no checkpoint in it.
+        PathTakenError: If there is one, and ``resume`` is off.
+    """
+    if folder is None:
+        if resume:
+            raise ConfigError("resume=True needs a folder to go on from. Pass checkpoint=folder.")
+        return
+    found = holds_checkpoints(Path(folder))
+    if resume and not found:
+        raise CheckpointError(
+            f"{folder} holds no checkpoint to go on with. Pass the folder of the {work} that was "
+            f"interrupted, or resume=False to begin."
+        )
+    if found and not resume:
+        raise PathTakenError(
+            f"{folder} holds checkpoints of a {work}. Pass resume=True to go on with it, or "
+            f"another folder."
+        )
+
+
+@contextmanager
+def held(folder: str | Path | None, *, writes: bool = True) -> Iterator[None]:
+    """While open, no other work writes to a folder of checkpoints.
+
+    Args:
+        folder: The folder; None: none are written.
+        writes: Whether this process writes them.
+
+    Raises:
+        PathError: If other work is writing to it.
+    """
+    if folder is None or not writes:
+        yield
+        return
+    # Without waiting: the other work may take hours.
+    with locked(make_folder(folder) / ".checkpoint.lock", wait_s=0.0):
+        yield
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:

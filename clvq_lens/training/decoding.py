@@ -106,7 +106,8 @@ def fit_decoder(
     options = quantizer.config.replace(decoder=decoder, decoder_memory=seen)
     checkpoints = None
     if checkpoint is not None and isinstance(data, StoredActivations):
-        identity = fit_identity(attachment, data, config) | {"decoder": asdict(options)}
+        identity = fit_identity(attachment, config) | {"decoder": asdict(options)}
+        identity |= data.identity
         checkpoints = Checkpoints(
             checkpoint, identity, every_s=EVERY_S, resume=holds_checkpoints(checkpoint)
         )

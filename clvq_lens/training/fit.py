@@ -17,13 +17,12 @@ from clvq_lens.host.modes import require_gradients
 from clvq_lens.processes import Processes
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.training.callback import Callback, check_callbacks
-from clvq_lens.training.checkpoint import EVERY_S, Checkpoints, check_resume
+from clvq_lens.training.checkpoint import EVERY_S, Checkpoints, check_resume, held
 from clvq_lens.training.fitting import Fit
 from clvq_lens.training.history import History
 from clvq_lens.training.kept_data import fit_identity, kept_data
 from clvq_lens.training.memory import require_memory
 from clvq_lens.training.validation import clone_state
-from clvq_lens.writing import locked, make_folder
 
 
 def fit(
@@ -91,17 +90,21 @@ def fit(
     require_memory(attachment, config)
     processes = Processes.current()
     processes.require_same("clvq_lens", version("clvq-lens"), "Install one version everywhere.")
-    with _held(checkpoint, processes), _as_before_if_it_fails(quantizer):
+    with held(checkpoint, writes=processes.is_first), _as_before_if_it_fails(quantizer):
         checkpoints = None
         if checkpoint is not None:
-            data = kept_data(attachment, data, config, Path(checkpoint), progress=progress)
             checkpoints = Checkpoints(
                 checkpoint,
-                fit_identity(attachment, data, config),
+                fit_identity(attachment, config),
                 every_s=checkpoint_every,
                 resume=resume,
                 writes=processes.is_first,
             )
+            # Only now: with other options, activations would be added that the fit does not have.
+            data = kept_data(attachment, data, config, checkpoints.folder, progress=progress)
+            checkpoints.require_same(data.identity)
+            begin = checkpoints.resumed_from or "the beginning"
+            processes.require_same("The checkpoint to go on with", begin, "Start them again.")
         if processes.shared:
             _check_shared(attachment, data, config, processes)
         run = Fit(
@@ -118,17 +121,6 @@ def fit(
     quantizer.fit_config = config.replace(n_tokens=run.data.n_tokens)
     attachment.recognize_model()
     return history
-
-
-@contextmanager
-def _held(checkpoint: str | Path | None, processes: Processes) -> Iterator[None]:
-    """While open, no other fit writes to the folder of the checkpoints."""
-    if checkpoint is None or not processes.is_first:
-        yield
-        return
-    # Without waiting: the other fit may take hours.
-    with locked(make_folder(checkpoint) / ".fit.lock", wait_s=0.0):
-        yield
 
 
 @contextmanager
@@ -153,7 +145,7 @@ def _check_shared(
             "Processes share activations through a folder. Pass checkpoint=folder, where they are "
             "kept, or a store that cache_activations filled."
         )
-    identity = json.dumps(fit_identity(attachment, data, config), sort_keys=True)
+    identity = json.dumps(fit_identity(attachment, config) | data.identity, sort_keys=True)
     processes.require_same("The fit", identity, "Start all processes with the same command.")
     if data.n_documents < processes.size:
         raise DataError(

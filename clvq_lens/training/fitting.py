@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from torch import Tensor
 
@@ -138,6 +138,7 @@ class Fit:
             self._learn_to_predict(self.quantizer.encoder, stream, drawn)
         self.quantizer.initialize_(source, target, generator=self.generator)
         self.processes.spread_(self.quantizer)
+        self.processes.spread_generator_(self.generator)  # how much is drawn depends on the numbers
         return drawn
 
     def _learn_to_predict(
@@ -227,7 +228,10 @@ class Fit:
         if state is None:
             return
         work.restore_(state["work"])
-        stream.restore_(StreamState(**state["stream"]))
+        place = StreamState(**state["stream"])
+        if work.is_done:  # what comes after it draws batches of its own
+            place = replace(place, n_given=0, drawn_from=None)
+        stream.restore_(place)
         self.generator.set_state(state["generator"])
 
     def _saving(

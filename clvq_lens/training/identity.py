@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 import xxhash
-from torch import Tensor
 
 from clvq_lens.data.document import Document
 from clvq_lens.data.documents import Data
@@ -57,14 +56,7 @@ def documents_digest(documents: Iterable[Document]) -> str:
     """A digest of documents in their order, white space included."""
     digest = xxhash.xxh3_128()
     for document in documents:
-        content = document.content
-        if isinstance(content, Tensor):
-            encoded = content.cpu().numpy().tobytes()
-        else:
-            encoded = content.encode()
-        # With lengths, or two documents would have the digest of one that is as long as both.
-        digest.update(f"{document.number} {document.start} {len(encoded)} ".encode())
-        digest.update(encoded)
+        digest.update(f"{document.number} {document.start} ".encode() + document.raw)
         if document.stored is not None:  # the tokens of vectors may be unknown, and all the same
             digest.update(document.stored.fingerprint.to_bytes(8, "big"))
     return digest.hexdigest()

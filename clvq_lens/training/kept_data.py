@@ -27,13 +27,16 @@ def kept_data(
         config: How many tokens the fit reads.
         folder: Folder of the checkpoints.
         progress: Whether to show a progress bar.
+
+    Raises:
+        KeyboardInterrupt: On Ctrl-C; what was read by then is kept.
     """
     if isinstance(data, StoredActivations):
         return data
     # The same in all processes, whose machines may have more memory or less.
     n_initial = Processes.current().least(initial_tokens(attachment.quantizer))
     n_tokens = max(config.n_tokens or MOST_TOKENS, n_initial)
-    return cache_activations(
+    store = cache_activations(
         attachment.host.model,
         data,
         folder / "activations",
@@ -43,16 +46,16 @@ def kept_data(
         seed=config.seed,
         progress=progress,
     )
+    if not store.index.complete:
+        raise KeyboardInterrupt
+    return store
 
 
-def fit_identity(
-    attachment: Attachment, data: StoredActivations, config: FitConfig
-) -> dict[str, Any]:
-    """What has to be the same for a fit to go on."""
+def fit_identity(attachment: Attachment, config: FitConfig) -> dict[str, Any]:
+    """What has to be the same for a fit to go on, beside its data."""
     return {
         "quantizer": asdict(attachment.quantizer.config),
         "fit": asdict(config),
         "source": attachment.source,
         "target": attachment.target,
-        **data.identity,
     }

@@ -93,10 +93,10 @@ class Training:
         bar = tqdm(
             total=self.budget, initial=self._n_tokens, desc="fit", unit="tok", disable=not progress
         )
-        with bar:
+        # A step is done as a whole or not at all, and by all processes or by none.
+        with bar, deferred_interrupt() as pressed:
             for batch in stream if not self.is_done else ():
-                with deferred_interrupt() as pressed:  # a step is done as a whole or not at all
-                    self._step(batch, stream)
+                self._step(batch, stream)
                 bar.update(batch.share.n_tokens)
                 bar.set_postfix(fvu=f"{self._fvu:.3f}", refresh=False)
                 interrupted = self._processes.any(pressed())

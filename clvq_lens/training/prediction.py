@@ -78,10 +78,10 @@ class EncoderTraining:
             disable=not progress,
         )
         try:
-            with bar:
+            # A step is done as a whole or not at all, and by all processes or by none.
+            with bar, deferred_interrupt() as pressed:
                 for batch in batches if not self.is_done else ():
-                    with deferred_interrupt() as pressed:  # a step is done as a whole or not at all
-                        self._learn_from(batch)
+                    self._learn_from(batch)
                     bar.update(batch.share.n_tokens)
                     interrupted = self._processes.any(pressed())
                     after_batch(interrupted)
@@ -158,6 +158,7 @@ class _BestWeights:
         self, encoder: PredictiveEncoder, held_out: list[Activations], processes: Processes
     ) -> None:
         self._encoder, self._processes = encoder, processes
+        self._can_judge = bool(held_out)  # also where all of it is that of other processes
         self._rows: list[tuple[Tensor, Tensor]] = []
         for batch in held_out[processes.rows]:
             self._rows.append((batch.of_real_tokens("source"), batch.of_real_tokens("target")))
@@ -170,7 +171,7 @@ class _BestWeights:
         """Keeps the weights if they are the best, or if there is nothing to judge them by."""
         error = self._squared_error()
         self.n_since += 1
-        if error < self._error or not self._rows:
+        if error < self._error or not self._can_judge:
             self._weights = copy.deepcopy(self._encoder.state_dict())
             self._error, self.n_since = error, 0
 

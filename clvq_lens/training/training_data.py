@@ -75,7 +75,7 @@ class TrainingData:
         self._activations = ActivationSource(attachment, long_texts=config.long_texts)
         self._store = data if isinstance(data, StoredActivations) else None
         if self._store is not None:
-            self._store.require_model(attachment.host)
+            self._store.require(attachment.host, [attachment.source, attachment.target])
 
     def open(self, *, whole_sequences: bool) -> ShuffledStream:
         """The training documents as an endless stream of batches.

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
 
 import clvq_lens as cl
@@ -29,8 +30,9 @@ def evaluations(lens_folder: Path, out: Path) -> None:
         evaluate(lens_folder, out, n_documents)
 
 
-def test_processes_evaluate_what_one_process_does(tmp_path):
-    fitted_lens(random_model()).save(tmp_path / "lens")
+@pytest.mark.parametrize("memory", ["codes", "encoder"])
+def test_processes_evaluate_what_one_process_does(tmp_path, memory: str):
+    fitted_lens(random_model(), decoder_memory=memory).save(tmp_path / "lens")
     alone, together = tmp_path / "alone", tmp_path / "together"
     for folder in (alone, together):
         folder.mkdir()

@@ -111,10 +111,17 @@ def test_a_folder_that_another_process_fills_is_left_to_it(tmp_path, monkeypatch
 
 
 def test_a_folder_with_checkpoints_that_another_fit_writes_is_left_to_it(tmp_path):
-    with (
-        locked(tmp_path / ".fit.lock"),
-        pytest.raises(errors.PathError, match=r"Another process .* is writing .* pass another"),
+    fitted = new_lens(decoder="table")
+    fitted.fit(DATA, **FIT)
+    for work in (
+        lambda: new_lens().fit(DATA, checkpoint=tmp_path, **FIT),
+        lambda: fitted.concepts(DATA, checkpoint=tmp_path, progress=False),
+        lambda: cl.compare([fitted], list(DATA), checkpoint=tmp_path, progress=False),
     ):
-        new_lens().fit(DATA, checkpoint=tmp_path, **FIT)
-    assert list(tmp_path.iterdir()) == []
+        with (
+            locked(tmp_path / ".checkpoint.lock"),
+            pytest.raises(errors.PathError, match=r"Another process .* is writing .* pass another"),
+        ):
+            work()
+        assert list(tmp_path.iterdir()) == []
     new_lens().fit(DATA, checkpoint=tmp_path, **FIT)

@@ -390,6 +390,27 @@ def test_fitting_on_two_devices_gives_the_quantizer_of_one(models, quantizer, pl
     assert_alike(found, expected, "fit", tolerance=0.0 if places.fake else 1e-3)
 
 
+def test_a_fit_from_a_store_is_where_the_quantizer_is(models, places, pair, tmp_path):
+    """Files are mapped into the memory of the CPU."""
+    lenses, options = [], {"n_tokens": 256, "batch_tokens": 128, "progress": False}
+    for number, model in enumerate(models):
+        with places.open() if number else nullcontext():
+            store = cl.cache_activations(
+                model, words(16, 12, seed=2), tmp_path / str(number), points=pair, progress=False
+            )
+            lens = model.add_clvq(*pair, n_codes=12, top_k=3)
+            try:
+                lens.fit(store, kl_weight=0.5 if lens.host.causal else 0.0, **options)
+                lens.evaluate(store, progress=False)
+            finally:
+                lens.remove()
+            lenses.append(lens)
+    with places.open():
+        found = moved(lenses[1].quantizer.state_dict(), FIRST)
+    expected = lenses[0].quantizer.state_dict()
+    assert_alike(found, expected, "fit", tolerance=0.0 if places.fake else 1e-3)
+
+
 def test_activations_and_reconstructions_stay_where_their_layers_are(lenses, places, pair):
     lens = lenses[1]
     source, target = map(places.of, pair)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 
 import clvq_lens as cl
 from clvq_lens import errors
+from clvq_lens.data.store import cache
+from clvq_lens.training import kept_data
 from clvq_lens.training.checkpoint import Checkpoints
 from clvq_lens.training.loop import Training
 from tests.conftest import random_model
@@ -56,7 +59,12 @@ def killed_after(n_checkpoints: int, lens: cl.Lens, data: Any, folder: Path, **f
             lens.fit(data, checkpoint=folder, checkpoint_every=1e-9, **fit)
 
 
-@pytest.mark.parametrize("n_checkpoints", [1, 4, 20, 25, 44])
+# 5,700 tokens end within a pass over the data: the codebook draws its batches anew.
+FIT_ENDING_WITHIN_A_PASS = {**FIT, "n_tokens": 5_700}
+
+
+@pytest.mark.parametrize("fit", [FIT, FIT_ENDING_WITHIN_A_PASS], ids=["end", "within"])
+@pytest.mark.parametrize("n_checkpoints", [1, 4, 20, 23, 25, 44])
 @pytest.mark.parametrize(
     "options",
     [
@@ -64,16 +72,18 @@ def killed_after(n_checkpoints: int, lens: cl.Lens, data: Any, folder: Path, **f
         {"encoder": "predictive", "decoder": "table"},
     ],
 )
-def test_a_fit_that_is_killed_ends_with_the_same_bits(tmp_path, options, n_checkpoints: int):
+def test_a_fit_that_is_killed_ends_with_the_same_bits(
+    tmp_path, options, n_checkpoints: int, fit: dict[str, Any]
+):
     undisturbed = new_lens(**options)
-    undisturbed.fit(DATA, checkpoint=tmp_path / "undisturbed", **FIT)
+    undisturbed.fit(DATA, checkpoint=tmp_path / "undisturbed", **fit)
     lens = new_lens(**options)
-    killed_after(n_checkpoints, lens, DATA, tmp_path / "killed", **FIT)
+    killed_after(n_checkpoints, lens, DATA, tmp_path / "killed", **fit)
     assert not lens.quantizer.fitted  # what it was before
     lens = new_lens(**options)
-    history = lens.fit(DATA, checkpoint=tmp_path / "killed", resume=True, **FIT)
+    history = lens.fit(DATA, checkpoint=tmp_path / "killed", resume=True, **fit)
     assert_same_bits(lens, undisturbed)
-    assert history.records[-1].n_tokens >= 6_000
+    assert history.records[-1].n_tokens >= fit["n_tokens"]
 
 
 def test_checkpoints_every_few_seconds_change_nothing(tmp_path):
@@ -214,6 +224,54 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path, quantizer, changed, sa
     lens = new_lens(**{"decoder": "table", **quantizer})
     with pytest.raises(errors.CheckpointError, match=f"of another fit: .*{said}"):
         lens.fit(DATA, checkpoint=tmp_path, resume=True, **{**FIT, **changed})
+
+
+def test_a_mistake_in_the_options_leaves_the_activations_of_a_fit_alone(tmp_path):
+    fit = {**FIT, "n_tokens": 600, "held_out_fraction": 0.1}
+    undisturbed, lens = new_lens(), new_lens()
+    undisturbed.fit(DATA, checkpoint=tmp_path / "undisturbed", **fit)
+    killed_after(2, lens, DATA, tmp_path / "fit", **fit)
+    for resume, kind, said in (
+        (True, errors.CheckpointError, "n_tokens: 1200, not 600"),
+        (False, errors.PathTakenError, "Pass resume=True"),
+    ):
+        with pytest.raises(kind, match=said):
+            lens.fit(DATA, checkpoint=tmp_path / "fit", resume=resume, **{**fit, "n_tokens": 1_200})
+    lens.fit(DATA, checkpoint=tmp_path / "fit", resume=True, **fit)
+    assert_same_bits(lens, undisturbed)
+
+
+def test_ctrl_c_while_activations_are_kept_is_no_fit_on_a_part(tmp_path, monkeypatch, ctrl_c):
+    lens = new_lens()
+    read, calls = cache.read, []
+
+    def interrupted(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            ctrl_c()
+        return read(*args)
+
+    monkeypatch.setattr(cache, "read", interrupted)
+    # Small shards, so that some are whole.
+    monkeypatch.setattr(
+        kept_data, "cache_activations", partial(cl.cache_activations, shard_bytes=2**13)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        lens.fit(DATA, checkpoint=tmp_path, **FIT)
+    assert not lens.quantizer.fitted
+    assert not cl.ActivationStore(tmp_path / "activations").index.complete
+    lens.fit(DATA, checkpoint=tmp_path, **FIT)
+    assert lens.quantizer.fitted
+
+
+def test_a_store_of_the_same_texts_in_another_dtype_is_other_data(tmp_path):
+    lens = new_lens(decoder="table")
+    options: dict[str, Any] = {"points": [1, 2], "progress": False}
+    store = cl.cache_activations(lens.model, DATA, tmp_path / "a", **options)
+    half = cl.cache_activations(lens.model, DATA, tmp_path / "b", dtype="bfloat16", **options)
+    lens.fit(store, checkpoint=tmp_path / "fit", **FIT)
+    with pytest.raises(errors.CheckpointError, match="of another fit: data"):
+        lens.fit(half, checkpoint=tmp_path / "fit", resume=True, **FIT)
 
 
 def test_a_checkpoint_of_other_data_is_refused(tmp_path):

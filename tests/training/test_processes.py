@@ -1,5 +1,7 @@
 """Several processes that share a fit do what one process does."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,10 @@ import torch
 
 import clvq_lens as cl
 from clvq_lens import errors
+from clvq_lens.data.activations import Activations
+from clvq_lens.data.stream import ShuffledStream
 from clvq_lens.processes import Processes
+from clvq_lens.training.prediction import _BestWeights
 from tests.conftest import random_model
 from tests.together import run_together
 from tests.training.test_checkpoint import new_lens
@@ -90,6 +95,73 @@ def test_a_step_in_parts_is_the_same_step(tmp_path, store):
     for name, tensor in one.state_dict().items():
         theirs = other.state_dict()[name]
         torch.testing.assert_close(theirs, tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_more_parts_than_rows_are_the_same_step(tmp_path, store):
+    """Some processes have no row of some batches, and none of the held-out ones."""
+    options: dict[str, Any] = {"encoder": "predictive", "decoder": "transformer"}
+    fit = {"n_tokens": 3_000, "batch_tokens": 16, "patience": 2, "n_evaluations": 20}
+    fit_and_save(store.folder, tmp_path / "one", options, fit)
+    one = cl.load(tmp_path / "one" / "0")
+    together = quantizers_of(
+        3, store, tmp_path / "together", options, fit | {"accumulation_steps": 4}
+    )
+    for other in together:
+        assert_same_codes(one, other, store)
+        for name, tensor in one.state_dict().items():
+            theirs = other.state_dict()[name]
+            assert torch.equal(theirs, together[0].state_dict()[name]), name
+            torch.testing.assert_close(theirs, tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def judge(out: Path) -> None:
+    """One held-out batch for two processes: weights that predict worse are kept by none."""
+    encoder = random_model().add_clvq(1, 2, n_codes=4, encoder="predictive").quantizer.encoder
+    batch = Activations(
+        *(torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)),
+        torch.zeros(1, 5, dtype=torch.long),
+        *(torch.ones(1, 5, dtype=torch.bool) for _ in range(2)),
+    )
+    best = _BestWeights(encoder, [batch], Processes.current())
+    encoder.linear.weight.data += 100
+    best.offer()
+    (out / str(Processes.current().rank)).write_text(str(best.n_since))
+
+
+def test_a_process_without_held_out_tokens_judges_as_the_others_do(tmp_path):
+    run_together(2, judge, tmp_path / "meeting", tmp_path)
+    assert [(tmp_path / str(rank)).read_text() for rank in (0, 1)] == ["1", "1"]
+
+
+def press_in_one(folder: Path, out: Path, checkpoint: Path) -> None:
+    """Ctrl-C in the second process alone, while it waits for a batch."""
+    original, steps = ShuffledStream._as_share, []
+
+    def as_share(self: Any, *args: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 120 and Processes.current().rank == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *args)
+
+    lens = new_lens(encoder="residual", decoder="table")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShuffledStream, "_as_share", as_share)
+        history = lens.fit(cl.ActivationStore(folder), checkpoint=checkpoint, **FIT)
+    assert history.stop == "interrupted"
+    assert len(steps) == 120
+    history = lens.fit(cl.ActivationStore(folder), checkpoint=checkpoint, resume=True, **FIT)
+    assert history.stop == "finished"
+    lens.save(out / str(Processes.current().rank))
+
+
+def test_ctrl_c_in_one_process_ends_a_step_of_all(tmp_path, store):
+    options = {"encoder": "residual", "decoder": "table"}
+    undisturbed = quantizers_of(2, store, tmp_path / "undisturbed", options, {})
+    run_together(2, press_in_one, tmp_path / "out", store.folder, tmp_path / "out", tmp_path / "c")
+    for rank in (0, 1):
+        found = cl.load(tmp_path / "out" / str(rank)).state_dict()
+        for name, tensor in undisturbed[0].state_dict().items():
+            assert torch.equal(found[name], tensor), name
 
 
 def cache(folder: Path) -> None:

@@ -86,35 +86,9 @@ def cache_activations(
     names = [host.resolve(point) for point in points]
     if not names:
         raise ConfigError("points names no hook point. Pass at least one layer, such as [4, 8].")
-    contents = _contents(host, names, dtype, long_texts, n_tokens, seed)
-    check_positive("shard_bytes", shard_bytes, whole=True)
-    documents = open_documents(data)
-    check_ids(host, documents)
-    folder = make_folder(folder)
-    processes = Processes.current()
-    # One lock for all processes that fill the folder together.
-    with locked(folder / ".cache.lock") if processes.is_first else nullcontext():
-        filling = _Filling(host, names, contents, folder, shard_bytes, processes)
-        filling.run(documents, progress=progress and processes.is_first)
-    processes.wait()
-    return ActivationStore(folder)
-
-
-def _contents(
-    host: Host,
-    names: Sequence[str],
-    dtype: str | None,
-    long_texts: LongTexts,
-    n_tokens: int | None,
-    seed: int,
-) -> StoreContents:
     dtype = dtype or str(host.dtype).removeprefix("torch.")
-    check_choice("dtype", dtype, DTYPES)
-    check_long_texts(long_texts)
-    check_seed(seed)
-    if n_tokens is not None:
-        check_positive("n_tokens", n_tokens, whole=True)
-    return StoreContents(
+    check_cache_options(dtype=dtype, long_texts=long_texts, n_tokens=n_tokens, seed=seed)
+    contents = StoreContents(
         model=host.identity(names),
         points={host.protocol.portable(name): host.width(name) for name in names},
         dtype=dtype,
@@ -122,6 +96,34 @@ def _contents(
         n_tokens=n_tokens,
         seed=seed,
     )
+    check_positive("shard_bytes", shard_bytes, whole=True)
+    documents = open_documents(data)
+    check_ids(host, documents)
+    folder = make_folder(folder)
+    processes = Processes.current()
+    # One lock for all processes that fill the folder together.
+    with locked(folder / ".cache.lock") if processes.is_first else nullcontext():
+        processes.wait()  # nobody writes before the folder is theirs
+        filling = _Filling(host, names, contents, folder, shard_bytes, processes)
+        filling.run(documents, progress=progress and processes.is_first)
+    processes.wait()
+    return ActivationStore(folder)
+
+
+def check_cache_options(
+    *,
+    dtype: str | None = None,
+    long_texts: LongTexts = "split",
+    n_tokens: int | None = None,
+    seed: int = 0,
+) -> None:
+    """Raises `ConfigError` unless `cache_activations` takes these options."""
+    if dtype is not None:
+        check_choice("dtype", dtype, DTYPES)
+    check_long_texts(long_texts)
+    check_seed(seed)
+    if n_tokens is not None:
+        check_positive("n_tokens", n_tokens, whole=True)
 
 
 class _Filling:
@@ -253,8 +255,8 @@ class _Filling:
         following.skip(entry.n_documents)
         if following.digest != entry.digest:
             raise DataError(
-                f"{self._folder} was filled from other data. Pass the same data in the same order, "
-                f"or another folder."
+                f"{self._folder} was filled from other data, or in another order. Pass the same "
+                f"data with the same n_tokens and shard_bytes, or another folder."
             )
 
     def _estimated_bytes(self, documents: Documents) -> int:

@@ -1,5 +1,6 @@
 """How many positions some documents have, from a few of them."""
 
+import math
 from itertools import islice
 
 from clvq_lens.data.documents import Documents
@@ -25,8 +26,14 @@ def estimated_positions(host: Host, documents: Documents, contents: StoreContent
         n_characters += len(document)
         n_positions += sum(len(sequence.ids) for sequence in sequences)
         n_tokens += sequences[0].part.n_real if sequences else 0
+    wanted = math.inf
     if contents.n_tokens is not None:
-        return contents.n_tokens * n_positions / max(1, n_tokens)
+        wanted = contents.n_tokens * n_positions / max(1, n_tokens)
     if isinstance(documents, Spool):  # which can be read once, and has no end perhaps
-        return 0.0
-    return n_positions / max(1, n_characters) * sum(map(len, documents))
+        return 0.0 if math.isinf(wanted) else wanted
+    a_character, there = n_positions / max(1, n_characters), 0.0
+    for document in documents:
+        there += a_character * len(document)
+        if there >= wanted:  # all others are left out
+            return wanted
+    return there

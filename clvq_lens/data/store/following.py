@@ -49,4 +49,4 @@ class Following:
             self._count(document)
 
     def _count(self, document: Document) -> None:
-        self._digest.update(document.digest().to_bytes(8, "big"))
+        self._digest.update(document.raw)

@@ -86,7 +86,8 @@ class StoreContents:
     def differences(self, other: "StoreContents") -> list[str]:
         """Why another store does not go on with this one, in words; empty if it does.
 
-        It may be asked for more tokens, or fewer, than before.
+        It may be asked for more tokens, or fewer, than before; of data that are far larger than
+        both, other documents would be drawn, which is found when they are read.
         """
         differences = self.model.differences(other.model)
         for name in ("points", "dtype", "long_texts", "seed"):
@@ -212,6 +213,8 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise FileFormatError(
             f"{path} was not written by cache_activations. Pass the folder that it filled."
         )
+    if type(values.get("format_version")) is not int:
+        raise FileFormatError(f"{path} names no format_version. {_REMEDY}")
     if values["format_version"] > FORMAT_VERSION:
         raise NewerFormatError(
             f"{path} has format {values['format_version']}, and this version of clvq_lens reads up "

@@ -20,7 +20,10 @@ _PART = ("pieces", "starts", "n_before", "n_real", "is_whole")
 _OF_SEQUENCES = ("lengths", "documents", "digests", "real", *_PART)
 _POINT = "point "
 _BLOCK_BYTES = 2**22
-_REMEDY = "Delete the folder, and cache the activations again."
+_REMEDY = (
+    "Delete this file and the .json file of the same name, and cache the activations again with "
+    "the same data and options: what is whole stays."
+)
 
 
 def write_shard(

@@ -119,9 +119,9 @@ class ActivationStore(StoredActivations):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What has to be the same for a fit to go on: the model, and the documents."""
+        """What has to be the same for a fit to go on: the model, and its activations."""
         contents = self.index.contents
-        return {"model": asdict(contents.model), "data": self.index.shards[-1].digest}
+        return {"model": asdict(contents.model), "data": self.digest}
 
     @property
     def digest(self) -> str:

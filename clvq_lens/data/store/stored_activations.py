@@ -102,6 +102,21 @@ class StoredActivations(Shown):
     def require_model(self, host: Host) -> None:
         """Raises `HostMismatchError` unless the activations are those of a model."""
 
+    def require(self, host: Host, points: Sequence[str]) -> None:
+        """Raises unless these are the activations of a model at some of its hook points.
+
+        Args:
+            host: The model.
+            points: Names of hook points on it.
+
+        Raises:
+            HostMismatchError: If they are those of another model.
+            HookNotFoundError: If there are none at one of the points.
+        """
+        self.require_model(host)
+        for point in points:
+            self.require_point(host.protocol.portable(point))
+
     def require_sequences(self) -> None:
         """Raises `ConfigError` if it is not known where sequences begin and end."""
 

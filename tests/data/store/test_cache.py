@@ -176,6 +176,27 @@ def test_long_documents_keep_their_pieces(tmp_path):
 # ---- what is refused ----------------------------------------------------------------------------
 
 
+def test_texts_that_differ_in_white_space_are_other_data(tmp_path):
+    texts, model = ["one two", "three four", "five"] * 20, cl.toy.load(n_texts=1).model
+    options: dict[str, Any] = {"points": [1], "shard_bytes": 8_000, "progress": False}
+    store = cl.cache_activations(model, texts, tmp_path, **options)
+    (tmp_path / store.index.shards[-1].file).with_suffix(".json").unlink()
+    spaced = [text.replace(" ", "  ") for text in texts]
+    with pytest.raises(errors.DataError, match="was filled from other data, or in another order"):
+        cl.cache_activations(model, spaced, tmp_path, **options)
+
+
+def test_the_size_of_a_small_corpus_is_that_of_all_of_it(tmp_path, monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(cache, "check_space", lambda _, size_bytes: asked.append(size_bytes))
+    store = cl.cache_activations(random_model(), ROWS, tmp_path / "all", **OPTIONS)
+    cl.cache_activations(random_model(), ROWS, tmp_path / "more", n_tokens=10**6, **OPTIONS)
+    cl.cache_activations(random_model(), ROWS, tmp_path / "few", n_tokens=60, **OPTIONS)
+    everything, more, few = asked
+    assert everything == more == pytest.approx(store.index.size_bytes, rel=0.3)
+    assert few == pytest.approx(everything * 60 / store.n_tokens)
+
+
 def test_another_corpus_is_refused(tmp_path, monkeypatch):
     model = random_model()
     filled_until_killed(model, tmp_path, 2, monkeypatch)
@@ -301,6 +322,10 @@ def test_an_index_of_another_kind_or_a_newer_one_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No index.json in"):
         cl.ActivationStore(tmp_path)
     cl.cache_activations(random_model(), ROWS, tmp_path, **OPTIONS)
+    for version in (None, "one"):
+        edited(tmp_path, format_version=version)
+        with pytest.raises(errors.FileFormatError, match=r"names no format_version. Delete"):
+            cl.ActivationStore(tmp_path)
     edited(tmp_path, format_version=2)
     with pytest.raises(errors.NewerFormatError, match="Update clvq_lens"):
         cl.ActivationStore(tmp_path)

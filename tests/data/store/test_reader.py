@@ -113,7 +113,58 @@ def test_another_stream_goes_on_where_one_was(store, buffer_tokens: int, whole: 
     other._generator.set_state(drawn)
     other.restore_(state)
     assert other.epoch == state.epoch or buffer_tokens != FITS
-    assert bits(other, 100) == expected
+    assert other.state() is state
+    batches = iter(other)
+    assert bits(batches, 1) == expected[:1]
+    again, drawn = other.state(), other._generator.get_state()
+    assert bits(batches, 99) == expected[1:]
+
+    third = shuffled(store, **options)
+    third._generator.set_state(drawn)
+    third.restore_(again)
+    assert bits(third, 99) == expected[1:]
+
+
+def test_a_stream_goes_on_wherever_its_buffer_began(store):
+    """Buffers end in a shard, at its end, or at the end of an epoch."""
+    stream = shuffled(store, buffer_tokens=60, whole=True)
+    batches, places = iter(stream), set()
+    for _ in range(200):
+        next(batches)
+        state, drawn = stream.state(), stream._generator.get_state()
+        place = (state.epoch, state.part, state.sequence)
+        if place in places:
+            continue
+        places.add(place)
+        other = shuffled(store, buffer_tokens=60, whole=True)
+        other._generator.set_state(drawn)
+        other.restore_(state)
+        left = stream._left_over, stream._n_parts, stream._n_used
+        assert other._place == stream._place
+        assert [len(part) for part in other._buffer.parts] == [
+            len(part) for part in stream._buffer.parts
+        ]
+        theirs = other._left_over, other._n_parts, other._n_used
+        assert (theirs[0] is None) == (left[0] is None)
+        assert theirs[1] == left[1]
+        if left[0] is not None:
+            assert theirs[2] == left[2]
+    assert {place[2] == 0 for place in places} == {True, False}
+
+
+def test_a_stream_goes_on_on_a_machine_with_other_memory(store, monkeypatch):
+    """Where all fits, and where it does not."""
+    stream = shuffled(store, buffer_tokens=FITS, whole=True)
+    batches = iter(stream)
+    next(batches)
+    state, drawn = stream.state(), stream._generator.get_state()
+    expected = bits(batches, 60)
+    monkeypatch.setattr("clvq_lens.data.stream.memory_bytes", lambda device: 60_000)
+    other = shuffled(store, buffer_tokens=FITS, whole=True)
+    assert not other._fits
+    other._generator.set_state(drawn)
+    other.restore_(state)
+    assert bits(other, 60) == expected
 
 
 def test_a_draw_is_fair_and_always_the_same(store):
