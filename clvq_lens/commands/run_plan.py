@@ -8,6 +8,7 @@ from rich.markup import escape
 from clvq_lens.commands.command_model import ModelChoice
 from clvq_lens.commands.output import NOTHING, interruptible, print_table
 from clvq_lens.config import CLVQConfig, FitConfig
+from clvq_lens.errors import ConfigError
 from clvq_lens.planning.fit_plan import FitPlan
 from clvq_lens.planning.plan import plan
 
@@ -42,6 +43,11 @@ def run_plan(
         ModelLoadError: If there is no such model, or no configuration of it.
         CommandInterruptedError: On Ctrl-C.
     """
+    if gpu is not None and model.device is not None:
+        raise ConfigError(
+            "--device is where this machine would be measured, and --gpu plans for another one. "
+            "Leave one of them out."
+        )
     config = CLVQConfig().replace(**options)
     fit = FitConfig().replace(**fit_options)
     with interruptible("loading the model", NOTHING):
@@ -60,7 +66,7 @@ def run_plan(
             context=context,
             gpu=gpu,
             n_gpus=n_gpus,
-            dtype=model.dtype if isinstance(loaded, str) else None,
+            dtype=model.dtype if gpu is not None else None,
         )
     console = Console()
     print_table(console, f"A fit on {n_tokens:,} tokens", found.frame())

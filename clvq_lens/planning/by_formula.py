@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 
 from clvq_lens.config import CLVQConfig, FitConfig
-from clvq_lens.data.stream import memory_bytes
 from clvq_lens.planning.gpus import GPU
 from clvq_lens.planning.model_shape import ModelShape
 from clvq_lens.training.memory import HELD_OUT_TOKENS, FitMemory, fit_memory, sample_tokens
@@ -32,6 +31,7 @@ class Work:
         fit: Options of the fit.
         n_tokens: Tokens that the model reads.
         context: Tokens of a text.
+        device_bytes: Memory of the device, or of one of them.
     """
 
     shape: ModelShape
@@ -42,6 +42,7 @@ class Work:
     fit: FitConfig
     n_tokens: int
     context: int
+    device_bytes: int
 
     @property
     def n_training(self) -> int:
@@ -65,7 +66,7 @@ class Work:
             return self.n_tokens
         if phase == "start":
             width = self.d_source + self.d_target
-            n_sample = sample_tokens(self.config.n_codes, width, memory_bytes(torch.device("cpu")))
+            n_sample = sample_tokens(self.config.n_codes, width, self.device_bytes)
             return min(n_sample, self.n_tokens)
         if phase == "validation":
             n_held_out = min(HELD_OUT_TOKENS, self.fit.held_out_fraction * self.n_tokens)
@@ -74,7 +75,8 @@ class Work:
             return min(self.n_training, self.n_tokens)
         return self.n_training
 
-    def memory(self, device_bytes: int | None) -> FitMemory:
+    @property
+    def memory(self) -> FitMemory:
         """What a fit needs in memory, part by part."""
         return fit_memory(
             self.config,
@@ -82,12 +84,13 @@ class Work:
             self.d_target,
             self.fit,
             dtype=self.shape.dtype,
-            device_bytes=device_bytes or memory_bytes(torch.device("cpu")),
+            device_bytes=self.device_bytes,
         )
 
-    def fit_bytes(self, device_bytes: int | None) -> int:
+    @property
+    def fit_bytes(self) -> int:
         """Memory of a fit from a store, whose files are mapped and take no memory of its own."""
-        memory = self.memory(device_bytes)
+        memory = self.memory
         return memory.peak_bytes - memory.buffer_bytes
 
 
@@ -99,24 +102,28 @@ def seconds_on(gpu: GPU, n_gpus: int, work: Work) -> tuple[dict[str, float], str
         n_gpus: How many share the work.
         work: What has to be done.
     """
-    memory = work.memory(gpu.memory_bytes)
+    memory, shape = work.memory, work.shape
     d_code = work.d_target if work.is_predictive else work.d_source
     distances = 2 * work.config.n_codes * d_code
     encode, decode = 2 * memory.n_encoder_parameters, 2 * memory.n_decoder_parameters
-    reading = gpu.matrix_flops * _READING_UTILIZATION * n_gpus
-    training = gpu.matrix_flops * _TRAINING_UTILIZATION * n_gpus
+    reading = gpu.flops(shape.dtype) * _READING_UTILIZATION * n_gpus
+    training = gpu.flops(torch.float32) * _TRAINING_UTILIZATION * n_gpus
+    above = 0.0  # a pass through what lies above the target, which only the KL needs
+    if work.fit.kl_weight > 0:
+        above = shape.flops(shape.n_layers - work.n_blocks, work.context) + shape.head_flops
     a_step = _STEP_S / work.fit.batch_tokens  # a token of a batch takes its part of a step
     n_start = work.tokens_of("start")
     # Every process starts the codebook by itself, and all from the same sample.
     start = n_start * (encode + _KMEANS_PASSES * distances) * n_gpus / training
     a_token = {
         "read the model": max(
-            work.shape.flops(work.n_blocks, work.context) / reading,
+            shape.flops(work.n_blocks, work.context) / reading,
             work.disk_bytes / work.n_tokens / _DISK_BYTES_PER_S,
         ),
         "encoder": max(3 * encode / training, 2 * a_step),
-        "fit": max((encode + distances + 3 * decode) / training, a_step),
-        "validation": (encode + distances + decode) / training,
+        # The KL: clean, spliced, once more for the gradient, and the gradient.
+        "fit": max((encode + distances + 3 * decode) / training + 4 * above / reading, a_step),
+        "validation": (encode + distances + decode) / training + 2 * above / reading,
         "frozen pass": (encode + distances) / training,
     }
     seconds = {"read the model": 0.0, "start": start}
@@ -125,7 +132,8 @@ def seconds_on(gpu: GPU, n_gpus: int, work: Work) -> tuple[dict[str, float], str
             seconds[phase] = of_a_token * work.tokens_of(phase)
     basis = (
         f"By formula: the model reads at {_READING_UTILIZATION:.0%} and a fit trains at "
-        f"{_TRAINING_UTILIZATION:.0%} of what the data sheet promises, with at least "
-        f"{1000 * _STEP_S:.0f} ms a step and a disk of {_DISK_BYTES_PER_S / 1e9:.0f} GB/s."
+        f"{_TRAINING_UTILIZATION:.0%} of what the data sheet promises for their dtype (a fit: "
+        f"float32), with at least {1000 * _STEP_S:.0f} ms a step and a disk of "
+        f"{_DISK_BYTES_PER_S / 1e9:.0f} GB/s."
     )
     return seconds, basis

@@ -31,7 +31,7 @@ class FitPlan(Shown):
         disk_bytes: Size of the activations on disk.
         model_bytes: Memory of the model; on this machine, of all that the process holds already.
         fit_bytes: Memory of the fit beside the model, at its peak.
-        device_bytes: Memory of one GPU; None: that of this machine was not looked at.
+        device_bytes: Memory of the device, or of one of several.
         where: What the figures are for.
         basis: How they are known.
     """
@@ -40,7 +40,7 @@ class FitPlan(Shown):
     disk_bytes: int
     model_bytes: int
     fit_bytes: int
-    device_bytes: int | None
+    device_bytes: int
     where: str
     basis: str
 
@@ -56,14 +56,17 @@ class FitPlan(Shown):
 
     @property
     def fits(self) -> bool:
-        """Whether model and fit have room on one GPU; True on this machine."""
-        return self.device_bytes is None or self.memory_bytes <= self.device_bytes
+        """Whether model and fit have room on one device."""
+        return self.memory_bytes <= self.device_bytes
 
     def headline(self) -> str:
         """Time, memory and disk."""
         room = ""
         if not self.fits:
-            room = " (more than one GPU has: spread the model with device_map, or quantize it)"
+            room = (
+                f" (more than the {bytes_in_words(self.device_bytes)} of one device: spread the "
+                f"model with device_map, or quantize it)"
+            )
         return (
             f"{self.where}: {_duration(self.wall_s)}, {bytes_in_words(self.memory_bytes)} of memory"
             f"{room}, {bytes_in_words(self.disk_bytes)} on disk. {self.basis}"

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from clvq_lens.errors import ConfigError
 
 
@@ -11,36 +13,40 @@ class GPU:
 
     Attributes:
         name: Its name.
-        matrix_flops: Operations per second of dense matrix products in bfloat16, or in float16
-            where there is no bfloat16.
+        half_flops: Operations per second of dense matrix products in bfloat16, or in float16 where
+            there is no bfloat16.
+        float32_flops: The same in float32, in which a quantizer computes.
         memory_bytes: Size of its memory.
-        bytes_per_s: Bandwidth of its memory.
     """
 
     name: str
-    matrix_flops: float
+    half_flops: float
+    float32_flops: float
     memory_bytes: int
-    bytes_per_s: float
+
+    def flops(self, dtype: torch.dtype) -> float:
+        """Operations per second of dense matrix products in some dtype."""
+        return self.half_flops if dtype.itemsize <= 2 else self.float32_flops
 
 
-# Data sheets of the vendor, SXM where there are several. TFLOPS of dense matrices, GiB, GB/s.
+# Data sheets of the vendor, SXM where there are several. TFLOPS of dense matrices, GiB.
 _SHEET = (
-    ("V100", 125, 32, 900),
-    ("T4", 65, 16, 320),
-    ("A10", 125, 24, 600),
-    ("A100-40GB", 312, 40, 1555),
-    ("A100-80GB", 312, 80, 2039),
-    ("L4", 121, 24, 300),
-    ("L40S", 362, 48, 864),
-    ("RTX 3090", 71, 24, 936),
-    ("RTX 4090", 165, 24, 1008),
-    ("H100", 989, 80, 3350),
-    ("H200", 989, 141, 4800),
-    ("B200", 2250, 180, 8000),
+    ("V100", 125, 15.7, 32),
+    ("T4", 65, 8.1, 16),
+    ("A10", 125, 31.2, 24),
+    ("A100-40GB", 312, 19.5, 40),
+    ("A100-80GB", 312, 19.5, 80),
+    ("L4", 121, 30.3, 24),
+    ("L40S", 362, 91.6, 48),
+    ("RTX 3090", 71, 35.6, 24),
+    ("RTX 4090", 165, 82.6, 24),
+    ("H100", 989, 67, 80),
+    ("H200", 989, 67, 141),
+    ("B200", 2250, 75, 180),
 )
 GPUS = {
-    name: GPU(name, flops * 1e12, memory * 2**30, bandwidth * 1e9)
-    for name, flops, memory, bandwidth in _SHEET
+    name: GPU(name, half * 1e12, float32 * 1e12, memory * 2**30)
+    for name, half, float32, memory in _SHEET
 }
 """All that are known, by name."""
 

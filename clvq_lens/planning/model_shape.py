@@ -21,6 +21,7 @@ class ModelShape:
         d_model: Width of the residual stream.
         n_parameters: Parameters in all.
         n_block_parameters: Parameters of all blocks together.
+        d_vocab: Size of the vocabulary.
         dtype: Dtype of its weights.
     """
 
@@ -29,12 +30,18 @@ class ModelShape:
     d_model: int
     n_parameters: int
     n_block_parameters: int
+    d_vocab: int
     dtype: torch.dtype
 
     @property
     def size_bytes(self) -> int:
         """Memory that its weights take."""
         return self.n_parameters * self.dtype.itemsize
+
+    @property
+    def head_flops(self) -> int:
+        """Operations that the logits of a token take."""
+        return 2 * self.d_model * self.d_vocab
 
     def flops(self, n_layers: int, context: int) -> float:
         """Operations that a token takes up to some block.
@@ -56,13 +63,15 @@ def shape_of(model: Any, *, dtype: str | None = None) -> ModelShape:
     Args:
         model: A TransformerLens model; or a name or folder, of which only the configuration is
             read, so that a model may be far larger than this machine.
-        dtype: Dtype of its weights, where only a configuration is read; None: what it says.
+        dtype: Dtype to count its weights in; None: that of a loaded model, and float32, in which
+            `load_pretrained` loads, for one that is only named.
 
     Raises:
+        ConfigError: If the dtype is unknown, or the model has no blocks.
         ModelLoadError: If there is no configuration of that name.
     """
     if isinstance(model, str):
-        return _shape_of_name(model, dtype)
+        return _shape_of_name(model, check_dtype(dtype or "float32"))
     host = Host(model)
     modules = dict(host.model.named_modules())
     blocks = modules.get("blocks") or _blocks(host.model, host.cfg.n_layers)
@@ -72,15 +81,16 @@ def shape_of(model: Any, *, dtype: str | None = None) -> ModelShape:
         d_model=host.cfg.d_model,
         n_parameters=_n_parameters(host.model),
         n_block_parameters=_n_parameters(blocks),
-        dtype=host.dtype,
+        d_vocab=host.cfg.d_vocab_out,
+        dtype=check_dtype(dtype) if dtype is not None else host.dtype,
     )
 
 
-def _shape_of_name(name: str, dtype: str | None) -> ModelShape:
+def _shape_of_name(name: str, dtype: torch.dtype) -> ModelShape:
     from transformers import AutoConfig, AutoModel
 
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name).get_text_config()
     except (OSError, ValueError) as error:
         raise ModelLoadError(
             f"There is no configuration of {name!r}: {error}. Pass a name on the Hub, a folder, or "
@@ -90,14 +100,14 @@ def _shape_of_name(name: str, dtype: str | None) -> ModelShape:
         model = AutoModel.from_config(config)
     n_layers = config.num_hidden_layers
     n_head = config.vocab_size * config.hidden_size * (not config.tie_word_embeddings)
-    torch_dtype = check_dtype(dtype or str(config.dtype or "float32").removeprefix("torch."))
     return ModelShape(
         name=name,
         n_layers=n_layers,
         d_model=config.hidden_size,
         n_parameters=_n_parameters(model) + n_head,  # of which `AutoModel` has no head
         n_block_parameters=_n_parameters(_blocks(model, n_layers)),
-        dtype=torch_dtype,
+        d_vocab=config.vocab_size,
+        dtype=dtype,
     )
 
 

@@ -4,7 +4,8 @@ from typing import Any, SupportsIndex, Unpack
 
 from clvq_lens.arguments import check_count
 from clvq_lens.config import CLVQConfig, CLVQOptions, FitConfig
-from clvq_lens.errors import ConfigError
+from clvq_lens.data.stream import memory_bytes
+from clvq_lens.errors import ConfigError, LayerOrderError
 from clvq_lens.host.host import Host
 from clvq_lens.planning.by_formula import Work, seconds_on
 from clvq_lens.planning.fit_plan import FitPlan, PlannedPhase
@@ -45,7 +46,8 @@ def plan(
         context: Tokens of a text, about.
         gpu: Name of a kind of GPU, such as "H100"; None: this machine.
         n_gpus: How many of them.
-        dtype: Dtype of the model on these, and of the activations on disk; None: its own.
+        dtype: Dtype of the model on these, and of the activations on disk; None: that of a loaded
+            model, and float32 for a name.
         progress: Whether to show progress bars.
         **options: Options of the quantizer by name.
 
@@ -55,6 +57,8 @@ def plan(
     Raises:
         ConfigError: If an option is impossible, or this machine has not the model that is asked
             about.
+        LayerOrderError: If the target comes before the source.
+        ModelLoadError: If there is no configuration of that name.
 
     Example:
         >>> cl.plan(model, 1_000_000, source=4, target=8, n_codes=400)  # doctest: +SKIP
@@ -62,23 +66,23 @@ def plan(
     check_count("n_tokens", n_tokens)
     check_count("context", context)
     check_count("n_gpus", n_gpus)
-    if gpu is None and isinstance(model, str):
-        raise ConfigError(
-            "A model that is only named cannot be measured. Pass gpu=, such as 'H100', or a "
-            "loaded model."
-        )
+    kind = None if gpu is None else gpu_named(gpu)
+    if kind is None:
+        _check_this_machine(model, n_gpus, dtype)
     config = (config or CLVQConfig()).replace(**options)
     fit = fit or FitConfig()
-    work = _work(model, n_tokens, source, target, config, fit, context, dtype)
+    device_bytes = memory_bytes(Host(model).device) if kind is None else kind.memory_bytes
+    work = _work(model, n_tokens, source, target, config, fit, context, dtype, device_bytes)
     model_bytes = work.shape.size_bytes
-    if gpu is None:
+    if kind is None:
+        device = Host(model).device
         seconds, basis = measured_seconds(model, source, target, work, progress=progress)
-        where, device_bytes = f"this machine ({Host(model).device})", None
-        model_bytes = max(model_bytes, process_bytes())
+        where = f"this machine ({device})"
+        if device.type == "cpu":  # the memory of the interpreter and its libraries is there, too
+            model_bytes = max(model_bytes, process_bytes())
     else:
-        kind = gpu_named(gpu)
         seconds, basis = seconds_on(kind, n_gpus, work)
-        where, device_bytes = f"{n_gpus} x {kind.name}", kind.memory_bytes
+        where = f"{n_gpus} x {kind.name}"
     phases: list[PlannedPhase] = []
     for name, wall_s in seconds.items():
         phases.append(PlannedPhase(name, work.tokens_of(name), wall_s))
@@ -86,11 +90,25 @@ def plan(
         phases=tuple(phases),
         disk_bytes=work.disk_bytes,
         model_bytes=model_bytes,
-        fit_bytes=work.fit_bytes(device_bytes),
+        fit_bytes=work.fit_bytes,
         device_bytes=device_bytes,
         where=where,
         basis=basis,
     )
+
+
+def _check_this_machine(model: Any, n_gpus: int, dtype: str | None) -> None:
+    """Raises unless this machine can be measured, with the model as it is."""
+    if isinstance(model, str):
+        raise ConfigError(
+            "A model that is only named cannot be measured. Pass gpu=, such as 'H100', or a "
+            "loaded model."
+        )
+    if n_gpus != 1 or dtype is not None:
+        raise ConfigError(
+            "n_gpus and dtype are for GPUs of some kind: this machine and the model on it are "
+            "measured as they are. Pass gpu= as well, such as 'H100', or leave them out."
+        )
 
 
 def _work(
@@ -102,12 +120,17 @@ def _work(
     fit: FitConfig,
     context: int,
     dtype: str | None,
+    device_bytes: int,
 ) -> Work:
     shape = shape_of(model, dtype=dtype)
     if isinstance(model, str):
         d_source = d_target = shape.d_model
         n_blocks = _layer(target, shape) + 1
-        _layer(source, shape)
+        if _layer(source, shape) >= n_blocks:
+            raise LayerOrderError(
+                f"The target {target} comes before the source {source}. A quantizer reads the "
+                f"lower layer and reconstructs the higher one; swap them."
+            )
     else:
         host = Host(model)
         names = host.resolve(source), host.resolve(target)
@@ -123,6 +146,7 @@ def _work(
         fit=fit,
         n_tokens=n_tokens,
         context=context,
+        device_bytes=device_bytes,
     )
 
 

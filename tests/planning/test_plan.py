@@ -1,8 +1,10 @@
 """A plan counts what a fit will do, and says how it knows how long that takes."""
 
+from typing import Any
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3TextConfig, LlamaConfig
 
 import clvq_lens as cl
 from clvq_lens import errors
@@ -38,8 +40,9 @@ def test_a_configuration_says_how_many_parameters_the_model_has(folder):
     assert shape.n_parameters == sum(parameter.numel() for parameter in model.parameters())
     blocks = model.model.layers
     assert shape.n_block_parameters == sum(parameter.numel() for parameter in blocks.parameters())
-    assert shape.dtype == torch.bfloat16
-    assert shape_of(folder, dtype="float32").size_bytes == 2 * shape.size_bytes
+    assert shape.dtype == torch.float32  # as it is loaded, whatever dtype the configuration says
+    assert shape.size_bytes == 2 * shape_of(folder, dtype="bfloat16").size_bytes
+    assert shape.head_flops == 2 * 32 * 50
 
 
 def test_a_loaded_model_says_the_same_of_itself():
@@ -48,6 +51,25 @@ def test_a_loaded_model_says_the_same_of_itself():
     assert shape.n_layers == model.cfg.n_layers
     assert shape.n_parameters == sum(parameter.numel() for parameter in model.parameters())
     assert 0 < shape.n_block_parameters < shape.n_parameters
+    assert shape.dtype == torch.float32
+    assert shape_of(model, dtype="bfloat16").size_bytes == shape.size_bytes / 2
+    with pytest.raises(errors.ConfigError, match="dtype is 'nonsense'"):
+        shape_of(model, dtype="nonsense")
+
+
+def test_a_model_of_text_and_images_is_planned_by_its_text(tmp_path):
+    text = Gemma3TextConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        vocab_size=50,
+    )
+    Gemma3Config(text_config=text.to_dict()).save_pretrained(tmp_path)
+    shape = shape_of(str(tmp_path))
+    assert (shape.n_layers, shape.d_model, shape.d_vocab) == (3, 32, 50)
 
 
 def test_operations_of_a_token_are_two_for_each_parameter_and_attention(folder):
@@ -66,21 +88,62 @@ def test_twice_the_tokens_are_read_in_twice_the_time_on_twice_the_disk(folder):
     ]
     assert seconds[1] == pytest.approx(2 * seconds[0])
     assert two.disk_bytes == 2 * one.disk_bytes
-    # Source and target in bfloat16, a token of 4 bytes and whether it is real.
-    assert one.disk_bytes == 10**8 * (2 * 32 * 2 + 5)
+    # Source and target in float32, a token of 4 bytes and whether it is real.
+    assert one.disk_bytes == 10**8 * (4 * 32 * 2 + 5)
+    half = cl.plan(folder, 10**8, source=0, target=1, gpu="H100", dtype="bfloat16")
+    assert half.disk_bytes == 10**8 * (2 * 32 * 2 + 5)
 
 
-def test_more_gpus_read_in_less_time(folder):
-    plans = [cl.plan(folder, 10**12, source=0, target=1, gpu="T4", n_gpus=n) for n in (1, 4)]
-    one, four = (plan.phases[0].wall_s for plan in plans)
-    assert four <= one
-    assert plans[0].where == "1 x T4"
+@pytest.fixture(scope="module")
+def wide_folder(tmp_path_factory) -> str:
+    """A model that takes longer to compute than its activations to write."""
+    folder = tmp_path_factory.mktemp("wide")
+    wide = {"hidden_size": 4096, "intermediate_size": 8192, "num_attention_heads": 32}
+    LlamaConfig(**{**CONFIG.to_dict(), **wide, "head_dim": 128}).save_pretrained(folder)
+    return str(folder)
+
+
+def seconds_of(folder: str, phase: str, **options: Any) -> float:
+    options = {"source": 0, "target": 1, "gpu": "H100", "dtype": "bfloat16", **options}
+    frame = cl.plan(folder, 10**9, **options).frame().set_index("phase")
+    return frame.loc[phase, "seconds"]
+
+
+def test_more_gpus_compute_in_less_time(wide_folder):
+    read = [seconds_of(wide_folder, "read the model", gpu="T4", n_gpus=n) for n in (1, 2)]
+    assert read[0] == pytest.approx(2 * read[1])
+    # Large batches: steps, which no number of GPUs makes shorter, do not decide.
+    options = {"n_codes": 16_384, "fit": cl.FitConfig(batch_tokens=2**16)}
+    fitted = [seconds_of(wide_folder, "fit", n_gpus=n, **options) for n in (1, 4)]
+    assert fitted[0] == pytest.approx(4 * fitted[1])
+    assert cl.plan(wide_folder, 10**6, source=0, target=1, gpu="T4", n_gpus=4).where == "4 x T4"
+
+
+def test_a_model_in_float32_is_read_at_the_rate_of_float32(wide_folder):
+    half, single = (
+        seconds_of(wide_folder, "read the model", gpu="T4", dtype=dtype)
+        for dtype in ("bfloat16", "float32")
+    )
+    assert single / half == pytest.approx(65 / 8.1)
+
+
+def test_kl_needs_what_lies_above_the_target(wide_folder):
+    options = {"fit": cl.FitConfig(batch_tokens=2**16)}
+    with_kl = {"fit": cl.FitConfig(batch_tokens=2**16, kl_weight=0.5)}
+    shape = shape_of(wide_folder, dtype="bfloat16")
+    a_token = 4 * (shape.flops(1, 256) + shape.head_flops) / (0.3 * GPUS["H100"].half_flops)
+    n_tokens = cl.FitConfig().tokens_for(10**9)
+    more = seconds_of(wide_folder, "fit", **with_kl) - seconds_of(wide_folder, "fit", **options)
+    assert more == pytest.approx(a_token * n_tokens)
+    assert seconds_of(wide_folder, "validation", **with_kl) > seconds_of(
+        wide_folder, "validation", **options
+    )
 
 
 def test_a_model_that_does_not_fit_says_so(folder):
     plan = cl.plan(folder, 10**6, source=0, target=1, gpu="T4", n_codes=4_000_000)
     assert not plan.fits
-    assert "more than one GPU has: spread the model with device_map" in plan.headline()
+    assert "more than the 16 GB of one device: spread the model" in plan.headline()
     assert cl.plan(folder, 10**6, source=0, target=1, gpu="T4").fits
 
 
@@ -132,6 +195,10 @@ def test_what_cannot_be_planned_is_refused(folder):
         cl.plan(folder, 1_000, source=0, target=7, gpu="H100")
     with pytest.raises(errors.ModelLoadError, match=r"no configuration of '/nowhere'"):
         cl.plan("/nowhere", 1_000, source=0, target=1, gpu="H100")
-    with pytest.raises(errors.LayerOrderError):
-        cl.plan(random_model(), 1_000, source=2, target=1, gpu="H100")
+    for model in (random_model(), folder):
+        with pytest.raises(errors.LayerOrderError, match="swap them"):
+            cl.plan(model, 1_000, source=2, target=1, gpu="H100")
+    for options in ({"n_gpus": 2}, {"dtype": "bfloat16"}):
+        with pytest.raises(errors.ConfigError, match=r"measured as they are. Pass gpu= as well"):
+            cl.plan(random_model(), 1_000, source=1, target=2, **options)
     assert gpu_named("h100") is GPUS["H100"]
