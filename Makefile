@@ -12,7 +12,7 @@ LARGE := tests/host tests/hostile tests/interventions/test_generation.py tests/t
 TL4 := .venv-tl4
 TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loading.py \
   tests/host/test_devices.py tests/hub tests/toy tests/quantizer/test_cross_layer.py \
-  tests/test_import.py tests/test_readme.py tests/test_cli.py
+  tests/test_import.py tests/test_readme.py tests/commands/test_cli.py
 
 .PHONY: demo test test-fast test-tl4 test-upstream test-upstream-3 test-upstream-4 hostile \
   lint types bench clean

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -148,12 +149,19 @@ JOBS = (
 
 
 def _start(command: list[str], log: Path) -> "subprocess.Popen[bytes]":
-    """A job in a session of its own, so that all its processes can be killed at once."""
+    """A job, whose output goes to a file."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with log.open("ab") as file:
-        return subprocess.Popen(
-            command, stdout=file, stderr=file, env=environment, start_new_session=True
-        )
+        return subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+
+
+def _kill(pid: int) -> None:
+    """Kills a process and all that it has started; torchrun gives its own a session of theirs."""
+    started = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(pid, signal.SIGKILL)
+    for child in map(int, started):
+        with suppress(OSError):  # gone by itself
+            _kill(child)
 
 
 def _undisturbed(job: Job, folder: Path, shared: Path) -> tuple[str, float]:
@@ -179,7 +187,7 @@ def _killed(
             code = process.wait(timeout=drawn.uniform(0, 2 * every_s) + 0.5 * n_killed)
             break
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            _kill(process.pid)
             process.wait()
             n_killed += 1
     same = code == 0 and job.digest(folder) == expected

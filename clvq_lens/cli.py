@@ -1,4 +1,4 @@
-"""The command line: ``clvq-lens demo``, ``fit``, ``cache`` and ``report``.
+"""The command line: ``clvq-lens demo``, ``fit``, ``cache``, ``plan`` and ``report``.
 
 Heavy packages are imported inside the commands, so that ``--help`` answers at once.
 """

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from clvq_lens import toy
-from clvq_lens.commands.together import device_of_process
+from clvq_lens.commands.together import device_of_process, started_together
 from clvq_lens.errors import ConfigError
 from clvq_lens.host.loading import check_dtype, choose_bos_, load_pretrained
 from clvq_lens.host.placement import DeviceMap, Placement
@@ -49,7 +49,16 @@ class ModelChoice:
         return str(Path(self.name).absolute()) if Path(self.name).is_dir() else self.name
 
     def of_process(self) -> "ModelChoice":
-        """The same on the device of this process, where several work together."""
+        """The same on the device of this process, where several work together.
+
+        Raises:
+            ConfigError: If no device is this process's alone.
+        """
+        if started_together() and self.device_map is not None:
+            raise ConfigError(
+                "--device-map spreads a model over all devices, and here each process has a model "
+                "of its own. Leave it out, or start a single process without torchrun."
+            )
         return replace(self, device=device_of_process(self.device))
 
     def load(self) -> Any:

@@ -84,12 +84,12 @@ def fit_and_write(
                 resume=checkpointing.resume,
                 callbacks=callbacks,
             )
-        if not Processes.current().is_first:  # the first one writes, and shares the evaluation
-            return _evaluated(lens, run, held_out_of(run))
+        is_first = Processes.current().is_first
         report_command = f"clvq-lens report {out}"
         saved = f"The fitted quantizer is saved in {out}. To evaluate it: {report_command}"
-        with interruptible("saving", saved):
-            save_fit(lens, run, history, out)
+        if is_first:
+            with interruptible("saving", saved):
+                save_fit(lens, run, history, out)
         if history.stop == "interrupted":
             # Whoever ends a fit early does not want to wait for its evaluation.
             again = "--overwrite" if checkpointing.folder is None else "--resume --overwrite"
@@ -99,7 +99,10 @@ def fit_and_write(
                 f"{report_command}"
             )
         with interruptible("evaluating", saved):
-            return write_results(lens, run, history, held_out_of(run, data), out, console)
+            held_out = held_out_of(run, data)
+            if not is_first:  # the first one writes, and shares the evaluation
+                return _evaluated(lens, run, held_out)
+            return write_results(lens, run, history, held_out, out, console)
     finally:
         lens.remove()
 

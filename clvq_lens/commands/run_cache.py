@@ -10,10 +10,11 @@ from rich.markup import escape
 from clvq_lens.commands.command_data import data_at, read_through
 from clvq_lens.commands.command_model import ModelChoice
 from clvq_lens.commands.output import NOTHING, interruptible
-from clvq_lens.data.store.cache import cache_activations
+from clvq_lens.data.store.cache import cache_activations, check_cache_options
 from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.errors import CommandInterruptedError
 from clvq_lens.processes import Processes
+from clvq_lens.writing import make_folder
 
 
 def run_cache(
@@ -37,10 +38,13 @@ def run_cache(
         ConfigError: If an option is impossible.
         DataError: If the texts cannot be read, or the folder was filled from others.
         HubError: If a data set on the Hub cannot be reached.
-        PathTakenError: If the folder holds other activations.
+        PathTakenError: If the folder holds other activations, or is none.
+        PathError: If nothing can be written to it.
         CommandInterruptedError: On Ctrl-C.
     """
     model = model.of_process()
+    make_folder(out)
+    check_cache_options(**options)
     with interruptible("reading the data", NOTHING):
         opened = data_at(data)
         read_through(opened)

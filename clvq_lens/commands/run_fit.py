@@ -17,12 +17,13 @@ from clvq_lens.commands.output import (
     output_folder,
 )
 from clvq_lens.commands.run import Run
-from clvq_lens.commands.together import was_restarted
+from clvq_lens.commands.together import were_restarted
 from clvq_lens.config import CLVQConfig, FitConfig
+from clvq_lens.data.store.store import ActivationStore
 from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.processes import Processes
 from clvq_lens.training.callback import Callback
-from clvq_lens.training.checkpoint import holds_checkpoints
+from clvq_lens.training.checkpoint import check_resume, holds_checkpoints
 
 
 def run_fit(
@@ -75,16 +76,24 @@ def run_fit(
     )
     model = model.of_process()
     folder = checkpointing.folder
-    if folder is not None and was_restarted() and holds_checkpoints(folder):
+    restarted = were_restarted()
+    if restarted and folder is not None and holds_checkpoints(folder):
         checkpointing = replace(checkpointing, resume=True)
+    check_resume(folder, resume=checkpointing.resume)
     is_first = Processes.current().is_first  # the one that writes
+    # A process may be lost after the quantizer was saved.
+    overwrite = overwrite or restarted
     with output_folder(out, overwrite=overwrite) if is_first else nullcontext():
         with interruptible("reading the data", NOTHING):
             # To the end: an error in the last line must not come after an hour of fitting.
             opened = data_at(data)
             read_through(opened)
-            if held_out is not None:
-                read_through(data_at(held_out))
+            opened_held_out = None if held_out is None else data_at(held_out)
+            if opened_held_out is not None:
+                read_through(opened_held_out)
         with interruptible("loading the model", NOTHING):
             lens = add_clvq(model.load(), source, target, config=config)
+            for each in (opened, opened_held_out):
+                if isinstance(each, ActivationStore):  # also found out before the fit
+                    each.require(lens.attachment.host, [lens.source, lens.target])
         return fit_and_write(lens, run, opened, out, Console(), checkpointing, callbacks)

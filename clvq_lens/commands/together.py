@@ -14,6 +14,7 @@ from clvq_lens.errors import ConfigError
 from clvq_lens.processes import Processes
 
 _SIZE, _LOCAL_RANK, _RESTARTS = "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT"
+_SAME_STORE = "TORCHELASTIC_USE_AGENT_STORE"  # "True": that of torchrun, which outlives processes
 
 
 def started_together() -> bool:
@@ -21,9 +22,12 @@ def started_together() -> bool:
     return int(os.environ.get(_SIZE, "1")) > 1 and _RESTARTS in os.environ
 
 
-def was_restarted() -> bool:
-    """Whether torchrun has started the processes again, after one of them was lost."""
-    return int(os.environ.get(_RESTARTS, "0")) > 0
+def were_restarted() -> bool:
+    """Whether torchrun has started the processes again, after one of them was lost.
+
+    All of them have to call it. Each machine counts its own restarts.
+    """
+    return Processes.current().any(int(os.environ.get(_RESTARTS, "0")) > 0)
 
 
 def device_of_process(device: str | None) -> str | None:
@@ -33,7 +37,7 @@ def device_of_process(device: str | None) -> str | None:
         device: What the user asked for; None: whatever there is.
 
     Raises:
-        ConfigError: If a single GPU was named for all processes.
+        ConfigError: If a single GPU was named for all processes, or there are too few.
     """
     if not started_together():
         return device
@@ -44,7 +48,15 @@ def device_of_process(device: str | None) -> str | None:
             f"--device {device} is one GPU for all processes. Pass --device cuda, and each process "
             f"takes one of its own."
         )
-    return f"cuda:{os.environ[_LOCAL_RANK]}" if device == "cuda" else device
+    if device != "cuda":
+        return device
+    rank, n_devices = int(os.environ[_LOCAL_RANK]), torch.cuda.device_count()
+    if rank >= n_devices:
+        raise ConfigError(
+            f"Process {rank} of this machine finds no GPU of its own: there are {n_devices}. Start "
+            f"as many processes as there are GPUs, or pass --device cpu."
+        )
+    return f"cuda:{rank}"
 
 
 @contextmanager
@@ -53,12 +65,13 @@ def joined() -> Iterator[Processes]:
     if not started_together():
         yield Processes()
         return
-    if torch.cuda.is_available():
+    if int(os.environ[_LOCAL_RANK]) < torch.cuda.device_count():  # more may share the CPU
         torch.cuda.set_device(int(os.environ[_LOCAL_RANK]))
     store, rank, size = next(rendezvous("env://"))
-    # torchrun keeps the store when it starts processes again. The addresses of those that are gone
-    # are still in it, and processes that look there never meet.
-    store = PrefixStore(f"clvq_lens-{os.environ[_RESTARTS]}", store)
+    if os.environ.get(_SAME_STORE) == "True":
+        # The addresses of processes that are gone are still in it, and whoever looks there never
+        # meets the others. Only one machine: several count their restarts each for itself.
+        store = PrefixStore(f"clvq_lens-{os.environ[_RESTARTS]}", store)
     # Without a backend: gloo for what is on the CPU, NCCL for what is on GPUs.
     dist.init_process_group(store=store, rank=rank, world_size=size)
     processes = Processes.current()

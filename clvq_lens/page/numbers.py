@@ -102,7 +102,8 @@ def settings(contents: Contents, n_texts: int) -> list[dict[str, object]]:
     if contents.history is not None:
         course: dict[str, object] = {}
         for field in fields(contents.history):
-            if field.name != "records":  # the figure of the history shows them
+            # The figure of the history shows the records; the seconds are those of one machine.
+            if field.name not in ("records", "seconds"):
                 course[field.name] = getattr(contents.history, field.name)
         sections["Course of the fit"] = course
     sections["Data of this page"] = {

@@ -20,6 +20,7 @@ import datasets
 import pandas as pd
 import pytest
 import torch
+from transformers import LlamaConfig
 from typer.testing import CliRunner
 
 import clvq_lens as cl
@@ -41,10 +42,12 @@ from clvq_lens.data.split import Split
 from clvq_lens.data.store import cache
 from clvq_lens.data.text_files import Spool
 from clvq_lens.errors import (
+    CheckpointError,
     CommandInterruptedError,
     ConfigError,
     DataError,
     FileFormatError,
+    HookNotFoundError,
     PathError,
     PathTakenError,
     TerminatedError,
@@ -419,6 +422,77 @@ def test_impossible_options_are_refused_first(run, tmp_path, option, value, mess
     with pytest.raises(ConfigError, match=message):
         fit_toy("--data", run[1], "--out", tmp_path / "run", option, value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("nothing_is_loaded", "as_for_a_user")
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--out", __file__, "exists and is not a folder"),
+        ("--store-dtype", "int8", "dtype is 'int8'"),
+        ("--n-tokens", "0", "n_tokens is 0"),
+    ],
+)
+def test_an_impossible_cache_is_refused_first(run, tmp_path, option, value, message):
+    options = {"--model": "toy", "--point": 1, "--data": run[1], "--out": tmp_path / "store"}
+    words = [word for pair in (options | {option: value}).items() for word in pair]
+    with pytest.raises((ConfigError, PathError), match=message):
+        invoked("cache", *words)
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_going_on_from_nothing_is_refused_first(run, tmp_path):
+    options = ["--data", run[1], "--out", tmp_path / "run", "--resume"]
+    with pytest.raises(ConfigError, match=r"resume=True needs a folder"):
+        fit_toy(*options)
+    with pytest.raises(CheckpointError, match="holds no checkpoint to go on with"):
+        fit_toy(*options, "--checkpoint", tmp_path / "checkpoints")
+
+
+def test_held_out_activations_of_other_points_are_refused_before_the_fit(
+    run, tmp_path, monkeypatch
+):
+    invoked("cache", "--model", "toy", "--data", run[1], "--point", 1, "--out", tmp_path / "store")
+    monkeypatch.setattr(fit_and_write, "fit_and_write", lambda *_, **__: pytest.fail("fitted"))
+    monkeypatch.setattr(run_fit, "fit_and_write", lambda *_, **__: pytest.fail("fitted"))
+    options = ["--data", run[1], "--out", tmp_path / "run", "--held-out", tmp_path / "store"]
+    with pytest.raises(HookNotFoundError, match=r"has no activations at .*blocks.2"):
+        fit_toy(*options)
+
+
+# ---- plans --------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_a_table_and_a_sentence(monkeypatch, capsys, tmp_path):
+    LlamaConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        vocab_size=50,
+        dtype="bfloat16",
+    ).save_pretrained(tmp_path)
+    monkeypatch.setattr(ModelChoice, "load", lambda _: pytest.fail("weights were loaded"))
+    options = ["--source", 0, "--target", 1, "--n-tokens", 10**8]
+    command = ["plan", "--model", tmp_path, *options, "--gpu", "H100", "--n-gpus", 2]
+    result = CliRunner().invoke(cli.app, list(map(str, command)), catch_exceptions=False)
+    assert "read the model" in result.output
+    assert "2 x H100" in result.output
+    # In float32, as fit would load it, and not as the configuration says.
+    assert "24.3 GB on disk" in " ".join(result.output.split())
+    command += ["--dtype", "bfloat16"]
+    result = CliRunner().invoke(cli.app, list(map(str, command)), catch_exceptions=False)
+    assert "12.4 GB on disk" in " ".join(result.output.split())
+    with pytest.raises(ConfigError, match=r"--gpu plans for another one. Leave one"):
+        invoked(*command, "--device", "cpu")
+
+
+def test_a_plan_for_this_machine_measures_it(monkeypatch):
+    monkeypatch.setattr("clvq_lens.planning.measured_rates._READING_S", 0.1)
+    options = ["--source", 1, "--target", 2, "--n-tokens", 5_000, "--n-codes", 20]
+    command = ["plan", "--model", "toy", *options, "--training-tokens", 2_000]
+    result = CliRunner().invoke(cli.app, list(map(str, command)), catch_exceptions=False)
+    assert "Measured here" in " ".join(result.output.split())
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")

@@ -13,6 +13,7 @@ import torch
 import clvq_lens as cl
 from clvq_lens import errors
 from clvq_lens.commands import together
+from clvq_lens.commands.command_model import ModelChoice
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts", "9"]
 
@@ -84,8 +85,14 @@ def test_a_gpu_for_all_processes_is_refused(monkeypatch):
         "TORCHELASTIC_RESTART_COUNT": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    assert together.was_restarted()
+    assert together.were_restarted()
     with pytest.raises(errors.ConfigError, match=r"cuda:0 is one GPU for all.*Pass --device cuda"):
         together.device_of_process("cuda:0")
-    assert together.device_of_process("cuda") == "cuda:1"
     assert together.device_of_process("cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert together.device_of_process("cuda") == "cuda:1"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(errors.ConfigError, match=r"Process 1 .* there are 1. Start as many"):
+        together.device_of_process("cuda")
+    with pytest.raises(errors.ConfigError, match=r"--device-map spreads .* Leave it out"):
+        ModelChoice(name="toy", device_map="auto").of_process()
