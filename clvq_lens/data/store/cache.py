@@ -86,12 +86,12 @@ def cache_activations(
     names = [host.resolve(point) for point in points]
     if not names:
         raise ConfigError("points names no hook point. Pass at least one layer, such as [4, 8].")
-    dtype = dtype or str(host.dtype).removeprefix("torch.")
-    check_cache_options(dtype=dtype, long_texts=long_texts, n_tokens=n_tokens, seed=seed)
+    on_disk = dtype or str(host.dtype).removeprefix("torch.")
+    check_cache_options(dtype=on_disk, long_texts=long_texts, n_tokens=n_tokens, seed=seed)
     contents = StoreContents(
         model=host.identity(names),
         points={host.protocol.portable(name): host.width(name) for name in names},
-        dtype=dtype,
+        dtype=on_disk,
         long_texts=long_texts,
         n_tokens=n_tokens,
         seed=seed,
