@@ -14,6 +14,7 @@ from clvq_lens.errors import ConfigError
 from clvq_lens.processes import Processes
 
 _SIZE, _LOCAL_RANK, _RESTARTS = "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT"
+_MACHINES = "GROUP_WORLD_SIZE"
 _SAME_STORE = "TORCHELASTIC_USE_AGENT_STORE"  # "True": that of torchrun, which outlives processes
 
 
@@ -59,6 +60,15 @@ def device_of_process(device: str | None) -> str | None:
     return f"cuda:{rank}"
 
 
+def _warn_of_restarts(rank: int) -> None:
+    """Warns if machines that each count their own restarts would meet under different numbers."""
+    if rank == 0 and int(os.environ.get(_MACHINES, "1")) > 1:
+        logging.getLogger("clvq_lens").warning(
+            "After a lost process, those of several machines will not find each other. Set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 where torchrun is started."
+        )
+
+
 @contextmanager
 def joined() -> Iterator[Processes]:
     """While open, this process works together with those that torchrun has started with it."""
@@ -70,8 +80,9 @@ def joined() -> Iterator[Processes]:
     store, rank, size = next(rendezvous("env://"))
     if os.environ.get(_SAME_STORE) == "True":
         # The addresses of processes that are gone are still in it, and whoever looks there never
-        # meets the others. Only one machine: several count their restarts each for itself.
+        # meets the others.
         store = PrefixStore(f"clvq_lens-{os.environ[_RESTARTS]}", store)
+        _warn_of_restarts(rank)
     # Without a backend: gloo for what is on the CPU, NCCL for what is on GPUs.
     dist.init_process_group(store=store, rank=rank, world_size=size)
     processes = Processes.current()

@@ -78,6 +78,15 @@ def test_without_torchrun_a_process_is_alone(monkeypatch):
         assert processes.size == 1
 
 
+@pytest.mark.parametrize(("n_machines", "rank", "warned"), [(1, 0, 0), (2, 0, 1), (2, 1, 0)])
+def test_machines_that_would_not_meet_again_are_warned(
+    monkeypatch, caplog, n_machines: int, rank: int, warned: int
+):
+    monkeypatch.setenv("GROUP_WORLD_SIZE", str(n_machines))
+    together._warn_of_restarts(rank)
+    assert caplog.text.count("Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1") == warned
+
+
 def test_a_gpu_for_all_processes_is_refused(monkeypatch):
     for name, value in {
         "WORLD_SIZE": "2",
