@@ -69,10 +69,11 @@ def main() -> None:
                 context=1024,
                 gpu=gpu,
                 n_gpus=n_gpus,
+                dtype=str(config.dtype).removeprefix("torch."),
             )
             hours = [f"{phase.wall_s / 3600:.2g}" for phase in plan.phases[:1]]
             hours.append(f"{(plan.wall_s - plan.phases[0].wall_s) / 3600:.2g}")
-            memory = f"{plan.model_bytes / 2**30:,.0f} + {plan.fit_bytes / 2**30:,.1f} GB"
+            memory = f"{plan.model_bytes / 2**30:,.1f} + {plan.fit_bytes / 2**30:,.1f} GB"
             fit = f"{n_codes:,} codes, {decoder}"
             what = [f"{name}, {source} to {target}", f"{n_tokens:,}", fit, plan.where]
             rows.append([*what, *hours, memory, f"{plan.disk_bytes / 2**40:.2g} TB"])
