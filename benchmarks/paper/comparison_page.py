@@ -9,7 +9,7 @@ import pandas as pd
 import clvq_lens as cl
 from benchmarks import markdown
 from benchmarks.paper import CLOSE, ENCODERS
-from benchmarks.paper.data import RESULTS
+from benchmarks.paper.data import KEPT, RESULTS
 from benchmarks.paper.pictures import write_png
 from benchmarks.paper.set_by_set import set_by_set
 from clvq_lens.comparison.comparison import as_table
@@ -63,7 +63,7 @@ def _accuracies() -> dict[str, float]:
 
 
 def _accuracy_file() -> Path:
-    return RESULTS / "accuracy.json"
+    return KEPT / "accuracy.json"
 
 
 def write(

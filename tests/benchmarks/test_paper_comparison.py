@@ -74,7 +74,7 @@ def test_the_best_other_is_named_and_a_set_without_all_methods_has_no_row():
 
 
 def test_the_accuracies_of_models_are_kept_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison_page, "RESULTS", tmp_path)
+    monkeypatch.setattr(comparison_page, "KEPT", tmp_path)
     for name, accuracy in {"one": 0.5, "other": 0.75, "one ": 0.25}.items():
         comparison_page.keep_accuracy(name.strip(), accuracy)
     assert comparison_page._accuracies() == {"one": 0.25, "other": 0.75}
