@@ -114,6 +114,19 @@ def test_more_parts_than_rows_are_the_same_step(tmp_path, store):
             torch.testing.assert_close(theirs, tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_processes_share_the_kl_in_the_model(tmp_path, store):
+    options: dict[str, Any] = {"encoder": "residual", "decoder": "transformer"}
+    fit = {"n_tokens": 8_000, "kl_weight": 0.5}
+    fit_and_save(store.folder, tmp_path / "one", options, fit)
+    one = cl.load(tmp_path / "one" / "0")
+    for other in quantizers_of(2, store, tmp_path / "together", options, fit):
+        assert_same_codes(one, other, store)
+        for name, tensor in one.state_dict().items():
+            torch.testing.assert_close(
+                other.state_dict()[name], tensor, rtol=1e-3, atol=1e-4, msg=name
+            )
+
+
 def judge(out: Path) -> None:
     """One held-out batch for two processes: weights that predict worse are kept by none."""
     encoder = random_model().add_clvq(1, 2, n_codes=4, encoder="predictive").quantizer.encoder
