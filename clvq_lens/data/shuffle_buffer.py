@@ -1,6 +1,7 @@
 """Sequences in memory, or in files mapped into it, and batches of them in random order."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
@@ -141,25 +142,48 @@ class ShuffleBuffer:
         documents: tuple[int, ...] = (),
     ) -> Activations:
         """What is in some rows; 0 where nothing is attended to."""
-        outside = ~attended
-        source = self._column("source", rows).masked_fill_(outside.unsqueeze(-1), 0)
-        target = self._column("target", rows).masked_fill_(outside.unsqueeze(-1), 0)
-        tokens = self._column("tokens", rows).masked_fill_(outside, 0).long()
-        return Activations(source, target, tokens, attended, mask, documents)
+        places = self._places(rows.flatten().contiguous())  # a share of the rows is not
+        columns: list[Tensor] = []
+        for name in ("source", "target", "tokens"):
+            column = [getattr(part, name) for part in self.parts]
+            columns.append(places.taken_from(column).unflatten(0, rows.shape))
+        source, target, tokens = columns
+        if not attended.all():  # single tokens have no padding
+            outside = ~attended
+            source.masked_fill_(outside.unsqueeze(-1), 0)
+            target.masked_fill_(outside.unsqueeze(-1), 0)
+            tokens.masked_fill_(outside, 0)
+        return Activations(source, target, tokens.long(), attended, mask, documents)
 
-    def _column(self, name: str, rows: Int[Tensor, "b pos"]) -> Tensor:
-        """Some rows of a column."""
-        flat = rows.flatten().contiguous()  # a share of the rows is not
-        columns = [getattr(part, name) for part in self.parts]
-        if len(columns) == 1:
-            return columns[0].index_select(0, flat).unflatten(0, rows.shape)
-        # From each part by itself, because parts on disk are not copied into one block.
-        part_of_row = torch.bucketize(flat, self._ends, right=True)
+    def _places(self, rows: Int[Tensor, " n"]) -> "_Places":
+        """Where some rows are, part by part: parts on disk are not copied into one block."""
+        if len(self.parts) == 1:
+            return _Places([rows], None)
+        part_of_row = torch.bucketize(rows, self._ends, right=True)
         order = part_of_row.argsort(stable=True)
+        counts = torch.bincount(part_of_row, minlength=len(self.parts)).tolist()
+        of_part: list[Tensor] = []
+        for part, chosen in enumerate(rows[order].split(counts)):
+            of_part.append(chosen - self._first_rows[part])
+        return _Places(of_part, order.argsort())
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where some rows are.
+
+    Attributes:
+        of_part: Their rows in each part.
+        order: Puts what was taken from one part after the other in the order of the rows; None:
+            it is in that order.
+    """
+
+    of_part: list[Int[Tensor, " _"]]
+    order: Int[Tensor, " n"] | None
+
+    def taken_from(self, parts: Sequence[Tensor]) -> Tensor:
+        """The rows of a column, which is in parts."""
         taken: list[Tensor] = []
-        counts = torch.bincount(part_of_row, minlength=len(columns)).tolist()
-        for part, index in enumerate(flat[order].split(counts)):
-            taken.append(columns[part].index_select(0, index - self._first_rows[part]))
-        values = torch.empty_like(joined := torch.cat(taken))
-        values[order] = joined
-        return values.unflatten(0, rows.shape)
+        for part, rows in zip(parts, self.of_part, strict=True):
+            taken.append(part.index_select(0, rows))
+        return taken[0] if self.order is None else torch.cat(taken).index_select(0, self.order)
