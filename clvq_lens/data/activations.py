@@ -101,6 +101,19 @@ class Activations:
             )
         return parts
 
+    def of_tokens(self, start: int, stop: int) -> "Activations":
+        """Some rows, if each is a single token: those outside the mask are outliers."""
+        rows = slice(start, stop)
+        mask = self.mask[rows]
+        return Activations(
+            self.source[rows],
+            self.target[rows],
+            self.tokens[rows],
+            self.attended[rows],
+            mask,
+            n_outliers=len(mask) - int(mask.sum()),
+        )
+
     def of_real_tokens(self, end: End) -> Float[Tensor, "n d"]:
         """The activations of real tokens at the source or the target, row by row."""
         activations = self.source if end == "source" else self.target

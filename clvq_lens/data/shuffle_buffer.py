@@ -46,6 +46,11 @@ class ShuffleBuffer:
         return int(self._lengths.sum())
 
     @property
+    def row_bytes(self) -> int:
+        """Memory that a position takes."""
+        return self.parts[0].row_bytes
+
+    @property
     def n_tokens(self) -> int:
         """Number of real tokens."""
         return int(self._mask[self._rows(torch.arange(len(self)))].sum())
@@ -79,7 +84,9 @@ class ShuffleBuffer:
         rows = self._rows(self._permutation(len(self)))
         real = rows[self._mask[rows]]  # whole sequences have special tokens
         order = real[self._permutation(len(real)).to(real.device)]
-        return list(order.split(self._batch_tokens)) if len(order) else []
+        # Which tokens share a batch is random, and their order in it decides nothing: those of one
+        # part after the other are copied only once.
+        return [self._by_part(rows) for rows in order.split(self._batch_tokens) if len(rows)]
 
     def sequences(self, group: Int[Tensor, " b"], share: slice = ALL) -> Activations:
         """Some sequences side by side, padded on the right.
@@ -95,12 +102,14 @@ class ShuffleBuffer:
         rows = torch.where(attended, self._starts[group].unsqueeze(1) + positions, 0)
         rows, attended = rows.to(self._mask.device), attended.to(self._mask.device)
         documents = tuple(self._documents[group].tolist())
-        return self._taken(rows, attended, self._mask[rows] & attended, documents)
+        # A share of the rows is not contiguous.
+        places = self._places(rows.flatten().contiguous())
+        return self._taken(places, attended, self._mask[rows] & attended, documents)
 
     def tokens(self, rows: Int[Tensor, " b"]) -> Activations:
         """Some tokens, as sequences of length one."""
         everywhere = torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
-        return self._taken(rows.unsqueeze(1), everywhere, everywhere)
+        return self._taken(self._places(rows), everywhere, everywhere)
 
     # ---- which rows ----------------------------------------------------------------------------
 
@@ -136,17 +145,16 @@ class ShuffleBuffer:
 
     def _taken(
         self,
-        rows: Int[Tensor, "b pos"],
+        places: "_Places",
         attended: Bool[Tensor, "b pos"],
         mask: Bool[Tensor, "b pos"],
         documents: tuple[int, ...] = (),
     ) -> Activations:
         """What is in some rows; 0 where nothing is attended to."""
-        places = self._places(rows.flatten().contiguous())  # a share of the rows is not
         columns: list[Tensor] = []
         for name in ("source", "target", "tokens"):
             column = [getattr(part, name) for part in self.parts]
-            columns.append(places.taken_from(column).unflatten(0, rows.shape))
+            columns.append(places.taken_from(column).unflatten(0, attended.shape))
         source, target, tokens = columns
         if not attended.all():  # single tokens have no padding
             outside = ~attended
@@ -159,13 +167,33 @@ class ShuffleBuffer:
         """Where some rows are, part by part: parts on disk are not copied into one block."""
         if len(self.parts) == 1:
             return _Places([rows], None)
-        part_of_row = torch.bucketize(rows, self._ends, right=True)
-        order = part_of_row.argsort(stable=True)
+        part_of_row = self._part_of(rows)
+        place: Tensor | None = None
+        if bool((part_of_row.diff() < 0).any()):
+            order = _order_of(part_of_row)
+            rows = rows[order]
+            place = torch.empty_like(order)
+            place[order] = torch.arange(len(order))
         counts = torch.bincount(part_of_row, minlength=len(self.parts)).tolist()
         of_part: list[Tensor] = []
-        for part, chosen in enumerate(rows[order].split(counts)):
+        for part, chosen in enumerate(rows.split(counts)):
             of_part.append(chosen - self._first_rows[part])
-        return _Places(of_part, order.argsort())
+        return _Places(of_part, place)
+
+    def _by_part(self, rows: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """The rows of one part after those of the other."""
+        return rows if len(self.parts) == 1 else rows[_order_of(self._part_of(rows))]
+
+    def _part_of(self, rows: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """The number of the part in which each row is."""
+        return torch.bucketize(rows, self._ends, right=True)
+
+
+def _order_of(parts: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """The order that sorts the numbers of parts."""
+    # Numpy sorts integers of 16 bits by counting them.
+    small = parts.short() if int(parts.max()) < 2**15 else parts
+    return torch.from_numpy(small.numpy().argsort(kind="stable"))
 
 
 @dataclass(frozen=True)
@@ -183,7 +211,12 @@ class _Places:
 
     def taken_from(self, parts: Sequence[Tensor]) -> Tensor:
         """The rows of a column, which is in parts."""
-        taken: list[Tensor] = []
+        if len(parts) == 1:
+            return parts[0].index_select(0, self.of_part[0])
+        n_rows = sum(map(len, self.of_part))
+        taken = parts[0].new_empty(n_rows, *parts[0].shape[1:])
+        first = 0
         for part, rows in zip(parts, self.of_part, strict=True):
-            taken.append(part.index_select(0, rows))
-        return taken[0] if self.order is None else torch.cat(taken).index_select(0, self.order)
+            torch.index_select(part, 0, rows, out=taken[first : first + len(rows)])
+            first += len(rows)
+        return taken if self.order is None else taken.index_select(0, self.order)

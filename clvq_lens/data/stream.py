@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +17,7 @@ from clvq_lens.processes import ALONE, Processes
 
 SHARE_OF_MEMORY = 1 / 16
 """Part of a device's memory that the buffer may take; while it is filled, twice as much."""
+_TOGETHER_BYTES = 8 * 2**20  # of batches that are taken from the buffer at once
 _USUAL_MEMORY = 8 * 2**30  # bytes, where the system does not say how much there is
 
 
@@ -138,29 +139,48 @@ class ShuffledStream:
     def _leaving(self, *, single_tokens: bool) -> Iterator[Activations]:
         """What leaves the buffer, which is filled again."""
         while len(self._buffer):
-            drawn = self._drawn(single_tokens=single_tokens)
-            buffer = self._buffer
-            for rows in drawn[self._n_given :]:
+            drawn = self._drawn(single_tokens=single_tokens)[self._n_given :]
+            for batch in self._tokens(drawn) if single_tokens else self._sequences(drawn):
                 self._n_given += 1
-                mine = self._processes.rows
-                batch = self._ready(
-                    buffer.tokens(rows[mine]) if single_tokens else buffer.sequences(rows, mine)
-                )
-                if self._processes.shared:
-                    batch = self._as_share(batch, len(rows))
                 if batch.share.n_tokens:  # and not outliers alone
                     yield batch
             self._n_given = 0
             if self._fits:  # everything is here: the model need not run again
                 self.epoch += 1
             else:
-                del self._buffer, buffer  # or these stay in memory while others come
+                del self._buffer  # or these stay in memory while others come
                 self._fill()
 
+    def _sequences(self, drawn: Sequence[Tensor]) -> Iterator[Activations]:
+        """Batches of whole sequences."""
+        mine = self._processes.rows
+        for group in drawn:
+            batch = self._ready(self._buffer.sequences(group, mine))
+            yield self._as_share(batch, len(group))
+
+    def _tokens(self, drawn: Sequence[Tensor]) -> Iterator[Activations]:
+        """Batches of single tokens, some of them taken from the buffer together.
+
+        A batch of short rows is copied faster than torch is called for it.
+        """
+        mine = self._processes.rows
+        n_together = max(1, _TOGETHER_BYTES // (self._batch_tokens * self._buffer.row_bytes))
+        for first in range(0, len(drawn), n_together):
+            some = drawn[first : first + n_together]
+            shares = [rows[mine] for rows in some]
+            together = self._ready(self._buffer.tokens(torch.cat(shares)))
+            start = 0
+            for whole, share in zip(some, shares, strict=True):
+                batch = together.of_tokens(start, start + len(share))
+                yield self._as_share(batch, len(whole))
+                start += len(share)
+
     def _as_share(self, batch: Activations, n_rows: int) -> Activations:
-        """The rows of this process, which know how many tokens all processes have."""
-        (n_tokens,) = self._processes.sums(batch.n_tokens)
+        """The rows of this process; they know how many tokens all processes have."""
         processes = self._processes
+        if not processes.shared:
+            return batch
+        (n_tokens,) = processes.sums(batch.n_tokens)
         share = Share(processes.rank, processes.size, n_rows, round(n_tokens))
         return replace(batch, share_of_batch=share)
 
