@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import (
     bench_attach,
+    bench_checkpoint,
     bench_codebook,
     bench_concepts,
     bench_hosts,
@@ -26,6 +27,7 @@ BENCHMARKS = {
     "concepts": bench_concepts.run,
     "hosts": bench_hosts.run,
     "store": bench_store.run,
+    "checkpoint": bench_checkpoint.run,
 }
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("torch", "transformer-lens", "faiss-cpu", "scikit-learn", "vector-quantize-pytorch")

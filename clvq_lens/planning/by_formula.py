@@ -85,6 +85,7 @@ class Work:
             self.fit,
             dtype=self.shape.dtype,
             device_bytes=self.device_bytes,
+            n_tokens=self.n_tokens,
         )
 
     @property

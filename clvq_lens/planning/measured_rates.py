@@ -85,6 +85,7 @@ def _rates_of_short_fit(
         "n_evaluations": 1,
         "kl_weight": work.fit.kl_weight,
         "batch_tokens": work.fit.batch_tokens,
+        "keep_outliers": True,  # nobody wants to hear how many of random tokens are outliers
     }
     lens = add_clvq(model, source, target, name=_NAME, config=work.config)
     try:

@@ -11,7 +11,7 @@ from clvq_lens.config import CLVQConfig
 from clvq_lens.quantizer.units import Units, least_squares_
 
 _INITIAL_MIX_LOGIT = 0.2  # m = 0.275 at the start, as in the authors' code
-_HIDDEN_AT_ONCE = 2**27  # numbers in a hidden layer: 512 MB, of which some copies are needed
+_HIDDEN_AT_ONCE = 2**24  # numbers in a hidden layer: 64 MB, of which some copies are needed
 
 
 class AdaptiveResidualEncoder(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from clvq_lens.stats.precision import in_double
 
 _RIDGE = 1e-3  # of the mean square of the inputs; keeps unused directions of the map small
-_IN_DOUBLE = 2**27  # numbers in double precision at once: 1 GB
+_IN_DOUBLE = 2**24  # numbers in double precision at once: 128 MB
 
 
 class Units(nn.Module):

@@ -114,6 +114,7 @@ def fit_memory(
     *,
     dtype: torch.dtype,
     device_bytes: int,
+    n_tokens: int | None = None,
 ) -> FitMemory:
     """What a fit needs in memory.
 
@@ -124,6 +125,7 @@ def fit_memory(
         fit_config: Options of the fit.
         dtype: Dtype of the model, in which the buffer holds activations.
         device_bytes: Memory of the device; buffer and sample take a part of it at most.
+        n_tokens: Tokens of the data; None: so many that they limit nothing.
     """
     encoder, decoder = _modules(config, d_source, d_target)
     n_encoder, n_decoder = _n_parameters(encoder), _n_parameters(decoder)
@@ -136,9 +138,13 @@ def fit_memory(
     codebook = _codebook_bytes(config, d_source, d_target)
     width = d_source + d_target
     most_data = SHARE_OF_MEMORY * device_bytes
-    buffer = min(fit_config.buffer_tokens * (width * dtype.itemsize + 9), most_data)
     n_held_out = HELD_OUT_TOKENS if fit_config.held_out_fraction else 0
     n_sample = sample_tokens(config.n_codes, width, device_bytes)
+    n_buffer = fit_config.buffer_tokens
+    if n_tokens is not None:
+        n_held_out = min(n_held_out, round(fit_config.held_out_fraction * n_tokens))
+        n_sample, n_buffer = min(n_sample, n_tokens), min(n_buffer, n_tokens)
+    buffer = min(n_buffer * (width * dtype.itemsize + 9), most_data)
     return FitMemory(
         n_encoder_parameters=n_encoder,
         n_decoder_parameters=n_decoder,

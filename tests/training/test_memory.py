@@ -155,6 +155,19 @@ def test_the_buffer_is_in_the_dtype_of_the_model_and_takes_a_sixteenth_of_the_me
     assert buffer(torch.float32, 2**24) == 2 * 2**20
 
 
+def test_a_small_corpus_takes_no_more_than_its_tokens():
+    def memory(n_tokens: int | None) -> FitMemory:
+        options = {"device_bytes": 16 * GIB, "n_tokens": n_tokens}
+        fit_config = FitConfig(held_out_fraction=0.05)
+        return fit_memory(CONFIGS[0], 16, 16, fit_config, dtype=torch.float32, **options)
+
+    small = memory(1_000)
+    assert small.held_out_bytes == 2 * 50 * 128
+    assert small.sample_bytes == 3 * 1_000 * 128
+    assert small.buffer_bytes == 2 * 1_000 * (128 + 9)
+    assert memory(10**9) == memory(None)
+
+
 def test_nothing_is_allocated_or_drawn_to_count_parameters():
     before = torch.random.get_rng_state()
     wide = CLVQConfig.paper().replace(decoder_layers=100)

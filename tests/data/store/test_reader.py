@@ -1,5 +1,6 @@
 """Reading a store for a fit: every epoch has all of it, shuffled, and a stream can be resumed."""
 
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -123,6 +124,27 @@ def test_another_stream_goes_on_where_one_was(store, buffer_tokens: int, whole: 
     third._generator.set_state(drawn)
     third.restore_(again)
     assert bits(third, 99) == expected[1:]
+
+
+def test_batches_taken_together_are_those_taken_one_by_one(store, monkeypatch):
+    def without_some(batch: Activations) -> Activations:
+        too_long = batch.tokens % 7 == 0
+        mask = batch.mask & ~too_long
+        return replace(batch, mask=mask, n_outliers=int(too_long.sum()))
+
+    def given(together_bytes: int) -> list[Activations]:
+        monkeypatch.setattr("clvq_lens.data.stream._TOGETHER_BYTES", together_bytes)
+        stream = shuffled(store, buffer_tokens=150, whole=False)
+        stream._ready = without_some
+        return list(islice(stream, 60))
+
+    one_by_one, together = given(0), given(2**20)
+    for one, other in zip(one_by_one, together, strict=True):
+        assert one.n_outliers == other.n_outliers == int((one.tokens % 7 == 0).sum())
+        assert not one.mask[one.tokens % 7 == 0].any()
+        for name in ("source", "target", "tokens", "attended", "mask"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
+    assert any(batch.n_outliers for batch in together)
 
 
 def test_a_stream_goes_on_wherever_its_buffer_began(store):
