@@ -32,12 +32,11 @@ def _fit(folder: str) -> dict[str, Any]:
 
 
 def _corpus(n_tokens: int, path: Path) -> None:
-    """A document per line, none twice; a story has 300 tokens, about."""
-    texts = stories()[0]
+    """A document per line, none twice: 50 words of a story, which are 70 tokens, about."""
+    texts = [" ".join(text.split()[:50]) for text in stories()[0]]
     with path.open("w") as file:
-        for number in range(n_tokens // 300):
-            text = " ".join(texts[number % len(texts)].split())
-            file.write(f"{number} {text}\n")
+        for number in range(n_tokens // 70):
+            file.write(f"{number} {texts[number % len(texts)]}\n")
 
 
 def main() -> None:

@@ -141,7 +141,7 @@ def test_kl_needs_what_lies_above_the_target(wide_folder):
 
 
 def test_a_model_that_does_not_fit_says_so(folder):
-    plan = cl.plan(folder, 10**6, source=0, target=1, gpu="T4", n_codes=4_000_000)
+    plan = cl.plan(folder, 10**9, source=0, target=1, gpu="T4", n_codes=4_000_000)
     assert not plan.fits
     assert "more than the 16 GB of one device: spread the model" in plan.headline()
     assert cl.plan(folder, 10**6, source=0, target=1, gpu="T4").fits
