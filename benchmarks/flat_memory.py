@@ -32,10 +32,10 @@ def _fit(folder: str) -> dict[str, Any]:
 
 
 def _corpus(n_tokens: int, path: Path) -> None:
-    """A document per line, none twice: 50 words of a story, which are 70 tokens, about."""
+    """A document per line, none twice: 50 words of a story, which are 120 tokens, about."""
     texts = [" ".join(text.split()[:50]) for text in stories()[0]]
     with path.open("w") as file:
-        for number in range(n_tokens // 70):
+        for number in range(n_tokens // 120):
             file.write(f"{number} {texts[number % len(texts)]}\n")
 
 
