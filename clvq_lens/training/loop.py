@@ -197,7 +197,7 @@ class Training:
         return codes
 
     def _whole(
-        self, batch: Activations, parts: list[Shaped[Tensor, "r pos *d"]]
+        self, batch: Activations, parts: list[Shaped[Tensor, "_ pos *d"]]
     ) -> Shaped[Tensor, "b pos *d"]:
         """The rows of a whole batch, from the parts of this process and those of others."""
         mine = parts[0]

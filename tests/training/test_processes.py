@@ -157,6 +157,8 @@ def press_in_one(folder: Path, out: Path, checkpoint: Path) -> None:
         return original(self, *args)
 
     lens = new_lens(encoder="residual", decoder="table")
+    # Where the tests run in the background, it would be ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ShuffledStream, "_as_share", as_share)
         history = lens.fit(cl.ActivationStore(folder), checkpoint=checkpoint, **FIT)
