@@ -119,8 +119,8 @@ class Checkpoints:
             self.save(state())
         if terminated:
             raise TerminatedError(
-                f"Told to end (SIGTERM). A checkpoint is in {self.folder}; resume=True goes on "
-                f"from it."
+                f"Told to end (SIGTERM). A checkpoint is in {self.folder}; resume=True "
+                f"(--resume) goes on from it."
             )
 
     def save(self, state: State) -> None:
@@ -179,8 +179,8 @@ def check_resume(folder: str | Path | None, *, resume: bool, work: str = "fit") 
         )
     if found and not resume:
         raise PathTakenError(
-            f"{folder} holds checkpoints of a {work}. Pass resume=True to go on with it, or "
-            f"another folder."
+            f"{folder} holds checkpoints of a {work}. Pass resume=True (--resume) to go on "
+            f"with it, or another folder."
         )
 
 

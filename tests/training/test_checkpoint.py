@@ -197,7 +197,7 @@ def test_ctrl_c_keeps_what_was_learned_and_can_be_gone_on_from(tmp_path, monkeyp
 def test_a_folder_with_checkpoints_is_not_written_over(tmp_path):
     lens = new_lens(decoder="table")
     lens.fit(DATA, checkpoint=tmp_path, **FIT)
-    with pytest.raises(errors.PathTakenError, match="Pass resume=True to go on with it"):
+    with pytest.raises(errors.PathTakenError, match=r"Pass resume=True \(--resume\) to go on"):
         lens.fit(DATA, checkpoint=tmp_path, **FIT)
 
 
