@@ -10,6 +10,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from clvq_lens.training.memory import process_bytes
+
 _POLL_S = 0.02
 
 Job = Callable[..., dict[str, Any]]
@@ -42,7 +44,7 @@ def taken(job: Job, *arguments: object) -> Taken:
         started, most = time.monotonic(), 0
         process = begun(job, *arguments, answer=answer)
         while process.is_alive():
-            most = max(most, _private_bytes(process))
+            most = max(most, process_bytes(process.pid or 0))
             process.join(_POLL_S)
         wall_s = time.monotonic() - started
         if process.exitcode != 0:
@@ -60,12 +62,3 @@ def begun(job: Job, *arguments: object, answer: Path) -> BaseProcess:
 
 def _run(job: Job, arguments: tuple[object, ...], answer: Path) -> None:
     answer.write_text(json.dumps(job(*arguments)))
-
-
-def _private_bytes(process: BaseProcess) -> int:
-    try:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-    except OSError:  # it has ended
-        return 0
-    lines = [line.split() for line in status.splitlines() if line.startswith("RssAnon:")]
-    return 1024 * int(lines[0][1]) if lines else 0

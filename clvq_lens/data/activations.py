@@ -84,34 +84,27 @@ class Activations:
         share = self.share
         parts: list[Activations] = []
         for first in range(max(1, min(n, len(self.mask)))):  # a share may have no row
+            of_batch = replace(share, first=share.first + first * share.step, step=n * share.step)
             rows = slice(first, None, n)
-            parts.append(
-                replace(
-                    self,
-                    source=self.source[rows],
-                    target=self.target[rows],
-                    tokens=self.tokens[rows],
-                    attended=self.attended[rows],
-                    mask=self.mask[rows],
-                    documents=self.documents[rows],
-                    share_of_batch=replace(
-                        share, first=share.first + first * share.step, step=n * share.step
-                    ),
-                )
-            )
+            parts.append(self._of_rows(rows, n_outliers=self.n_outliers, share=of_batch))
         return parts
 
     def of_tokens(self, start: int, stop: int) -> "Activations":
         """Some rows, if each is a single token: those outside the mask are outliers."""
-        rows = slice(start, stop)
-        mask = self.mask[rows]
+        mask = self.mask[start:stop]
+        n_outliers = len(mask) - int(mask.sum())
+        return self._of_rows(slice(start, stop), n_outliers=n_outliers, share=None)
+
+    def _of_rows(self, rows: slice, *, n_outliers: int, share: Share | None) -> "Activations":
         return Activations(
             self.source[rows],
             self.target[rows],
             self.tokens[rows],
             self.attended[rows],
-            mask,
-            n_outliers=len(mask) - int(mask.sum()),
+            self.mask[rows],
+            self.documents[rows],
+            n_outliers,
+            share,
         )
 
     def of_real_tokens(self, end: End) -> Float[Tensor, "n d"]:

@@ -30,23 +30,12 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         ...         if pressed():
         ...             break
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    ignored = not callable(signal.getsignal(signal.SIGINT))
+    if threading.current_thread() is not threading.main_thread() or ignored:
         yield lambda: False
         return
-    noted = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal noted
-        noted = True
-        # A user who presses it again does not want to wait for the end of the step.
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: noted
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with _noted_once(signal.SIGINT) as pressed:
+        yield pressed
 
 
 @contextmanager
@@ -61,20 +50,27 @@ def noted_termination() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = signal.getsignal(signal.SIGTERM)
+    with _noted_once(signal.SIGTERM) as has_come:
+        yield has_come
+
+
+@contextmanager
+def _noted_once(number: signal.Signals) -> Iterator[Callable[[], bool]]:
+    """While open, a signal is noted the first time, and does what it did before the second."""
+    before = signal.getsignal(number)
     noted = False
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(_: int, frame: FrameType | None) -> None:
         nonlocal noted
         noted = True
-        # Whoever sends it again does not want to wait.
-        signal.signal(signal.SIGTERM, before)
+        # Whoever sends it again does not want to wait for the end of the step.
+        signal.signal(number, before)
 
-    signal.signal(signal.SIGTERM, note)
+    signal.signal(number, note)
     try:
         yield lambda: noted
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
 
 
 @contextmanager

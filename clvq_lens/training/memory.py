@@ -23,7 +23,7 @@ HELD_OUT_TOKENS = 2**15
 _log = logging.getLogger(__name__)
 _INIT_TOKENS_PER_CODE, _FEWEST_PER_CODE = 128, 8
 _FLOAT = 4  # bytes; the quantizer computes in float32
-_MEMINFO, _STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
+_MEMINFO = Path("/proc/meminfo")
 # A fit is refused if it needs so many times what is free: what is free is not known exactly.
 _MARGIN = 1.1
 
@@ -240,14 +240,19 @@ def free_memory_bytes(device: torch.device) -> int:
     return memory_bytes(device)
 
 
-def process_bytes() -> int:
-    """Memory that this process takes now, files that are mapped into it not counted; 0 if unknown.
+def process_bytes(process: int | str = "self") -> int:
+    """Memory that a process takes now, files that are mapped into it not counted; 0 if unknown.
 
     The interpreter, the libraries and a model on the CPU are in it.
+
+    Args:
+        process: Its number; "self": this one.
     """
-    if not _STATUS.is_file():
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:  # another system, or it has ended
         return 0
-    for line in _STATUS.read_text().splitlines():
+    for line in status.splitlines():
         if line.startswith("RssAnon:"):
             return 1024 * int(line.split()[1])
     return 0

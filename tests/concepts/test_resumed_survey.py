@@ -15,8 +15,8 @@ import clvq_lens as cl
 from clvq_lens import errors
 from clvq_lens.concepts import survey
 from clvq_lens.concepts.table import ConceptTable
-from clvq_lens.training.checkpoint import Checkpoints
 from tests.conftest import random_model
+from tests.killed import killed_after
 
 DATA = torch.randint(0, 40, (600, 20), generator=torch.Generator().manual_seed(3))
 LABELS = [[f"label {int(token) % 7}" for token in row] for row in DATA]
@@ -41,20 +41,10 @@ def undisturbed(lens) -> ConceptTable:
     return lens.concepts(DATA, **OPTIONS)
 
 
-def killed_after(n_batches: int, lens: cl.Lens, folder: Path, **options: Any) -> None:
+def killed_survey(n_batches: int, lens: cl.Lens, folder: Path, **options: Any) -> None:
     """A survey that writes a checkpoint after every batch, and dies after some of them."""
-    original, written = Checkpoints.save, []
-
-    def save(self: Checkpoints, state: Any) -> None:
-        original(self, state)
-        written.append(1)
-        if len(written) == n_batches:
-            raise RuntimeError("killed")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "save", save)
-        with pytest.raises(RuntimeError, match="killed"):
-            lens.concepts(DATA, **OPTIONS, checkpoint=folder, checkpoint_every=1e-9, **options)
+    with killed_after(n_batches):
+        lens.concepts(DATA, **OPTIONS, checkpoint=folder, checkpoint_every=1e-9, **options)
 
 
 @pytest.fixture
@@ -80,7 +70,7 @@ def test_checkpoints_change_nothing(lens, undisturbed, tmp_path):
 def test_a_table_whose_pass_is_killed_is_the_same(
     lens, undisturbed, tmp_path, batches, n_batches: int
 ):
-    killed_after(n_batches, lens, tmp_path)
+    killed_survey(n_batches, lens, tmp_path)
     batches.clear()
     assert lens.concepts(DATA, **OPTIONS, checkpoint=tmp_path, resume=True) == undisturbed
     assert len(batches) == N_BATCHES - n_batches  # and no batch is read twice
@@ -88,8 +78,8 @@ def test_a_table_whose_pass_is_killed_is_the_same(
 
 
 def test_it_goes_on_from_a_second_kill(lens, undisturbed, tmp_path):
-    killed_after(2, lens, tmp_path)
-    killed_after(3, lens, tmp_path, resume=True)
+    killed_survey(2, lens, tmp_path)
+    killed_survey(3, lens, tmp_path, resume=True)
     assert lens.concepts(DATA, **OPTIONS, checkpoint=tmp_path, resume=True) == undisturbed
 
 
@@ -101,7 +91,7 @@ def test_a_store_that_moved_is_the_same_data(lens, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules[__name__], "DATA", store)
         patch.setitem(OPTIONS, "token_labels", None)
-        killed_after(3, lens, tmp_path / "table")
+        killed_survey(3, lens, tmp_path / "table")
     moved = cl.ActivationStore(store.folder.rename(tmp_path / "moved"))
     options: dict[str, Any] = {"n_examples": 3, "progress": False, "resume": True}
     assert lens.concepts(moved, checkpoint=tmp_path / "table", **options) == undisturbed
@@ -224,7 +214,7 @@ def test_white_space_makes_other_data(stories_model, tmp_path):
 
 
 def test_a_damaged_checkpoint_of_a_survey_is_told(lens, undisturbed, tmp_path):
-    killed_after(3, lens, tmp_path)
+    killed_survey(3, lens, tmp_path)
     last = max(tmp_path.glob("checkpoint-*"))
     last.write_bytes(last.read_bytes()[:-1])
     with pytest.raises(errors.FileFormatError, match=r"is damaged.*Delete checkpoint-00000003"):

@@ -16,9 +16,9 @@ import clvq_lens as cl
 from clvq_lens import errors
 from clvq_lens.data.store import cache
 from clvq_lens.training import kept_data
-from clvq_lens.training.checkpoint import Checkpoints
 from clvq_lens.training.loop import Training
 from tests.conftest import random_model
+from tests.killed import killed_after
 
 GENERATOR = torch.Generator().manual_seed(2)
 DATA = torch.randint(0, 40, (80, 16), generator=GENERATOR)
@@ -42,21 +42,10 @@ def assert_same_bits(lens: cl.Lens, other: cl.Lens) -> None:
         assert torch.equal(tensor, theirs[name]), name
 
 
-def killed_after(n_checkpoints: int, lens: cl.Lens, data: Any, folder: Path, **fit: Any) -> None:
+def killed_fit(n_checkpoints: int, lens: cl.Lens, data: Any, folder: Path, **fit: Any) -> None:
     """A fit that writes a checkpoint after every step, and dies after some of them."""
-    original = Checkpoints.save
-    written: list[int] = []
-
-    def save(self: Checkpoints, state: Any) -> None:
-        original(self, state)
-        written.append(1)
-        if len(written) == n_checkpoints:
-            raise RuntimeError("killed")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "save", save)
-        with pytest.raises(RuntimeError, match="killed"):
-            lens.fit(data, checkpoint=folder, checkpoint_every=1e-9, **fit)
+    with killed_after(n_checkpoints):
+        lens.fit(data, checkpoint=folder, checkpoint_every=1e-9, **fit)
 
 
 # The encoder ends with its 24th batch, within a pass over the data; what follows draws its own.
@@ -78,7 +67,7 @@ def test_a_fit_that_is_killed_ends_with_the_same_bits(
     undisturbed = new_lens(**options)
     undisturbed.fit(DATA, checkpoint=tmp_path / "undisturbed", **fit)
     lens = new_lens(**options)
-    killed_after(n_checkpoints, lens, DATA, tmp_path / "killed", **fit)
+    killed_fit(n_checkpoints, lens, DATA, tmp_path / "killed", **fit)
     assert not lens.quantizer.fitted  # what it was before
     lens = new_lens(**options)
     history = lens.fit(DATA, checkpoint=tmp_path / "killed", resume=True, **fit)
@@ -107,6 +96,7 @@ import torch
 torch.set_num_threads(1)
 import clvq_lens as cl
 from tests.conftest import random_model
+from tests.killed import killed_after
 from tests.training.test_checkpoint import DATA, FIT
 
 lens = random_model().add_clvq(1, 2, n_codes=12, top_k=3, decoder_layers=1, encoder="predictive")
@@ -230,7 +220,7 @@ def test_a_mistake_in_the_options_leaves_the_activations_of_a_fit_alone(tmp_path
     fit = {**FIT, "n_tokens": 600, "held_out_fraction": 0.1}
     undisturbed, lens = new_lens(), new_lens()
     undisturbed.fit(DATA, checkpoint=tmp_path / "undisturbed", **fit)
-    killed_after(2, lens, DATA, tmp_path / "fit", **fit)
+    killed_fit(2, lens, DATA, tmp_path / "fit", **fit)
     for resume, kind, said in (
         (True, errors.CheckpointError, "n_tokens: 1200, not 600"),
         (False, errors.PathTakenError, "Pass resume=True"),
@@ -287,7 +277,7 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path):
 def test_a_damaged_checkpoint_is_told_and_the_one_before_can_be_used(tmp_path):
     lens, undisturbed = new_lens(decoder="table"), new_lens(decoder="table")
     undisturbed.fit(DATA, checkpoint=tmp_path / "undisturbed", **FIT)
-    killed_after(9, lens, DATA, tmp_path, **FIT)
+    killed_fit(9, lens, DATA, tmp_path, **FIT)
     last = max(tmp_path.glob("checkpoint-*"))
     content = bytearray(last.read_bytes())
     content[-3] ^= 1
