@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import cached_property
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from clvq_lens.config import LongTexts
@@ -14,9 +14,6 @@ from clvq_lens.data.document import Item
 from clvq_lens.data.reading import read
 from clvq_lens.data.tokens import TokenBatch, token_batches
 from clvq_lens.host.attachment import Attachment
-
-# Documents that `first` reads at once: enough to share batches, and few enough to stop in time.
-_FEWEST_AT_ONCE, _MOST_AT_ONCE = 16, 256
 
 End = Literal["source", "target"]
 
@@ -56,6 +53,7 @@ class Activations:
         documents: Running number of the document of each sequence, where it is known.
         n_outliers: Tokens that were left out of the mask because their activation is too long.
         share_of_batch: Which rows of a batch these are; None: all of them.
+        mask_on_cpu: The mask, where it is known without waiting for the device.
     """
 
     source: Float[Tensor, "b pos d_source"]
@@ -66,11 +64,19 @@ class Activations:
     documents: tuple[int, ...] = ()
     n_outliers: int = 0
     share_of_batch: Share | None = None
+    mask_on_cpu: Bool[Tensor, "b pos"] | None = None
 
-    @property
+    @cached_property
     def n_tokens(self) -> int:
         """Number of real tokens."""
-        return int(self.mask.sum())
+        mask = self.mask if self.mask_on_cpu is None else self.mask_on_cpu
+        return int(mask.sum())
+
+    @cached_property
+    def real(self) -> Int[Tensor, " n"]:
+        """Where real tokens are, if positions are counted from sequence to sequence."""
+        mask = self.mask if self.mask_on_cpu is None else self.mask_on_cpu
+        return mask.flatten().nonzero().squeeze(1).to(self.mask.device, non_blocking=True)
 
     @property
     def share(self) -> Share:
@@ -90,10 +96,8 @@ class Activations:
         return parts
 
     def of_tokens(self, start: int, stop: int) -> "Activations":
-        """Some rows, if each is a single token: those outside the mask are outliers."""
-        mask = self.mask[start:stop]
-        n_outliers = len(mask) - int(mask.sum())
-        return self._of_rows(slice(start, stop), n_outliers=n_outliers, share=None)
+        """Some rows, if each is a single token."""
+        return self._of_rows(slice(start, stop), n_outliers=0, share=None)
 
     def _of_rows(self, rows: slice, *, n_outliers: int, share: Share | None) -> "Activations":
         return Activations(
@@ -105,12 +109,19 @@ class Activations:
             self.documents[rows],
             n_outliers,
             share,
+            None if self.mask_on_cpu is None else self.mask_on_cpu[rows],
         )
 
     def of_real_tokens(self, end: End) -> Float[Tensor, "n d"]:
         """The activations of real tokens at the source or the target, row by row."""
-        activations = self.source if end == "source" else self.target
-        return activations[self.mask]
+        return self.at_real_tokens(self.source if end == "source" else self.target)
+
+    def at_real_tokens(self, values: Shaped[Tensor, "b pos *d"]) -> Shaped[Tensor, "n *d"]:
+        """Those of some values that belong to real tokens."""
+        rows = values.flatten(0, 1)
+        if self.n_tokens == len(rows):
+            return rows
+        return rows.index_select(0, self.real.to(rows.device))
 
 
 class ActivationSource:
@@ -128,12 +139,17 @@ class ActivationSource:
         self._long_texts: LongTexts = long_texts
 
     def batches(
-        self, documents: Iterable[Item], *, generator: torch.Generator | None = None
+        self,
+        documents: Iterable[Item],
+        *,
+        n_tokens: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> Iterator[Activations]:
         """The activations of all documents, ready for use.
 
         Args:
             documents: The documents, in the order in which they are read.
+            n_tokens: Real tokens after which no more are read; None: all are.
             generator: Decides the order of batches, as for `token_batches`: a caller that may stop
                 before the end needs one.
 
@@ -141,41 +157,23 @@ class ActivationSource:
             NonFiniteError: If the model produces NaN or infinity.
             TextTooLongError: If a text is too long and ``long_texts`` is "error".
         """
-        return map(self.ready, self.raw_batches(documents, generator=generator))
-
-    def first(
-        self, documents: Iterable[Item], n_tokens: int, *, generator: torch.Generator
-    ) -> Iterator[Activations]:
-        """The activations of the first documents, until they hold so many real tokens.
-
-        Documents of similar length share a batch, so stopping anywhere would favor some lengths.
-        A few documents at a time are read to their end, unless they are very long.
-
-        Args:
-            documents: The documents, in random order.
-            n_tokens: Real tokens after which it ends.
-            generator: Decides the order of batches.
-        """
-        documents = iter(documents)
-        n_documents, n_read = 0, 0
-        n_more = _FEWEST_AT_ONCE
-        while n_read < n_tokens and (following := list(islice(documents, n_more))):
-            for batch in self.batches(following, generator=generator):
-                yield batch
-                n_read += batch.n_tokens
-                if n_read >= n_tokens:
-                    return
-            n_documents += len(following)
-            # Half, because the documents to come may be longer than those read so far.
-            half_of_the_rest = (n_tokens - n_read) * n_documents // max(1, 2 * n_read)
-            n_more = min(max(half_of_the_rest, _FEWEST_AT_ONCE), _MOST_AT_ONCE)
+        raw = self.raw_batches(documents, n_tokens=n_tokens, generator=generator)
+        return map(self.ready, raw)
 
     def raw_batches(
-        self, documents: Iterable[Item], *, generator: torch.Generator | None = None
+        self,
+        documents: Iterable[Item],
+        *,
+        n_tokens: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> Iterator[Activations]:
         """The same in the model's dtype, with outliers in the mask: for storing."""
         tokens = token_batches(
-            self.host, documents, long_texts=self._long_texts, generator=generator
+            self.host,
+            documents,
+            long_texts=self._long_texts,
+            n_tokens=n_tokens,
+            generator=generator,
         )
         return map(self.of, tokens)
 
@@ -196,17 +194,33 @@ class ActivationSource:
 
     def ready(self, batch: Activations) -> Activations:
         """Activations in float32 where the quantizer is, without outliers in the mask."""
-        device = self._quantizer.device  # those of a store are on the CPU
-        source, target = batch.source.to(device).float(), batch.target.to(device).float()
-        batch = replace(
-            batch,
-            tokens=batch.tokens.to(device),
-            attended=batch.attended.to(device),
-            mask=batch.mask.to(device),
-        )
+        batch = self.in_float(batch)
         # Judged here and not in `of`: a fit measures the limit after its buffer was filled.
-        too_long = self._quantizer.outliers(source, target) & batch.mask
-        mask = batch.mask & ~too_long
+        too_long = self.are_outliers(batch.source, batch.target) & batch.mask
+        mask, n_outliers = batch.mask & ~too_long, int(too_long.sum())
+        return replace(batch, mask=mask, n_outliers=n_outliers, mask_on_cpu=None)
+
+    def in_float(self, batch: Activations) -> Activations:
+        """Activations in float32 where the quantizer is."""
+        device = self._quantizer.device  # those of a store are on the CPU
         return replace(
-            batch, source=source, target=target, mask=mask, n_outliers=int(too_long.sum())
+            batch,
+            source=batch.source.to(device).float(),
+            target=batch.target.to(device).float(),
+            tokens=batch.tokens.to(device),
+            attended=batch.attended.to(device, non_blocking=True),
+            mask=batch.mask.to(device, non_blocking=True),
         )
+
+    @property
+    def knows_outliers(self) -> bool:
+        """Whether there is a length from which on an activation is an outlier."""
+        limits = torch.stack([self._quantizer.max_source_norm, self._quantizer.max_target_norm])
+        return bool(limits.isfinite().any())
+
+    def are_outliers(
+        self, source: Float[Tensor, "*n d_source"], target: Float[Tensor, "*n d_target"]
+    ) -> Bool[Tensor, "*n"]:
+        """Which tokens the quantizer leaves out, because an activation is too long."""
+        device = self._quantizer.device
+        return self._quantizer.outliers(source.to(device).float(), target.to(device).float())

@@ -56,6 +56,7 @@ class ModelReader:
         source: Reads the activations.
         order: The documents.
         special: Whether special tokens are needed, which a decoder of sequences attends to.
+        most_tokens: Real tokens after which an epoch ends; None: it ends with the documents.
         generator: Decides the order of batches.
     """
 
@@ -67,9 +68,10 @@ class ModelReader:
         order: DocumentOrder,
         *,
         special: bool,
+        most_tokens: int | None = None,
         generator: torch.Generator,
     ) -> None:
-        self._source, self._order = source, order
+        self._source, self._order, self._most_tokens = source, order, most_tokens
         self._special, self._generator = special, generator
         self.n_read = 0
 
@@ -82,13 +84,17 @@ class ModelReader:
         """All sequences in the order of an epoch; what is skipped is read all the same."""
         self.n_read = 0
         documents = self._counted(self._order.epoch(number))
-        batches = self._source.raw_batches(documents, generator=self._generator)
+        batches = self._source.raw_batches(
+            documents, n_tokens=self._most_tokens, generator=self._generator
+        )
         for batch in islice(batches, skip, None):
             yield SequenceColumns.of(batch, special=self._special)
 
     def first(self, n_tokens: int, share: slice = ALL) -> Iterator[Activations]:
         """The first documents of epoch 0, until they hold so many real tokens; ready for use."""
-        batches = self._source.first(self._order.epoch(0), n_tokens, generator=self._generator)
+        batches = self._source.batches(
+            self._order.epoch(0), n_tokens=n_tokens, generator=self._generator
+        )
         return islice(batches, share.start, share.stop, share.step)
 
     def _counted(self, documents: Iterable[Item]) -> Iterator[Item]:

@@ -1,6 +1,6 @@
 """Sequences in memory, or in files mapped into it, and batches of them in random order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from clvq_lens.data.activations import Activations
 from clvq_lens.data.sequence_columns import SequenceColumns
 
 ALL = slice(None)
+_JUDGED_BYTES = 2**25  # of activations that are judged at once
 
 
 class ShuffleBuffer:
@@ -35,7 +36,18 @@ class ShuffleBuffer:
         self._starts = torch.cat(starts)
         self._lengths = torch.cat([part.lengths for part in parts])
         self._documents = torch.cat([part.documents for part in parts])
-        self._mask = torch.cat([part.mask for part in parts])
+        # On the CPU, so that nobody has to wait for a device to know how many tokens a batch has.
+        self._real = torch.cat([part.mask.cpu() for part in parts])
+        self._mask = self._real
+
+    def leave_out_(self, are_outliers: Callable[[Tensor, Tensor], Bool[Tensor, " n"]]) -> None:
+        """Takes outliers out of the mask, all that a function finds by source and target."""
+        found: list[Tensor] = []
+        for part in self.parts:
+            n_rows = max(1, _JUDGED_BYTES // part.row_bytes)
+            pieces = zip(part.source.split(n_rows), part.target.split(n_rows), strict=True)
+            found += [are_outliers(source, target).cpu() for source, target in pieces]
+        self._mask = self._real & ~torch.cat(found)
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -53,7 +65,11 @@ class ShuffleBuffer:
     @property
     def n_tokens(self) -> int:
         """Number of real tokens."""
-        return int(self._mask[self._rows(torch.arange(len(self)))].sum())
+        return self.n_real(torch.arange(len(self)))
+
+    def n_real(self, group: Int[Tensor, " b"]) -> int:
+        """Number of real tokens of some sequences."""
+        return int(self._mask[self._rows(group)].sum())
 
     @property
     def n_documents(self) -> int:
@@ -83,7 +99,7 @@ class ShuffleBuffer:
         """
         rows = self._rows(self._permutation(len(self)))
         real = rows[self._mask[rows]]  # whole sequences have special tokens
-        order = real[self._permutation(len(real)).to(real.device)]
+        order = real[self._permutation(len(real))]
         # Which tokens share a batch is random, and their order in it decides nothing: those of one
         # part after the other are copied only once.
         return [self._by_part(rows) for rows in order.split(self._batch_tokens) if len(rows)]
@@ -100,15 +116,16 @@ class ShuffleBuffer:
         lengths = self._lengths[group].unsqueeze(1)
         attended = positions < lengths
         rows = torch.where(attended, self._starts[group].unsqueeze(1) + positions, 0)
-        rows, attended = rows.to(self._mask.device), attended.to(self._mask.device)
         documents = tuple(self._documents[group].tolist())
         # A share of the rows is not contiguous.
         places = self._places(rows.flatten().contiguous())
-        return self._taken(places, attended, self._mask[rows] & attended, documents)
+        mask = self._mask[rows] & attended
+        n_outliers = int((self._real[rows] & attended).sum()) - int(mask.sum())
+        return self._taken(places, attended, mask, documents, n_outliers)
 
     def tokens(self, rows: Int[Tensor, " b"]) -> Activations:
         """Some tokens, as sequences of length one."""
-        everywhere = torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
+        everywhere = torch.ones(len(rows), 1, dtype=torch.bool)
         return self._taken(self._places(rows), everywhere, everywhere)
 
     # ---- which rows ----------------------------------------------------------------------------
@@ -119,7 +136,7 @@ class ShuffleBuffer:
     def _n_sequences_of(self, order: Int[Tensor, " s"], n_tokens: int) -> int:
         """How many sequences of an order hold so many real tokens."""
         zero = torch.zeros(1, dtype=torch.long)
-        n_before = torch.cat([zero, self._mask.cpu().cumsum(0)])
+        n_before = torch.cat([zero, self._mask.cumsum(0)])
         n_real = n_before[self._starts + self._lengths] - n_before[self._starts]
         return int((n_real[order].cumsum(0) < n_tokens).sum()) + 1
 
@@ -139,7 +156,7 @@ class ShuffleBuffer:
         lengths = self._lengths[order]
         ends = lengths.cumsum(0)
         first_rows = (self._starts[order] - (ends - lengths)).repeat_interleave(lengths)
-        return (first_rows + torch.arange(len(first_rows))).to(self._mask.device)
+        return first_rows + torch.arange(len(first_rows))
 
     # ---- what is in them -----------------------------------------------------------------------
 
@@ -149,6 +166,7 @@ class ShuffleBuffer:
         attended: Bool[Tensor, "b pos"],
         mask: Bool[Tensor, "b pos"],
         documents: tuple[int, ...] = (),
+        n_outliers: int = 0,
     ) -> Activations:
         """What is in some rows; 0 where nothing is attended to."""
         columns: list[Tensor] = []
@@ -157,11 +175,20 @@ class ShuffleBuffer:
             columns.append(places.taken_from(column).unflatten(0, attended.shape))
         source, target, tokens = columns
         if not attended.all():  # single tokens have no padding
-            outside = ~attended
+            outside = (~attended).to(source.device, non_blocking=True)
             source.masked_fill_(outside.unsqueeze(-1), 0)
             target.masked_fill_(outside.unsqueeze(-1), 0)
             tokens.masked_fill_(outside, 0)
-        return Activations(source, target, tokens.long(), attended, mask, documents)
+        return Activations(
+            source,
+            target,
+            tokens.long(),
+            attended.to(source.device, non_blocking=True),
+            mask.to(source.device, non_blocking=True),
+            documents,
+            n_outliers,
+            mask_on_cpu=mask,
+        )
 
     def _places(self, rows: Int[Tensor, " n"]) -> "_Places":
         """Where some rows are, part by part: parts on disk are not copied into one block."""
@@ -212,7 +239,7 @@ class _Places:
     def taken_from(self, parts: Sequence[Tensor]) -> Tensor:
         """The rows of a column, which is in parts."""
         if len(parts) == 1:
-            return parts[0].index_select(0, self.of_part[0])
+            return parts[0].index_select(0, self.of_part[0].to(parts[0].device, non_blocking=True))
         n_rows = sum(map(len, self.of_part))
         taken = parts[0].new_empty(n_rows, *parts[0].shape[1:])
         first = 0

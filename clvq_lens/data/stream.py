@@ -2,14 +2,14 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from clvq_lens.data.activations import Activations, Share
+from clvq_lens.data.activations import Activations, ActivationSource, Share
 from clvq_lens.data.sequence_columns import SequenceColumns
 from clvq_lens.data.sequence_reader import SequenceReader
 from clvq_lens.data.shuffle_buffer import ALL, ShuffleBuffer
@@ -17,6 +17,8 @@ from clvq_lens.processes import ALONE, Processes
 
 SHARE_OF_MEMORY = 1 / 16
 """Part of a device's memory that the buffer may take; while it is filled, twice as much."""
+BESIDE_BYTES = 9
+"""Of a position beside its activations: its token, and whether that is real."""
 _TOGETHER_BYTES = 8 * 2**20  # of batches that are taken from the buffer at once
 _USUAL_MEMORY = 8 * 2**30  # bytes, where the system does not say how much there is
 
@@ -51,7 +53,7 @@ class ShuffledStream:
 
     Args:
         reader: Reads the activations.
-        ready: Makes activations ready for use.
+        source: Makes them ready for use, and knows which are outliers.
         buffer_tokens: Size of the buffer.
         batch_tokens: Positions of a batch, about.
         whole_sequences: Whether a batch consists of sequences or of single tokens.
@@ -63,7 +65,7 @@ class ShuffledStream:
     def __init__(
         self,
         reader: SequenceReader,
-        ready: Callable[[Activations], Activations],
+        source: ActivationSource,
         *,
         buffer_tokens: int,
         batch_tokens: int,
@@ -72,11 +74,13 @@ class ShuffledStream:
         processes: Processes = ALONE,
         progress: bool = False,
     ) -> None:
+        self.fits = False
+        """Whether all data are in the buffer, so that nothing is read again."""
         self.epoch = 0
         """Passes over the data that were completed, as far as the buffer has been filled."""
         self.n_documents = 0
         """Documents of one pass over the data, as far as it has been read."""
-        self._reader, self._ready = reader, ready
+        self._reader, self._source = reader, source
         self._buffer_tokens, self._batch_tokens = buffer_tokens, batch_tokens
         self._whole_sequences, self._generator = whole_sequences, generator
         self._processes = processes
@@ -95,7 +99,7 @@ class ShuffledStream:
     def _begin(self, bar: tqdm | None = None) -> None:
         """Fills the buffer for the first time."""
         self._following = self._read()
-        self._fits = self._fill(bar)
+        self.fits = self._fill(bar)
         # Only now: the end of the first epoch is what tells that the corpus fits.
         self._following = itertools.chain(self._following, self._later_epochs())
 
@@ -103,7 +107,7 @@ class ShuffledStream:
         if self._reader.n_tokens is not None:
             return self._reader.n_tokens
         n_real = self._buffer.n_tokens
-        return n_real if self._fits else self._of_corpus(n_real, self._buffer.n_documents)
+        return n_real if self.fits else self._of_corpus(n_real, self._buffer.n_documents)
 
     def _of_corpus(self, n_tokens: int, n_documents: int) -> int:
         """How many tokens the corpus holds, if some of its documents hold so many.
@@ -121,11 +125,16 @@ class ShuffledStream:
             shared: Whether every process is given batches of its own; else all have the same.
         """
         mine = self._processes.rows if shared else ALL
-        if not self._fits:
+        if not self.fits:
             return self._reader.first(n_tokens, mine)
         # Sequences also where single tokens are trained on: nobody needs them shuffled here.
         drawn = self._buffer.draw_sequences(n_tokens)[mine]
-        return (self._ready(self._buffer.sequences(group)) for group in drawn)
+        return (self._source.in_float(self._buffer.sequences(group)) for group in drawn)
+
+    def judge_outliers_(self) -> None:
+        """Leaves out what are outliers now; to be called once it is known how long these are."""
+        if self._source.knows_outliers:
+            self._buffer.leave_out_(self._source.are_outliers)
 
     # ---- endless batches -----------------------------------------------------------------------
 
@@ -145,7 +154,7 @@ class ShuffledStream:
                 if batch.share.n_tokens:  # and not outliers alone
                     yield batch
             self._n_given = 0
-            if self._fits:  # everything is here: the model need not run again
+            if self.fits:  # everything is here: the model need not run again
                 self.epoch += 1
             else:
                 del self._buffer  # or these stay in memory while others come
@@ -155,8 +164,8 @@ class ShuffledStream:
         """Batches of whole sequences."""
         mine = self._processes.rows
         for group in drawn:
-            batch = self._ready(self._buffer.sequences(group, mine))
-            yield self._as_share(batch, len(group))
+            batch = self._source.in_float(self._buffer.sequences(group, mine))
+            yield self._as_share(batch, len(group), self._buffer.n_real(group))
 
     def _tokens(self, drawn: Sequence[Tensor]) -> Iterator[Activations]:
         """Batches of single tokens, some of them taken from the buffer together.
@@ -168,20 +177,19 @@ class ShuffledStream:
         for first in range(0, len(drawn), n_together):
             some = drawn[first : first + n_together]
             shares = [rows[mine] for rows in some]
-            together = self._ready(self._buffer.tokens(torch.cat(shares)))
+            together = self._source.in_float(self._buffer.tokens(torch.cat(shares)))
             start = 0
             for whole, share in zip(some, shares, strict=True):
                 batch = together.of_tokens(start, start + len(share))
-                yield self._as_share(batch, len(whole))
+                yield self._as_share(batch, len(whole), len(whole))
                 start += len(share)
 
-    def _as_share(self, batch: Activations, n_rows: int) -> Activations:
+    def _as_share(self, batch: Activations, n_rows: int, n_tokens: int) -> Activations:
         """The rows of this process; they know how many tokens all processes have."""
         processes = self._processes
         if not processes.shared:
             return batch
-        (n_tokens,) = processes.sums(batch.n_tokens)
-        share = Share(processes.rank, processes.size, n_rows, round(n_tokens))
+        share = Share(processes.rank, processes.size, n_rows, n_tokens)
         return replace(batch, share_of_batch=share)
 
     def _drawn(self, *, single_tokens: bool) -> list[Tensor]:
@@ -204,7 +212,7 @@ class ShuffledStream:
         """Where the stream is, between two batches."""
         if self._resumed is not None:  # nothing was given since
             return self._resumed
-        epoch, part, sequence = (self.epoch, 0, 0) if self._fits else self._place
+        epoch, part, sequence = (self.epoch, 0, 0) if self.fits else self._place
         return StreamState(
             epoch=epoch,
             part=part,
@@ -222,7 +230,7 @@ class ShuffledStream:
             del self._buffer
             self._begin()
         self.epoch, self._resumed = state.epoch, state
-        if self._fits:
+        if self.fits:
             return
         del self._buffer
         self._n_parts = state.part
@@ -269,6 +277,7 @@ class ShuffledStream:
         self._buffer = ShuffleBuffer(
             parts, batch_tokens=self._batch_tokens, generator=self._generator
         )
+        self.judge_outliers_()
         return ended
 
     def _next_part(self) -> SequenceColumns | None:
@@ -283,8 +292,7 @@ class ShuffledStream:
         """How many positions the buffer takes, if others need as much memory as these."""
         if self._memory_bytes is None:
             self._memory_bytes = self._processes.least(memory_bytes(part.mask.device))
-        most_bytes = SHARE_OF_MEMORY * self._memory_bytes
-        return min(self._buffer_tokens, int(most_bytes / max(1, part.row_bytes)))
+        return _positions(self._buffer_tokens, part.row_bytes, self._memory_bytes)
 
     def _later_epochs(self) -> Iterator[SequenceColumns]:
         """The sequences of all epochs after the current one."""
@@ -300,6 +308,21 @@ class ShuffledStream:
             self._n_parts += 1
             yield part
         self.n_documents = max(self.n_documents, self._reader.n_read)
+
+
+def buffer_positions(buffer_tokens: int, activation_bytes: int, device: torch.device) -> int:
+    """How many positions a shuffle buffer takes.
+
+    Args:
+        buffer_tokens: How many it may take.
+        activation_bytes: Memory of source and target of a position.
+        device: Where it is.
+    """
+    return _positions(buffer_tokens, activation_bytes + BESIDE_BYTES, memory_bytes(device))
+
+
+def _positions(buffer_tokens: int, row_bytes: int, device_bytes: int) -> int:
+    return min(buffer_tokens, int(SHARE_OF_MEMORY * device_bytes / max(1, row_bytes)))
 
 
 def memory_bytes(device: torch.device) -> int:

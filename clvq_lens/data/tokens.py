@@ -1,6 +1,7 @@
 """Batches of tokens: documents of similar length side by side, padded on the right."""
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -76,6 +77,7 @@ def token_batches(
     *,
     long_texts: LongTexts,
     splittable: bool = True,
+    n_tokens: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[TokenBatch]:
     """Tokenizes documents and puts those of similar length side by side.
@@ -89,6 +91,7 @@ def token_batches(
         documents: Documents; bare texts and rows are numbered as they come.
         long_texts: What to do with a text beyond the context.
         splittable: Whether pieces of a text are of use, so that errors may suggest to split it.
+        n_tokens: Real tokens after which no further sequence is read; None: all are.
         generator: Decides the order of the batches of a window; None: the shortest come first. A
             caller that may stop before the end needs one, or it sees too many short documents.
 
@@ -103,11 +106,13 @@ def token_batches(
         remedy = "Pass long_texts='truncate', or cut the text."
     batcher = ContextBatcher(host, long_texts, remedy)
     numbered = _numbered(documents)
+    n_missing = math.inf if n_tokens is None else n_tokens
     try:
-        while window := list(islice(numbered, _WINDOW)):
+        while n_missing > 0 and (window := list(islice(numbered, _WINDOW))):
             sequences: list[TokenSequence] = []
             for document in batcher.tokenized(window):
                 sequences += batcher.fit(document)
+            sequences, n_missing = batcher.first(sequences, n_missing)
             groups = batcher.groups(sequences)
             for index in _order(len(groups), generator):
                 yield batcher.batch(groups[index])
@@ -279,6 +284,18 @@ class ContextBatcher:
             pieces.append(TokenSequence(piece, document.number, part))
             n_before += int((~is_special[begin:end]).sum())
         return pieces
+
+    def first(
+        self, sequences: list[TokenSequence], n_tokens: float | int
+    ) -> tuple[list[TokenSequence], float | int]:
+        """The first sequences that hold so many real tokens, and how many tokens they lack."""
+        if math.isinf(n_tokens):
+            return sequences, n_tokens
+        for index, sequence in enumerate(sequences):
+            n_tokens -= int((~torch.isin(sequence.ids, self._special)).sum())
+            if n_tokens <= 0:
+                return sequences[: index + 1], 0
+        return sequences, n_tokens
 
     def groups(self, sequences: list[TokenSequence]) -> list[list[TokenSequence]]:
         """Sequences of similar length together, as many as the model runs fast on."""

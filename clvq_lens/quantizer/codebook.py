@@ -14,6 +14,7 @@ from clvq_lens.quantizer.initialization import Clusters
 
 _SMOOTHING = 1e-5  # Laplace smoothing of cluster sizes, as in VQ-VAE (arXiv 1711.00937)
 _SCALE_ROWS = 1024  # rows, about, that estimate the mean distance to the nearest code
+_REVIVED_AT_ONCE, _FEWEST_REVIVED = 1 / 64, 16  # dead codes: of all codes, and at least
 # On a CPU, the scores of a chunk stay in the cache.
 _SCORES_PER_CHUNK = {"cpu": 2**20, "cuda": 2**26}
 _SCORES_ELSEWHERE = 2**24
@@ -266,12 +267,12 @@ class Codebook(nn.Module):
         """
         if len(z) == 0:
             return  # a mean over no distances would be NaN
-        z = z.detach()
+        z = z.detach().float()
         codes, decay = assignment.codes, self.config.ema_decay
-        sizes = torch.bincount(codes, minlength=self.config.n_codes)
+        sizes, sums = sums_by_code(codes, z, self.config.n_codes)
         self.measure_distance_(z, assignment.nearest, decay=decay)
         self.ema_sizes.lerp_(sizes.to(self.ema_sizes), 1 - decay)
-        self.ema_sums.mul_(decay).index_add_(0, codes, z.float(), alpha=1 - decay)
+        self.ema_sums.lerp_(sums, 1 - decay)
         total = self.ema_sizes.sum()
         smoothed = (self.ema_sizes + _SMOOTHING) * total / (total + len(sizes) * _SMOOTHING)
         used = sizes > 0
@@ -283,22 +284,43 @@ class Codebook(nn.Module):
     def _revive_(
         self, z: Float[Tensor, "n d"], codes: Int[Tensor, " n"], generator: torch.Generator
     ) -> None:
-        """Moves dead codes to tokens of the batch that are far from their own code."""
-        is_dead = self.tokens_since_use >= self.config.resolved_dead_after_tokens
-        dead = is_dead.nonzero().flatten()
-        dead = dead[: len(z)]
-        if len(dead) == 0:
-            return
+        """Moves dead codes to tokens of the batch that are far from their own code.
+
+        A few of them at once, those first that have been dead for longest. How many are dead is
+        not asked, because the answer would have to be waited for: where fewer are, the others stay
+        what they are.
+        """
+        n = min(len(z), max(_FEWEST_REVIVED, int(_REVIVED_AT_ONCE * len(self.vectors))))
+        unused, chosen = self.tokens_since_use.topk(min(n, len(self.vectors)))
+        is_dead = unused >= self.config.resolved_dead_after_tokens
+        rows = slice(None, None, max(1, len(z) // max(_SCALE_ROWS, 4 * n)))
+        z, codes = z[rows], codes[rows]
         # Rows are drawn with p proportional to their squared distance, as in k-means++.
-        distances = (z.float() - self(codes)).square().sum(1)
+        distances = (z - self(codes)).square().sum(1)
         clocks = torch.empty_like(distances).exponential_(generator=generator)
-        rows = (distances / clocks).topk(len(dead)).indices
+        drawn = z[(distances / clocks).topk(len(chosen)).indices]
         # As heavy as the average code. A light one would move to the mean of the few tokens that
         # are first drawn for it. That mean is closer to all tokens than their codes are, so that
         # this code would soon have all tokens.
         size = self.ema_sizes.mean()
-        self.vectors[dead] = z[rows].float()
-        self.ema_sizes[dead] = size
-        self.ema_sums[dead] = size * z[rows].float()
-        self.tokens_since_use[dead] = 0
-        self.n_revived += len(dead)
+        for values, new in (
+            (self.vectors, drawn),
+            (self.ema_sizes, size),
+            (self.ema_sums, size * drawn),
+            (self.tokens_since_use, 0),
+        ):
+            where = is_dead.view(-1, *[1] * (values.ndim - 1))
+            values[chosen] = torch.where(where, new, values[chosen])
+        self.n_revived += is_dead.sum()
+
+
+def sums_by_code(
+    codes: Int[Tensor, " n"], values: Float[Tensor, "n d"], n_codes: int
+) -> tuple[Int[Tensor, " k"], Float[Tensor, "k d"]]:
+    """How many rows each code has, and their sum."""
+    order = codes.argsort()
+    sizes = torch.zeros(n_codes, dtype=torch.long, device=codes.device)
+    sizes.index_add_(0, codes, torch.ones_like(codes))
+    starts = sizes.cumsum(0) - sizes
+    # A bag for each code: adding rows one by one to their sums takes several times as long.
+    return sizes, F.embedding_bag(order, values, starts, mode="sum")

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import ConfigError
 from clvq_lens.quantizer.attention import Attention, DecoderCache
-from clvq_lens.quantizer.codebook import Codebook
+from clvq_lens.quantizer.codebook import Codebook, sums_by_code
 from clvq_lens.quantizer.units import Units, least_squares_
 
 
@@ -227,8 +227,8 @@ class TableDecoder(nn.Module):
 
         The mean of a code with n tokens in the batch goes 1 - decay**n of the way to theirs.
         """
-        sizes = torch.bincount(codes, minlength=len(self.table)).unsqueeze(1)
-        sums = torch.zeros_like(self.table).index_add_(0, codes, target)
+        sizes, sums = sums_by_code(codes, target, len(self.table))
+        sizes = sizes.unsqueeze(1)
         weight = torch.where(sizes > 0, 1 - decay**sizes, 0.0)
         self.table.lerp_(sums / sizes.clamp_min(1), weight.to(self.table))
 

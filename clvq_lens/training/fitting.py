@@ -126,11 +126,13 @@ class Fit:
         if (resumed := self._resumed("training")) is not None:
             # What would be started here comes from the checkpoint, limits of outliers among it.
             self.quantizer.load_state_dict(resumed["work"]["quantizer"])
+            stream.judge_outliers_()
             return self._held_out()
         if not self.learns_codes:
             return self._start_decoder(stream)
         self.quantizer.reset_(self.generator)
         source, target = self._ordinary(*self._sample(stream))
+        stream.judge_outliers_()
         drawn = self._held_out()
         if isinstance(self.quantizer.encoder, PredictiveEncoder):
             self.quantizer.encoder.start_(source, target)

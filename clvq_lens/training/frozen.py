@@ -1,8 +1,6 @@
 """The frozen pass: what each code stands for in the training tokens."""
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from clvq_lens.data.activations import Activations
@@ -10,6 +8,7 @@ from clvq_lens.data.interrupt import add_each
 from clvq_lens.data.stream import ShuffledStream
 from clvq_lens.processes import ALONE, Processes
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.stats.precision import best_float
 from clvq_lens.training.training_data import TrainingData
 
 
@@ -58,11 +57,11 @@ class FrozenPass:
     def __init__(self, quantizer: CrossLayerQuantizer) -> None:
         self.quantizer = quantizer
         k = quantizer.config.n_codes
-        # Totals are on the CPU, in double precision, which not every device has.
-        self.usage = torch.zeros(k, dtype=torch.long)
-        self.source_sums = torch.zeros(k, quantizer.d_source, dtype=torch.double)
-        self.encoded_sums = torch.zeros(k, quantizer.d_code, dtype=torch.double)
-        self.target_sums = torch.zeros(k, quantizer.d_target, dtype=torch.double)
+        device, exact = quantizer.device, best_float(quantizer.device)
+        self.usage = torch.zeros(k, dtype=torch.long, device=device)
+        self.source_sums = torch.zeros(k, quantizer.d_source, dtype=exact, device=device)
+        self.encoded_sums = torch.zeros(k, quantizer.d_code, dtype=exact, device=device)
+        self.target_sums = torch.zeros(k, quantizer.d_target, dtype=exact, device=device)
         self.n_outliers = 0
         self.complete = False
 
@@ -73,10 +72,11 @@ class FrozenPass:
         z = self.quantizer.encode(source)
         # Nearest codes, as in use; in training they are drawn.
         codes = self.quantizer.codebook.nearest(z)
-        _add_by_code(self.source_sums, codes, source)
-        _add_by_code(self.encoded_sums, codes, z)
-        _add_by_code(self.target_sums, codes, batch.of_real_tokens("target"))
-        self.usage += torch.bincount(codes, minlength=len(self.usage)).cpu()
+        target = batch.of_real_tokens("target")
+        sums = (self.source_sums, self.encoded_sums, self.target_sums)
+        for total, values in zip(sums, (source, z, target), strict=True):
+            total.index_add_(0, codes, values.to(total.dtype))
+        self.usage.index_add_(0, codes, torch.ones_like(codes))
         self.n_outliers += batch.n_outliers
 
     def sum_(self, processes: Processes) -> None:
@@ -87,11 +87,3 @@ class FrozenPass:
     def record_(self) -> None:
         """Gives the quantizer what was counted."""
         self.quantizer.record_(self.usage, self.source_sums, self.encoded_sums, self.target_sums)
-
-
-def _add_by_code(
-    sums: Float[Tensor, "k d"], codes: Int[Tensor, " n"], values: Float[Tensor, "n d"]
-) -> None:
-    """Adds up the values of each code: a batch in float32 on its device, the total on the CPU."""
-    batch = values.new_zeros(sums.shape).index_add_(0, codes, values)
-    sums += batch.cpu().double()

@@ -1,4 +1,4 @@
-"""What a fit with checkpoints reads: activations that are kept on disk, and who they belong to."""
+"""What a fit reads from disk: activations that are kept there, and who they belong to."""
 
 import math
 from dataclasses import asdict
@@ -10,22 +10,18 @@ from clvq_lens.data.documents import Data
 from clvq_lens.data.store.cache import cache_activations
 from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.host.attachment import Attachment
-from clvq_lens.processes import Processes
-from clvq_lens.training.memory import initial_tokens
-
-_MARGIN = 1.05  # the part that is held out is a share of documents, and not of tokens
 
 
 def kept_data(
     attachment: Attachment, data: Data, config: FitConfig, folder: Path, *, progress: bool
 ) -> StoredActivations:
-    """Activations that were read before: those of the user, or a store beside the checkpoints.
+    """Activations that were read before: those of the user, or a store that is filled now.
 
     Args:
         attachment: Where to read.
         data: A store, or documents.
         config: How many tokens the fit reads.
-        folder: Folder of the checkpoints.
+        folder: Folder in which the store is kept.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -33,15 +29,12 @@ def kept_data(
     """
     if isinstance(data, StoredActivations):
         return data
-    # The same in all processes, whose machines may have more memory or less.
-    n_initial = Processes.current().least(initial_tokens(attachment.quantizer))
-    n_tokens = max(config.n_tokens or MOST_TOKENS, n_initial)
     store = cache_activations(
         attachment.host.model,
         data,
         folder / "activations",
         points=list(dict.fromkeys([attachment.source, attachment.target])),
-        n_tokens=math.ceil(_MARGIN * n_tokens / (1 - config.held_out_fraction)),
+        n_tokens=math.ceil((config.n_tokens or MOST_TOKENS) / (1 - config.held_out_fraction)),
         long_texts=config.long_texts,
         seed=config.seed,
         progress=progress,

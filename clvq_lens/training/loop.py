@@ -1,6 +1,5 @@
 """The training loop: gradient steps of encoder and decoder, EMA steps of the codebook."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,7 +13,6 @@ from clvq_lens.config import FitConfig
 from clvq_lens.data.activations import Activations
 from clvq_lens.data.interrupt import deferred_interrupt
 from clvq_lens.data.stream import ShuffledStream
-from clvq_lens.errors import NonFiniteError
 from clvq_lens.processes import ALONE, Processes
 from clvq_lens.quantizer.codebook import Assignment
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
@@ -25,7 +23,7 @@ from clvq_lens.training.history import History, Record
 from clvq_lens.training.objective import Objective, Step
 from clvq_lens.training.phase_clock import Phase
 from clvq_lens.training.schedule import BETAS, peak_learning_rate, schedule
-from clvq_lens.training.validation import Best, HeldOut, LossSums, Window
+from clvq_lens.training.validation import Best, HeldOut, Window
 
 
 class Training:
@@ -63,12 +61,11 @@ class Training:
         self.budget, self.generator, self.learns_codes = budget, generator, learns_codes
         self.best = Best(self.quantizer)
         self._processes = processes
-        self._held_out, self._window = held_out, Window(self.quantizer)
+        self._held_out, self._window = held_out, Window(self.quantizer, processes)
         self._report, self._phase = report, phase
         self._optimizer = make_optimizer(self.quantizer, config)
         self._n_tokens = self._n_steps = self._first_epoch = 0
         self._started_at = time.monotonic()
-        self._fvu = float("nan")
 
     @property
     def learns(self) -> bool:
@@ -98,10 +95,12 @@ class Training:
             for batch in stream if not self.is_done else ():
                 self._step(batch, stream)
                 bar.update(batch.share.n_tokens)
-                bar.set_postfix(fvu=f"{self._fvu:.3f}", refresh=False)
+                if self.history.records:
+                    bar.set_postfix(fvu=f"{self.history.records[-1].fvu:.3f}", refresh=False)
                 interrupted = self._processes.any(pressed())
                 after_step(interrupted)
                 if interrupted:
+                    self._window.require_finite()  # before these weights are kept
                     raise KeyboardInterrupt
                 if self.is_done:
                     break
@@ -113,8 +112,7 @@ class Training:
         if not self._n_steps:
             self._first_epoch = stream.epoch
         rate = self._set_learning_rate()
-        self._window.add(*self.train_step(batch))
-        self._fvu = self._window.fvu
+        self._window.count(self.train_step(batch))
         self._n_steps += 1
         self._n_tokens += batch.share.n_tokens
         # By tokens and not by steps: batches of sequences hold more or fewer of them.
@@ -132,7 +130,6 @@ class Training:
             learning_rate=rate,
             **self._window.take(),
             **self._held_out.measure(self.quantizer),
-            n_revived=int(self.quantizer.codebook.n_revived),
         )
         self.history.records.append(record)
         self.best.offer(record, self.config)
@@ -140,11 +137,13 @@ class Training:
         # and the other way round it would never be told.
         self._report(record)
 
-    def train_step(self, batch: Activations) -> tuple[LossSums, Int[Tensor, " n"]]:
+    def train_step(self, batch: Activations) -> Int[Tensor, " n"]:
         """One gradient step of encoder and decoder, and one EMA step of the codebook.
 
+        Nothing in it waits for the device: what it lost is added up there.
+
         Returns:
-            Sums of the loss, and the codes of all real tokens of the batch.
+            The codes of all real tokens of the batch.
         """
         self.quantizer.train()
         if self.quantizer.config.decoder_dropout:
@@ -161,21 +160,14 @@ class Training:
             if self.learns and part.n_tokens:
                 step.loss.total.backward(inputs=parameters)  # the model keeps its own gradients
             steps.append(step)
-        n_tokens = [part.n_tokens for part in parts]
-        sums = LossSums.of([step.loss for step in steps], n_tokens, self._processes)
-        # On every step, because a single one with NaN spoils all weights.
-        if not math.isfinite(sums.total):
-            raise NonFiniteError(
-                f"The loss became {sums.total:g} after {self._n_tokens} tokens. Pass a smaller "
-                f"learning_rate, or check the activations' scale."
-            )
+        self._window.add([step.loss for step in steps], [part.n_tokens for part in parts])
         if self.learns:
             self._processes.sum_gradients_(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
             self._optimizer.step()
         codes = self._update_(batch, steps)
         self.quantizer.eval()
-        return sums, codes
+        return codes
 
     def _update_(self, batch: Activations, steps: list[Step]) -> Int[Tensor, " n"]:
         """Moves what follows running means, by all real tokens of the batch.
@@ -183,18 +175,25 @@ class Training:
         Returns:
             The codes of these tokens.
         """
-        mask = self._whole(batch, [batch.mask])
-        codes = self._whole(batch, [step.codes for step in steps])[mask]
+        codes = self._of_real_tokens(batch, [step.codes for step in steps])
         decoder = self.quantizer.decoder
         if isinstance(decoder, TableDecoder):
-            target = self._whole(batch, [batch.target])[mask]
+            target = self._of_real_tokens(batch, [batch.target])
             decoder.update_(codes, target, decay=self.quantizer.config.ema_decay)
         if self.learns_codes:
-            encoded = self._whole(batch, [step.encoded for step in steps])[mask]
-            nearest = self._whole(batch, [step.nearest for step in steps])[mask]
+            encoded = self._of_real_tokens(batch, [step.encoded for step in steps])
+            nearest = self._of_real_tokens(batch, [step.nearest for step in steps])
             assignment = Assignment(codes, nearest)
             self.quantizer.codebook.update_(encoded, assignment, generator=self.generator)
         return codes
+
+    def _of_real_tokens(
+        self, batch: Activations, parts: list[Shaped[Tensor, "_ pos *d"]]
+    ) -> Shaped[Tensor, "n *d"]:
+        """What belongs to the real tokens of a whole batch, from the parts of all processes."""
+        if not self._processes.shared:
+            return batch.at_real_tokens(self._whole(batch, parts))
+        return self._whole(batch, parts)[self._whole(batch, [batch.mask])]
 
     def _whole(
         self, batch: Activations, parts: list[Shaped[Tensor, "_ pos *d"]]
@@ -219,6 +218,7 @@ class Training:
 
     def state(self) -> State:
         """All that a step depends on, apart from the stream; between two steps."""
+        self._window.require_finite()
         return {
             "n_tokens": self._n_tokens,
             "n_steps": self._n_steps,
@@ -265,4 +265,9 @@ def make_optimizer(quantizer: CrossLayerQuantizer, config: FitConfig) -> torch.o
         {"params": others, "weight_decay": 0.0},
     ]
     peak = peak_learning_rate(config, quantizer.d_target)
-    return torch.optim.AdamW(groups, lr=peak, betas=BETAS)
+    return torch.optim.AdamW(groups, lr=peak, betas=BETAS, fused=fuses(quantizer.device))
+
+
+def fuses(device: torch.device) -> bool:
+    """Whether a device has AdamW in one piece, which reads and writes the weights once."""
+    return device.type in ("cpu", "cuda")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from clvq_lens.config import CLVQConfig, FitConfig
-from clvq_lens.data.stream import SHARE_OF_MEMORY, memory_bytes
+from clvq_lens.data.stream import BESIDE_BYTES, SHARE_OF_MEMORY, memory_bytes
 from clvq_lens.errors import ConfigError
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
@@ -144,7 +144,7 @@ def fit_memory(
     if n_tokens is not None:
         n_held_out = min(n_held_out, round(fit_config.held_out_fraction * n_tokens))
         n_sample, n_buffer = min(n_sample, n_tokens), min(n_buffer, n_tokens)
-    buffer = min(n_buffer * (width * dtype.itemsize + 9), most_data)
+    buffer = min(n_buffer * (width * dtype.itemsize + BESIDE_BYTES), most_data)
     return FitMemory(
         n_encoder_parameters=n_encoder,
         n_decoder_parameters=n_decoder,

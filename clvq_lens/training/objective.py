@@ -104,12 +104,13 @@ class Objective:
         fraction = batch.n_tokens / n_tokens
         decode = self.quantizer.decode_padded
         recon = decode(quantized, encoded=encoded, attended=batch.attended)
-        squared_error = (recon - batch.target)[batch.mask].square().sum()
+        squared_error = _squared_distance(recon, batch.target, batch)
         # In units of the variance the error is the FVU, so weights mean the same at every layer.
         unit = self.quantizer.target_variance
         if self.config.loss_unit == "raw":
             unit = torch.full_like(unit, recon.shape[-1])
-        distance = (encoded - quantized.detach())[batch.mask].square().mean()
+        distance = _squared_distance(encoded, quantized.detach(), batch)
+        distance = distance / (batch.n_tokens * encoded.shape[-1])
         total = float(self.config.recon_weight) * squared_error / (n_tokens * unit)
         total = total + float(self.quantizer.config.commitment_weight) * distance * fraction
         kl = None
@@ -146,12 +147,21 @@ class Objective:
             batch.attended,
             until=self.host.protocol.residual_after(self.host.n_layers - 1),
         )
-        return residual[batch.mask.to(residual.device)]
+        return batch.at_real_tokens(residual)
 
     def _logits(self, value: Tensor, batch: Activations) -> Float[Tensor, "n d_vocab"]:
         """The logits at real tokens, with the target replaced."""
         logits = self.host.logits_with(self.target, value, batch.tokens, batch.attended)
-        return logits[batch.mask.to(logits.device)]  # on the device of the last layer
+        return batch.at_real_tokens(logits)  # on the device of the last layer
+
+
+def _squared_distance(
+    one: Float[Tensor, "b pos d"], other: Float[Tensor, "b pos d"], batch: Activations
+) -> Float[Tensor, ""]:
+    """Summed over dimensions and real tokens."""
+    # Not taken by an index, which would copy all of it, and once more for the gradient.
+    of_tokens = (one - other).square().sum(-1)
+    return torch.where(batch.mask, of_tokens, 0).sum()
 
 
 def _mean_kl(clean_logits: Tensor, logits: Tensor) -> Tensor:

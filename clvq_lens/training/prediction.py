@@ -12,8 +12,9 @@ from clvq_lens.data.activations import Activations
 from clvq_lens.data.interrupt import deferred_interrupt
 from clvq_lens.processes import ALONE, Processes
 from clvq_lens.quantizer.encoders import PredictiveEncoder
+from clvq_lens.stats.precision import best_float
 from clvq_lens.training.checkpoint import State
-from clvq_lens.training.loop import restore_optimizer_
+from clvq_lens.training.loop import fuses, restore_optimizer_
 from clvq_lens.training.phase_clock import Phase
 from clvq_lens.training.schedule import BETAS, peak_learning_rate, schedule
 
@@ -50,7 +51,11 @@ class EncoderTraining:
         self._best = _BestWeights(encoder, held_out, processes)
         self._peak = _RATE * peak_learning_rate(config, encoder.linear.out_features)
         self._optimizer = torch.optim.AdamW(
-            encoder.parameters(), lr=self._peak, betas=BETAS, weight_decay=config.weight_decay
+            encoder.parameters(),
+            lr=self._peak,
+            betas=BETAS,
+            weight_decay=config.weight_decay,
+            fused=fuses(encoder.linear.weight.device),
         )
         self._n_tokens, self._n_validations = 0, 0
 
@@ -125,6 +130,10 @@ class EncoderTraining:
         Tokens of one process would make other steps than the same tokens in several processes, if
         each of them counted its own.
         """
+        if not self._processes.shared:
+            n_whole, rest = divmod(batch.n_tokens, _STEP_TOKENS)
+            sizes = [_STEP_TOKENS] * n_whole + [rest] * (rest > 0)
+            return sizes, sizes
         share = batch.share
         mask = self._processes.together(batch.mask.flatten(), share.n_rows)
         step_of_row = (mask.cumsum(0) - 1).div(_STEP_TOKENS, rounding_mode="floor")
@@ -182,10 +191,11 @@ class _BestWeights:
     @torch.no_grad()
     def _squared_error(self) -> float:
         """Of all held-out tokens together; 0 if there are none."""
-        error = 0.0
+        device = self._encoder.linear.weight.device
+        error = torch.zeros((), dtype=best_float(device), device=device)
         for x, y in self._rows:
-            error += float((self._encoder(x) - y).square().sum())
-        return self._processes.sums(error)[0]
+            error += (self._encoder(x) - y).square().sum()
+        return self._processes.sums(float(error))[0]
 
     def state(self) -> State:
         """The best weights and how good they are, for a checkpoint."""

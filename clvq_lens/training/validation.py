@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypedDict
 
 import torch
@@ -11,9 +10,11 @@ from torch import Tensor
 
 from clvq_lens.config import FitConfig
 from clvq_lens.data.activations import Activations
+from clvq_lens.errors import NonFiniteError
 from clvq_lens.processes import ALONE, Processes
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.stats.metrics import perplexity_of_usage
+from clvq_lens.stats.precision import best_float
 from clvq_lens.training.checkpoint import State
 from clvq_lens.training.history import Record
 from clvq_lens.training.objective import Loss, Objective
@@ -36,43 +37,7 @@ class WindowMeasures(TypedDict):
     commitment: float
     perplexity: float
     n_dead_codes: int
-
-
-@dataclass(frozen=True)
-class LossSums:
-    """Sums of the parts of the loss over real tokens.
-
-    Attributes:
-        squared_error: Sum of squared errors.
-        commitment: Sum of squared distances to the code vector, per dimension.
-        kl: Sum of KL(clean || spliced), nats; None unless asked for.
-        total: The loss that is minimized.
-    """
-
-    squared_error: float
-    commitment: float
-    kl: float | None
-    total: float
-
-    @classmethod
-    def of(
-        cls, losses: Sequence[Loss], n_tokens: Sequence[int], processes: Processes
-    ) -> "LossSums":
-        """Of the shares of a batch that all processes have.
-
-        Args:
-            losses: Of the shares of this process.
-            n_tokens: Real tokens of these.
-            processes: Who has the others.
-        """
-        squared_error = commitment = kl = total = 0.0
-        for loss, n in zip(losses, n_tokens, strict=True):
-            squared_error += float(loss.squared_error)
-            commitment += float(loss.commitment) * n  # the mean of a share, back to a sum
-            kl += 0.0 if loss.kl is None else float(loss.kl) * n
-            total += float(loss.total.detach())
-        squared_error, commitment, kl, total = processes.sums(squared_error, commitment, kl, total)
-        return cls(squared_error, commitment, None if losses[0].kl is None else kl, total)
+    n_revived: int
 
 
 class HeldOut:
@@ -89,7 +54,7 @@ class HeldOut:
     ) -> None:
         self._objective, self._batches, self._processes = objective, batches, processes
         if batches:
-            target = torch.cat([batch.target[batch.mask] for batch in batches])
+            target = torch.cat([batch.of_real_tokens("target") for batch in batches])
             self._n_tokens = len(target)
             self._total = float((target - target.mean(0)).square().sum())
 
@@ -98,13 +63,13 @@ class HeldOut:
         if not self._batches:
             return {"held_out_fvu": None, "held_out_kl": None}
         quantizer.eval()
-        error = kl = 0.0
+        sums = torch.zeros(2, dtype=best_float(quantizer.device), device=quantizer.device)
         for batch in self._batches[self._processes.rows]:
             loss = self._objective.evaluate(batch)
-            error += float(loss.squared_error)
-            if loss.kl is not None:
-                kl += float(loss.kl) * batch.n_tokens  # the mean of a batch, back to a sum
-        error, kl = self._processes.sums(error, kl)
+            kl = 0 * loss.total if loss.kl is None else loss.kl
+            # The mean of a batch, back to a sum.
+            sums += torch.stack([loss.squared_error, kl * batch.n_tokens])
+        error, kl = self._processes.sums(*sums.tolist())
         return {
             # A single held-out token has no variance.
             "held_out_fvu": error / max(self._total, 1e-30),
@@ -113,66 +78,99 @@ class HeldOut:
 
 
 class Window:
-    """Sums over the training batches since the last record.
+    """Sums over the training batches since the last record; nothing waits for them in between.
 
     Args:
         quantizer: The quantizer that is being fitted.
+        processes: Who shares the batches.
     """
 
-    def __init__(self, quantizer: CrossLayerQuantizer) -> None:
-        self._quantizer = quantizer
+    def __init__(self, quantizer: CrossLayerQuantizer, processes: Processes = ALONE) -> None:
+        self._quantizer, self._processes = quantizer, processes
         self._clear()
 
     def _clear(self) -> None:
+        device = self._quantizer.device
+        # Squared error, squared distance to the code vector, KL and loss.
+        self._sums = torch.zeros(4, dtype=best_float(device), device=device)
         self._usage = torch.zeros_like(self._quantizer.usage)
-        self._error, self._kl, self._commitment = 0.0, 0.0, 0.0
         self._n_tokens, self._with_kl = 0, False
 
-    def add(self, sums: LossSums, codes: Int[Tensor, " n"]) -> None:
-        """Adds the loss and the codes of a training step."""
-        self._n_tokens += len(codes)
-        self._error += sums.squared_error
-        self._commitment += sums.commitment
-        if sums.kl is not None:
-            self._kl += sums.kl
-            self._with_kl = True
-        self._usage += torch.bincount(codes, minlength=len(self._usage))
+    def add(self, losses: Sequence[Loss], n_tokens: Sequence[int]) -> None:
+        """Adds what a training step lost.
 
-    @property
-    def fvu(self) -> float:
-        """FVU with sampled codes."""
-        # The variance of the sample that started the codebook: one unit for the whole fit.
-        return self._error / (self._n_tokens * float(self._quantizer.target_variance))
+        Args:
+            losses: Of the parts of the step that this process computes.
+            n_tokens: Real tokens of each.
+        """
+        for loss, n in zip(losses, n_tokens, strict=True):
+            total = loss.total.detach()
+            self._with_kl = loss.kl is not None
+            kl = 0 * total if loss.kl is None else loss.kl
+            # The means of a part, back to sums.
+            self._sums += torch.stack([loss.squared_error, loss.commitment * n, kl * n, total])
+
+    def count(self, codes: Int[Tensor, " n"]) -> None:
+        """Counts the codes of all real tokens of a step."""
+        self._n_tokens += len(codes)
+        self._usage.index_add_(0, codes, torch.ones_like(codes))
 
     def take(self) -> WindowMeasures:
-        """The means so far; what comes later is added up anew."""
+        """The means so far; what comes later is added up anew.
+
+        Raises:
+            NonFiniteError: If the loss was NaN or infinite since the last record.
+        """
+        (error, commitment, kl, variance, n_revived), usage = self._read()
         measures: WindowMeasures = {
-            "fvu": self.fvu,
-            "kl": self._kl / self._n_tokens if self._with_kl else None,
-            "commitment": self._commitment / self._n_tokens,
-            "perplexity": perplexity_of_usage(self._usage),
-            "n_dead_codes": int((self._usage == 0).sum()),
+            "fvu": error / (self._n_tokens * variance),
+            "kl": kl / self._n_tokens if self._with_kl else None,
+            "commitment": commitment / self._n_tokens,
+            "perplexity": perplexity_of_usage(usage),
+            "n_dead_codes": int((usage == 0).sum()),
+            "n_revived": round(n_revived),
         }
         self._clear()
         return measures
 
+    def require_finite(self) -> None:
+        """Raises `NonFiniteError` if the loss was NaN or infinite since the last record.
+
+        Then the weights are spoiled too, and nobody may keep them.
+        """
+        self._read()
+
+    def _read(self) -> tuple[list[float], Int[Tensor, " k"]]:
+        """The sums, the variance of the target and how many codes were revived; and the usage."""
+        sums = self._sums.clone()
+        self._processes.sum_([sums])
+        quantizer = self._quantizer
+        # The variance is that of the sample that started the codebook: one unit for all the fit.
+        others = torch.stack([quantizer.target_variance.to(sums), quantizer.codebook.n_revived])
+        # All at once: every number that is read alone has to be waited for.
+        numbers = torch.cat([sums, others, self._usage]).cpu()
+        error, commitment, kl, total, variance, n_revived = numbers[:6].tolist()
+        if not math.isfinite(total):
+            raise NonFiniteError(
+                f"The loss became {total:g} within the last {self._n_tokens} tokens. Pass a "
+                f"smaller learning_rate, or check the activations' scale."
+            )
+        return [error, commitment, kl, variance, n_revived], numbers[6:].long()
+
     def state(self) -> State:
         """The sums, for a checkpoint."""
         return {
+            "sums": self._sums,
             "usage": self._usage,
-            "error": self._error,
-            "kl": self._kl,
-            "commitment": self._commitment,
             "n_tokens": self._n_tokens,
             "with_kl": self._with_kl,
         }
 
     def restore_(self, state: State) -> None:
         """Puts the sums back."""
-        self._usage = state["usage"].to(self._usage.device)
-        self._error, self._kl = state["error"], state["kl"]
-        self._commitment, self._n_tokens = state["commitment"], state["n_tokens"]
-        self._with_kl = state["with_kl"]
+        self._sums = state["sums"].to(self._sums)
+        self._usage = state["usage"].to(self._usage)
+        self._n_tokens, self._with_kl = state["n_tokens"], state["with_kl"]
 
 
 class Best:

@@ -156,7 +156,7 @@ def shuffled(
     order = DocumentOrder(documents if callable(documents) else lambda: documents, seed=seed)
     return kind(
         ModelReader(source, order, special=whole, generator=generator),
-        source.ready,
+        source,
         buffer_tokens=buffer_tokens,
         batch_tokens=batch_tokens,
         whole_sequences=whole,

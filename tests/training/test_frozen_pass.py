@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clvq_lens.training import frozen as freezing
+from clvq_lens.data.activations import Activations
 from clvq_lens.training.frozen import FrozenPass
 
 TOKENS = torch.randint(0, 40, (60, 16), generator=torch.Generator().manual_seed(2))
@@ -24,17 +24,21 @@ def counted(monkeypatch):
 
 def fit_interrupted(model, monkeypatch, ctrl_c, *, at: int, presses: int = 1):
     """A fit in whose frozen pass Ctrl-C is pressed in the middle of a batch."""
-    original, calls = freezing._add_by_code, []
+    original, calls = FrozenPass.add, []
 
-    def press(*arguments):
-        original(*arguments)
-        calls.append(1)
-        if len(calls) == at:
-            for _ in range(presses):
-                ctrl_c()
+    def add(self, batch):
+        def press(end):
+            calls.append(end)
+            if len(calls) == at:
+                for _ in range(presses):
+                    ctrl_c()
+            return Activations.of_real_tokens(batch, end)
+
+        object.__setattr__(batch, "of_real_tokens", press)
+        original(self, batch)
 
     lens = model.add_clvq(1, 2, n_codes=12, top_k=3)
-    monkeypatch.setattr(freezing, "_add_by_code", press)
+    monkeypatch.setattr(FrozenPass, "add", add)
     return lens, lens.fit(TOKENS, n_tokens=3_000, batch_tokens=256, progress=False)
 
 

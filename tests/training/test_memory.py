@@ -105,9 +105,7 @@ def measured(
         found["sample"] = n_bytes(source_and_target)
 
     def buffer(fit: Fit, stream: Any) -> None:
-        parts = stream._buffer.parts
-        columns = [[part.source, part.target, part.tokens, part.mask] for part in parts]
-        found["buffer"] = n_bytes(columns)
+        found["buffer"] = stream._buffer.n_positions * stream._buffer.row_bytes
 
     after(Training, "_validate", in_training)
     after(EncoderTraining, "_learn_from", in_prediction)
@@ -139,9 +137,10 @@ def test_what_a_fit_holds_is_what_was_planned(monkeypatch, config, d):
         assert planned.encoder_training_bytes == 0
     # A third of them: two copies are made of it while the codebook is started.
     assert found["sample"] == planned.sample_bytes / 3
-    # Half of them: it is copied once while it is filled. Its last pass may go beyond.
+    # Half of them: it is copied once while it is filled. Its last pass may go beyond; tokens on
+    # disk are a little smaller.
     most = planned.buffer_bytes / 2 + PER_PASS * (2 * 4 * d + 9)
-    assert planned.buffer_bytes / 2 <= found["buffer"] <= most
+    assert 0.95 * planned.buffer_bytes / 2 <= found["buffer"] <= most
     assert found["held_out"] <= planned.held_out_bytes
 
 
@@ -229,7 +228,7 @@ def test_the_sample_takes_a_sixteenth_of_the_memory_but_eight_tokens_a_code(
         original(self, source, *arguments, **options)
 
     monkeypatch.setattr(CrossLayerQuantizer, "initialize_", initialize_)
-    lens.fit(DATA, n_tokens=500, batch_tokens=256, keep_outliers=True, progress=False)
+    lens.fit(DATA, n_tokens=2_000, batch_tokens=256, keep_outliers=True, progress=False)
     assert samples == [n_per_code * 12]
 
 

@@ -261,5 +261,8 @@ class _Filling:
 
     def _estimated_bytes(self, documents: Documents) -> int:
         """How much is still to be written; 0 if nobody knows."""
-        n_positions = estimated_positions(self._host, documents, self._index.contents)
+        contents = self._index.contents
+        n_positions = estimated_positions(
+            self._host, documents, n_tokens=contents.n_tokens, long_texts=contents.long_texts
+        )
         return max(0, round(n_positions * self._position_bytes) - self._index.size_bytes)

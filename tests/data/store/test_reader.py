@@ -1,6 +1,5 @@
 """Reading a store for a fit: every epoch has all of it, shuffled, and a stream can be resumed."""
 
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -9,11 +8,14 @@ import pytest
 import torch
 
 import clvq_lens as cl
-from clvq_lens.data.activations import Activations
+from clvq_lens.config import CLVQConfig
+from clvq_lens.data.activations import Activations, ActivationSource
 from clvq_lens.data.store.store_reader import StoreReader
 from clvq_lens.data.stream import ShuffledStream
-from tests.conftest import random_model
+from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from tests.conftest import attach, random_model
 
+MODEL = random_model(d_vocab=60)
 POINTS = ("blocks.1.hook_resid_post", "blocks.2.hook_resid_post")
 GENERATOR = torch.Generator().manual_seed(3)
 N = 60
@@ -26,8 +28,7 @@ FITS = 2**30
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> cl.ActivationStore:
     options: dict[str, Any] = {"points": [1, 2], "shard_bytes": 9_000, "progress": False}
-    model = random_model(d_vocab=N)
-    return cl.cache_activations(model, ROWS, tmp_path_factory.mktemp("store"), **options)
+    return cl.cache_activations(MODEL, ROWS, tmp_path_factory.mktemp("store"), **options)
 
 
 def everything(digests: np.ndarray) -> np.ndarray:
@@ -42,10 +43,30 @@ def as_it_is(batch: Activations) -> Activations:
     return batch
 
 
-def shuffled(store: cl.ActivationStore, *, buffer_tokens: int, whole: bool) -> ShuffledStream:
+class Picky(ActivationSource):
+    """Finds that tokens with some activations are outliers."""
+
+    knows_outliers = True
+
+    def are_outliers(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return source[..., 0] > target[..., 0]
+
+
+def source_of(kind: type[ActivationSource] = ActivationSource) -> ActivationSource:
+    quantizer = CrossLayerQuantizer(CLVQConfig(n_codes=2, decoder="table"), 16, 16)
+    return kind(attach(MODEL, quantizer, *POINTS), long_texts="error")
+
+
+def shuffled(
+    store: cl.ActivationStore,
+    *,
+    buffer_tokens: int,
+    whole: bool,
+    kind: type[ActivationSource] = ActivationSource,
+) -> ShuffledStream:
     return ShuffledStream(
         reader(store),
-        as_it_is,
+        source_of(kind),
         buffer_tokens=buffer_tokens,
         batch_tokens=30,
         whole_sequences=whole,
@@ -127,24 +148,30 @@ def test_another_stream_goes_on_where_one_was(store, buffer_tokens: int, whole: 
 
 
 def test_batches_taken_together_are_those_taken_one_by_one(store, monkeypatch):
-    def without_some(batch: Activations) -> Activations:
-        too_long = batch.tokens % 7 == 0
-        mask = batch.mask & ~too_long
-        return replace(batch, mask=mask, n_outliers=int(too_long.sum()))
-
     def given(together_bytes: int) -> list[Activations]:
         monkeypatch.setattr("clvq_lens.data.stream._TOGETHER_BYTES", together_bytes)
-        stream = shuffled(store, buffer_tokens=150, whole=False)
-        stream._ready = without_some
-        return list(islice(stream, 60))
+        return list(islice(shuffled(store, buffer_tokens=150, whole=False), 60))
 
-    one_by_one, together = given(0), given(2**20)
-    for one, other in zip(one_by_one, together, strict=True):
-        assert one.n_outliers == other.n_outliers == int((one.tokens % 7 == 0).sum())
-        assert not one.mask[one.tokens % 7 == 0].any()
-        for name in ("source", "target", "tokens", "attended", "mask"):
+    for one, other in zip(given(0), given(2**20), strict=True):
+        for name in ("source", "target", "tokens", "attended", "mask", "real"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
-    assert any(batch.n_outliers for batch in together)
+
+
+@pytest.mark.parametrize("buffer_tokens", [150, FITS])
+def test_outliers_are_in_no_batch_of_tokens_and_in_no_mask(store, buffer_tokens: int):
+    options: dict[str, Any] = {"buffer_tokens": buffer_tokens, "kind": Picky}
+    for batch in islice(shuffled(store, whole=False, **options), 60):
+        assert (batch.source[..., 0] <= batch.target[..., 0]).all()
+        assert batch.n_tokens == len(batch.tokens) > 0
+    n_outliers = 0
+    for batch in islice(shuffled(store, whole=True, **options), 60):
+        is_outlier = batch.source[..., 0] > batch.target[..., 0]
+        assert torch.equal(batch.mask, batch.attended & ~is_outlier)
+        assert batch.n_outliers == int((batch.attended & is_outlier).sum())
+        assert torch.equal(batch.of_real_tokens("source"), batch.source[batch.mask])
+        assert batch.n_tokens == len(batch.real) > 0
+        n_outliers += batch.n_outliers
+    assert n_outliers > 0
 
 
 def test_a_stream_goes_on_wherever_its_buffer_began(store):
@@ -183,7 +210,7 @@ def test_a_stream_goes_on_on_a_machine_with_other_memory(store, monkeypatch):
     expected = bits(batches, 60)
     monkeypatch.setattr("clvq_lens.data.stream.memory_bytes", lambda device: 60_000)
     other = shuffled(store, buffer_tokens=FITS, whole=True)
-    assert not other._fits
+    assert not other.fits
     other._generator.set_state(drawn)
     other.restore_(state)
     assert bits(other, 60) == expected
