@@ -20,6 +20,9 @@ class SequenceReader(Protocol):
     n_read: int
     """Documents read in the current epoch."""
 
+    most_tokens: int | None
+    """Real tokens after which an epoch ends; None: it ends with the documents."""
+
     @property
     def n_documents(self) -> int:
         """Documents of the corpus, once an epoch has been begun."""
@@ -71,7 +74,7 @@ class ModelReader:
         most_tokens: int | None = None,
         generator: torch.Generator,
     ) -> None:
-        self._source, self._order, self._most_tokens = source, order, most_tokens
+        self._source, self._order, self.most_tokens = source, order, most_tokens
         self._special, self._generator = special, generator
         self.n_read = 0
 
@@ -85,7 +88,7 @@ class ModelReader:
         self.n_read = 0
         documents = self._counted(self._order.epoch(number))
         batches = self._source.raw_batches(
-            documents, n_tokens=self._most_tokens, generator=self._generator
+            documents, n_tokens=self.most_tokens, generator=self._generator
         )
         for batch in islice(batches, skip, None):
             yield SequenceColumns.of(batch, special=self._special)

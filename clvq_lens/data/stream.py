@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from clvq_lens.data.activations import Activations, ActivationSource, Share
+from clvq_lens.data.forecast import Forecast
 from clvq_lens.data.sequence_columns import SequenceColumns
 from clvq_lens.data.sequence_reader import SequenceReader
 from clvq_lens.data.shuffle_buffer import ALL, ShuffleBuffer
@@ -114,7 +115,9 @@ class ShuffledStream:
 
         These come in random order, so they are like the others.
         """
-        return round(n_tokens * self._reader.n_documents / max(1, n_documents))
+        there = round(n_tokens * self._reader.n_documents / max(1, n_documents))
+        most = self._reader.most_tokens
+        return there if most is None else min(there, most)
 
     def once(self, n_tokens: int, *, shared: bool = False) -> Iterator[Activations]:
         """All activations one time, from the buffer or else from the reader.
@@ -253,6 +256,7 @@ class ShuffledStream:
         if self._left_over is not None:  # of the last part that was read
             self._place = (self.epoch, self._n_parts - 1, self._n_used)
         parts: list[SequenceColumns] = []
+        forecast = Forecast("Reading", silent=bar is None or bar.disable)
         n_positions, n_documents, ended = 0, 0, False
         while True:
             part = self._next_part()
@@ -272,6 +276,7 @@ class ShuffledStream:
                 break
             if bar is not None and bar.update(n_positions - bar.n):  # about to be drawn anew
                 bar.total = min(self._buffer_tokens, self._of_corpus(n_positions, n_documents))
+                forecast.tell(n_positions, bar.total)
         if not parts[0].on_disk:
             parts = [SequenceColumns.joined(parts)]
         self._buffer = ShuffleBuffer(

@@ -18,7 +18,11 @@ _REVIVED_AT_ONCE, _FEWEST_REVIVED = 1 / 64, 16  # dead codes: of all codes, and 
 # On a CPU, the scores of a chunk stay in the cache.
 _SCORES_PER_CHUNK = {"cpu": 2**20, "cuda": 2**26}
 _SCORES_ELSEWHERE = 2**24
-_FEWEST_ROWS = 256  # of a chunk
+# Rows of a chunk, however many codes there are: for fewer, all code vectors would come from memory
+# again too often. But not more than 128 MB of scores for them.
+_USUAL_ROWS, _FEWEST_ROWS, _MOST_SCORES = 1024, 256, 2**25
+# On a CPU, up to so many codes and ranks, the least of a row is found faster again and again.
+_FEW_CODES, _FEW_RANKS = 256, 8
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def nearest_codes(z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]) -> Int
     """
     codes = torch.empty(len(z), dtype=torch.long, device=z.device)
     for rows, scores in _scores(z, vectors):
-        torch.argmin(scores, dim=1, out=codes[rows])
+        _least(scores, codes[rows])
     return codes
 
 
@@ -84,9 +88,8 @@ def nearest_and_margin(z: Float[Tensor, "n d"], vectors: Float[Tensor, "k d"]) -
     codes = torch.empty(len(z), dtype=torch.long, device=z.device)
     margin = z.new_empty(len(z), dtype=torch.float32)
     for rows, scores in _scores(z, vectors):
-        torch.argmin(scores, dim=1, out=codes[rows])
+        first = _least(scores, codes[rows])
         best = codes[rows].unsqueeze(1)
-        first = scores.gather(1, best).squeeze(1)
         margin[rows] = scores.scatter_(1, best, torch.inf).amin(1) - first
     # Computed again: scores lack ||z||^2, and adding it would cost the last digits.
     distance = (z.float() - vectors[codes].float()).square().sum(1)
@@ -113,15 +116,41 @@ def sample_codes(
     Returns:
         The drawn and the nearest code of each row.
     """
-    scores = z.new_empty(len(z), top_k, dtype=torch.float32)
-    codes = torch.empty(len(z), top_k, dtype=torch.long, device=z.device)
+    scores = z.new_empty(top_k, len(z), dtype=torch.float32)
+    codes = torch.empty(top_k, len(z), dtype=torch.long, device=z.device)
     for rows, chunk in _scores(z, vectors):
-        torch.topk(chunk, top_k, dim=1, largest=False, out=(scores[rows], codes[rows]))
-    # Scores are distances minus ||z||^2, which is the same for all codes of a row and cancels.
-    weights = torch.softmax(scores / -temperature, dim=1)
-    # Exponential clocks with these weights as rates: each rings first with probability p.
-    drawn = (weights / clocks).argmax(1, keepdim=True)
-    return Assignment(codes=codes.gather(1, drawn).squeeze(1), nearest=codes[:, 0])
+        _smallest(chunk, scores[:, rows], codes[:, rows])
+    # Exponential clocks with rates p: each rings first with probability p. A clock with rate p
+    # rings at t / p, where t is a draw with rate 1; here is the logarithm of that time. Scores are
+    # distances minus ||z||^2, which is the same for all codes of a row and decides nothing.
+    times = scores / temperature + clocks.T.log()
+    drawn = times.argmin(0, keepdim=True)
+    return Assignment(codes=codes.gather(0, drawn).squeeze(0), nearest=codes[0])
+
+
+def _least(scores: Float[Tensor, "rows k"], codes: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """Writes the code with the lowest score of each row, and returns that score."""
+    # The same codes as those of argmin, which takes twice as long on a CPU.
+    values = scores.new_empty(len(scores))
+    torch.min(scores, dim=1, out=(values, codes))
+    return values
+
+
+def _smallest(
+    scores: Float[Tensor, "rows k"],
+    values: Float[Tensor, "top_k rows"],
+    codes: Int[Tensor, "top_k rows"],
+) -> None:
+    """Writes the lowest scores of each row and their codes, the lowest first; scores are lost."""
+    top_k, n_codes = len(values), scores.shape[1]
+    if scores.device.type == "cpu" and n_codes <= _FEW_CODES and top_k <= _FEW_RANKS:
+        for rank in range(top_k):
+            values[rank] = _least(scores, codes[rank])
+            scores.scatter_(1, codes[rank].unsqueeze(1), torch.inf)
+        return
+    lowest = torch.topk(scores, top_k, dim=1, largest=False)
+    values.copy_(lowest.values.T)
+    codes.copy_(lowest.indices.T)
 
 
 def _scores(
@@ -135,7 +164,8 @@ def _scores(
         vectors = vectors - center
         offsets = vectors.square().sum(1) + 2 * (vectors @ center)
         n_scores = _SCORES_PER_CHUNK.get(z.device.type, _SCORES_ELSEWHERE)
-        n_rows = max(_FEWEST_ROWS, n_scores // len(vectors))
+        usual = min(_USUAL_ROWS, _MOST_SCORES // len(vectors))
+        n_rows = max(_FEWEST_ROWS, usual, n_scores // len(vectors))
         buffer = vectors.new_empty(min(n_rows, len(z)), len(vectors))
         for start in range(0, len(z), n_rows):
             rows = z[start : start + n_rows].detach().float()
@@ -216,8 +246,10 @@ class Codebook(nn.Module):
 
         Processes that share a batch draw it for all rows, as one process would, and use their own.
         """
-        clocks = self.vectors.new_empty(n, self.config.resolved_top_k, dtype=torch.float32)
-        return clocks.exponential_(generator=generator)
+        shape = n, self.config.resolved_top_k
+        # Several times as fast as exponential_ on a CPU. The draws lie below 1, so none is zero.
+        uniform = torch.rand(shape, generator=generator, device=self.vectors.device)
+        return uniform.log_().neg_()
 
     def sample(self, z: Float[Tensor, "*n d"], *, generator: torch.Generator) -> Assignment:
         """Codes for training, drawn among the ``top_k`` nearest."""
@@ -277,7 +309,7 @@ class Codebook(nn.Module):
         smoothed = (self.ema_sizes + _SMOOTHING) * total / (total + len(sizes) * _SMOOTHING)
         used = sizes > 0
         means = self.ema_sums / smoothed.unsqueeze(1)
-        self.vectors.copy_(torch.where(used.unsqueeze(1), means, self.vectors))
+        torch.where(used.unsqueeze(1), means, self.vectors, out=self.vectors)
         self.tokens_since_use.add_(len(z)).masked_fill_(used, 0)
         self._revive_(z, codes, generator)
 

@@ -299,11 +299,7 @@ class CrossLayerQuantizer(nn.Module):
 
     @torch.no_grad()
     def reset_(self, generator: torch.Generator) -> None:
-        """Makes the quantizer unfitted again, with new weights.
-
-        Args:
-            generator: Random generator on the quantizer's device.
-        """
+        """Makes the quantizer unfitted again; a generator on its device draws new weights."""
         self.usage.zero_()
         self.max_source_norm.fill_(torch.inf)
         self.max_target_norm.fill_(torch.inf)
@@ -326,6 +322,7 @@ class CrossLayerQuantizer(nn.Module):
         target: Float[Tensor, "n d_target"],
         *,
         generator: torch.Generator,
+        progress: bool = False,
     ) -> None:
         """Starts codebook, units and decoder from a sample of training tokens.
 
@@ -337,8 +334,8 @@ class CrossLayerQuantizer(nn.Module):
         """
         d_hidden = self.config.resolved_d_encoder_mlp(self.d_source)
         z = encode_by_parts(self.encode, source, d_hidden=d_hidden)
-        method = self.config.initialization
-        clusters = initialize(z, self.config.n_codes, method=method, generator=generator)
+        k, method = self.config.n_codes, self.config.initialization
+        clusters = initialize(z, k, method=method, generator=generator, progress=progress)
         self.codebook.initialize_(clusters)
         codes = self.codebook.nearest(z)
         self.codebook.measure_distance_(z, codes, decay=0.0)
@@ -385,7 +382,7 @@ class CrossLayerQuantizer(nn.Module):
         target_sums: Float[Tensor, "k d_target"],
     ) -> None:
         """Records the frozen pass: usage, and means of source, encoder output and target."""
-        counts = usage.to(encoded_sums.device).clamp_min(1).unsqueeze(1)
+        counts = usage.clamp_min(1).unsqueeze(1)
         self.usage.copy_(usage)
         self.mean_encoded.copy_(encoded_sums / counts)
         self.mean_target.copy_(target_sums / counts)

@@ -40,6 +40,7 @@ def initialize(
     method: Initialization = "scaled_spherical",
     n_iterations: int = 25,
     generator: torch.Generator,
+    progress: bool = False,
 ) -> Clusters:
     """Vectors for a codebook, from encoder outputs.
 
@@ -53,6 +54,7 @@ def initialize(
             lowers the inertia by less than 0.1 % is the last.
         generator: Random generator on the device of ``z``. On a CPU, the same state gives the
             same bits.
+        progress: Whether to show progress bars.
 
     Returns:
         The vectors, how many rows belong to each, and how well they fit. No cluster is empty.
@@ -75,8 +77,8 @@ def initialize(
         if method == "random":
             return _random(z, n_codes, generator)
         if method == "kmeans++":
-            return _euclidean(z, n_codes, n_iterations, generator)
-        return _scaled_spherical(z, n_codes, n_iterations, generator)
+            return _euclidean(z, n_codes, n_iterations, generator, progress)
+        return _scaled_spherical(z, n_codes, n_iterations, generator, progress)
 
 
 def _check_options(n_codes: int, method: str, n_iterations: int) -> None:
@@ -122,7 +124,9 @@ def _random(z: Tensor, n_codes: int, generator: torch.Generator) -> Clusters:
     )
 
 
-def _euclidean(z: Tensor, n_codes: int, n_iterations: int, generator: torch.Generator) -> Clusters:
+def _euclidean(
+    z: Tensor, n_codes: int, n_iterations: int, generator: torch.Generator, progress: bool
+) -> Clusters:
     # In random order, because k-means moves its centroids while it reads the rows.
     order = torch.randperm(len(z), generator=generator, device=z.device)
     mean = z.mean(0, dtype=torch.float32)
@@ -132,6 +136,7 @@ def _euclidean(z: Tensor, n_codes: int, n_iterations: int, generator: torch.Gene
         spherical=False,
         n_iterations=n_iterations,
         generator=generator,
+        progress=progress,
     )
     return Clusters(
         centroids=clusters.centroids + mean,
@@ -141,7 +146,7 @@ def _euclidean(z: Tensor, n_codes: int, n_iterations: int, generator: torch.Gene
 
 
 def _scaled_spherical(
-    z: Tensor, n_codes: int, n_iterations: int, generator: torch.Generator
+    z: Tensor, n_codes: int, n_iterations: int, generator: torch.Generator, progress: bool
 ) -> Clusters:
     norms = torch.linalg.vector_norm(z.float(), dim=1)
     directed = (norms > _SHORTEST).nonzero().squeeze(1)
@@ -155,6 +160,7 @@ def _scaled_spherical(
         spherical=True,
         n_iterations=n_iterations,
         generator=generator,
+        progress=progress,
     )
     sizes = clusters.codes.bincount(minlength=n_codes)
     n_undirected = len(z) - len(order)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
+from tqdm.auto import tqdm
 
 from clvq_lens.errors import TooFewTokensError
 from clvq_lens.stats.precision import best_float, in_double
@@ -48,6 +49,7 @@ def cluster(
     spherical: bool,
     n_iterations: int,
     generator: torch.Generator,
+    progress: bool = False,
 ) -> KMeansResult:
     """Finds ``n_codes`` centroids, each of which is the nearest one of some row.
 
@@ -57,6 +59,7 @@ def cluster(
         spherical: Whether centroids have length one, too.
         n_iterations: Largest number of sweeps over all rows.
         generator: Random generator on the device of ``rows``.
+        progress: Whether to show progress bars.
 
     Returns:
         The centroids, and the nearest one of each row.
@@ -64,14 +67,16 @@ def cluster(
     Raises:
         TooFewTokensError: If fewer than ``n_codes`` rows can be told apart.
     """
-    seeds = draw_seeds(rows, min(_OVERSAMPLING * n_codes, len(rows)), generator=generator)
+    n_seeds = min(_OVERSAMPLING * n_codes, len(rows))
+    seeds = draw_seeds(rows, n_seeds, generator=generator, progress=progress)
     if len(seeds) < n_codes:
         raise too_few_distinct(len(seeds), n_codes)
     clusters = _MovingClusters(rows, seeds, spherical=spherical)
     clusters.sweep_()
     clusters.merge_(n_codes)
     inertia = float("inf")
-    for _ in range(n_iterations):
+    sweeps = range(n_iterations)
+    for _ in tqdm(sweeps, desc="codes", unit="sweep", leave=False, disable=not progress):
         previous = inertia
         inertia = clusters.sweep_()
         clusters.fill_empty_(generator)
@@ -94,7 +99,11 @@ def nearest(
 
 
 def draw_seeds(
-    rows: Float[Tensor, "n d"], n_seeds: int, *, generator: torch.Generator
+    rows: Float[Tensor, "n d"],
+    n_seeds: int,
+    *,
+    generator: torch.Generator,
+    progress: bool = False,
 ) -> Int[Tensor, " m"]:
     """Draws rows as k-means++ does, with p proportional to the squared distance to earlier seeds.
 
@@ -106,6 +115,7 @@ def draw_seeds(
         rows: Rows in float32.
         n_seeds: How many rows to draw.
         generator: Random generator on the device of ``rows``.
+        progress: Whether to show a progress bar.
 
     Returns:
         Indices of the drawn rows; fewer than ``n_seeds`` if no more rows differ.
@@ -114,16 +124,19 @@ def draw_seeds(
     seeds = torch.randint(len(rows), (1,), generator=generator, device=rows.device)
     accepted = seeds
     distances = torch.full_like(squares, float("inf"))  # of each row to the nearest seed
-    while True:
-        distances = torch.minimum(distances, nearest(rows, rows[accepted])[1])
-        distances.masked_fill_(distances <= _SAME * squares, 0)
-        if len(seeds) >= n_seeds or not distances.any():
-            return seeds[:n_seeds]
-        # Few at first, when most candidates of a large block would be refused.
-        n_candidates = min(max(_FEWEST_CANDIDATES, len(seeds)), _MOST_CANDIDATES)
-        candidates = _draw(distances, n_candidates, generator)
-        accepted = candidates[_accept(rows[candidates], distances[candidates], generator)]
-        seeds = torch.cat([seeds, accepted])
+    bar = tqdm(total=n_seeds, desc="codes", unit="seed", leave=False, disable=not progress)
+    with bar:
+        while True:
+            bar.update(len(accepted))
+            distances = torch.minimum(distances, nearest(rows, rows[accepted])[1])
+            distances.masked_fill_(distances <= _SAME * squares, 0)
+            if len(seeds) >= n_seeds or not distances.any():
+                return seeds[:n_seeds]
+            # Few at first, when most candidates of a large block would be refused.
+            n_candidates = min(max(_FEWEST_CANDIDATES, len(seeds)), _MOST_CANDIDATES)
+            candidates = _draw(distances, n_candidates, generator)
+            accepted = candidates[_accept(rows[candidates], distances[candidates], generator)]
+            seeds = torch.cat([seeds, accepted])
 
 
 def too_few_distinct(n_distinct: int, n_codes: int) -> TooFewTokensError:

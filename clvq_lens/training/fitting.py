@@ -28,6 +28,7 @@ from clvq_lens.training.training_data import HeldOutBatches, TrainingData, sampl
 from clvq_lens.training.validation import Best, HeldOut
 
 _log = logging.getLogger(__name__)
+_CONVERGED = 0.01  # what the held-out FVU may still fall in the last fifth of a fit
 
 
 class Fit:
@@ -97,6 +98,7 @@ class Fit:
             with self._phase("frozen pass"):
                 self.give_meaning(stream)
         self._warn_of_outliers()
+        self._warn_if_too_short()
         return self.history
 
     def _known(self) -> FitStart:
@@ -138,7 +140,7 @@ class Fit:
             self.quantizer.encoder.start_(source, target)
             self.processes.spread_(self.quantizer)
             self._learn_to_predict(self.quantizer.encoder, stream, drawn)
-        self.quantizer.initialize_(source, target, generator=self.generator)
+        self.quantizer.initialize_(source, target, generator=self.generator, progress=self.progress)
         self.processes.spread_(self.quantizer)
         self.processes.spread_generator_(self.generator)  # how much is drawn depends on the numbers
         return drawn
@@ -274,6 +276,16 @@ class Fit:
             self.history.stop = "interrupted"
         self.history.n_training_documents = stream.n_documents
         self.history.n_outliers = frozen.n_outliers
+
+    def _warn_if_too_short(self) -> None:
+        fall = self.history.last_fall
+        if fall is not None and fall > _CONVERGED and self.processes.is_first:
+            _log.warning(
+                "The fit was too short to have converged: the held-out FVU still fell by %.1f %% "
+                "in its last fifth. Pass a larger n_tokens than %s.",
+                100 * fall,
+                f"{self.budget:,}",
+            )
 
     def _warn_of_outliers(self) -> None:
         n_outliers, n_kept = self.history.n_outliers, int(self.quantizer.usage.sum())

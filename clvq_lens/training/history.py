@@ -11,6 +11,8 @@ from clvq_lens.showing import Shown
 
 _SHOWN = ["step", "n_tokens", "fvu", "held_out_fvu", "perplexity", "n_dead_codes"]
 
+_FEWEST_RECORDS = 5  # with fewer, none of them is at four fifths of the fit
+
 Stop = Literal["finished", "early", "interrupted"]
 
 
@@ -85,6 +87,18 @@ class History(Shown):
     n_held_out_documents: int = 0
     n_outliers: int = 0
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def last_fall(self) -> float | None:
+        """By what share the held-out FVU fell in the last fifth of a fit that spent its tokens.
+
+        None: it stopped early, or is validated too rarely to tell.
+        """
+        before = [one for one in self.records if one.n_tokens <= 0.8 * self.n_tokens]
+        if self.stop != "finished" or len(self.records) < _FEWEST_RECORDS or not before:
+            return None
+        first, last = before[-1].held_out_fvu, self.records[-1].held_out_fvu
+        return None if first is None or last is None or first == 0 else 1 - last / first
 
     def require_whole(self) -> None:
         """Raises `KeyboardInterrupt` if Ctrl-C ended the fit early.

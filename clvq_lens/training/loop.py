@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from clvq_lens.config import FitConfig
 from clvq_lens.data.activations import Activations
+from clvq_lens.data.forecast import Forecast
 from clvq_lens.data.interrupt import deferred_interrupt
 from clvq_lens.data.stream import ShuffledStream
 from clvq_lens.processes import ALONE, Processes
@@ -90,11 +91,13 @@ class Training:
         bar = tqdm(
             total=self.budget, initial=self._n_tokens, desc="fit", unit="tok", disable=not progress
         )
+        forecast = Forecast("Training on", done=self._n_tokens, silent=not progress)
         # A step is done as a whole or not at all, and by all processes or by none.
         with bar, deferred_interrupt() as pressed:
             for batch in stream if not self.is_done else ():
                 self._step(batch, stream)
                 bar.update(batch.share.n_tokens)
+                forecast.tell(self._n_tokens, self.budget)
                 if self.history.records:
                     bar.set_postfix(fvu=f"{self.history.records[-1].fvu:.3f}", refresh=False)
                 interrupted = self._processes.any(pressed())

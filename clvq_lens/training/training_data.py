@@ -19,7 +19,7 @@ from clvq_lens.data.document_order import READ_PER_TOKEN, DocumentOrder
 from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.data.sequence_reader import ModelReader, SequenceReader
 from clvq_lens.data.split import Split
-from clvq_lens.data.store.estimate import estimated_positions
+from clvq_lens.data.store.estimate import expected
 from clvq_lens.data.store.store_reader import StoreReader
 from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.data.stream import ShuffledStream, buffer_positions
@@ -122,7 +122,7 @@ class TrainingData:
 
     def _exceeds_memory(self) -> bool:
         """Whether the activations of all documents are more than the buffer takes, as it seems."""
-        n_positions = estimated_positions(
+        there = expected(
             self._host,
             self._documents,
             n_tokens=self._most_tokens,
@@ -130,7 +130,7 @@ class TrainingData:
         )
         width = self._quantizer.d_source + self._quantizer.d_target
         device = self._host.device_of(self._activations.source)
-        return n_positions > buffer_positions(
+        return there.n_positions > buffer_positions(
             self._config.buffer_tokens, width * self._host.dtype.itemsize, device
         )
 

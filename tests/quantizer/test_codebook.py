@@ -118,6 +118,17 @@ def test_distances_stay_in_float32_under_autocast(dtype: torch.dtype):
     assert torch.equal(again.codes, drawn.codes)
 
 
+def test_few_codes_and_many_are_searched_with_the_same_result(monkeypatch: pytest.MonkeyPatch):
+    z, vectors = random(200, 4), random(30, 4, seed=1)
+    few = sampled(z, vectors, top_k=7, temperature=1.0, generator=seeded())
+    monkeypatch.setattr(module, "_FEW_CODES", 10)
+    many = sampled(z, vectors, top_k=7, temperature=1.0, generator=seeded())
+    assert torch.equal(few.nearest, exact_distances(z, vectors).argmin(1))
+    assert torch.equal(few.nearest, many.nearest)
+    assert torch.equal(few.codes, many.codes)
+    assert not torch.equal(few.codes, few.nearest)
+
+
 def test_more_rows_than_a_chunk_change_nothing(monkeypatch: pytest.MonkeyPatch):
     z, vectors = random(1000, 4), random(9, 4, seed=1)
 
@@ -128,6 +139,7 @@ def test_more_rows_than_a_chunk_change_nothing(monkeypatch: pytest.MonkeyPatch):
     whole = results()
     assert torch.equal(whole[0], exact_distances(z, vectors).argmin(1))
     monkeypatch.setitem(module._SCORES_PER_CHUNK, "cpu", 1)
+    monkeypatch.setattr(module, "_USUAL_ROWS", 1)
     assert len(list(module._scores(z, vectors))) == 4
     for one, other in zip(whole, results(), strict=True):
         assert torch.equal(one, other)

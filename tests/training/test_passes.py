@@ -10,6 +10,7 @@ import torch
 from transformer_lens import HookedTransformer
 
 import clvq_lens as cl
+from clvq_lens.data.store.estimate import Expected
 from clvq_lens.errors import PathError
 from clvq_lens.training import training_data
 from tests.conftest import random_model
@@ -100,7 +101,7 @@ def test_on_a_full_disk_the_model_reads_again_and_says_so(monkeypatch, caplog):
 
 
 def test_more_documents_than_the_first_ones_let_expect_are_kept_all_the_same(monkeypatch):
-    monkeypatch.setattr(training_data, "estimated_positions", lambda *args, **options: 1.0)
+    monkeypatch.setattr(training_data, "expected", lambda *args, **options: Expected(1.0, 1.0))
     model, read = model_that_counts()
     fit(model, buffer_tokens=N_TOKENS // 5, n_tokens=2 * N_TOKENS)
     assert len(read) == N

@@ -16,10 +16,11 @@ from clvq_lens.config import LongTexts
 from clvq_lens.data.document import Corpus, Document, document_of
 from clvq_lens.data.document_order import READ_PER_TOKEN, DocumentOrder
 from clvq_lens.data.documents import Data, Documents, open_documents
+from clvq_lens.data.forecast import Forecast
 from clvq_lens.data.interrupt import deferred_interrupt
 from clvq_lens.data.reading import read
 from clvq_lens.data.store.columns import Columns, ShardDraft, position_bytes
-from clvq_lens.data.store.estimate import estimated_positions
+from clvq_lens.data.store.estimate import expected
 from clvq_lens.data.store.following import Following
 from clvq_lens.data.store.index import (
     DTYPES,
@@ -172,25 +173,31 @@ class _Filling:
 
     def run(self, documents: Documents, *, progress: bool) -> None:
         """Reads what is missing."""
-        missing_bytes = self._estimated_bytes(documents)
+        contents = self._index.contents
+        there = expected(
+            self._host, documents, n_tokens=contents.n_tokens, long_texts=contents.long_texts
+        )
+        all_bytes = round(there.n_positions * self._position_bytes)
+        missing_bytes = max(0, all_bytes - self._index.size_bytes)
         check_space(self._folder, missing_bytes)
         size = f", about {bytes_in_words(missing_bytes)} to write" if missing_bytes else ""
         if self._processes.is_first:
             self._index.save(self._folder)
         bar = tqdm(
-            total=self._index.contents.n_tokens,
+            total=round(there.n_tokens) or None,
             initial=self._index.n_tokens,
             desc=f"cache{size}",
             unit="tok",
             disable=not progress,
         )
+        forecast = Forecast("Reading", done=self._index.n_tokens, silent=not progress)
         following = Following(self._ordered(documents), self._batcher)
         n_shards = self._index.shards[-1].number + 1 if self._index.shards else 0
         with bar, deferred_interrupt() as pressed:
             for draft in self._drafts(following):
                 n_shards = max(n_shards, draft.number + 1)
                 if draft.number % self._processes.size == self._processes.rank:
-                    self._fill(draft, pressed, bar)
+                    self._fill(draft, pressed, bar, forecast)
                 else:
                     bar.update(draft.n_tokens)  # another process reads them meanwhile
                 if pressed():
@@ -204,7 +211,9 @@ class _Filling:
             self._batcher.warn_of_cuts()
             replace(self._index, n_shards=n_shards).save(self._folder)
 
-    def _fill(self, draft: ShardDraft, pressed: Callable[[], bool], bar: tqdm) -> None:
+    def _fill(
+        self, draft: ShardDraft, pressed: Callable[[], bool], bar: tqdm, forecast: Forecast
+    ) -> None:
         """Reads a shard and publishes it, unless Ctrl-C is pressed meanwhile."""
         columns = Columns(draft, self._index.contents)
         for group in self._batcher.groups(draft.sequences):
@@ -213,6 +222,7 @@ class _Filling:
             batch = self._batcher.batch(group)
             columns.put(batch, read(self._host, batch, self._names))
             bar.update(int(batch.mask.sum()))
+            forecast.tell(bar.n, bar.total)
         columns.write(self._folder, draft)
 
     def _ordered(self, documents: Documents) -> Iterator[Document]:
@@ -258,11 +268,3 @@ class _Filling:
                 f"{self._folder} was filled from other data, or in another order. Pass the same "
                 f"data with the same n_tokens and shard_bytes, or another folder."
             )
-
-    def _estimated_bytes(self, documents: Documents) -> int:
-        """How much is still to be written; 0 if nobody knows."""
-        contents = self._index.contents
-        n_positions = estimated_positions(
-            self._host, documents, n_tokens=contents.n_tokens, long_texts=contents.long_texts
-        )
-        return max(0, round(n_positions * self._position_bytes) - self._index.size_bytes)

@@ -1,7 +1,8 @@
-"""How many positions some documents have, from a few of them."""
+"""How many tokens some documents have, from a few of them."""
 
 import math
 from itertools import islice
+from typing import NamedTuple
 
 from clvq_lens.config import LongTexts
 from clvq_lens.data.documents import Documents
@@ -12,10 +13,22 @@ from clvq_lens.host.host import Host
 _SAMPLED = 256  # documents that are tokenized for it
 
 
-def estimated_positions(
+class Expected(NamedTuple):
+    """About how much will be read; 0 if nobody knows.
+
+    Attributes:
+        n_positions: Positions, special tokens counted.
+        n_tokens: Real tokens.
+    """
+
+    n_positions: float
+    n_tokens: float
+
+
+def expected(
     host: Host, documents: Documents, *, n_tokens: int | None, long_texts: LongTexts
-) -> float:
-    """About how many positions will be read, special tokens counted; 0 if nobody knows.
+) -> Expected:
+    """About how much will be read.
 
     Args:
         host: The model.
@@ -29,14 +42,15 @@ def estimated_positions(
         n_characters += len(document)
         n_positions += sum(len(sequence.ids) for sequence in sequences)
         n_real += sequences[0].part.n_real if sequences else 0
-    wanted = math.inf
-    if n_tokens is not None:
-        wanted = n_tokens * n_positions / max(1, n_real)
+    positions_per_token = n_positions / max(1, n_real)
+    wanted = math.inf if n_tokens is None else float(n_tokens)
     if isinstance(documents, Spool):  # which can be read once, and has no end perhaps
-        return 0.0 if math.isinf(wanted) else wanted
-    a_character, there = n_positions / max(1, n_characters), 0.0
+        there = 0.0 if math.isinf(wanted) else wanted
+        return Expected(positions_per_token * there, there)
+    a_character, there = n_real / max(1, n_characters), 0.0
     for document in documents:
         there += a_character * len(document)
         if there >= wanted:  # all others are left out
-            return wanted
-    return there
+            there = wanted
+            break
+    return Expected(positions_per_token * there, there)
