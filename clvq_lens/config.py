@@ -186,8 +186,9 @@ class FitConfig(_Options):
     codes, the sample is smaller, down to 8 tokens a code.
 
     Attributes:
-        n_tokens: Real tokens to train on in all; data are read again as often as that takes. None:
-            `PASSES` times those of the data, and at most `MOST_TOKENS`.
+        n_tokens: Real tokens to train on in all, repetitions counted. The model reads each token
+            of the data once, and no more of them than this, beside the part that is held out.
+            None: `PASSES` times those of the data, and at most `MOST_TOKENS`.
         batch_tokens: Real tokens of a step, about.
         accumulation_steps: Parts in which a step is computed, one after the other, where memory is
             short. The step stays the same.

@@ -103,12 +103,16 @@ class Window:
             losses: Of the parts of the step that this process computes.
             n_tokens: Real tokens of each.
         """
+        sums = torch.zeros_like(self._sums)
         for loss, n in zip(losses, n_tokens, strict=True):
             total = loss.total.detach()
             self._with_kl = loss.kl is not None
             kl = 0 * total if loss.kl is None else loss.kl
             # The means of a part, back to sums.
-            self._sums += torch.stack([loss.squared_error, loss.commitment * n, kl * n, total])
+            sums += torch.stack([loss.squared_error, loss.commitment * n, kl * n, total])
+        # Now and not with the record: a checkpoint of one process is that of all.
+        self._processes.sum_([sums])
+        self._sums += sums
 
     def count(self, codes: Int[Tensor, " n"]) -> None:
         """Counts the codes of all real tokens of a step."""
@@ -142,9 +146,7 @@ class Window:
 
     def _read(self) -> tuple[list[float], Int[Tensor, " k"]]:
         """The sums, the variance of the target and how many codes were revived; and the usage."""
-        sums = self._sums.clone()
-        self._processes.sum_([sums])
-        quantizer = self._quantizer
+        sums, quantizer = self._sums, self._quantizer
         # The variance is that of the sample that started the codebook: one unit for all the fit.
         others = torch.stack([quantizer.target_variance.to(sums), quantizer.codebook.n_revived])
         # All at once: every number that is read alone has to be waited for.
