@@ -29,13 +29,13 @@ def lenses() -> list[cl.Lens]:
 def runs(monkeypatch) -> list[str]:
     """Gets an item for each pass of the model with its target replaced."""
     calls: list[str] = []
-    before = Host.logits_with
+    before = Host.activations_with
 
     def counted(host, name, *arguments, **options):
         calls.append(name)
         return before(host, name, *arguments, **options)
 
-    monkeypatch.setattr(Host, "logits_with", counted)
+    monkeypatch.setattr(Host, "activations_with", counted)
     return calls
 
 
