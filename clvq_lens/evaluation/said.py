@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import nll_loss
 
-from clvq_lens.stats.divergence import kl_divergence
+from clvq_lens.stats.divergence import kl_of_log_probabilities
 from clvq_lens.stats.precision import in_double
 
 # Logits at once: 32 and 256 MB of float32. Fewer would go through the unembedding too often.
@@ -56,15 +56,11 @@ class Said:
         rows_at_once = self._rows_of(_AT_ONCE_CPU if self._on_cpu else _AT_ONCE_GPU)
         counted = self._predicts.flatten().nonzero().squeeze(-1)
         for rows in counted.split(rows_at_once) if len(counted) else ():
-            clean = self._logits(self._clean, rows)
+            clean = self._logits(self._clean, rows).float().log_softmax(-1)
             if self._following is not None:
                 values["ce_clean"][rows] = self._cross_entropy(clean, rows)
             for name, outcome in outcomes.items():
-                logits = self._logits(outcome, rows)
-                if f"ce_{name}" in values:
-                    values[f"ce_{name}"][rows] = self._cross_entropy(logits, rows)
-                if f"kl_{name}" in values:
-                    values[f"kl_{name}"][rows] = self._kl(clean, logits)
+                self._compare_(values, name, self._logits(outcome, rows), clean, rows)
         sums: dict[str, Tensor] = {}
         for name, of_tokens in values.items():
             sums[name] = in_double(of_tokens.view(self._predicts.shape)).sum(1)
@@ -80,29 +76,34 @@ class Said:
         n_positions = self._predicts.numel()
         return {name: torch.zeros(n_positions, device=self._clean.device) for name in names}
 
+    def _compare_(
+        self,
+        values: dict[str, Tensor],
+        name: str,
+        logits: Float[Tensor, "n d_vocab"],
+        clean: Float[Tensor, "n d_vocab"],
+        rows: Int[Tensor, " n"],
+    ) -> None:
+        """Writes the values of some rows, a few at a time; ``clean`` are log-probabilities."""
+        # All log-probabilities at once would be written to memory and read again several times.
+        n_rows = self._rows_of(_PIECE_CPU) if self._on_cpu else len(rows)
+        pieces = zip(rows.split(n_rows), clean.split(n_rows), logits.split(n_rows), strict=True)
+        for piece, clean_piece, logits_piece in pieces:
+            changed = logits_piece.float().log_softmax(-1)
+            if f"ce_{name}" in values:
+                values[f"ce_{name}"][piece] = self._cross_entropy(changed, piece)
+            if f"kl_{name}" in values:
+                values[f"kl_{name}"][piece] = kl_of_log_probabilities(clean_piece, changed)
+
+    def _cross_entropy(
+        self, log_probabilities: Float[Tensor, "n d_vocab"], rows: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        assert self._following is not None
+        following = self._following.index_select(0, rows)
+        return nll_loss(log_probabilities, following, reduction="none")
+
     def _rows_of(self, n_logits: int) -> int:
         return max(1, n_logits // self._d_vocab)
 
     def _logits(self, outcome: Tensor, rows: Int[Tensor, " n"]) -> Float[Tensor, "n d_vocab"]:
         return self._logits_of(outcome.flatten(0, 1).index_select(0, rows))
-
-    def _cross_entropy(self, logits: Tensor, rows: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-        assert self._following is not None
-        following = self._following.index_select(0, rows)
-
-        def of_piece(piece: Tensor, following: Tensor) -> Tensor:
-            return cross_entropy(piece.float(), following, reduction="none")
-
-        return self._by_pieces(of_piece, logits, following)
-
-    def _kl(self, clean: Tensor, logits: Tensor) -> Float[Tensor, " n"]:
-        return self._by_pieces(kl_divergence, clean, logits)
-
-    def _by_pieces(
-        self, function: Callable[[Tensor, Tensor], Tensor], one: Tensor, other: Tensor
-    ) -> Float[Tensor, " n"]:
-        """A function of rows, of as many at a time as are fast."""
-        # All log-probabilities at once would be written to memory and read again several times.
-        n_rows = self._rows_of(_PIECE_CPU) if self._on_cpu else len(one)
-        pieces = zip(one.split(n_rows), other.split(n_rows), strict=True)
-        return torch.cat([function(*piece) for piece in pieces])
