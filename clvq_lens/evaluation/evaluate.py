@@ -131,7 +131,7 @@ def evaluate_beside(
 
 def _check_metrics(metrics: Collection[Metric]) -> None:
     """Raises `ConfigError` unless these are names of what can be computed."""
-    if isinstance(metrics, str) or not isinstance(metrics, Collection) or not metrics:
+    if not isinstance(metrics, list | tuple | set | frozenset) or not metrics:
         allowed = ", ".join(map(repr, METRICS))
         raise ConfigError(f"metrics is {metrics!r}. Pass a list of some of {allowed}.")
     for metric in metrics:
