@@ -25,9 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clvq_lens.data.documents import Data, open_documents
-from clvq_lens.data.reading import read
-from clvq_lens.data.tokens import TokenBatch, token_batches
-from clvq_lens.evaluation import evaluate
+from clvq_lens.data.tokens import token_batches
 from clvq_lens.host.host import Host
 from clvq_lens.host.lenses import lenses_of
 from clvq_lens.host.weights import sample_weights
@@ -68,7 +66,7 @@ def kept_activations(model: Any, folder: Path) -> Iterator["KeptActivations"]:
     def is_kept(host: Host) -> bool:
         return host.model is kept.host.model and _is_untouched(host)
 
-    activations_before, clean_pass_before = Host.activations, evaluate.read_with_logits
+    activations_before = Host.activations
 
     def activations(
         host: Host, tokens: Tensor, attended: Tensor, names: Sequence[str]
@@ -77,29 +75,12 @@ def kept_activations(model: Any, folder: Path) -> Iterator["KeptActivations"]:
             return kept.activations(tokens, attended, names)
         return activations_before(host, tokens, attended, names)
 
-    def clean_pass(
-        host: Host, batch: TokenBatch, points: Sequence[str]
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        if is_kept(host):
-            return _kept_with_logits(host, batch, points)
-        return clean_pass_before(host, batch, points)
-
     # On the class: each quantizer that is attached meanwhile has a host of its own.
-    Host.activations, evaluate.read_with_logits = activations, clean_pass
+    Host.activations = activations
     try:
         yield kept
     finally:
-        Host.activations, evaluate.read_with_logits = activations_before, clean_pass_before
-
-
-def _kept_with_logits(
-    host: Host, batch: TokenBatch, points: Sequence[str]
-) -> tuple[dict[str, Tensor], Tensor]:
-    """As `read_with_logits`, with activations that are kept: only the unembedding is computed."""
-    last = host.resolve(host.n_layers - 1)
-    activations = read(host, batch, [*points, last])
-    logits = host.logits_with(last, activations[last], *batch.on(host.device))
-    return {point: activations[point] for point in points}, logits
+        Host.activations = activations_before
 
 
 def read_ahead(model: Any, data: Data, points: Sequence[int | str]) -> None:

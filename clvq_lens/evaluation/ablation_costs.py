@@ -1,7 +1,7 @@
 """What ablating a target costs, measured once for all quantizers that have the same target."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,29 +22,28 @@ class AblationCosts:
     def __init__(self) -> None:
         self._measured: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
 
-    def of(
-        self,
-        what: str,
-        where: Sequence[Tensor],
-        mean: Float[Tensor, " d_target"],
-        measure: Callable[[], dict[str, Tensor]],
-    ) -> dict[str, Tensor]:
-        """Sums of one batch, remembered or measured.
+    def recalled(self, key: str, mean: Float[Tensor, " d_target"]) -> dict[str, Tensor] | None:
+        """Sums of one batch, if they were remembered.
 
         Args:
-            what: What is measured, and at which hook point.
-            where: Tokens and masks of the batch.
+            key: From `key_of`.
             mean: What takes the place of the target.
-            measure: Gives the sums.
         """
-        digest = hashlib.blake2b(what.encode())
-        for tensor in where:
-            digest.update(repr(tuple(tensor.shape)).encode())
-            digest.update(tensor.cpu().numpy().tobytes())
-        key = digest.hexdigest()
         if key not in self._measured or not _agree(mean, self._measured[key][0]):
-            self._measured[key] = mean, measure()
+            return None
         return self._measured[key][1]
+
+    def remember_(
+        self, key: str, mean: Float[Tensor, " d_target"], sums: dict[str, Tensor]
+    ) -> None:
+        """Keeps the sums of one batch.
+
+        Args:
+            key: From `key_of`.
+            mean: What took the place of the target.
+            sums: What was measured.
+        """
+        self._measured[key] = mean, sums
 
     def state(self) -> dict[str, dict[str, Any]]:
         """What was measured, so that evaluations in another process give the same bits."""
@@ -57,6 +56,20 @@ class AblationCosts:
         """Goes on with what another one measured."""
         for key, measured in state.items():
             self._measured[key] = measured["mean"], measured["sums"]
+
+
+def key_of(what: str, where: Sequence[Tensor]) -> str:
+    """What the sums of a batch are remembered by.
+
+    Args:
+        what: What is measured, and at which hook point.
+        where: Tokens and masks of the batch.
+    """
+    digest = hashlib.blake2b(what.encode())
+    for tensor in where:
+        digest.update(repr(tuple(tensor.shape)).encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _agree(mean: Tensor, other: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from html import escape
+from typing import Literal, get_args
 
 import pandas as pd
 
@@ -10,6 +11,9 @@ from clvq_lens.evaluation.recovery import Recovery
 from clvq_lens.showing import Shown, told_apart
 from clvq_lens.stats.estimates import Estimate
 
+Metric = Literal["fvu", "controls", "ce", "kl"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+"""What an evaluation can measure; a readout and labels add their own."""
 _MEANING = {
     "fvu": "fraction of the target's variance unexplained; 0 perfect, 1 the mean",
     "fvu_median": "the same of the median token: few tokens with large errors do not count",
@@ -39,8 +43,9 @@ _MEANING = {
 class Evaluation(Shown):
     """How well codes stand for the target on some data; intervals are over documents.
 
-    ``print`` shows all numbers. Those that need the next token are None where the model does not
-    predict it; ``left_out`` then says so. ``fvu_shuffled_memory`` is None where the decoder has no
+    ``print`` shows all numbers. Those that were not asked for are None, and so are those that need
+    the next token where the model does not predict it; ``left_out`` then says so.
+    ``fvu_shuffled_memory`` is also None where the decoder has no
     memory, numbers of the unquantized prediction where the encoder predicts nothing, and those of a
     readout where none was given.
 
@@ -76,8 +81,9 @@ class Evaluation(Shown):
         readout_kl_mean_ablated: The same with the mean in place of the reconstruction.
         norms: How long activations are, those of outliers too; None if that is not known.
         recovery: Concept recovery, if labels were given.
-        left_out: A sentence that says which numbers are None because they mean nothing for this
-            model or these data, or that one document has no intervals; None: nothing is missing.
+        left_out: Sentences that say which numbers are None because nobody asked for them, or
+            because they mean nothing for this model or these data, or that one document has no
+            intervals; None: nothing is missing.
     """
 
     n_codes: int
@@ -85,7 +91,7 @@ class Evaluation(Shown):
     n_documents: int
     fvu: Estimate
     fvu_median: float
-    fvu_random_codes: Estimate
+    fvu_random_codes: Estimate | None
     fvu_shuffled_memory: Estimate | None
     perplexity: float
     n_dead_codes: int

@@ -1,8 +1,8 @@
 """What a model says with its target replaced: by reconstructions, and by what they stand beside."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clvq_lens.data.reading import read, read_with_logits
 from clvq_lens.data.tokens import TokenBatch
-from clvq_lens.evaluation.ablation_costs import AblationCosts
+from clvq_lens.evaluation.ablation_costs import AblationCosts, key_of
 from clvq_lens.evaluation.said import Said
+from clvq_lens.host.ending import ends_plainly
 from clvq_lens.host.host import Host
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.readouts.readout import Readout, class_logits
@@ -23,6 +25,7 @@ from clvq_lens.stats.metrics import ce_loss_recovered
 
 NOT_BELOW_ZERO = (0.0, math.inf)
 """Limits of what is never negative."""
+_WHOLE_CPU, _WHOLE_GPU = 2**25, 2**29  # logits of a pass that makes all of them: 128 MB and 2 GB
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Splicing:
         host: The model.
         quantizer: A fitted quantizer.
         target: Hook point of the target.
+        metrics: What is wanted of cross-entropy, "ce", and KL, "kl".
         readout: What the model says about whole texts, if that is to be measured too.
         ablation_costs: Remembers what ablations cost.
     """
@@ -66,14 +70,22 @@ class Splicing:
         host: Host,
         quantizer: CrossLayerQuantizer,
         target: str,
+        metrics: Collection[str],
         readout: Readout | None,
         ablation_costs: AblationCosts,
     ) -> None:
         self._host, self._quantizer = host, quantizer
         self._target, self._readout, self._ablation_costs = target, readout, ablation_costs
         self._is_predictive = quantizer.config.encoder == "predictive"
-        self.reads_logits = host.runs and (host.causal or not host.outputs_tokens)
-        """Whether logits say anything about layers: an encoder repeats the tokens that it sees."""
+        self._wants_ce = "ce" in metrics and host.predicts_tokens
+        # Of logits, an encoder says nothing about layers: it repeats the tokens that it sees.
+        has_kl = host.runs and (host.causal or not host.outputs_tokens)
+        self._wants_kl = "kl" in metrics and has_kl
+        self._reads_logits = self._wants_ce or self._wants_kl
+        # Where all logits follow from it, no logits of a whole batch are made.
+        self._last: str | None = None
+        if self._reads_logits and ends_plainly(host, target):
+            self._last = host.protocol.residual_after(host.n_layers - 1)
 
     def estimates(self, sums: JackknifeSums) -> dict[str, Estimate | None]:
         """All effects by name; None where one means nothing for this model or these data.
@@ -91,11 +103,11 @@ class Splicing:
 
     @property
     def _effects(self) -> "dict[str, _OfSums]":
-        """The effects that mean something here."""
+        """The effects that are wanted and mean something here."""
         effects: dict[str, _OfSums] = {}
-        if self.reads_logits:
+        if self._wants_kl:
             effects |= _KL
-        if self._host.predicts_tokens:
+        if self._wants_ce:
             effects |= _CE
         if self._readout is not None:
             effects |= _READOUT
@@ -103,49 +115,105 @@ class Splicing:
             return effects
         return {name: effect for name, effect in effects.items() if "unquantized" not in name}
 
-    def sums(self, evaluated: EvaluatedBatch, clean_logits: Tensor | None) -> dict[str, Tensor]:
-        """Sums per sequence; ``clean_logits`` are those of the model as it is, where it is read."""
+    # ---- the model as it is --------------------------------------------------------------------
+
+    def in_parts(self, batch: TokenBatch) -> Iterator[TokenBatch]:
+        """A batch, a few rows at a time if the logits of all of them have to be in memory."""
+        if not self._reads_logits or self._last is not None:
+            yield batch
+            return
+        on_cpu = self._host.device.type == "cpu"
+        n_logits_of_row = batch.tokens.shape[1] * self._host.cfg.d_vocab_out
+        n_rows = max(1, (_WHOLE_CPU if on_cpu else _WHOLE_GPU) // n_logits_of_row)
+        for first in range(0, len(batch.tokens), n_rows):
+            yield _rows_of(batch, slice(first, first + n_rows))
+
+    def clean_pass(
+        self, batch: TokenBatch, points: Sequence[str]
+    ) -> tuple[dict[str, Float[Tensor, "b pos d"]], Float[Tensor, "b pos d_outcome"] | None]:
+        """Activations at hook points, and the outcome of the pass if that is to be compared.
+
+        Args:
+            batch: What the model reads.
+            points: Hook points up to the target; nothing above it is computed without need.
+
+        Returns:
+            Activations by hook point, and the residual stream after the last block, or logits
+            where these do not follow from it.
+        """
+        if not self._reads_logits:
+            return read(self._host, batch, points), None
+        if self._last is None:
+            return read_with_logits(self._host, batch, points)
+        if batch.stored is None:
+            activations = read(self._host, batch, [*points, self._last])
+            return activations, activations[self._last]
+        activations = read(self._host, batch, points)
+        return activations, self._outcome(activations[self._target], *batch.on(self._host.device))
+
+    # ---- the model with its target replaced ----------------------------------------------------
+
+    def sums(self, evaluated: EvaluatedBatch, clean: Tensor | None) -> dict[str, Tensor]:
+        """Sums per sequence; ``clean`` is the outcome that `clean_pass` gave."""
         values: dict[str, Tensor] = {}
-        if clean_logits is not None:
-            values |= self._of_logits(evaluated, clean_logits)
+        if clean is not None:
+            values |= self._of_logits(evaluated, clean)
         if self._readout is not None:
             values |= self._of_readout(evaluated, self._readout)
         return values
 
-    def _of_logits(self, evaluated: EvaluatedBatch, clean_logits: Tensor) -> dict[str, Tensor]:
+    def _of_logits(self, evaluated: EvaluatedBatch, clean: Tensor) -> dict[str, Tensor]:
         """Cross-entropy and KL: predictions of real tokens at real tokens.
 
         Where outputs are no tokens, there is only the KL of outputs at all real tokens.
         """
-        predicts = self._predicting(evaluated.mask).to(clean_logits.device)
-        following = evaluated.tokens.roll(-1, dims=1).to(clean_logits.device)
-        said = Said(clean_logits, predicts, following)
+        predicts = self._predicting(evaluated.mask).to(clean.device)
+        following = evaluated.tokens.roll(-1, dims=1).to(clean.device)
+        said = Said(
+            clean,
+            predicts,
+            following if self._wants_ce else None,
+            _as_they_are if self._last is None else self._host.unembed,
+            d_vocab=self._host.cfg.d_vocab_out,
+            with_kl=self._wants_kl,
+        )
 
-        def measured(name: str, activations: Tensor) -> dict[str, Tensor]:
-            logits = self._host.logits_with(
-                self._target, activations, evaluated.tokens, evaluated.attended
-            )
+        def measured(changed: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
+            outcomes: dict[str, Tensor] = {}
             sums: dict[str, Tensor] = {}
-            if self._host.predicts_tokens:
-                sums[f"ce_{name}"] = said.cross_entropy(logits)
-            if name != "zero_ablated":
-                sums[f"kl_{name}"] = said.kl(logits)
-            return sums
+            for name, activations in changed:
+                outcomes[name] = self._outcome(activations, evaluated.tokens, evaluated.attended)
+                if self._last is None:  # logits of a batch are large: one at a time
+                    sums |= said.sums(outcomes)
+                    outcomes.clear()
+            # All together, because clean logits of each token are then computed once.
+            return sums | said.sums(outcomes) if outcomes else sums
 
+        ablations = {"mean_ablated": self._quantizer.target_mean}
+        if self._wants_ce:
+            ablations["zero_ablated"] = torch.zeros_like(self._quantizer.target_mean)
+        what = f"logits, ce {self._wants_ce}, kl {self._wants_kl}"
         values = {"n_predictions": predicts.sum(1)}
-        if self._host.predicts_tokens:
-            values["ce_clean"] = said.cross_entropy(clean_logits)
-        ablations = {"mean_ablated": self._quantizer.target_mean, "zero_ablated": 0}
-        return values | self._with_each("logits", evaluated, ablations, measured)
+        return values | self._with_each(what, evaluated, ablations, measured)
+
+    def _outcome(self, target: Tensor, tokens: Tensor, attended: Tensor) -> Tensor:
+        """The outcome of a pass with the target replaced, computed from there on."""
+        arguments = self._target, target, tokens, attended
+        if self._last is None:
+            return self._host.logits_with(*arguments)
+        return self._host.activations_with(*arguments, until=self._last)
 
     def _of_readout(self, evaluated: EvaluatedBatch, readout: Readout) -> dict[str, Tensor]:
         """KL of the probabilities of classes, for each text."""
         arguments = self._host, readout, self._target
         clean = class_logits(*arguments, evaluated.y, evaluated.batch)
 
-        def measured(name: str, activations: Tensor) -> dict[str, Tensor]:
-            logits = class_logits(*arguments, activations, evaluated.batch)
-            return {f"readout_kl_{name}": kl_divergence(clean, logits)}
+        def measured(changed: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
+            sums: dict[str, Tensor] = {}
+            for name, activations in changed:
+                logits = class_logits(*arguments, activations, evaluated.batch)
+                sums[f"readout_kl_{name}"] = kl_divergence(clean, logits)
+            return sums
 
         values = {"n_read": torch.ones(len(clean), dtype=torch.long)}
         ablations = {"mean_ablated": self._quantizer.target_mean}
@@ -155,26 +223,26 @@ class Splicing:
         self,
         what: str,
         evaluated: EvaluatedBatch,
-        ablations: Mapping[str, Tensor | int],
-        measured: Callable[[str, Tensor], dict[str, Tensor]],
+        ablations: Mapping[str, Tensor],
+        measured: Callable[[Iterator[tuple[str, Tensor]]], dict[str, Tensor]],
     ) -> dict[str, Tensor]:
         """What is measured with the target replaced by reconstructions and by ablations."""
         # Special tokens and outliers stay: the decoder was not trained on them.
         mask, y = evaluated.mask.unsqueeze(-1), evaluated.y
-
-        def of_each(replacements: Mapping[str, Tensor | int]) -> dict[str, Tensor]:
-            sums: dict[str, Tensor] = {}
-            for name, new in replacements.items():
-                sums |= measured(name, torch.where(mask, new, y))
-            return sums
-
-        costs = self._ablation_costs.of(
-            f"{what} {self._target}",
-            [evaluated.tokens, evaluated.attended, evaluated.mask],
-            self._quantizer.target_mean,
-            lambda: of_each(ablations),
+        costs, mean = self._ablation_costs, self._quantizer.target_mean
+        key = key_of(
+            f"{what} {self._target}", [evaluated.tokens, evaluated.attended, evaluated.mask]
         )
-        return of_each(self._reconstructions(evaluated)) | costs
+        known = costs.recalled(key, mean)
+        replacements = self._reconstructions(evaluated)
+        if known is None:
+            replacements |= ablations
+        sums = measured((name, torch.where(mask, new, y)) for name, new in replacements.items())
+        if known is not None:
+            return sums | known
+        of_ablations = {name: sums[name] for name in sums if name.endswith(tuple(ablations))}
+        costs.remember_(key, mean, of_ablations)
+        return sums
 
     def _reconstructions(self, evaluated: EvaluatedBatch) -> dict[str, Tensor]:
         """What the quantizer puts in place of the target, by name."""
@@ -190,6 +258,23 @@ class Splicing:
         followed = mask.roll(-1, dims=1)
         followed[:, -1] = False  # the last position predicts a token that is not there
         return mask & followed
+
+
+def _as_they_are(logits: Tensor) -> Tensor:
+    return logits
+
+
+def _rows_of(batch: TokenBatch, rows: slice) -> TokenBatch:
+    """Some sequences of a batch."""
+    return replace(
+        batch,
+        tokens=batch.tokens[rows],
+        attended=batch.attended[rows],
+        mask=batch.mask[rows],
+        documents=batch.documents[rows],
+        parts=None if batch.parts is None else batch.parts[rows],
+        stored=None if batch.stored is None else batch.stored[rows],
+    )
 
 
 class _OfSums(NamedTuple):

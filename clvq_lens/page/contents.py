@@ -13,6 +13,7 @@ from clvq_lens.config import FitConfig, LongTexts
 from clvq_lens.data.document import Document
 from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.data.token_labels import TokenLabels, listed
+from clvq_lens.errors import ConfigError
 from clvq_lens.evaluation.evaluate import evaluate
 from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.flow.chain import fitted_chain
@@ -101,6 +102,7 @@ def gather(
     long_texts: LongTexts = "split",
     concepts: ConceptTable | None = None,
     evaluation: Evaluation | None = None,
+    flow: ConceptFlow | None = None,
     progress: bool = True,
 ) -> Contents:
     """Everything that a page shows; what is passed is not computed again.
@@ -116,16 +118,19 @@ def gather(
         long_texts: What to do with a text beyond the context.
         concepts: Concepts of these data, if already computed.
         evaluation: Evaluation on these data, if already computed.
+        flow: Flow of these data through all quantizers of the model, if already computed.
         progress: Whether to show progress bars.
 
     Raises:
-        ConfigError: If an argument has an impossible value.
+        ConfigError: If an argument has an impossible value, or is of other quantizers.
         KeyboardInterrupt: If Ctrl-C ended the reading for one of the results early.
     """
     check_count("n_texts", n_texts)
     check_is("history", history, History | None, "Pass what lens.fit returned.")
     check_is("concepts", concepts, ConceptTable | None, "Pass what lens.concepts returned.")
     check_is("evaluation", evaluation, Evaluation | None, "Pass what lens.evaluate returned.")
+    check_is("flow", flow, ConceptFlow | None, "Pass what clvq_lens.concept_flow returned.")
+    _require_own(attachment, concepts, evaluation, flow)
     # Data and labels are read several times, and may be iterators.
     documents = open_documents(data)
     host = attachment.host
@@ -136,8 +141,9 @@ def gather(
         _require_complete(concepts.complete)
     if evaluation is None:
         evaluation = evaluate(attachment, documents, **reading)
-    flow = concept_flow(host.model, documents, **reading)
-    _require_complete(flow.complete)
+    if flow is None:
+        flow = concept_flow(host.model, documents, **reading)
+        _require_complete(flow.complete)
     return Contents(
         model=_model_facts(host),
         name=attachment.name,
@@ -149,6 +155,34 @@ def gather(
         history=history,
         config=config,
     )
+
+
+def _require_own(
+    attachment: Attachment,
+    concepts: ConceptTable | None,
+    evaluation: Evaluation | None,
+    flow: ConceptFlow | None,
+) -> None:
+    """Raises `ConfigError` if what was computed before is of quantizers of other sizes or names."""
+    n_codes = attachment.quantizer.config.n_codes
+    sizes = {
+        "concepts": n_codes if concepts is None else len(concepts),
+        "evaluation": n_codes if evaluation is None else evaluation.n_codes,
+    }
+    for name, size in sizes.items():
+        if size != n_codes:
+            raise ConfigError(
+                f"{name} has {size} codes, and {attachment.name!r} has {n_codes}. Pass what was "
+                f"computed with this lens."
+            )
+    if flow is not None:
+        stages = [stage.name for stage in flow.stages if stage.kind == "codes"]
+        chain = [member.name for member in fitted_chain(attachment.host.model)]
+        if stages != chain:
+            raise ConfigError(
+                f"flow goes through {stages}, and the model has {chain}. Pass "
+                f"clvq_lens.concept_flow(model, data)."
+            )
 
 
 def _model_facts(host: Host) -> ModelFacts:

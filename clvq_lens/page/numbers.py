@@ -30,7 +30,9 @@ def tiles(evaluation: Evaluation) -> list[dict[str, str]]:
         _tile("perplexity", f"{evaluation.perplexity:.1f}", "effective number of codes"),
     ]
     note = f"median token {_short(evaluation.fvu_median)}, "
-    note += f"random codes {_short(evaluation.fvu_random_codes)}, mean target 1"
+    if evaluation.fvu_random_codes is not None:
+        note += f"random codes {_short(evaluation.fvu_random_codes)}, "
+    note += "mean target 1"
     entries.append(_tile("FVU", _short(evaluation.fvu), note))
     if evaluation.ce_loss_recovered is not None:
         note = "clean model 1, mean ablation 0"

@@ -26,8 +26,20 @@ def kl_divergence(
         0.6931
     """
     # In float32: probabilities in half precision have three digits, and a KL may have fewer.
-    clean = clean_logits.float().log_softmax(-1)
-    return (clean.exp() * (clean - logits.float().log_softmax(-1))).sum(-1)
+    clean, edited = clean_logits.float().log_softmax(-1), logits.float().log_softmax(-1)
+    return kl_of_log_probabilities(clean, edited)
+
+
+def kl_of_log_probabilities(
+    clean: Float[Tensor, "*n d_vocab"], edited: Float[Tensor, "*n d_vocab"]
+) -> Float[Tensor, "*n"]:
+    """The same from log-probabilities, where they are needed for something else, too.
+
+    Args:
+        clean: Log-probabilities of the model as it is.
+        edited: Log-probabilities of the edited model.
+    """
+    return (clean.exp() * (clean - edited)).sum(-1)
 
 
 def mean_kl_by_parts(

@@ -29,18 +29,20 @@ def lenses() -> list[cl.Lens]:
 def runs(monkeypatch) -> list[str]:
     """Gets an item for each pass of the model with its target replaced."""
     calls: list[str] = []
-    before = Host.logits_with
+    before = Host.activations_with
 
     def counted(host, name, *arguments, **options):
         calls.append(name)
         return before(host, name, *arguments, **options)
 
-    monkeypatch.setattr(Host, "logits_with", counted)
+    monkeypatch.setattr(Host, "activations_with", counted)
     return calls
 
 
-def evaluated(costs: AblationCosts, lens: cl.Lens, data: torch.Tensor = DATA) -> cl.Evaluation:
-    options = {"token_labels": None, "readout": None, "long_texts": "split", "seed": 0}
+def evaluated(
+    costs: AblationCosts, lens: cl.Lens, data: torch.Tensor = DATA, **options: object
+) -> cl.Evaluation:
+    options |= {"token_labels": None, "readout": None, "long_texts": "split", "seed": 0}
     return evaluate_beside(costs, lens, data, progress=False, **options)
 
 
@@ -77,6 +79,15 @@ def test_other_tokens_are_measured_anew(lenses, runs):
     found = evaluated(costs, lenses[0], DATA.flip(1))
     assert len(runs) - n_first == 4
     assert found.ce_zero_ablated == lenses[0].evaluate(DATA.flip(1), progress=False).ce_zero_ablated
+
+
+def test_other_metrics_are_measured_anew(lenses, runs):
+    costs = AblationCosts()
+    evaluated(costs, lenses[0], metrics=["kl"])
+    n_first = len(runs)
+    found = evaluated(costs, lenses[0])
+    assert (n_first, len(runs) - n_first) == (3, 4)
+    assert found.ce_mean_ablated == lenses[0].evaluate(DATA, progress=False).ce_mean_ablated
 
 
 def test_evaluations_of_a_user_share_nothing(lenses, runs):

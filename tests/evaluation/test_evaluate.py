@@ -238,7 +238,8 @@ def test_numbers_do_not_depend_on_the_batches():
 
 def test_numbers_do_not_depend_on_the_pieces_in_which_logits_are_read(fitted, ragged, monkeypatch):
     whole = evaluate(fitted, ragged)
-    monkeypatch.setattr(said, "_PIECE_CPU", 3 * 40)  # three tokens
+    monkeypatch.setattr(said, "_AT_ONCE_CPU", 7 * 40)  # seven tokens
+    monkeypatch.setattr(said, "_PIECE_CPU", 3 * 40)  # of these, three
     assert evaluate(fitted, ragged).frame()["value"].to_numpy() == pytest.approx(
         whole.frame()["value"].to_numpy(), rel=1e-6
     )

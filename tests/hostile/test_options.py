@@ -203,7 +203,7 @@ VERBS: dict[str, tuple[Call, list[str]]] = {
     "encode": (lambda s, **o: s.lens.encode(TEXTS, **o), ["long_texts"]),
     "evaluate": (
         lambda s, **o: s.lens.evaluate(TEXTS, **{"progress": False, **o}),
-        ["long_texts", "seed", "token_labels"],
+        ["metrics", "long_texts", "seed", "token_labels"],
     ),
     "concepts": (
         lambda s, **o: s.lens.concepts(TEXTS, **{"n_examples": 2, "progress": False, **o}),
@@ -213,7 +213,10 @@ VERBS: dict[str, tuple[Call, list[str]]] = {
         lambda s, **o: s.lens.report(
             TEXTS, "options.html", **{"n_examples": 1, "progress": False, **o}
         ),
-        ["n_examples", "n_texts", "token_labels", "concepts", "history", "long_texts"],
+        [
+            *("n_examples", "n_texts", "token_labels", "concepts", "evaluation", "flow"),
+            *("history", "long_texts"),
+        ],
     ),
     "baseline": (_baseline, ["kind", "config", "name", "n_active", "seed", "batch_tokens"]),
     "plot_codebook": (lambda s, **o: s.lens.plot_codebook(**o), ["names", "method", "seed"]),

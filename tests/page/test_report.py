@@ -6,7 +6,7 @@ import re
 import pytest
 
 import clvq_lens as cl
-from clvq_lens.errors import DataError, NotFittedError, PathError
+from clvq_lens.errors import ConfigError, DataError, NotFittedError, PathError
 
 QUIET = {"n_examples": 2, "progress": False}
 
@@ -69,4 +69,34 @@ def test_a_lens_that_was_not_fitted_has_nothing_to_report(model, tmp_path):
 def test_labels_that_do_not_fit_write_no_page(toy_fit, tmp_path):
     with pytest.raises(DataError, match="Document 0 has"):
         toy_fit.report(["we painters"], tmp_path / "r.html", token_labels=[["x"]], **QUIET)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_computed_before_is_on_the_page(toy_fit, tmp_path, monkeypatch):
+    texts = cl.toy.generate(6, seed=6)
+    evaluation = toy_fit.evaluate(texts, metrics=["fvu", "ce"], progress=False)
+    flow = cl.concept_flow(toy_fit.model, texts, progress=False)
+    for verb in ("evaluate", "concept_flow"):
+        monkeypatch.setattr(f"clvq_lens.page.contents.{verb}", None)
+    page = toy_fit.report(texts, tmp_path / "r.html", evaluation=evaluation, flow=flow, **QUIET)
+    data = data_of(page)
+    tiles = {tile["name"]: tile for tile in data["tiles"]}
+    assert tiles["FVU"]["value"] == f"{evaluation.fvu:.3g}"
+    assert "random codes" not in tiles["FVU"]["note"]  # nobody asked for them
+    assert data["evaluation"]["left_out"] == evaluation.left_out
+    assert "KL" not in " ".join(tiles)
+
+
+def test_what_was_computed_with_another_lens_is_refused(toy_fit, tmp_path):
+    texts, path = cl.toy.generate(6, seed=6), tmp_path / "r.html"
+    model = cl.toy.load(n_texts=1)[0]
+    other = model.add_clvq(1, 3, n_codes=8, name="other")
+    other.fit(texts, n_tokens=500, progress=False)
+    with pytest.raises(ConfigError, match=r"evaluation has 8 codes, and .* has 16\. Pass what"):
+        toy_fit.report(texts, path, evaluation=other.evaluate(texts, progress=False), **QUIET)
+    with pytest.raises(ConfigError, match=r"concepts has 8 codes, and .* has 16\. Pass what"):
+        toy_fit.report(texts, path, concepts=other.concepts(texts, progress=False), **QUIET)
+    flow = cl.concept_flow(model, texts, progress=False)
+    with pytest.raises(ConfigError, match=r"flow goes through \['other'\], and the model has"):
+        toy_fit.report(texts, path, flow=flow, **QUIET)
     assert list(tmp_path.iterdir()) == []

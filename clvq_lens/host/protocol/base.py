@@ -280,7 +280,10 @@ def _stopping_after(block: torch.nn.Module) -> Iterator[None]:
 @contextmanager
 def silenced(module: torch.nn.Module) -> Iterator[None]:
     """While open, no hook in a module is called, for computations that are no pass of the model."""
-    hooks = [(part, part._forward_pre_hooks, part._forward_hooks) for part in module.modules()]
+    hooks: list[tuple[torch.nn.Module, Any, Any]] = []
+    for part in module.modules():
+        if part._forward_pre_hooks or part._forward_hooks:  # few have any of thousands
+            hooks.append((part, part._forward_pre_hooks, part._forward_hooks))
     try:
         for part, before, after in hooks:
             part._forward_pre_hooks = type(before)()
