@@ -37,7 +37,7 @@ def find_salient(
     source: str,
     readers: Sequence[Reader],
     *,
-    n_steps: int,
+    n_steps: int | None,
     progress: bool,
 ) -> Salient:
     """Where integrated gradients of the predicted class are largest.
@@ -47,7 +47,7 @@ def find_salient(
         texts: The texts with their classes.
         source: The hook point whose codes are tested.
         readers: Who reads which texts.
-        n_steps: Points of the path of integrated gradients.
+        n_steps: Points of the path of integrated gradients; None: as many as it takes.
         progress: Whether to show a progress bar.
 
     Raises:

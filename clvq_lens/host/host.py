@@ -269,8 +269,14 @@ class Host:
                 handle.remove()
 
     @contextmanager
-    def unembedding(self, columns: Int[Tensor, " n"] | None) -> Iterator[None]:
-        """While open, logits are computed at some positions only; None: at all of them."""
+    def unembedding(
+        self, columns: Int[Tensor, " n"] | Int[Tensor, "b n"] | None
+    ) -> Iterator[None]:
+        """While open, logits are computed at some positions only.
+
+        Args:
+            columns: The positions, the same for all texts or those of each; None: all of them.
+        """
         if columns is None:
             yield
             return
@@ -278,7 +284,8 @@ class Host:
         @only_here
         def select(module: Any, args: tuple[Any, ...]) -> tuple[Tensor]:
             hidden = args[0]
-            return (hidden[:, columns.to(hidden.device)],)
+            rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(1)
+            return (hidden[rows, columns.to(hidden.device)],)
 
         handle = self.model.unembed.register_forward_pre_hook(select)
         try:

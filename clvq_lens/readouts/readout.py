@@ -91,8 +91,11 @@ class Readout(Protocol):
         """
         ...
 
-    def columns(self, batch: TokenBatch) -> Int[Tensor, " n"] | None:
-        """The positions whose logits suffice, for `Host.unembedding`; None: all."""
+    def columns(self, batch: TokenBatch) -> Int[Tensor, " n"] | Int[Tensor, "b n"] | None:
+        """The positions whose logits suffice, for `Host.unembedding`; None: all.
+
+        The same positions for all texts, or those of each.
+        """
         ...
 
     def classes(
@@ -101,7 +104,7 @@ class Readout(Protocol):
         batch: TokenBatch,
         *,
         host: Host,
-        columns: Int[Tensor, " n"] | None = None,
+        columns: Int[Tensor, " n"] | Int[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b c"]:
         """Logits of classes in float32, differentiable in the outcome.
 
@@ -168,9 +171,9 @@ class _Answers:
                 "sentence vectors: head(weight, bias, layer=...)."
             )
 
-    def columns(self, batch: TokenBatch) -> Int[Tensor, " n"]:
-        # Logits over the vocabulary are most of the cost of a pass, and few positions are read.
-        return last_real(batch).unique()
+    def columns(self, batch: TokenBatch) -> Int[Tensor, "b 1"]:
+        # Logits over the vocabulary are most of the cost of a pass, and one position is read.
+        return last_real(batch).unsqueeze(1)
 
     def classes(
         self, outcome: Tensor, batch: TokenBatch, *, host: Host, columns: Tensor | None = None

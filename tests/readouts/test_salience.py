@@ -173,6 +173,7 @@ def test_the_completeness_error_is_relative_to_the_mean_difference():
         classes=np.array([0, 1]),
         values=np.array([5.0, 5.0]),
         differences=np.array([3.5, -0.5]),
+        n_points=np.array([8, 8]),
     )
     np.testing.assert_allclose(found.completeness_errors, [0.25, 0])  # |3 - 3.5| / mean(3.5, 0.5)
     assert found.completeness_error == pytest.approx(0.125)
@@ -288,6 +289,7 @@ def made(scores, real):
         classes=np.ones(n, dtype=int),
         values=np.ones(n),
         differences=np.ones(n),
+        n_points=np.ones(n, dtype=int),
     )
 
 
