@@ -99,7 +99,7 @@ def prepare(
     # Before anything takes long: a class may have too few documents.
     folds = make_folds(texts, options.protocol, n_folds=options.n_folds, seed=options.seed)
     tokens = TokenizedTexts(host, texts.texts, options.long_texts)
-    vectors = read_vectors(tokens, source, sentence)
+    vectors = read_vectors(tokens, source, sentence, progress=progress)
     if options.readout is not None:
         readers = [Reader(np.arange(len(texts)), options.readout)]
     else:

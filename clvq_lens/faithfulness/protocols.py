@@ -167,7 +167,7 @@ def judge(
     check_judging(n_draws=n_draws, n_model_draws=n_model_draws, smallest_effect=smallest_effect)
     check_seed(seed)
     codebook = WeightedCodebook.of(attachment.quantizer)
-    of_texts = read_codes(attachment, case.tokens)
+    of_texts = read_codes(attachment, case.tokens, progress=progress)
     salient = of_texts.at(case.salient.positions)
     random = np.random.default_rng(seed)
     removals = draw_removals(
@@ -179,7 +179,7 @@ def judge(
     else:
         probes = [probe for probe in case.probes if isinstance(probe, LinearProbe)]
         effects = [
-            *honest_effects(vectors, texts, folds, probes, removals, codebook),
+            *honest_effects(vectors, texts, folds, probes, removals, codebook, progress=progress),
             *model_effects(case, attachment, removals, n_draws=n_model_draws, progress=progress),
         ]
     return _result(case, salient, effects, float(smallest_effect))

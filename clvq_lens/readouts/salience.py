@@ -208,7 +208,7 @@ def salience(
     n_texts = _count_texts(documents)
     activations = LayerActivations(host, host.resolve(layer), documents, long_texts)
     numbers = _class_numbers(classes, n_texts)
-    origin = activations.start(start)
+    origin = activations.start(start, n_texts=n_texts, progress=progress)
     results: list[TextSalience] = []
     with tqdm(total=n_texts, desc="salience", unit="text", disable=not progress) as bar:
         for batch in activations.batches():

@@ -15,6 +15,7 @@ from clvq_lens.data.tokens import TokenBatch, require_real, token_batches
 from clvq_lens.errors import NothingChangesError, ShapeError
 from clvq_lens.host.host import Host
 from clvq_lens.readouts.bending_path import BendingPath
+from clvq_lens.readouts.counted import counted
 from clvq_lens.readouts.integrated_gradients import (
     Quadrature,
     gauss_legendre,
@@ -84,8 +85,14 @@ class LayerActivations:
         # In half precision the steps of a path would be rounded, and scores would not add up.
         return read(self.host, batch, [self.point])[self.point].float()
 
-    def start(self, start: Start) -> Float[Tensor, " d"]:
-        """The vector at which all paths begin."""
+    def start(self, start: Start, *, n_texts: int, progress: bool) -> Float[Tensor, " d"]:
+        """The vector at which all paths begin.
+
+        Args:
+            start: As for `clvq_lens.salience`.
+            n_texts: Number of texts, for the progress bar.
+            progress: Whether to show a progress bar.
+        """
         width = self.host.width(self.point)
         if isinstance(start, Tensor):
             if start.shape != (width,):
@@ -94,14 +101,17 @@ class LayerActivations:
                     f"{width}. Pass one vector of shape [{width}]."
                 )
             return start.float()
-        return torch.zeros(width) if start == "zero" else self._mean(width)
+        if start == "zero":
+            return torch.zeros(width)
+        batches = counted(self.batches(), "mean", n_texts=n_texts, progress=progress)
+        return self._mean(width, batches)
 
-    def _mean(self, width: int) -> Float[Tensor, " d"]:
+    def _mean(self, width: int, batches: Iterator[TokenBatch]) -> Float[Tensor, " d"]:
         """The mean over real tokens."""
         # Added up in double: over a large corpus a float32 sum loses what single tokens add.
         total = torch.zeros(width, dtype=torch.float64)
         n_tokens = 0
-        for batch in self.batches():
+        for batch in batches:
             real = self.of(batch).cpu()[batch.mask]
             total += real.double().sum(0)
             n_tokens += len(real)
@@ -149,7 +159,6 @@ class SaliencePaths:
         self.rows = torch.arange(len(self.end))
         with torch.no_grad():
             logits = self._logits(self.end, batch)
-            at_start = self._logits(self.begin.expand_as(self.end), batch)
         self.predicted = logits.argmax(1).cpu()
         self.measured = self.predicted if classes is None else classes
         # Only here is the number of classes known: a head may be any module.
@@ -159,7 +168,6 @@ class SaliencePaths:
                 f"to {logits.shape[1] - 1}. Pass numbers of these."
             )
         self.values = self._quantity_of(logits, self.rows).cpu()
-        self.differences = self.values - self._quantity_of(at_start, self.rows).cpu()
 
     def scored(self, n_steps: int | None) -> Iterator[TextSalience]:
         """The scores of each text, as soon as they are known.
@@ -172,14 +180,17 @@ class SaliencePaths:
             yield from self._scored_where_it_bends()
             return
         rule = gauss_legendre(n_steps)
-        n_texts = len(self.end)
-        rows = torch.arange(n_texts).repeat_interleave(n_steps)
-        _, slopes = self._look(rows, np.tile(rule.points, n_texts))
+        _, slopes = self._look(
+            self.rows.repeat_interleave(n_steps), np.tile(rule.points, len(self.rows))
+        )
+        with torch.no_grad():
+            at_start = self._logits(self.begin.expand_as(self.end), self.batch)
+        differences = self.values - self._quantity_of(at_start, self.rows).cpu()
         for row, of_text in enumerate(slopes.split(n_steps)):
-            yield self._result(row, rule, of_text)
+            yield self._result(row, rule, of_text, float(differences[row]))
 
     def _scored_where_it_bends(self) -> Iterator[TextSalience]:
-        paths = {row: BendingPath() for row in range(len(self.end))}
+        paths = {row: BendingPath() for row in self.rows.tolist()}
         while paths:
             wanted = [path.wanted for path in paths.values()]
             sizes = [len(points) for points in wanted]
@@ -191,10 +202,13 @@ class SaliencePaths:
                 path.add(of_text.double().numpy(), slopes_of_text.double().numpy())
                 path.refine(TOLERANCE, MOST_POINTS)
                 if not len(path.wanted):
-                    yield self._result(row, path.rule, torch.from_numpy(path.slopes))
+                    slopes_of_text = torch.from_numpy(path.slopes)
+                    yield self._result(row, path.rule, slopes_of_text, path.difference)
                     del paths[row]
 
-    def _result(self, row: int, rule: Quadrature, slopes: Float[Tensor, "n pos"]) -> TextSalience:
+    def _result(
+        self, row: int, rule: Quadrature, slopes: Float[Tensor, "n pos"], difference: float
+    ) -> TextSalience:
         """The scores of a text: the mean of the slopes along its path."""
         batch, vocabulary = self.batch, self.host.vocabulary
         attended = batch.attended[row]
@@ -208,7 +222,7 @@ class SaliencePaths:
             predicted=int(self.predicted[row]),
             measured=int(self.measured[row]),
             value=float(self.values[row]),
-            difference=float(self.differences[row]),
+            difference=difference,
             n_points=len(rule.points),
         )
 
