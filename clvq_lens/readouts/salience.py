@@ -173,9 +173,10 @@ def salience(
         classes: The class measured in each text: "predicted", the one that the readout says, or
             one class number for each text.
         quantity: The "logit" of the class, or its "probability" among the classes.
-        n_steps: Number of points on the path, by Gauss-Legendre quadrature; None: 9, 17, 33, 65 or
-            129 points in each text, by nested Clenshaw-Curtis quadrature, until its scores add up
-            to its difference within 2 %.
+        n_steps: Number of points on the path of each text, by Gauss-Legendre quadrature; None: from
+            9 to 129 points, by Simpson's rule, which are added where the path bends until the
+            scores add up to the text's own difference within 2 %. A large causal model may need
+            many where attention finds its sink: few points then give scores that do not add up.
         start: Where the path begins, at every position: "mean", the mean activation over the real
             tokens of these texts; "zero"; or one vector.
         long_texts: What to do with a text beyond the context.

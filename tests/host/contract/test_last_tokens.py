@@ -22,8 +22,9 @@ def test_a_last_token_with_a_kept_past_says_what_the_whole_text_says(kind, point
     tokens = words(3, 7)
     attended = torch.arange(7) < lengths.unsqueeze(1)
     kept = KeptPass(host, tokens, attended, [name, until, host.resolve(3)])
+    assert kept.is_complete == kind.has_cache
     if not kept.is_complete:
-        pytest.skip("this model keeps no keys and values")
+        return
     vectors = torch.randn(5, D_MODEL, generator=torch.Generator().manual_seed(2))
     for row, length in enumerate(lengths.tolist()):
         values = kept.activations[name][row : row + 1, :length].repeat(5, 1, 1)
