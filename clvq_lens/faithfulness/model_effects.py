@@ -158,7 +158,8 @@ class _AblatedBatch:
         """The same by passes of one token, which take many projections of a text at a time."""
         stream = kept.activations[self.attachment.source]
         at = last_real(self.batch)
-        vectors = stream[torch.arange(len(at)), at.to(stream.device)].unsqueeze(1)
+        texts = torch.arange(len(at), device=stream.device)
+        vectors = stream[texts, at.to(stream.device)].unsqueeze(1)
         left = torch.stack([self._without(one, vectors) for one in projections], dim=1)
         of_texts: list[np.ndarray] = []
         for row, position in enumerate(at.tolist()):

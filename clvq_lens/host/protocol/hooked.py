@@ -5,8 +5,6 @@ from typing import Any, ClassVar
 
 from jaxtyping import Bool, Int
 from torch import Tensor
-from transformer_lens import TransformerLensKeyValueCache
-from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 
 from clvq_lens.host.points import IN_BLOCK
 from clvq_lens.host.protocol.base import (
@@ -62,6 +60,9 @@ class HookedProtocol(HostProtocol):
 
     def new_past(self, n_sequences: int) -> Any:
         """An empty key-value cache for a pass; None where passes cannot go on from one."""
+        # Here, because a TransformerLens without this kind of model need not have its cache.
+        from transformer_lens import TransformerLensKeyValueCache
+
         device = self.model.embed.W_E.device
         return TransformerLensKeyValueCache.init_cache(self.cfg, device, n_sequences)
 
@@ -75,9 +76,9 @@ class HookedProtocol(HostProtocol):
         for entry in past.entries:
             keys = entry.past_keys[row, :n_positions].expand(n_times, -1, -1, -1)
             values = entry.past_values[row, :n_positions].expand(n_times, -1, -1, -1)
-            entries.append(TransformerLensKeyValueCacheEntry(keys, values, frozen=True))
+            entries.append(type(entry)(keys, values, frozen=True))
         mask = past.previous_attention_mask[row, :n_positions].expand(n_times, -1)
-        return TransformerLensKeyValueCache(entries, mask, frozen=True)
+        return type(past)(entries, mask, frozen=True)
 
 
 class EncoderProtocol(HostProtocol):
