@@ -3,16 +3,17 @@
 import pytest
 import torch
 
+import clvq_lens as cl
 from clvq_lens.host.host import Host
-from clvq_lens.host.last_tokens import KeptPass
+from clvq_lens.host.last_tokens import KeptPass, is_untouched
 from tests.hosts import D_MODEL, words
 
 
 @pytest.mark.parametrize("point", ["after", "before", "inside"])
-def test_a_last_token_with_a_kept_past_says_what_the_whole_text_says(kind, point):
+def test_a_last_token_with_a_kept_past_says_what_the_whole_text_says(kind, model, lens, point):
+    """A quantizer is attached, whose decoder would follow a generation with such a cache."""
     if not kind.causal:
         pytest.skip("every token of an encoder sees the last one")
-    model = kind.model()
     host = Host(model)
     name = host.resolve(
         {"after": 1, "before": "blocks.2.hook_resid_pre", "inside": "blocks.1.hook_mlp_out"}[point]
@@ -25,6 +26,7 @@ def test_a_last_token_with_a_kept_past_says_what_the_whole_text_says(kind, point
     assert kept.is_complete == kind.has_cache
     if not kept.is_complete:
         return
+    assert is_untouched(host)
     vectors = torch.randn(5, D_MODEL, generator=torch.Generator().manual_seed(2))
     for row, length in enumerate(lengths.tolist()):
         values = kept.activations[name][row : row + 1, :length].repeat(5, 1, 1)
@@ -40,3 +42,14 @@ def test_a_last_token_with_a_kept_past_says_what_the_whole_text_says(kind, point
             past = kept.before(row, length - 1, 5)
             found = host.activations_with(*alone, until=until, past=past)
             torch.testing.assert_close(found, expected)
+
+
+def test_a_model_is_touched_by_a_hook_and_by_an_open_block(model, lens):
+    host = Host(model)
+    with model.hooks(fwd_hooks=[(host.resolve(0), lambda value, hook: value)]):
+        assert not is_untouched(host)
+    with lens.edit(cl.Ablate(3)):
+        assert not is_untouched(host)
+    with lens.attachment.recording():
+        assert not is_untouched(host)
+    assert is_untouched(host)
