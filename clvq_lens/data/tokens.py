@@ -47,6 +47,18 @@ class TokenBatch:
         """Tokens and ``attended`` on a device, as `Host.run` and `Host.activations` take them."""
         return self.tokens.to(device), self.attended.to(device)
 
+    def take(self, rows: Int[Tensor, " r"]) -> "TokenBatch":
+        """Some of the sequences, in this order, each as often as it is named."""
+        numbers = rows.tolist()
+        return TokenBatch(
+            tokens=self.tokens[rows],
+            attended=self.attended[rows],
+            mask=self.mask[rows],
+            documents=tuple(self.documents[row] for row in numbers),
+            parts=self.parts and tuple(self.parts[row] for row in numbers),
+            stored=self.stored and tuple(self.stored[row] for row in numbers),
+        )
+
     def part(self, row: int) -> Part:
         """How much of its document a sequence is."""
         if self.parts is None:

@@ -14,7 +14,6 @@ from clvq_lens.faithfulness.readers import Reader, probe_readers
 from clvq_lens.faithfulness.salient import Salient, find_salient
 from clvq_lens.faithfulness.tokenized_texts import SentenceVectors, TokenizedTexts, read_vectors
 from clvq_lens.host.host import Host
-from clvq_lens.readouts.integrated_gradients import N_STEPS
 from clvq_lens.readouts.readout import Readout, Sentence
 from clvq_lens.readouts.salience import Cut
 
@@ -31,7 +30,7 @@ class CaseOptions:
     readout: Readout | None = None
     sentence: Sentence | None = None
     n_folds: int | None = None
-    n_steps: int = N_STEPS
+    n_steps: int | None = None
     long_texts: Cut = "error"
     seed: int = 0
 
@@ -43,7 +42,8 @@ class CaseOptions:
             check_choice("sentence", self.sentence, get_args(Sentence))
         if self.n_folds is not None:
             check_count("n_folds", self.n_folds, least=2)
-        check_count("n_steps", self.n_steps)
+        if self.n_steps is not None:
+            check_count("n_steps", self.n_steps)
         check_long_texts(self.long_texts, splittable=False)
         check_seed(self.seed)
 
@@ -99,7 +99,7 @@ def prepare(
     # Before anything takes long: a class may have too few documents.
     folds = make_folds(texts, options.protocol, n_folds=options.n_folds, seed=options.seed)
     tokens = TokenizedTexts(host, texts.texts, options.long_texts)
-    vectors = read_vectors(tokens, source, sentence)
+    vectors = read_vectors(tokens, source, sentence, progress=progress)
     if options.readout is not None:
         readers = [Reader(np.arange(len(texts)), options.readout)]
     else:

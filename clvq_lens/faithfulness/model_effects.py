@@ -14,9 +14,16 @@ from clvq_lens.faithfulness.case import Case
 from clvq_lens.faithfulness.controls import CONCEPT, OF_THE_TEXT, Removal, WeightedCodebook
 from clvq_lens.faithfulness.effects import UNPERTURBED, Effect, effect
 from clvq_lens.host.attachment import Attachment
+from clvq_lens.host.last_tokens import KeptPass, is_untouched
 from clvq_lens.interventions.counterfactuals import Counterfactuals
 from clvq_lens.quantizer.draft import Draft
-from clvq_lens.readouts.readout import Readout, Sentence, class_logits, last_real
+from clvq_lens.readouts.readout import (
+    Readout,
+    Sentence,
+    class_logits,
+    last_real,
+    reads_last_token,
+)
 from clvq_lens.stats.projection import project_out, unit_basis
 
 _ABLATIONS = ("raw", "centered", "code")  # in the order of the table
@@ -48,13 +55,14 @@ def model_effects(
     shape = (len(case.texts), n_draws, unperturbed.shape[1])
     probabilities: dict[tuple[str, str], np.ndarray] = {}
     codebook = WeightedCodebook.of(attachment.quantizer)
-    directions = _Directions(removals, codebook, case.vectors.source.mean(0))
+    mean = case.vectors.source.mean(0)
+    projections = _projections(removals, codebook, mean, n_draws)
     with tqdm(total=len(case.texts), desc="ablate", unit="text", disable=not progress) as bar:
         for reader in case.readers:
             for batch in case.tokens.batches(reader.texts):
                 rows = list(batch.documents)
                 ablated = _AblatedBatch(attachment, reader.readout, batch, case.sentence)
-                for run in ablated.runs(directions, n_draws):
+                for run in ablated.runs(projections, removals, n_draws):
                     key = run.ablation, run.condition
                     if key not in probabilities:
                         probabilities[key] = np.full(shape, np.nan)
@@ -70,28 +78,6 @@ def model_effects(
     return effects
 
 
-class _Directions:
-    """What is projected out in each condition, raw and centered.
-
-    Args:
-        removals: The concept and its controls.
-        codebook: The codebook.
-        mean: The mean sentence vector, from which centered directions go out.
-    """
-
-    def __init__(
-        self,
-        removals: Sequence[Removal],
-        codebook: WeightedCodebook,
-        mean: Float[np.ndarray, " d"],
-    ) -> None:
-        self.removals = removals
-        self.mean = mean
-        self.zero = np.zeros_like(mean)
-        # Once for all batches: with all draws of all texts it is a large array.
-        self.centered = [codebook.centered(removal) for removal in removals]
-
-
 class _Ablated(NamedTuple):
     """What the model says of a batch of texts with something missing."""
 
@@ -99,6 +85,38 @@ class _Ablated(NamedTuple):
     condition: str
     draw: int
     probabilities: Float[np.ndarray, "b c"]
+
+
+class _Projection(NamedTuple):
+    """A direction for each text, which is projected out of it."""
+
+    ablation: str
+    condition: str
+    draw: int
+    directions: Float[np.ndarray, "n d"]
+    origin: Float[np.ndarray, " d"]
+
+    def ablated(self, probabilities: Float[np.ndarray, "b c"]) -> _Ablated:
+        """What the model says after it."""
+        return _Ablated(self.ablation, self.condition, self.draw, probabilities)
+
+
+def _projections(
+    removals: Sequence[Removal],
+    codebook: WeightedCodebook,
+    mean: Float[np.ndarray, " d"],
+    n_draws: int,
+) -> list[_Projection]:
+    """All that is projected out of each text: raw, and centered from the mean sentence vector."""
+    projections: list[_Projection] = []
+    for removal in removals:
+        centered = codebook.centered(removal)
+        ways = (("raw", removal.directions, np.zeros_like(mean)), ("centered", centered, mean))
+        for ablation, directions, origin in ways:
+            for draw in range(min(n_draws, directions.shape[1])):
+                name = ablation, removal.condition, draw
+                projections.append(_Projection(*name, directions[:, draw], origin))
+    return projections
 
 
 class _AblatedBatch:
@@ -110,40 +128,71 @@ class _AblatedBatch:
         self.attachment, self.readout, self.batch = attachment, readout, batch
         self.host, self.quantizer = attachment.host, attachment.quantizer
         self.rows = list(batch.documents)
-        self.positions = sentence_positions(batch, sentence)
+        self.sentence: Sentence = sentence
 
-    def runs(self, directions: _Directions, n_draws: int) -> Iterator[_Ablated]:
+    def runs(
+        self, projections: Sequence[_Projection], removals: Sequence[Removal], n_draws: int
+    ) -> Iterator[_Ablated]:
         """Every removal in every way, draw by draw."""
         source = self.attachment.source
-        stream = self.host.activations(*self.batch.on(self.host.device), [source])[source]
-        for removal, centered in zip(directions.removals, directions.centered, strict=True):
-            condition = removal.condition
-            raw = removal.directions
-            for draw in range(min(n_draws, raw.shape[1])):
-                left = self._without(stream, raw[self.rows, draw], directions.zero)
-                yield _Ablated("raw", condition, draw, self._read(left))
-            for draw in range(min(n_draws, centered.shape[1])):
-                left = self._without(stream, centered[self.rows, draw], directions.mean)
-                yield _Ablated("centered", condition, draw, self._read(left))
-        yield from self._runs_without_codes(directions.removals, n_draws)
+        until = self.readout.until(self.host) or self.host.resolve(self.host.n_layers - 1)
+        inputs = self.batch.on(self.host.device)
+        # What changes at the last token changes nothing before it, so that token is run alone.
+        if self.sentence == "last" and reads_last_token(self.readout) and is_untouched(self.host):
+            kept = KeptPass(self.host, *inputs, [source, until])
+            if kept.is_complete:
+                yield from self._runs_of_last_tokens(projections, kept)
+                yield from self._runs_without_codes(removals, n_draws)
+                return
+        stream = self.host.activations(*inputs, [source])[source]
+        where = sentence_positions(self.batch, self.sentence).to(stream.device).unsqueeze(-1)
+        for one in projections:
+            left = torch.where(where, self._without(one, stream), stream)
+            logits = class_logits(self.host, self.readout, source, left, self.batch)
+            yield one.ablated(_probabilities(logits))
+        yield from self._runs_without_codes(removals, n_draws)
+
+    def _runs_of_last_tokens(
+        self, projections: Sequence[_Projection], kept: KeptPass
+    ) -> Iterator[_Ablated]:
+        """The same by passes of one token, which take many projections of a text at a time."""
+        stream = kept.activations[self.attachment.source]
+        at = last_real(self.batch)
+        texts = torch.arange(len(at), device=stream.device)
+        vectors = stream[texts, at.to(stream.device)].unsqueeze(1)
+        left = torch.stack([self._without(one, vectors) for one in projections], dim=1)
+        of_texts: list[np.ndarray] = []
+        for row, position in enumerate(at.tolist()):
+            # The keys and values of the text are there once for each row of a pass.
+            rows_per_pass = max(1, self.host.positions_per_pass // (position + 1))
+            parts = []
+            for part in left[row].split(rows_per_pass):
+                parts.append(self._read_last_token(kept, row, position, part))
+            of_texts.append(np.concatenate(parts))
+        for one, probabilities in zip(projections, np.stack(of_texts, axis=1), strict=True):
+            yield one.ablated(probabilities)
+
+    def _read_last_token(
+        self, kept: KeptPass, row: int, position: int, values: Float[Tensor, "r 1 d"]
+    ) -> Float[np.ndarray, "r c"]:
+        n = len(values)
+        everywhere = torch.ones(n, 1, dtype=torch.bool)
+        tokens = self.batch.tokens[row, position].expand(n, 1)
+        token = TokenBatch(tokens, everywhere, everywhere, (self.rows[row],) * n)
+        past = kept.before(row, position, n)
+        source = self.attachment.source
+        logits = class_logits(self.host, self.readout, source, values, token, past=past)
+        return _probabilities(logits)
 
     def _without(
-        self,
-        stream: Float[Tensor, "b pos d"],
-        directions: Float[np.ndarray, "b d"],
-        origin: Float[np.ndarray, " d"],
+        self, projection: _Projection, values: Float[Tensor, "b pos d"]
     ) -> Float[Tensor, "b pos d"]:
-        """The stream without a direction of each text, at the positions of its sentence vector."""
+        """Activations without the direction of each text."""
         # In float32 whatever the model runs in: half precision would leave some of the direction.
-        basis = unit_basis(torch.as_tensor(directions).to(stream.device, torch.float32))
-        mean = torch.as_tensor(origin).to(stream.device, torch.float32)
-        left = project_out(stream.float(), basis, mean)
-        where = self.positions.to(stream.device).unsqueeze(-1)
-        return torch.where(where, left.to(stream.dtype), stream)
-
-    def _read(self, stream: Float[Tensor, "b pos d"]) -> Float[np.ndarray, "b c"]:
-        source = self.attachment.source
-        return _probabilities(class_logits(self.host, self.readout, source, stream, self.batch))
+        options = {"device": values.device, "dtype": torch.float32}
+        basis = unit_basis(torch.as_tensor(projection.directions[self.rows], **options))
+        origin = torch.as_tensor(projection.origin, **options)
+        return project_out(values.float(), basis, origin).to(values.dtype)
 
     def _runs_without_codes(self, removals: Sequence[Removal], n_draws: int) -> Iterator[_Ablated]:
         columns = self.readout.columns(self.batch)

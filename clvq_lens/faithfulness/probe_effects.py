@@ -1,9 +1,11 @@
 """Effects of removals on probes of sentence vectors: as published, and honestly."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from jaxtyping import Float
+from tqdm.auto import tqdm
 
 from clvq_lens.faithfulness.classified_texts import ClassifiedTexts
 from clvq_lens.faithfulness.controls import (
@@ -51,6 +53,8 @@ def honest_effects(
     probes: Sequence[LinearProbe],
     removals: Sequence[Removal],
     codebook: WeightedCodebook,
+    *,
+    progress: bool,
 ) -> list[Effect]:
     """Raw and centered vectors of the concept and of all controls, out of sentence vectors.
 
@@ -61,21 +65,24 @@ def honest_effects(
         probes: One for each fold.
         removals: The concept and its controls.
         codebook: The codebook.
+        progress: Whether to show a progress bar.
     """
     clean = in_probes(vectors, folds, probes)
     right = (clean.argmax(1) == texts.classes).astype(float)
     # Without a removal a fitted probe and one fitted again are the same probe.
     effects = [effect(("probe", "", UNPERTURBED), clean[:, None], clean, texts.classes, right)]
-    for ablation, from_mean in (("raw", False), ("centered", True)):
-        for removal in removals:
-            directions = codebook.centered(removal) if from_mean else removal.directions
-            left = removed_from_vectors(vectors, directions, folds, probes, from_mean=from_mean)
-            # Fitting again is slow, so it is done for the first draw alone.
-            again = retrained_without(
-                vectors, directions[:, 0], texts, folds, probes, from_mean=from_mean
-            )
-            name = ("probe", ablation, removal.condition)
-            effects.append(effect(name, left, clean, texts.classes, again))
+    ablations = list(product((("raw", False), ("centered", True)), removals))
+    for (ablation, from_mean), removal in tqdm(
+        ablations, desc="probes", unit="removal", disable=not progress
+    ):
+        directions = codebook.centered(removal) if from_mean else removal.directions
+        left = removed_from_vectors(vectors, directions, folds, probes, from_mean=from_mean)
+        # Fitting again is slow, so it is done for the first draw alone.
+        again = retrained_without(
+            vectors, directions[:, 0], texts, folds, probes, from_mean=from_mean
+        )
+        name = ("probe", ablation, removal.condition)
+        effects.append(effect(name, left, clean, texts.classes, again))
     return effects
 
 

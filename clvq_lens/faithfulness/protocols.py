@@ -20,7 +20,6 @@ from clvq_lens.faithfulness.probe_effects import honest_effects, published_effec
 from clvq_lens.faithfulness.probes import LinearProbe
 from clvq_lens.faithfulness.tokenized_texts import read_codes
 from clvq_lens.host.attachment import Attached, ready
-from clvq_lens.readouts.integrated_gradients import N_STEPS
 from clvq_lens.readouts.readout import Readout, Sentence
 from clvq_lens.readouts.salience import Cut
 
@@ -34,7 +33,7 @@ class JudgingOptions(TypedDict, total=False):
     n_folds: int | None
     n_draws: int
     n_model_draws: int
-    n_steps: int
+    n_steps: int | None
     smallest_effect: float
 
 
@@ -50,7 +49,7 @@ def faithfulness(
     n_folds: int | None = None,
     n_draws: int = 10,
     n_model_draws: int = 3,
-    n_steps: int = N_STEPS,
+    n_steps: int | None = None,
     smallest_effect: float = SMALLEST_EFFECT,
     long_texts: Cut = "error",
     seed: int = 0,
@@ -79,7 +78,8 @@ def faithfulness(
             rarest class allows.
         n_draws: Draws of each control.
         n_model_draws: Draws of each control in the model, at most ``n_draws``.
-        n_steps: Points of the path of integrated gradients.
+        n_steps: Points of the path of integrated gradients; None: as many in each text as it
+            takes, as in `clvq_lens.salience`.
         smallest_effect: An effect is specific if it is larger than that of every control by more
             than this, in units of the probability of the class; 0 counts every difference that is
             there, however small.
@@ -167,7 +167,7 @@ def judge(
     check_judging(n_draws=n_draws, n_model_draws=n_model_draws, smallest_effect=smallest_effect)
     check_seed(seed)
     codebook = WeightedCodebook.of(attachment.quantizer)
-    of_texts = read_codes(attachment, case.tokens)
+    of_texts = read_codes(attachment, case.tokens, progress=progress)
     salient = of_texts.at(case.salient.positions)
     random = np.random.default_rng(seed)
     removals = draw_removals(
@@ -179,7 +179,7 @@ def judge(
     else:
         probes = [probe for probe in case.probes if isinstance(probe, LinearProbe)]
         effects = [
-            *honest_effects(vectors, texts, folds, probes, removals, codebook),
+            *honest_effects(vectors, texts, folds, probes, removals, codebook, progress=progress),
             *model_effects(case, attachment, removals, n_draws=n_model_draws, progress=progress),
         ]
     return _result(case, salient, effects, float(smallest_effect))

@@ -46,10 +46,11 @@ def probe_readers(
         sentence: How a text becomes one vector.
         seed: Random seed for the probes.
     """
-    last_layer = host.resolve(host.n_layers - 1)
     readers: list[Reader] = []
     for (_, test), probe in zip(folds, linear_probes(last, texts, folds, seed=seed), strict=True):
         weight = torch.as_tensor(probe.weight).float()
         bias = torch.as_tensor(probe.bias).float()
-        readers.append(Reader(test, head(weight, bias, layer=last_layer, sentence=sentence)))
+        # By its number, which is looked up faster than a name, at every pass.
+        readout = head(weight, bias, layer=host.n_layers - 1, sentence=sentence)
+        readers.append(Reader(test, readout))
     return readers

@@ -14,6 +14,7 @@ from clvq_lens.data.reading import read
 from clvq_lens.data.tokens import TokenBatch, token_batches
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.host.host import Host
+from clvq_lens.readouts.counted import counted
 from clvq_lens.readouts.readout import Sentence, sentence_vectors
 from clvq_lens.readouts.salience import Cut
 
@@ -78,13 +79,16 @@ class SentenceVectors:
 
 
 @torch.no_grad()
-def read_vectors(texts: TokenizedTexts, source: str, sentence: Sentence) -> SentenceVectors:
+def read_vectors(
+    texts: TokenizedTexts, source: str, sentence: Sentence, *, progress: bool
+) -> SentenceVectors:
     """Sentence vectors of some texts, from one pass over them.
 
     Args:
         texts: The texts.
         source: The hook point whose codes are tested.
         sentence: How a text becomes one vector.
+        progress: Whether to show a progress bar.
 
     Raises:
         EmptyCorpusError: If a text holds no real token.
@@ -95,7 +99,7 @@ def read_vectors(texts: TokenizedTexts, source: str, sentence: Sentence) -> Sent
     last = host.resolve(host.n_layers - 1)
     at_source = np.empty((len(texts), host.width(source)))
     at_last = np.empty((len(texts), host.width(last)))
-    for batch in texts.batches():
+    for batch in counted(texts.batches(), "read", n_texts=len(texts), progress=progress):
         values = read(host, batch, [source, last])
         rows = list(batch.documents)  # batches hold texts of similar length, not neighbors
         at_source[rows] = _vectors(values[source], batch, sentence)
@@ -132,11 +136,11 @@ class TextCodes:
         return codes
 
 
-def read_codes(attachment: Attachment, texts: TokenizedTexts) -> TextCodes:
+def read_codes(attachment: Attachment, texts: TokenizedTexts, *, progress: bool) -> TextCodes:
     """The codes of every real token of some texts."""
     codes = [np.empty(0, dtype=np.int64)] * len(texts)
     positions = list(codes)
-    for batch in texts.batches():
+    for batch in counted(texts.batches(), "codes", n_texts=len(texts), progress=progress):
         of_batch, _ = batch_codes(attachment, batch)
         for row, text in enumerate(batch.documents):
             real = batch.mask[row]  # outliers too: salience may choose any real token

@@ -247,12 +247,19 @@ class Host:
 
     @torch.no_grad()
     def activations(
-        self, tokens: Int[Tensor, "b pos"], attended: Bool[Tensor, "b pos"], names: Sequence[str]
+        self,
+        tokens: Int[Tensor, "b pos"],
+        attended: Bool[Tensor, "b pos"],
+        names: Sequence[str],
+        past: Any = None,
     ) -> dict[str, Float[Tensor, "b pos d"]]:
-        """What passes the named hook points; the pass stops after the last of them."""
+        """What passes the named hook points; the pass stops after the last of them.
+
+        ``past`` is what `clvq_lens.host.last_tokens` keeps of the pass.
+        """
         activations: dict[str, Tensor] = {}
         with self.reading(names, activations):
-            self._run(tokens, attended, n_blocks=self._blocks_until(names))
+            self._run(tokens, attended, n_blocks=self._blocks_until(names), past=past)
         return activations
 
     @contextmanager
@@ -269,8 +276,12 @@ class Host:
                 handle.remove()
 
     @contextmanager
-    def unembedding(self, columns: Int[Tensor, " n"] | None) -> Iterator[None]:
-        """While open, logits are computed at some positions only; None: at all of them."""
+    def unembedding(self, columns: Int[Tensor, " n"] | Int[Tensor, "b n"] | None) -> Iterator[None]:
+        """While open, logits are computed at some positions only.
+
+        Args:
+            columns: The positions, the same for all texts or those of each; None: all of them.
+        """
         if columns is None:
             yield
             return
@@ -278,7 +289,8 @@ class Host:
         @only_here
         def select(module: Any, args: tuple[Any, ...]) -> tuple[Tensor]:
             hidden = args[0]
-            return (hidden[:, columns.to(hidden.device)],)
+            rows = torch.arange(len(hidden), device=hidden.device).unsqueeze(1)
+            return (hidden[rows, columns.to(hidden.device)],)
 
         handle = self.model.unembed.register_forward_pre_hook(select)
         try:
@@ -296,8 +308,9 @@ class Host:
         # Every block is skipped, so any token will do. No hook runs: this is not a pass of the
         # user's text.
         tokens = torch.zeros(value.shape[:2], dtype=torch.long, device=self.device)
+        start = KnownStart(n_skipped=self.n_layers, value=value, point=None)
         with silenced(self.model):
-            logits = self._go_on(self.n_layers, value, tokens, tokens == 0)
+            logits = self._run(tokens, tokens == 0, start=start)
         return logits[:, 0].to(vectors.device).float()
 
     def _blocks_until(self, names: Sequence[str]) -> int | None:
@@ -313,6 +326,7 @@ class Host:
         attended: Bool[Tensor, "b pos"],
         *,
         before_hooks: bool = False,
+        past: Any = None,
     ) -> Float[Tensor, "b n d_vocab"]:
         """Logits of the model with the activations at a hook point replaced.
 
@@ -324,8 +338,9 @@ class Host:
             tokens: Tokens of the pass.
             attended: False on padding.
             before_hooks: Whether the user's hooks at the point still have to act on the value.
+            past: Keys and values of earlier tokens, which these go on from.
         """
-        return self._resume(name, value, tokens, attended, before_hooks=before_hooks)
+        return self._resume(name, value, tokens, attended, before_hooks=before_hooks, past=past)
 
     def activations_with(
         self,
@@ -336,11 +351,13 @@ class Host:
         *,
         until: str,
         before_hooks: bool = False,
+        past: Any = None,
     ) -> Float[Tensor, "b pos d_until"]:
         """What passes a later hook point of the pass that `logits_with` describes."""
         activations: dict[str, Tensor] = {}
+        options = {"until": until, "before_hooks": before_hooks, "past": past}
         with self.reading([until], activations):
-            self._resume(name, value, tokens, attended, until=until, before_hooks=before_hooks)
+            self._resume(name, value, tokens, attended, **options)
         return activations[until]
 
     def _resume(
@@ -352,33 +369,20 @@ class Host:
         *,
         until: str | None = None,
         before_hooks: bool,
+        past: Any,
     ) -> Any:
         value = value.to(self.device_of(name), self.dtype)
         tokens, attended = tokens.to(self.device), attended.to(self.device)
         n_blocks = None if until is None else self._blocks_until([until])
         index, _ = self.depth(name)
         point = self.hook_point(name)
+        start = None  # in the middle of a block, so that the blocks below have to be run, too
+        if name == self.protocol.residual_after(index):
+            start = KnownStart(n_skipped=index + 1, value=value, point=point)
+        elif name == self.protocol.residual_before(index) and index > 0:
+            start = KnownStart(n_skipped=index, value=value, point=None)
         with replaced(value, point, before_hooks=before_hooks):
-            if name == self.protocol.residual_after(index):
-                options = {"point": point, "n_blocks": n_blocks}
-                return self._go_on(index + 1, value, tokens, attended, **options)
-            if name == self.protocol.residual_before(index) and index > 0:
-                return self._go_on(index, value, tokens, attended, n_blocks=n_blocks)
-            return self._run(tokens, attended, n_blocks=n_blocks)  # in the middle of a block
-
-    def _go_on(
-        self,
-        n_skipped: int,
-        value: Tensor,
-        tokens: Tensor,
-        attended: Tensor,
-        *,
-        point: HookPoint | None = None,
-        n_blocks: int | None = None,
-    ) -> Any:
-        """A pass whose first blocks are skipped, because their result is known."""
-        start = KnownStart(n_skipped=n_skipped, value=value, point=point)
-        return self._run(tokens, attended, n_blocks=n_blocks, start=start)
+            return self._run(tokens, attended, n_blocks=n_blocks, start=start, past=past)
 
 
 def _without_folders(name: str) -> str:

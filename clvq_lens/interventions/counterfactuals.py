@@ -31,7 +31,8 @@ class Counterfactuals:
         attachment: A fitted quantizer on its model.
         batch: The texts.
         until: Hook point where runs end; None: they go on to the logits.
-        columns: Positions at which logits are computed; None: all of them.
+        columns: Positions at which logits are computed, the same for all texts or those of each;
+            None: all of them.
 
     Raises:
         SpliceConflictError: If another quantizer edits or replaces the same target.
@@ -44,7 +45,7 @@ class Counterfactuals:
         batch: TokenBatch,
         *,
         until: str | None = None,
-        columns: Int[Tensor, " n"] | None = None,
+        columns: Int[Tensor, " n"] | Int[Tensor, "b n"] | None = None,
     ) -> None:
         # Runs that begin at the target have no codes of another quantizer: its edit would be lost.
         if not attachment.others_are_idle():
@@ -122,9 +123,14 @@ class Counterfactuals:
         given = name, target, self.batch.tokens[rows], self.batch.attended[rows]
         # The target was recorded as the model made it, so the user's hooks there have yet to act.
         if self.until is None:
-            with self.host.unembedding(self.columns):
+            with self.host.unembedding(self._columns_of(rows)):
                 return self.host.logits_with(*given, before_hooks=True)
         return self.host.activations_with(*given, until=self.until, before_hooks=True)
+
+    def _columns_of(self, rows: Int[Tensor, " r"]) -> Tensor | None:
+        if self.columns is None or self.columns.ndim == 1:
+            return self.columns
+        return self.columns[rows]
 
     @torch.no_grad()
     def measure(

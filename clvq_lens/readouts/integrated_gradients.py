@@ -1,6 +1,7 @@
 """The straight path of integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +12,32 @@ from tqdm.auto import tqdm
 from clvq_lens.arguments import check_count
 from clvq_lens.errors import ModeError
 
-N_STEPS = 32  # points on a path by default, the same for every verb
+N_STEPS = 32  # points on a path by default, where their number is not chosen text by text
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """Points on a path from 0 to 1, and what each of them counts for in the mean along the path.
+
+    Attributes:
+        points: Where the path is looked at, in rising order.
+        weights: One for each point; they add up to 1.
+    """
+
+    points: Float[np.ndarray, " n"]
+    weights: Float[np.ndarray, " n"]
+
+
+def gauss_legendre(n_points: int) -> Quadrature:
+    """The most exact rule of that many points for polynomials.
+
+    Raises:
+        ConfigError: If ``n_points`` is less than 1.
+    """
+    check_count("n_steps", n_points)
+    # The quadrature is for [-1, 1], and the path goes from 0 to 1.
+    points, weights = np.polynomial.legendre.leggauss(n_points)
+    return Quadrature((points + 1) / 2, weights / 2)
 
 
 def gradient_of(value: Float[Tensor, ""], activations: Tensor) -> Tensor:
@@ -52,10 +78,8 @@ def average_gradient(
     Raises:
         ConfigError: If ``n_steps`` is less than 1.
     """
-    check_count("n_steps", n_steps)
-    # The quadrature is for [-1, 1], and the path goes from 0 to 1.
-    points, weights = np.polynomial.legendre.leggauss(n_steps)
-    steps = zip((points + 1) / 2, weights / 2, strict=True)
+    rule = gauss_legendre(n_steps)
+    steps = zip(rule.points, rule.weights, strict=True)
     path = end - start
     average = torch.zeros_like(start)
     for point, weight in tqdm(

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -91,8 +91,11 @@ class Readout(Protocol):
         """
         ...
 
-    def columns(self, batch: TokenBatch) -> Int[Tensor, " n"] | None:
-        """The positions whose logits suffice, for `Host.unembedding`; None: all."""
+    def columns(self, batch: TokenBatch) -> Int[Tensor, " n"] | Int[Tensor, "b n"] | None:
+        """The positions whose logits suffice, for `Host.unembedding`; None: all.
+
+        The same positions for all texts, or those of each.
+        """
         ...
 
     def classes(
@@ -101,7 +104,7 @@ class Readout(Protocol):
         batch: TokenBatch,
         *,
         host: Host,
-        columns: Int[Tensor, " n"] | None = None,
+        columns: Int[Tensor, " n"] | Int[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b c"]:
         """Logits of classes in float32, differentiable in the outcome.
 
@@ -168,9 +171,9 @@ class _Answers:
                 "sentence vectors: head(weight, bias, layer=...)."
             )
 
-    def columns(self, batch: TokenBatch) -> Int[Tensor, " n"]:
-        # Logits over the vocabulary are most of the cost of a pass, and few positions are read.
-        return last_real(batch).unique()
+    def columns(self, batch: TokenBatch) -> Int[Tensor, "b 1"]:
+        # Logits over the vocabulary are most of the cost of a pass, and one position is read.
+        return last_real(batch).unsqueeze(1)
 
     def classes(
         self, outcome: Tensor, batch: TokenBatch, *, host: Host, columns: Tensor | None = None
@@ -286,12 +289,21 @@ def answers(tokens: Sequence[Token | Sequence[Token]]) -> Readout:
     return _Answers(tuple(classes))
 
 
+def reads_last_token(readout: Readout) -> bool:
+    """Whether a readout is known to read what is at the last real token of a text alone."""
+    if isinstance(readout, _Head):
+        return readout.sentence == "last"
+    return isinstance(readout, _Answers)
+
+
 def class_logits(
     host: Host,
     readout: Readout,
     source_point: str,
     values: Float[Tensor, "b pos d"],
     batch: TokenBatch,
+    *,
+    past: Any = None,
 ) -> Float[Tensor, "b c"]:
     """What a readout says with the activations at a hook point replaced, differentiable in them.
 
@@ -303,6 +315,7 @@ def class_logits(
         source_point: Resolved name of the hook point.
         values: Activations that replace those of the model.
         batch: The texts.
+        past: What comes before these tokens, from `clvq_lens.host.last_tokens.KeptPass`.
 
     Raises:
         LayerOrderError: If the readout reads below that point.
@@ -311,14 +324,15 @@ def class_logits(
     tokens, attended = batch.tokens, batch.attended
     if until is None:
         with host.unembedding(columns):
-            outcome = host.logits_with(source_point, values, tokens, attended)
+            outcome = host.logits_with(source_point, values, tokens, attended, past=past)
         return readout.classes(outcome, batch, host=host, columns=columns)
     if host.depth(source_point) > host.depth(until):
         raise LayerOrderError(
             f"The readout reads {until!r}, which comes before {source_point!r}, so nothing that "
             f"happens there can reach it. Choose a lower layer, or a readout above it."
         )
-    outcome = host.activations_with(source_point, values, tokens, attended, until=until)
+    options = {"until": until, "past": past}
+    outcome = host.activations_with(source_point, values, tokens, attended, **options)
     return readout.classes(outcome, batch, host=host)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -13,12 +14,21 @@ from clvq_lens.data.reading import read
 from clvq_lens.data.tokens import TokenBatch, require_real, token_batches
 from clvq_lens.errors import NothingChangesError, ShapeError
 from clvq_lens.host.host import Host
-from clvq_lens.readouts.integrated_gradients import average_gradient, gradient_of
+from clvq_lens.readouts.bending_path import BendingPath
+from clvq_lens.readouts.counted import counted
+from clvq_lens.readouts.integrated_gradients import (
+    Quadrature,
+    gauss_legendre,
+    gradient_of,
+)
 from clvq_lens.readouts.readout import Readout, class_logits, last_real
 
 Quantity = Literal["logit", "probability"]
 Start = Literal["mean", "zero"] | Float[Tensor, " d"]
 Cut = Literal["error", "truncate"]
+
+TOLERANCE = 0.02  # completeness error of a text at which its path needs no more points
+MOST_POINTS = 129  # on a path that needs them
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,7 @@ class TextSalience:
         measured: The class that the scores are about.
         value: The quantity with the activations of the run.
         difference: ``value`` less the quantity with the start everywhere.
+        n_points: At how many points of the path the gradient was taken.
     """
 
     text: int
@@ -44,6 +55,7 @@ class TextSalience:
     measured: int
     value: float
     difference: float
+    n_points: int
 
 
 @dataclass(frozen=True)
@@ -73,8 +85,14 @@ class LayerActivations:
         # In half precision the steps of a path would be rounded, and scores would not add up.
         return read(self.host, batch, [self.point])[self.point].float()
 
-    def start(self, start: Start) -> Float[Tensor, " d"]:
-        """The vector at which all paths begin."""
+    def start(self, start: Start, *, n_texts: int, progress: bool) -> Float[Tensor, " d"]:
+        """The vector at which all paths begin.
+
+        Args:
+            start: As for `clvq_lens.salience`.
+            n_texts: Number of texts, for the progress bar.
+            progress: Whether to show a progress bar.
+        """
         width = self.host.width(self.point)
         if isinstance(start, Tensor):
             if start.shape != (width,):
@@ -83,14 +101,17 @@ class LayerActivations:
                     f"{width}. Pass one vector of shape [{width}]."
                 )
             return start.float()
-        return torch.zeros(width) if start == "zero" else self._mean(width)
+        if start == "zero":
+            return torch.zeros(width)
+        batches = counted(self.batches(), "mean", n_texts=n_texts, progress=progress)
+        return self._mean(width, batches)
 
-    def _mean(self, width: int) -> Float[Tensor, " d"]:
+    def _mean(self, width: int, batches: Iterator[TokenBatch]) -> Float[Tensor, " d"]:
         """The mean over real tokens."""
         # Added up in double: over a large corpus a float32 sum loses what single tokens add.
         total = torch.zeros(width, dtype=torch.float64)
         n_tokens = 0
-        for batch in self.batches():
+        for batch in batches:
             real = self.of(batch).cpu()[batch.mask]
             total += real.double().sum(0)
             n_tokens += len(real)
@@ -134,9 +155,10 @@ class SaliencePaths:
         self.readout, self.quantity, self.batch = readout, quantity, batch
         self.end = activations.of(batch)
         # Every position begins there, padding too: its scores are cut off afterwards.
-        self.begin = origin.to(self.end.device).expand_as(self.end)
+        self.begin = origin.to(self.end.device)
+        self.rows = torch.arange(len(self.end))
         with torch.no_grad():
-            logits = self._logits(self.end)
+            logits = self._logits(self.end, batch)
         self.predicted = logits.argmax(1).cpu()
         self.measured = self.predicted if classes is None else classes
         # Only here is the number of classes known: a head may be any module.
@@ -145,41 +167,109 @@ class SaliencePaths:
                 f"Class {int(self.measured.max())} is asked for, but the readout has the classes 0 "
                 f"to {logits.shape[1] - 1}. Pass numbers of these."
             )
+        self.values = self._quantity_of(logits, self.rows).cpu()
 
-    def scored(self, n_steps: int) -> Iterator[TextSalience]:
-        """The scores of each text."""
-        average = average_gradient(
-            self._gradient, self.begin, self.end, n_steps=n_steps, progress=False
+    def scored(self, n_steps: int | None) -> Iterator[TextSalience]:
+        """The scores of each text, as soon as they are known.
+
+        Args:
+            n_steps: Number of points on the path, by Gauss-Legendre quadrature; None: points are
+                added where scores do not add up.
+        """
+        if n_steps is None:
+            yield from self._scored_where_it_bends()
+            return
+        rule = gauss_legendre(n_steps)
+        _, slopes = self._look(
+            self.rows.repeat_interleave(n_steps), np.tile(rule.points, len(self.rows))
         )
-        scores = (average * (self.end - self.begin)).sum(-1).cpu()
         with torch.no_grad():
-            values = self._measure(self.end).cpu()
-            differences = values - self._measure(self.begin).cpu()
+            at_start = self._logits(self.begin.expand_as(self.end), self.batch)
+        differences = self.values - self._quantity_of(at_start, self.rows).cpu()
+        for row, of_text in enumerate(slopes.split(n_steps)):
+            yield self._result(row, rule, of_text, float(differences[row]))
+
+    def _scored_where_it_bends(self) -> Iterator[TextSalience]:
+        paths = {row: BendingPath() for row in self.rows.tolist()}
+        while paths:
+            wanted = [path.wanted for path in paths.values()]
+            sizes = [len(points) for points in wanted]
+            rows = torch.tensor(list(paths)).repeat_interleave(torch.tensor(sizes))
+            values, slopes = self._look(rows, np.concatenate(wanted))
+            found = zip(list(paths), values.split(sizes), slopes.split(sizes), strict=True)
+            for row, of_text, slopes_of_text in found:
+                path = paths[row]
+                path.add(of_text.double().numpy(), slopes_of_text.double().numpy())
+                path.refine(TOLERANCE, MOST_POINTS)
+                if not len(path.wanted):
+                    slopes_of_text = torch.from_numpy(path.slopes)
+                    yield self._result(row, path.rule, slopes_of_text, path.difference)
+                    del paths[row]
+
+    def _result(
+        self, row: int, rule: Quadrature, slopes: Float[Tensor, "n pos"], difference: float
+    ) -> TextSalience:
+        """The scores of a text: the mean of the slopes along its path."""
         batch, vocabulary = self.batch, self.host.vocabulary
-        for row, text in enumerate(batch.documents):
-            attended = batch.attended[row]
-            yield TextSalience(
-                text=text,
-                tokens=tuple(vocabulary.displayed(batch.tokens[row][attended])),
-                scores=scores[row][attended],
-                real=batch.mask[row][attended],
-                predicted=int(self.predicted[row]),
-                measured=int(self.measured[row]),
-                value=float(values[row]),
-                difference=float(differences[row]),
-            )
+        attended = batch.attended[row]
+        # In double: many small terms are added up.
+        scores = torch.as_tensor(rule.weights) @ slopes.double()
+        return TextSalience(
+            text=batch.documents[row],
+            tokens=tuple(vocabulary.displayed(batch.tokens[row][attended])),
+            scores=scores[attended],
+            real=batch.mask[row][attended],
+            predicted=int(self.predicted[row]),
+            measured=int(self.measured[row]),
+            value=float(self.values[row]),
+            difference=difference,
+            n_points=len(rule.points),
+        )
 
-    def _logits(self, values: Tensor) -> Float[Tensor, "b c"]:
-        return class_logits(self.host, self.readout, self.point, values, self.batch)
+    def _look(
+        self, rows: Int[Tensor, " w"], points: Float[np.ndarray, " w"]
+    ) -> tuple[Float[Tensor, " w"], Float[Tensor, "w pos"]]:
+        """The quantity at points on the paths of texts, and how steeply it rises there.
 
-    def _measure(self, values: Tensor) -> Float[Tensor, " b"]:
-        logits = self._logits(values)
-        of_classes = logits.softmax(1) if self.quantity == "probability" else logits
-        return of_classes.gather(1, self.measured.to(logits.device).unsqueeze(1)).squeeze(1)
+        Args:
+            rows: The text of each point; a text may have many.
+            points: Where on its path each point is, from 0 to 1.
 
-    def _gradient(self, activations: Tensor) -> Tensor:
+        Returns:
+            The quantity, and its slopes by what moves at each position.
+        """
+        # Points of all texts go into passes together: a pass of a few rows takes nearly as long
+        # as a full one.
+        rows_per_pass = max(1, self.host.positions_per_pass // self.end.shape[1])
+        at = torch.as_tensor(points, dtype=self.end.dtype)
+        values, slopes = [], []
+        for part, at_part in zip(rows.split(rows_per_pass), at.split(rows_per_pass), strict=True):
+            of_part, slopes_of_part = self._look_in_one_pass(part, at_part)
+            values.append(of_part)
+            slopes.append(slopes_of_part)
+        return torch.cat(values), torch.cat(slopes)
+
+    def _look_in_one_pass(
+        self, rows: Int[Tensor, " w"], at: Float[Tensor, " w"]
+    ) -> tuple[Float[Tensor, " w"], Float[Tensor, "w pos"]]:
+        device = self.end.device
+        moved = self.end[rows.to(device)] - self.begin
         # Also where the caller has turned gradients off: these are ours alone.
         with torch.enable_grad():
-            activations = activations.detach().requires_grad_()
+            activations = self.begin + at.to(device)[:, None, None] * moved
+            activations.requires_grad_()
+            logits = self._logits(activations, self.batch.take(rows))
+            values = self._quantity_of(logits, rows)
             # No text sees another, so the gradient of the sum is that of each.
-            return gradient_of(self._measure(activations).sum(), activations)
+            gradient = gradient_of(values.sum(), activations)
+        return values.detach().cpu(), (gradient * moved).sum(-1).cpu()
+
+    def _logits(self, values: Tensor, batch: TokenBatch) -> Float[Tensor, "r c"]:
+        return class_logits(self.host, self.readout, self.point, values, batch)
+
+    def _quantity_of(
+        self, logits: Float[Tensor, "r c"], rows: Int[Tensor, " r"]
+    ) -> Float[Tensor, " r"]:
+        of_classes = logits.softmax(1) if self.quantity == "probability" else logits
+        measured = self.measured[rows].to(logits.device)
+        return of_classes.gather(1, measured.unsqueeze(1)).squeeze(1)

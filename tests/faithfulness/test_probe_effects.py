@@ -63,7 +63,7 @@ class Synthetic:
             effects = published_effects(*given, published_probes(*given, seed=0), self.removals)
         else:
             probes = linear_probes(*given, seed=0)
-            effects = honest_effects(*given, probes, self.removals, self.codebook)
+            effects = honest_effects(*given, probes, self.removals, self.codebook, progress=False)
         tables = tabulate(effects, self.texts.documents, self.salient)
         shares = np.bincount(self.texts.classes) / N_TEXTS
         return Faithfulness(

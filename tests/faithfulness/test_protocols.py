@@ -18,6 +18,7 @@ from clvq_lens.faithfulness.effects import Effect
 from clvq_lens.faithfulness.model_effects import model_effects
 from clvq_lens.faithfulness.protocols import judge
 from clvq_lens.faithfulness.tokenized_texts import TokenizedTexts, read_codes
+from clvq_lens.host.host import Host
 from clvq_lens.host.vocabulary import Vocabulary
 
 CONTROLS = [
@@ -99,7 +100,7 @@ def ablated(lens, texts) -> InModel:
     )
     options = CaseOptions(readout=ANSWERS, n_folds=3, n_steps=4)
     case = prepare(lens.host, lens.source, classified, options, progress=False)
-    of_texts = read_codes(lens.attachment, case.tokens)
+    of_texts = read_codes(lens.attachment, case.tokens, progress=False)
     removals = draw_removals(
         of_texts.at(case.salient.positions),
         of_texts,
@@ -337,3 +338,88 @@ def test_a_case_of_another_hook_point_is_refused(lens, texts):
     case = prepare(lens.host, lens.target, classified, options, progress=False)
     with pytest.raises(ConfigError, match="Prepare one for that hook point"):
         judge(case, lens)
+
+
+# ---- what is run again ---------------------------------------------------------------------------
+
+
+def effects_of(lens, ablated, **options):
+    options = {"n_draws": 1, "progress": False, **options}
+    effects = model_effects(ablated.case, lens.attachment, ablated.removals, **options)
+    return {(effect.ablation, effect.condition): effect.probability for effect in effects}
+
+
+@pytest.fixture
+def lengths_run(monkeypatch):
+    """How many positions each pass has that begins with other activations at the source."""
+    lengths = []
+    logits_with = Host.logits_with
+
+    def noting(self, name, value, *args, **options):
+        if name == "blocks.0.hook_resid_post":
+            lengths.append(value.shape[1])
+        return logits_with(self, name, value, *args, **options)
+
+    monkeypatch.setattr(Host, "logits_with", noting)
+    return lengths
+
+
+def test_only_last_tokens_are_run_again_and_say_what_whole_texts_say(
+    lens, ablated, lengths_run, monkeypatch
+):
+    last_tokens = effects_of(lens, ablated)
+    assert set(lengths_run) == {1}
+    lengths_run.clear()
+    monkeypatch.setattr("clvq_lens.faithfulness.model_effects.is_untouched", lambda host: False)
+    whole = effects_of(lens, ablated)
+    assert min(lengths_run) > 1
+    assert last_tokens.keys() == whole.keys()
+    for name, probability in last_tokens.items():
+        np.testing.assert_allclose(probability, whole[name], atol=1e-5)
+    np.testing.assert_array_less(1e-4, np.abs(whole["raw", "concept"] - whole["", "unperturbed"]))
+
+
+def test_all_removals_of_a_text_take_as_many_passes_as_the_host_allows(
+    lens, ablated, lengths_run, monkeypatch
+):
+    effects_of(lens, ablated)
+    assert len(lengths_run) == len(ablated.case.texts)
+    whole = effects_of(lens, ablated)
+    lengths_run.clear()
+    monkeypatch.setattr(Host, "positions_per_pass", 40)
+    for name, probability in effects_of(lens, ablated).items():
+        np.testing.assert_allclose(probability, whole[name], atol=1e-5)
+    assert len(lengths_run) > 2 * len(ablated.case.texts)
+
+
+@pytest.mark.parametrize("what", ["hook", "block"])
+def test_whole_texts_are_run_where_something_else_acts_on_the_model(
+    lens, ablated, lengths_run, what
+):
+    """A hook may count positions, and a pass of one token would have it count wrong."""
+    model = lens.model
+
+    def at_second_position(value, hook):
+        value = value.clone()
+        value[:, 1] += 3
+        return value
+
+    other = model.add_clvq(0, 1, n_codes=2, decoder="table", name="other")
+    try:
+        if what == "hook":
+            with model.hooks(fwd_hooks=[("blocks.1.hook_resid_post", at_second_position)]):
+                effects_of(lens, ablated)
+        else:
+            with other.attachment.recording():
+                effects_of(lens, ablated)
+    finally:
+        other.remove()
+    assert min(lengths_run) > 1
+
+
+@pytest.mark.parametrize("sentence", ["mean", "last"])
+def test_whole_texts_are_run_where_more_than_the_last_token_changes(
+    lens, ablated, lengths_run, sentence
+):
+    effects_of(lens, ablated._replace(case=dataclasses.replace(ablated.case, sentence=sentence)))
+    assert (min(lengths_run) > 1) == (sentence == "mean")

@@ -25,6 +25,7 @@ from clvq_lens.errors import (
 from clvq_lens.host.host import Host
 from clvq_lens.readouts.readout import answers, head, read_classes
 from clvq_lens.readouts.salience import Salience, salience
+from clvq_lens.readouts.salience_paths import MOST_POINTS, TOLERANCE
 from tests.conftest import random_model
 from tests.hosts import D_MODEL, KINDS, text_of, words
 
@@ -173,6 +174,7 @@ def test_the_completeness_error_is_relative_to_the_mean_difference():
         classes=np.array([0, 1]),
         values=np.array([5.0, 5.0]),
         differences=np.array([3.5, -0.5]),
+        n_points=np.array([8, 8]),
     )
     np.testing.assert_allclose(found.completeness_errors, [0.25, 0])  # |3 - 3.5| / mean(3.5, 0.5)
     assert found.completeness_error == pytest.approx(0.125)
@@ -199,6 +201,83 @@ def test_the_class_measured_is_the_predicted_one_unless_one_is_given(encoder):
     again = salient(encoder, TEXTS, 1, readout, classes=found.predicted.tolist())
     np.testing.assert_array_equal(again.scores, found.scores)
     assert np.nanmax(np.abs(given.scores - found.scores)) > 0.01
+
+
+# ---- points on the paths -------------------------------------------------------------------------
+
+
+def test_points_are_added_until_the_scores_of_each_text_add_up(read_model):
+    model, readout = read_model
+    found = salient(model, TEXTS, 0, readout, n_steps=None)
+    errors = np.abs(np.nansum(found.scores, 1) - found.differences) / np.abs(found.differences)
+    assert ((errors < TOLERANCE) | (found.n_points >= MOST_POINTS - 1)).all()
+    assert (found.n_points >= 9).all()
+    fine = salient(model, TEXTS, 0, readout, n_steps=200)
+    np.testing.assert_allclose(found.differences, fine.differences, atol=1e-5)
+    largest = np.nanmax(np.abs(fine.scores))
+    np.testing.assert_allclose(found.scores, fine.scores, atol=0.02 * largest)
+
+
+def test_texts_whose_scores_add_up_are_not_looked_at_again(causal, monkeypatch):
+    readout = answers(["w7", "w9"])
+    monkeypatch.setattr("clvq_lens.readouts.salience_paths.TOLERANCE", 1e-4)
+    found = salient(causal, TEXTS, 0, readout, n_steps=None)
+    assert len(set(found.n_points.tolist())) > 1
+    for row, text in enumerate(TEXTS):
+        options = {"start": "zero", "n_steps": None, "classes": found.classes[row : row + 1]}
+        alone = salient(causal, [text], 0, readout, **options)
+        beside = salient(causal, TEXTS, 0, readout, **options | {"classes": found.classes})
+        assert alone.n_points[0] == beside.n_points[row]
+
+
+def test_a_given_number_of_points_is_kept_to(causal):
+    found = salient(causal, TEXTS, 0, answers(["w7", "w9"]), n_steps=5)
+    assert found.n_points.tolist() == [5, 5, 5]
+
+
+def test_points_and_texts_fill_passes_together(causal, monkeypatch):
+    """Eight points of a text of 8 tokens, in passes of at most 40 positions: 5 points and 3."""
+    monkeypatch.setattr("clvq_lens.readouts.salience.Host", partial(Host, positions_per_pass=40))
+    shapes = []
+    logits_with = Host.logits_with
+
+    def noting(self, name, value, *args, **options):
+        if torch.is_grad_enabled():
+            shapes.append(tuple(value.shape[:2]))
+        return logits_with(self, name, value, *args, **options)
+
+    monkeypatch.setattr(Host, "logits_with", noting)
+    readout = answers(["w7", "w9"])
+    few = salient(causal, TEXTS[:1], 1, readout, start="zero", n_steps=8)
+    assert shapes == [(5, 8), (3, 8)]
+    monkeypatch.undo()
+    np.testing.assert_allclose(
+        few.scores, salient(causal, TEXTS[:1], 1, readout, start="zero").scores, atol=1e-5
+    )
+
+
+def test_answers_take_logits_at_one_position_of_each_text(causal, monkeypatch):
+    shapes = []
+    handle = causal.unembed.register_forward_hook(lambda *args: shapes.append(args[2].shape[:2]))
+    try:
+        salient(causal, TEXTS, 1, answers(["w7", "w9"]), n_steps=2)
+    finally:
+        handle.remove()
+    assert {shape[1] for shape in shapes} == {1}
+
+
+def test_no_weight_has_a_part_in_the_gradients(causal, monkeypatch):
+    """Gradients are asked for at the activations alone, whatever else could have one."""
+    asked = []
+    grad = torch.autograd.grad
+
+    def noting(outputs, inputs, **options):
+        asked.append(inputs)
+        return grad(outputs, inputs, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", noting)
+    salient(causal, TEXTS, 1, answers(["w7", "w9"]), n_steps=2)
+    assert all(isinstance(inputs, torch.Tensor) and inputs.ndim == 3 for inputs in asked)
 
 
 # ---- batches -------------------------------------------------------------------------------------
@@ -288,6 +367,7 @@ def made(scores, real):
         classes=np.ones(n, dtype=int),
         values=np.ones(n),
         differences=np.ones(n),
+        n_points=np.ones(n, dtype=int),
     )
 
 
@@ -396,6 +476,8 @@ def test_activations_that_are_not_finite_are_refused():
         salient(model, torch.tensor([[9, 7]]), 1, answers(["w7", "w9"]))
 
 
-@pytest.mark.parametrize("verb", [cl.salience, cl.attribution, cl.Lens.faithfulness])
-def test_all_paths_of_integrated_gradients_have_as_many_points_by_default(verb):
-    assert inspect.signature(verb).parameters["n_steps"].default == 32
+@pytest.mark.parametrize(
+    ("verb", "default"), [(cl.salience, None), (cl.Lens.faithfulness, None), (cl.attribution, 32)]
+)
+def test_points_of_paths_by_default(verb, default):
+    assert inspect.signature(verb).parameters["n_steps"].default is default

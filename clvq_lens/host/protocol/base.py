@@ -193,6 +193,7 @@ class HostProtocol:
         *,
         n_blocks: int | None = None,
         start: KnownStart | None = None,
+        past: Any = None,
     ) -> Any:
         """Logits of right-padded sequences.
 
@@ -202,17 +203,30 @@ class HostProtocol:
             n_blocks: How many blocks to run before stopping, without a result; None: the whole
                 model.
             start: The beginning of the pass, if its result is known.
+            past: Keys and values of earlier tokens, from `new_past` or `part_of_past`.
         """
         with ExitStack() as stack:
             if start is not None:
                 stack.enter_context(self._skipping(start))
             if n_blocks is not None:
                 stack.enter_context(_stopping_after(self.model.blocks[n_blocks - 1]))
-            return self._forward(tokens, attended)
+            return self._forward(tokens, attended, past)
         return None  # the pass was stopped
 
-    def _forward(self, tokens: Tensor, attended: Tensor) -> Any:
+    def _forward(self, tokens: Tensor, attended: Tensor, past: Any) -> Any:
         """Logits of the whole model."""
+        raise NotImplementedError
+
+    def new_past(self, n_sequences: int) -> Any:
+        """An empty key-value cache for a pass; None where passes cannot go on from one."""
+        return None
+
+    def n_past(self, past: Any, block: int) -> int:
+        """How many positions a block has in a cache."""
+        raise NotImplementedError
+
+    def part_of_past(self, past: Any, row: int, n_positions: int, n_times: int) -> Any:
+        """A cache of the first positions of one sequence, repeated for several sequences."""
         raise NotImplementedError
 
     @contextmanager

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
-from transformers import Cache
+from transformers import Cache, DynamicCache
 
 from clvq_lens.errors import HookNotFoundError
 from clvq_lens.host.compiled import never_compiled
@@ -196,16 +196,38 @@ class BridgeProtocol(HostProtocol):
         *,
         n_blocks: int | None = None,
         start: KnownStart | None = None,
+        past: Any = None,
     ) -> Any:
         """Logits of right-padded sequences; blocks whose result is known are skipped."""
         if start is not None and not self._has_seen_output:
             # A pass of one token shows what blocks return, which a skipped block has to imitate.
             with silenced(self.model):
                 super().run(tokens[:1, :1], attended[:1, :1], n_blocks=1)
-        return super().run(tokens, attended, n_blocks=n_blocks, start=start)
+        return super().run(tokens, attended, n_blocks=n_blocks, start=start, past=past)
 
-    def _forward(self, tokens: Tensor, attended: Tensor) -> Any:
-        options = {"use_cache": False} if self.causal else {"attention_mask": attended.long()}
+    def new_past(self, n_sequences: int) -> Any:
+        """An empty key-value cache for a pass; None where passes cannot go on from one."""
+        # Recurrent models keep a state in place of keys and values, which cannot be cut.
+        is_recurrent = getattr(self.model.original_model, "_is_stateful", False)
+        return DynamicCache() if self.causal and not is_recurrent else None
+
+    def n_past(self, past: Any, block: int) -> int:
+        """How many positions a block has in a cache."""
+        return past.get_seq_length(block)
+
+    def part_of_past(self, past: Any, row: int, n_positions: int, n_times: int) -> Any:
+        """A cache of the first positions of one sequence, repeated for several sequences."""
+        part = DynamicCache()
+        for block, layer in enumerate(past.layers):
+            keys = layer.keys[row, :, :n_positions].expand(n_times, -1, -1, -1)
+            values = layer.values[row, :, :n_positions].expand(n_times, -1, -1, -1)
+            part.update(keys, values, block)
+        return part
+
+    def _forward(self, tokens: Tensor, attended: Tensor, past: Any) -> Any:
+        options: dict[str, Any] = {"attention_mask": attended.long()}
+        if self.causal:
+            options = {"use_cache": past is not None, "past_key_values": past}
         blocks = list(self.model.blocks)
         handles = [block.register_forward_hook(_forget_pattern, prepend=True) for block in blocks]
         handles.append(blocks[0].register_forward_hook(self._see_output, prepend=True))

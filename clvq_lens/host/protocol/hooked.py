@@ -39,12 +39,17 @@ class HookedProtocol(HostProtocol):
         *,
         n_blocks: int | None = None,
         start: KnownStart | None = None,
+        past: Any = None,
     ) -> Any:
         """Logits of right-padded sequences.
 
         A causal model needs no mask for padding on the right, and computes the same bits without.
         """
         options: dict[str, Any] = {"attention_mask": None if self.causal else attended.long()}
+        if past is not None:
+            options["past_kv_cache"] = past
+            if start is None:  # or TransformerLens would look for padding in these tokens
+                options["attention_mask"] = attended.long()
         if n_blocks is not None:
             options |= {"stop_at_layer": n_blocks, "return_type": None}
         if start is None:
@@ -52,6 +57,28 @@ class HookedProtocol(HostProtocol):
         self.model.embed(tokens)  # for the hooks of the watcher, which learn the tokens from it
         value = start.value if start.point is None else start.point(start.value)
         return self.model(value, start_at_layer=start.n_skipped, **options)
+
+    def new_past(self, n_sequences: int) -> Any:
+        """An empty key-value cache for a pass; None where passes cannot go on from one."""
+        # Here, because a TransformerLens without this kind of model need not have its cache.
+        from transformer_lens import TransformerLensKeyValueCache
+
+        device = self.model.embed.W_E.device
+        return TransformerLensKeyValueCache.init_cache(self.cfg, device, n_sequences)
+
+    def n_past(self, past: Any, block: int) -> int:
+        """How many positions a block has in a cache."""
+        return past[block].past_keys.shape[1]
+
+    def part_of_past(self, past: Any, row: int, n_positions: int, n_times: int) -> Any:
+        """A cache of the first positions of one sequence, repeated for several sequences."""
+        entries = []
+        for entry in past.entries:
+            keys = entry.past_keys[row, :n_positions].expand(n_times, -1, -1, -1)
+            values = entry.past_values[row, :n_positions].expand(n_times, -1, -1, -1)
+            entries.append(type(entry)(keys, values, frozen=True))
+        mask = past.previous_attention_mask[row, :n_positions].expand(n_times, -1)
+        return type(past)(entries, mask, frozen=True)
 
 
 class EncoderProtocol(HostProtocol):
@@ -88,7 +115,7 @@ class EncoderProtocol(HostProtocol):
             return PassContext()
         return PassContext(mask[:, 0, 0] == 0)  # added to scores: zero where a token may be seen
 
-    def _forward(self, tokens: Tensor, attended: Tensor) -> Any:
+    def _forward(self, tokens: Tensor, attended: Tensor, past: Any) -> Any:
         return self.model(tokens, one_zero_attention_mask=attended.long())
 
 
