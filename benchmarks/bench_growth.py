@@ -21,7 +21,7 @@ from benchmarks.timing import Row, interleaved
 from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.quantizer.codebook import Codebook
 
-_REPETITIONS = 3
+_REPETITIONS = 2
 _SEARCHED, _SEARCH_CODES, _SEARCH_WIDTH = 16_384, 65_536, 768
 _AT_ONCE = 1_024  # rows of the bare product, whose result would take 4 GB as a whole
 
@@ -80,7 +80,7 @@ def _measured(verb: str, size: dict[str, int]) -> dict[str, Any]:
         started = time.process_time()
         work()
         seconds.append(time.process_time() - started)
-    return {"bytes": n_bytes, "seconds": min(seconds), "flops": flops_of(work)}
+    return {"bytes": max(1, n_bytes), "seconds": min(seconds), "flops": flops_of(work)}
 
 
 def _work(verb: str, size: Size) -> Callable[[], object]:

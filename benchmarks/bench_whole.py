@@ -20,6 +20,7 @@ from benchmarks.timing import Row, interleaved
 from benchmarks.whole_evaluation import evaluate_memory
 from benchmarks.whole_models import (
     SUBJECTS,
+    Sizes,
     Subject,
     batches_of,
     classified,
@@ -36,8 +37,13 @@ _N_DRAWS = 3  # of each of the five controls of faithfulness, in the model
 _BARE = "bare passes"
 
 
-def run(names: Iterable[str] = SUBJECTS) -> list[Row]:
-    """All verbs, model by model."""
+def run(names: Iterable[str] = SUBJECTS, sizes: Sizes | None = None) -> list[Row]:
+    """All verbs, model by model.
+
+    Args:
+        names: Models, by their keys in `SUBJECTS`.
+        sizes: How much each verb reads; None: what suits the model.
+    """
     table: list[Row] = []
     for name in names:
         subject = SUBJECTS[name]
@@ -46,9 +52,7 @@ def run(names: Iterable[str] = SUBJECTS) -> list[Row]:
         except ModuleNotFoundError as error:
             print(f"{subject.name} is left out: {error}")
             continue
-        rows = _Verbs(subject, model).rows()
-        table += rows
-        del model
+        table += _Verbs(subject, model, sizes or subject.sizes).rows()
     return table
 
 
@@ -58,10 +62,11 @@ class _Verbs:
     Args:
         subject: What is measured.
         model: Its model.
+        sizes: How much each verb reads.
     """
 
-    def __init__(self, subject: Subject, model: Any) -> None:
-        self.subject, self.model, self.sizes = subject, model, subject.sizes
+    def __init__(self, subject: Subject, model: Any, sizes: Sizes) -> None:
+        self.subject, self.model, self.sizes = subject, model, sizes
         self.lens = model.add_clvq(*subject.points, n_codes=_N_CODES)
         self.source, self.target = subject.points
         self.passes = BarePasses(model)
@@ -109,7 +114,7 @@ class _Verbs:
         return rows
 
     def _fit(self) -> list[Row]:
-        """Beside one pass over its texts and, at the rate of bare ones, the products of all steps."""
+        """Beside one pass over its texts, and all products of steps at the rate of bare ones."""
         batches = batches_of(self.lens.host, self.train)
         flops = StepFlops()
         fit = partial(self.lens.fit, self.train, FitConfig(long_texts="split"), progress=False)

@@ -19,7 +19,7 @@ def readings(
 ) -> dict[str, Callable[[], None]]:
     """Ways to read two hook points with its ActivationsStore; none if it is not installed.
 
-    Both hook points at once are what its newest versions can do; a reader of two SAEs does it twice.
+    Only its newest versions read both at once.
 
     Args:
         model: A model of TransformerLens.

@@ -28,7 +28,8 @@ def evaluate_memory(lens: cl.Lens, subject: Subject, texts: list[str]) -> list[R
 
 
 def _evaluated(key: str, folder: str, texts: list[str]) -> dict[str, Any]:
-    lens = cl.load(folder, SUBJECTS[key].model())
+    model: Any = SUBJECTS[key].model()
+    lens = model.add_clvq(quantizer=cl.load(folder))
     return {"bytes": peak_above(partial(lens.evaluate, texts, progress=False))}
 
 
