@@ -653,7 +653,7 @@ def start(*arguments: object) -> subprocess.Popen:
 
 def test_ctrl_c_while_starting_says_so(run, tmp_path):
     process = start("report", run[0], "--out", tmp_path / "page.html")
-    time.sleep(0.3)  # it imports for seconds
+    time.sleep(1.0)  # it imports for seconds
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130
