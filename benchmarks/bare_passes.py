@@ -86,9 +86,10 @@ class Positions:
 
     def __init__(self, model: Any) -> None:
         self.n = 0
-        self._handle = model.blocks[0].register_forward_hook(self._count)
+        # Inside the block: hooks of the block itself also run where a bridge has to skip it.
+        self._handle = model.blocks[0].mlp.register_forward_hook(self._count)
 
-    def _count(self, block: Any, arguments: Any, output: Any) -> None:
+    def _count(self, mlp: Any, arguments: Any, output: Any) -> None:
         residual = output[0] if isinstance(output, tuple) else output
         self.n += residual.shape[0] * residual.shape[1]
 
