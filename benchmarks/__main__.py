@@ -11,10 +11,14 @@ from benchmarks import (
     bench_checkpoint,
     bench_codebook,
     bench_concepts,
+    bench_growth,
     bench_hosts,
     bench_initialization,
     bench_patching,
+    bench_start,
+    bench_step,
     bench_store,
+    bench_whole,
     markdown,
 )
 from benchmarks.timing import Row, device
@@ -28,9 +32,20 @@ BENCHMARKS = {
     "hosts": bench_hosts.run,
     "store": bench_store.run,
     "checkpoint": bench_checkpoint.run,
+    "whole": bench_whole.run,
+    "growth": bench_growth.run,
+    "step": bench_step.run,
+    "start": bench_start.run,
 }
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("torch", "transformer-lens", "faiss-cpu", "scikit-learn", "vector-quantize-pytorch")
+_PACKAGES = (
+    "torch",
+    "transformer-lens",
+    "faiss-cpu",
+    "scikit-learn",
+    "vector-quantize-pytorch",
+    "sae-lens",
+)
 
 
 def table(rows: list[Row]) -> str:

@@ -1,7 +1,10 @@
 """Codebook steps against the bare matrix product of that size and vector-quantize-pytorch.
 
-16,384 tokens, width 768, 400 codes, top 5: the product is the least that any of them must compute.
+The product of tokens and code vectors is the least that any of them must compute.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -9,37 +12,58 @@ from benchmarks.timing import Row, device, interleaved, rows
 from clvq_lens.config import CLVQConfig
 from clvq_lens.quantizer.codebook import Codebook, straight_through
 
-N_TOKENS, WIDTH, N_CODES, TOP_K = 16_384, 768, 400, 5
+_TOP_K = 5
+_BARE = "bare product z @ E.T"
 
 
-def data() -> tuple[torch.Tensor, torch.Tensor]:
+@dataclass(frozen=True)
+class Size:
+    """Tokens of a step, and the codebook."""
+
+    n_tokens: int
+    n_codes: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.n_tokens:,} tokens, {self.n_codes:,} codes x {self.width:,}"
+
+
+SIZES = (Size(16_384, 400, 768), Size(16_384, 50, 288), Size(8_192, 8_192, 2_048))
+
+
+def data(size: Size) -> tuple[torch.Tensor, torch.Tensor]:
     """Clustered tokens with a large common mean, as in a residual stream, and their centers."""
     generator = torch.Generator(device()).manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, device=device())
 
-    centers = normal(N_CODES, WIDTH) + 3 * normal(1, WIDTH)
-    chosen = torch.randint(N_CODES, (N_TOKENS,), generator=generator, device=device())
-    return centers[chosen] + 0.7 * normal(N_TOKENS, WIDTH), centers
+    centers = normal(size.n_codes, size.width) + 3 * normal(1, size.width)
+    chosen = torch.randint(size.n_codes, (size.n_tokens,), generator=generator, device=device())
+    return centers[chosen] + 0.7 * normal(size.n_tokens, size.width), centers
 
 
 def our_codebook(centers: torch.Tensor) -> Codebook:
     """Our codebook with its vectors at the centers, as after a fit."""
     generator = torch.Generator(device()).manual_seed(0)
-    codebook = Codebook(CLVQConfig(n_codes=N_CODES, top_k=TOP_K), WIDTH, generator=generator)
+    n_codes, width = centers.shape
+    codebook = Codebook(CLVQConfig(n_codes=n_codes, top_k=_TOP_K), width, generator=generator)
     codebook.to(device()).vectors.copy_(centers)
     codebook.ema_sums.copy_(centers)  # the next update divides them by cluster sizes of one
     return codebook
 
 
-def peer(centers: torch.Tensor) -> torch.nn.Module:
-    """vector-quantize-pytorch with the same code vectors and options."""
-    from vector_quantize_pytorch import VectorQuantize
-
+def peer(centers: torch.Tensor) -> Any:
+    """vector-quantize-pytorch with the same code vectors and options; None if not installed."""
+    try:
+        from vector_quantize_pytorch import VectorQuantize
+    except ModuleNotFoundError as error:
+        print(f"vector-quantize-pytorch is left out: {error}")
+        return None
+    n_codes, width = centers.shape
     module = VectorQuantize(
-        dim=WIDTH,
-        codebook_size=N_CODES,
+        dim=width,
+        codebook_size=n_codes,
         decay=0.99,
         commitment_weight=0.1,
         stochastic_sample_codes=True,
@@ -50,9 +74,18 @@ def peer(centers: torch.Tensor) -> torch.nn.Module:
     return module.train()
 
 
-def run(repetitions: int = 15) -> list[Row]:
-    """A training step, and the nearest code alone."""
-    z, centers = data()
+def run(repetitions: int = 15, sizes: tuple[Size, ...] = SIZES) -> list[Row]:
+    """A training step, and the nearest code alone, in some sizes."""
+    table: list[Row] = []
+    for size in sizes:
+        # The largest product takes seconds, and its median needs fewer of them.
+        n_times = repetitions if size is SIZES[0] else max(2, repetitions // 4)
+        table += _of_size(size, n_times)
+    return table
+
+
+def _of_size(size: Size, repetitions: int) -> list[Row]:
+    z, centers = data(size)
     codebook, theirs = our_codebook(centers), peer(centers)
     generator = torch.Generator(device()).manual_seed(1)
 
@@ -62,27 +95,19 @@ def run(repetitions: int = 15) -> list[Row]:
         codebook.update_(z, assignment, generator=generator)
         return quantized
 
-    def their_step() -> torch.Tensor:
-        return theirs(z.unsqueeze(0))[0]
-
+    bare = {_BARE: lambda: z @ centers.T}
+    steps: dict[str, Any] = {**bare, "clvq_lens": training_step}
+    if theirs is not None:
+        steps["vector-quantize-pytorch"] = lambda: theirs(z.unsqueeze(0))[0]
+    searches = {
+        **bare,
+        "clvq_lens": lambda: codebook.nearest(z),
+        "torch.cdist + argmin": lambda: torch.cdist(z, centers).argmin(1),
+    }
     with torch.no_grad():
-        step = interleaved(
-            {
-                "bare product z @ E.T": lambda: z @ centers.T,
-                "clvq_lens": training_step,
-                "vector-quantize-pytorch": their_step,
-            },
-            repetitions=repetitions,
-        )
-        nearest = interleaved(
-            {
-                "bare product z @ E.T": lambda: z @ centers.T,
-                "clvq_lens": lambda: codebook.nearest(z),
-                "torch.cdist + argmin": lambda: torch.cdist(z, centers).argmin(1),
-            },
-            repetitions=repetitions,
-        )
+        step = interleaved(steps, repetitions=repetitions)
+        nearest = interleaved(searches, repetitions=repetitions)
     return [
-        *rows("sample + straight-through + EMA", step, "bare product z @ E.T"),
-        *rows("nearest code", nearest, "bare product z @ E.T"),
+        *rows(f"sample + straight-through + EMA, {size}", step, _BARE),
+        *rows(f"nearest code, {size}", nearest, _BARE),
     ]

@@ -1,7 +1,8 @@
 """What the pages of results are made of."""
 
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
@@ -31,8 +32,12 @@ def spread(values: pd.Series, decimals: int) -> str:
 
 
 def versions(packages: Iterable[str]) -> str:
-    """The installed versions of some packages."""
-    return ", ".join(f"{package} {version(package)}" for package in packages)
+    """The versions of those packages that are installed."""
+    installed: list[str] = []
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            installed.append(f"{package} {version(package)}")
+    return ", ".join(installed)
 
 
 def write_below(mark: str, parts: Iterable[str], path: Path, *, title: str) -> None:

@@ -195,8 +195,17 @@ def _killed(
     return Outcome(job.name, n_killed, time.monotonic() - started, same, message)
 
 
+def make_shared(folder: Path) -> None:
+    """Fills a new folder with what jobs begin with: texts, a fitted quantizer and a store."""
+    folder.mkdir(parents=True)
+    (folder / "texts.txt").write_text("\n".join(cl.toy.generate(1_500, seed=_SEED)))
+    for words, out in ((f"{_FIT} --decoder table", "fitted"), (_CACHE, "store")):
+        command = _module(words, "--data", folder / "texts.txt", "--out", folder / out)
+        subprocess.run(command, check=True, capture_output=True)
+
+
 def soak(
-    minutes: float, every_s: float, folder: Path, jobs: tuple[Job, ...] = JOBS
+    minutes: float, every_s: float, folder: Path, shared: Path, jobs: tuple[Job, ...] = JOBS
 ) -> list[Outcome]:
     """Kills one job after the other, for some minutes.
 
@@ -204,14 +213,10 @@ def soak(
         minutes: How long, about: a job that was begun is brought to its end.
         every_s: Seconds between two kills, on average.
         folder: An empty folder.
+        shared: What `make_shared` has filled.
         jobs: The jobs, in turn.
     """
-    shared, drawn = folder / "shared", random.Random(_SEED)
-    shared.mkdir(parents=True)
-    (shared / "texts.txt").write_text("\n".join(cl.toy.generate(1_500, seed=_SEED)))
-    for words, out in ((f"{_FIT} --decoder table", "fitted"), (_CACHE, "store")):
-        command = _module(words, "--data", shared / "texts.txt", "--out", shared / out)
-        subprocess.run(command, check=True, capture_output=True)
+    drawn = random.Random(_SEED)
     expected: dict[str, str] = {}
     outcomes: list[Outcome] = []
     end = None
@@ -245,7 +250,10 @@ def main(
 ) -> None:
     """Kills long work again and again, and keeps a table of what became of it."""
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = soak(minutes, every_s, Path(folder) / "soak")
+        shared, place = Path(folder) / "shared", Path(folder) / "soak"
+        make_shared(shared)
+        place.mkdir()
+        outcomes = soak(minutes, every_s, place, shared)
     n_killed = sum(outcome.n_killed for outcome in outcomes)
     head = (
         f"# soak\n\n`python -m benchmarks.soak --minutes {minutes:g} --every-s {every_s:g}`: "

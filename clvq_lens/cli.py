@@ -1,6 +1,7 @@
 """The command line: ``clvq-lens demo``, ``fit``, ``cache``, ``plan`` and ``report``.
 
-Heavy packages are imported inside the commands, so that ``--help`` answers at once.
+Heavy packages are imported inside the commands, so that ``--help`` answers at once; and after
+whatever can be refused without them, so that a mistake is named at once, too.
 """
 
 import logging
@@ -46,6 +47,16 @@ from clvq_lens.commands.command_options import (
     TensorBoardOption,
     TextsOption,
     WandBOption,
+)
+from clvq_lens.commands.refusals import (
+    check_checkpoints,
+    check_counts,
+    check_data,
+    check_dtype_name,
+    check_fit_options,
+    check_page,
+    check_results,
+    check_run,
 )
 from clvq_lens.errors import CLVQError, CommandInterruptedError, TerminatedError
 
@@ -115,6 +126,8 @@ def demo(
     out: OutOption = Path("runs/demo"), seed: SeedOption = 0, overwrite: OverwriteOption = False
 ) -> None:
     """Fit on the toy world inside the package, whose true concepts are known; no network."""
+    check_fit_options({}, {"seed": seed})
+    check_results(out, overwrite=overwrite)
     with starting():
         from clvq_lens.commands.run_demo import run_demo
 
@@ -150,18 +163,25 @@ def fit(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Fit a quantizer between two layers of a model, evaluate it and save everything."""
-    with starting():
-        from clvq_lens.commands.command_callbacks import callbacks_for
-        from clvq_lens.commands.command_model import ModelChoice
-        from clvq_lens.commands.fit_and_write import Checkpointing
-        from clvq_lens.commands.run_fit import run_fit
-
+    options: dict[str, object] = {"n_codes": n_codes, "encoder": encoder, "decoder": decoder}
     fit_options: dict[str, object] = {"kl_weight": kl_weight, "seed": seed}
     # Left out unless given, so that defaults are those of the library.
     if n_tokens is not None:
         fit_options["n_tokens"] = n_tokens
     if long_texts is not None:
         fit_options["long_texts"] = long_texts
+    check_fit_options(options, fit_options)
+    check_dtype_name(dtype)
+    check_data(data, held_out)
+    if _BY_TORCHRUN not in os.environ:  # which may start a fit again, after it was saved
+        check_results(out, overwrite=overwrite)
+    check_checkpoints(checkpoint, every_s=checkpoint_every, resume=resume)
+    with starting():
+        from clvq_lens.commands.command_callbacks import callbacks_for
+        from clvq_lens.commands.command_model import ModelChoice
+        from clvq_lens.commands.fit_and_write import Checkpointing
+        from clvq_lens.commands.run_fit import run_fit
+
     run_fit(
         ModelChoice(
             name=model,
@@ -176,7 +196,7 @@ def fit(
         data,
         out,
         held_out=held_out,
-        options={"n_codes": n_codes, "encoder": encoder, "decoder": decoder},
+        options=options,
         fit_options=fit_options,
         overwrite=overwrite,
         checkpointing=Checkpointing(folder=checkpoint, every_s=checkpoint_every, resume=resume),
@@ -201,6 +221,12 @@ def cache(
     seed: SeedOption = 0,
 ) -> None:
     """Run a model once and keep its activations, so that fits read the disk and not the model."""
+    # A store takes of these what a fit takes.
+    of_fit = {"n_tokens": n_tokens, "seed": seed, "long_texts": long_texts}
+    check_fit_options({}, {name: value for name, value in of_fit.items() if value is not None})
+    check_dtype_name(dtype)
+    check_dtype_name(store_dtype)
+    check_data(data)
     with starting():
         from clvq_lens.commands.command_model import ModelChoice
         from clvq_lens.commands.run_cache import run_cache
@@ -245,6 +271,11 @@ def plan(
     dtype: DtypeOption = None,
 ) -> None:
     """Say what a fit will take in time, memory and disk, here or on GPUs of some kind."""
+    options: dict[str, object] = {"n_codes": n_codes, "encoder": encoder, "decoder": decoder}
+    fit_options: dict[str, object] = {"n_tokens": training_tokens, "kl_weight": kl_weight}
+    check_fit_options(options, fit_options)
+    check_dtype_name(dtype)
+    check_counts(n_tokens=n_tokens, context=context, n_gpus=n_gpus)
     with starting():
         from clvq_lens.commands.command_model import ModelChoice
         from clvq_lens.commands.run_plan import run_plan
@@ -257,8 +288,8 @@ def plan(
         gpu=gpu,
         n_gpus=n_gpus,
         context=context,
-        options={"n_codes": n_codes, "encoder": encoder, "decoder": decoder},
-        fit_options={"n_tokens": training_tokens, "kl_weight": kl_weight},
+        options=options,
+        fit_options=fit_options,
     )
 
 
@@ -289,6 +320,10 @@ def report(
     ] = False,
 ) -> None:
     """Write one page with all results, to read or to send to a colleague."""
+    check_run(run)
+    check_dtype_name(dtype)
+    check_data(data)
+    check_page(out, overwrite=overwrite)
     with starting():
         from clvq_lens.commands.run_report import run_report
 

@@ -24,6 +24,8 @@ DecoderName = Literal["transformer", "mlp", "table"]
 DecoderMemory = Literal["codes", "encoder"]
 LossUnit = Literal["variance", "raw"]
 LongTexts = Literal["error", "split", "truncate"]
+DtypeName = Literal["float32", "bfloat16", "float16"]
+"""Types that the weights of a model may have."""
 
 PASSES = 16
 """How often a fit reads its data by default."""

@@ -11,9 +11,10 @@ import torch
 torch.set_num_threads(1)
 import clvq_lens as cl
 """
-TAIL = """
+PEAK = """
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
+"""Says the peak until here, in KiB; a script may say it in between, too."""
 # Freed memory goes back to the system at once: what counts is what is held, and not how the
 # allocator of glibc is fragmented, which alone comes to a tenth from one run to the next.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -21,14 +22,19 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536
 
 def peak_kib(script: str, *arguments: object) -> int:
     """Peak memory in KiB of the whole process that runs a script with ``sys.argv``."""
-    return _last_number(HEAD + script + TAIL, *arguments)
+    return peaks_kib(script, *arguments)[-1]
 
 
-def _last_number(script: str, *arguments: object) -> int:
+def peaks_kib(script: str, *arguments: object) -> list[int]:
+    """The peaks that a script says with `PEAK`, and that of the whole process."""
+    return _numbers(HEAD + script + PEAK, *arguments)
+
+
+def _numbers(script: str, *arguments: object) -> list[int]:
     command = [sys.executable, "-c", script, *map(str, arguments)]
     environment = {**os.environ, **ALLOCATOR}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return int(done.stdout.split()[-1])
+    return list(map(int, done.stdout.split()))
 
 
 ANONYMOUS = """
@@ -59,4 +65,4 @@ def peak_anonymous_kib(script: str, *arguments: object) -> int:
 
     Looked at a hundred times a second; on Linux only.
     """
-    return _last_number(HEAD + ANONYMOUS + script + ANONYMOUS_TAIL, *arguments)
+    return _numbers(HEAD + ANONYMOUS + script + ANONYMOUS_TAIL, *arguments)[-1]

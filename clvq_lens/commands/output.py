@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from clvq_lens.commands.refusals import holds_quantizer
 from clvq_lens.commands.run import Run, write_history, write_run
 from clvq_lens.data.interrupt import deferred_interrupt
-from clvq_lens.errors import CommandInterruptedError, PathError, PathTakenError
+from clvq_lens.errors import CommandInterruptedError, PathError
 from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.lens import Lens
 from clvq_lens.quantizer.files import check_folder
@@ -46,10 +47,7 @@ def output_folder(out: Path, *, overwrite: bool) -> Iterator[None]:
     check_folder(out)
     try:
         if (out / CONFIG).is_file() and not overwrite:
-            raise PathTakenError(
-                f"{out} already holds a fitted quantizer. Pass another folder, or --overwrite to "
-                f"replace it."
-            )
+            raise holds_quantizer(out)
         # Without waiting: the other command may take hours.
         with locked(out / ".clvq_lens-run.lock", wait_s=0.0):
             yield

@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from clvq_lens.commands.refusals import RUN, check_run
 from clvq_lens.config import FitConfig
 from clvq_lens.errors import ConfigError, FileFormatError
 from clvq_lens.training.history import History, Record
 from clvq_lens.writing import write_atomically
 
 FORMAT_VERSION = 2
-_FILE = "run.json"
 _FIELDS = {
     "format",
     "format_version",
@@ -89,7 +89,7 @@ def write_run(folder: Path, run: Run, history: History) -> None:
     }
     if run.quantize is not None:  # left out of other runs, whose files earlier versions read
         values["quantize"] = run.quantize
-    write_atomically(folder / _FILE, (json.dumps(values, indent=2) + "\n").encode())
+    write_atomically(folder / RUN, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def read_run(folder: Path) -> Run:
@@ -101,12 +101,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         FileFormatError: If the folder holds no run, or a damaged one.
     """
-    path = folder / _FILE
-    if not path.is_file():
-        raise FileFormatError(
-            f"{folder} is not a run: it has no {_FILE}. Pass a folder that clvq-lens fit or "
-            f"clvq-lens demo wrote."
-        )
+    check_run(folder)
+    path = folder / RUN
     try:
         values = {"quantize": None, **json.loads(path.read_text(encoding="utf-8"))}
         if set(values) != _FIELDS or values["format_version"] != FORMAT_VERSION:

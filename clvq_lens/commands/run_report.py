@@ -13,9 +13,9 @@ from clvq_lens.commands.output import (
     NOTHING,
     interruptible,
 )
+from clvq_lens.commands.refusals import check_page
 from clvq_lens.commands.run import read_history, read_run
 from clvq_lens.data.documents import open_documents
-from clvq_lens.errors import PathTakenError
 from clvq_lens.host.placement import DeviceMap
 from clvq_lens.page.contents import gather
 from clvq_lens.page.write import check_path, write_page
@@ -62,9 +62,7 @@ def run_report(
         quantize=run.quantize,
     )
     path = check_path(folder / "report.html" if out is None else out)
-    # report.html in the folder is ours; a file that the user names may be something else.
-    if out is not None and path.exists() and not overwrite:
-        raise PathTakenError(f"{path} exists. Pass --overwrite to replace it, or another path.")
+    check_page(out, overwrite=overwrite)
     with interruptible("reading the data", NOTHING):
         held_out = held_out_of(run) if data is None else EvaluationData(data=data_at(data))
         open_documents(held_out.data)

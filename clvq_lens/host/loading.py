@@ -6,12 +6,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from safetensors import SafetensorError
 
 from clvq_lens.arguments import check_is
+from clvq_lens.config import DtypeName
 from clvq_lens.errors import CLVQError, ConfigError, ModelLoadError
 from clvq_lens.host.placement import DeviceMap, Placement, quantization_of
 from clvq_lens.host.protocol.choice import protocol_of
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from transformers.utils.quantization_config import QuantizationConfigMixin
 
 _log = logging.getLogger(__name__)
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # of weights
+_DTYPES = tuple(getattr(torch, name) for name in get_args(DtypeName))  # of weights
 _REMEDY = (
     "Pass the name of a language model on the Hugging Face hub, or a folder that has model and "
     "tokenizer, as their save_pretrained(folder) writes them."

@@ -56,7 +56,7 @@ def test_a_lost_worker_costs_no_bit_under_torchrun(tmp_path):
     assert started(2, data, undisturbed, tmp_path / "c1").wait() == 0
     run = started(2, data, killed, tmp_path / "c2")
     n_killed, seen, end = 0, 0, time.monotonic() + 300
-    while run.poll() is None and n_killed < 3 and time.monotonic() < end:
+    while run.poll() is None and n_killed < 2 and time.monotonic() < end:
         time.sleep(0.2)
         numbers = [int(path.name[11:19]) for path in (tmp_path / "c2").glob("checkpoint-*")]
         if max(numbers, default=0) > seen:
@@ -64,7 +64,7 @@ def test_a_lost_worker_costs_no_bit_under_torchrun(tmp_path):
             os.kill(workers_of(run.pid)[n_killed % 2], signal.SIGKILL)
             n_killed += 1
     assert run.wait(timeout=300) == 0, (tmp_path / "killed.log").read_text()[-3000:]
-    assert n_killed == 3
+    assert n_killed == 2  # one of each
     assert_same_bits(undisturbed, killed)
     evaluated = (undisturbed / "evaluation.csv").read_text()
     assert evaluated == (killed / "evaluation.csv").read_text()

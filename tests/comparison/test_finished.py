@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ from clvq_lens.lens import Lens
 from clvq_lens.training.checkpoint import Checkpoints
 from clvq_lens.training.loop import Training
 from tests.conftest import random_model
+from tests.together import run_apart, started
 
 GENERATOR = torch.Generator().manual_seed(2)
 TRAIN = list(torch.randint(0, 40, (80, 16), generator=GENERATOR))
@@ -203,20 +202,8 @@ def test_ctrl_c_in_a_fit_does_not_pass_for_a_whole_one(undisturbed, tmp_path, mo
     assert_same_bits(compared(tmp_path, resume=True), undisturbed)
 
 
-SCRIPT = """
-import sys, warnings
-warnings.simplefilter("ignore")
-import torch
-torch.set_num_threads(1)
-from pathlib import Path
-from tests.comparison.test_finished import compared
-compared(Path(sys.argv[1]), resume=sys.argv[2] == "resume").save(sys.argv[3])
-"""
-
-
-def process(*arguments: object) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def compare_and_save(checkpoints: Path, resume: bool, out: Path) -> None:
+    compared(checkpoints, resume=resume).save(out)
 
 
 def wait_for_files(folder: Path, more_than: int) -> int:
@@ -230,14 +217,14 @@ def wait_for_files(folder: Path, more_than: int) -> int:
 
 @pytest.mark.slow
 def test_sigkill_at_any_moment_costs_no_bit_of_a_comparison(undisturbed, tmp_path):
-    how, n_files = "begin", 0
-    for _ in range(3):
-        killed = process(tmp_path / "killed", how, tmp_path / "never.json")
+    n_files = 0
+    for resume in (False, True, True):
+        process = started(compare_and_save, tmp_path / "killed", resume, tmp_path / "never.json")
         n_files = wait_for_files(tmp_path / "killed", n_files)
-        killed.send_signal(signal.SIGKILL)
-        assert killed.wait() == -signal.SIGKILL
-        how = "resume"
-    assert process(tmp_path / "killed", "resume", tmp_path / "found.json").wait() == 0
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    run_apart(compare_and_save, tmp_path / "killed", True, tmp_path / "found.json")
     assert_same_bits(Comparison.load(tmp_path / "found.json"), undisturbed)
 
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from clvq_lens.concepts import survey
 from clvq_lens.concepts.table import ConceptTable
 from tests.conftest import random_model
 from tests.killed import killed_after
+from tests.together import started
 
 DATA = torch.randint(0, 40, (600, 20), generator=torch.Generator().manual_seed(3))
 LABELS = [[f"label {int(token) % 7}" for token in row] for row in DATA]
@@ -133,28 +132,20 @@ def test_ctrl_c_gives_the_table_of_what_was_read_and_the_rest_can_follow(
     assert lens.concepts(DATA, **OPTIONS, checkpoint=tmp_path, resume=True) == undisturbed
 
 
-SCRIPT = """
-import sys, warnings
-warnings.simplefilter("ignore")
-import torch
-torch.set_num_threads(1)
-from tests.concepts.test_resumed_survey import DATA, OPTIONS, new_lens
-new_lens().concepts(
-    DATA, **OPTIONS, checkpoint=sys.argv[1], checkpoint_every=1e-9, resume=sys.argv[2] == "resume"
-)
-"""
+def survey_with_checkpoints(folder: Path) -> None:
+    new_lens().concepts(DATA, **OPTIONS, checkpoint=folder, checkpoint_every=1e-9)
 
 
 @pytest.mark.slow
 def test_sigkill_costs_no_bit_of_a_table(lens, undisturbed, tmp_path):
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path), "begin"]
-    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = started(survey_with_checkpoints, tmp_path)
     for _ in range(2_400):
         if list(tmp_path.glob("checkpoint-*")):
             break
         time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert lens.concepts(DATA, **OPTIONS, checkpoint=tmp_path, resume=True) == undisturbed
 
 

@@ -2,12 +2,19 @@
 
 import pytest
 
-from benchmarks.soak import JOBS, soak, summary
+from benchmarks.soak import JOBS, make_shared, soak, summary
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("soak") / "shared"
+    make_shared(folder)
+    return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
-def test_work_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path, job):
-    (outcome, *_) = soak(minutes=0.1, every_s=4.0, folder=tmp_path / "soak", jobs=(job,))
+def test_work_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path, shared, job):
+    (outcome, *_) = soak(minutes=0.0, every_s=4.0, folder=tmp_path, shared=shared, jobs=(job,))
     assert outcome.same, outcome.message
     assert outcome.job in summary([outcome])

@@ -2,9 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from clvq_lens.training import kept_data
 from clvq_lens.training.loop import Training
 from tests.conftest import random_model
 from tests.killed import killed_after
+from tests.together import run_apart, started
 
 GENERATOR = torch.Generator().manual_seed(2)
 DATA = torch.randint(0, 40, (80, 16), generator=GENERATOR)
@@ -48,6 +48,22 @@ def killed_fit(n_checkpoints: int, lens: cl.Lens, data: Any, folder: Path, **fit
         lens.fit(data, checkpoint=folder, checkpoint_every=1e-9, **fit)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Callable[[dict[str, Any], dict[str, Any]], cl.Lens]:
+    """Lenses whose fit nobody killed, each of them fitted once."""
+    lenses: dict[str, cl.Lens] = {}
+
+    def fitted(options: dict[str, Any], fit: dict[str, Any]) -> cl.Lens:
+        name = str((options, fit))
+        if name not in lenses:
+            lenses[name] = new_lens(**options)
+            folder = tmp_path_factory.mktemp("undisturbed")
+            lenses[name].fit(DATA, checkpoint=folder, **fit)
+        return lenses[name]
+
+    return fitted
+
+
 # The encoder ends with its 24th batch, within a pass over the data; what follows draws its own.
 FIT_ENDING_WITHIN_A_PASS = {**FIT, "n_tokens": 5_700}
 
@@ -62,16 +78,14 @@ FIT_ENDING_WITHIN_A_PASS = {**FIT, "n_tokens": 5_700}
     ],
 )
 def test_a_fit_that_is_killed_ends_with_the_same_bits(
-    tmp_path, options, n_checkpoints: int, fit: dict[str, Any]
+    tmp_path, undisturbed, options, n_checkpoints: int, fit: dict[str, Any]
 ):
-    undisturbed = new_lens(**options)
-    undisturbed.fit(DATA, checkpoint=tmp_path / "undisturbed", **fit)
     lens = new_lens(**options)
     killed_fit(n_checkpoints, lens, DATA, tmp_path / "killed", **fit)
     assert not lens.quantizer.fitted  # what it was before
     lens = new_lens(**options)
     history = lens.fit(DATA, checkpoint=tmp_path / "killed", resume=True, **fit)
-    assert_same_bits(lens, undisturbed)
+    assert_same_bits(lens, undisturbed(options, fit))
     assert history.records[-1].n_tokens >= fit["n_tokens"]
 
 
@@ -89,27 +103,10 @@ def test_checkpoints_every_few_seconds_change_nothing(tmp_path):
     assert all(name.startswith("checkpoint-000000") for name in names)
 
 
-SCRIPT = """
-import sys, warnings
-warnings.simplefilter("ignore")
-import torch
-torch.set_num_threads(1)
-import clvq_lens as cl
-from tests.conftest import random_model
-from tests.killed import killed_after
-from tests.training.test_checkpoint import DATA, FIT
-
-lens = random_model().add_clvq(1, 2, n_codes=12, top_k=3, decoder_layers=1, encoder="predictive")
-lens.fit(
-    DATA, checkpoint=sys.argv[1], checkpoint_every=0.05, resume=sys.argv[2] == "resume", **FIT
-)
-lens.save(sys.argv[3])
-"""
-
-
-def process(*arguments: object) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def fit_and_save(checkpoints: Path, resume: bool, out: Path) -> None:
+    lens = new_lens(encoder="predictive")
+    lens.fit(DATA, checkpoint=checkpoints, checkpoint_every=0.05, resume=resume, **FIT)
+    lens.save(out)
 
 
 def wait_for_a_checkpoint(folder: Path, after: int = 0) -> int:
@@ -123,15 +120,16 @@ def wait_for_a_checkpoint(folder: Path, after: int = 0) -> int:
 
 @pytest.mark.slow
 def test_sigkill_at_any_moment_costs_no_bit(tmp_path):
-    assert process(tmp_path / "whole", "begin", tmp_path / "expected").wait() == 0
-    how, seen = "begin", 0
-    for _ in range(3):
-        killed = process(tmp_path / "killed", how, tmp_path / "never")
+    run_apart(fit_and_save, tmp_path / "whole", False, tmp_path / "expected")
+    seen = 0
+    for resume in (False, True, True):
+        process = started(fit_and_save, tmp_path / "killed", resume, tmp_path / "never")
         seen = wait_for_a_checkpoint(tmp_path / "killed", seen)
-        killed.send_signal(signal.SIGKILL)
-        assert killed.wait() == -signal.SIGKILL
-        how = "resume"
-    assert process(tmp_path / "killed", "resume", tmp_path / "found").wait() == 0
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    run_apart(fit_and_save, tmp_path / "killed", True, tmp_path / "found")
+    assert not (tmp_path / "never").exists()
     expected, found = cl.load(tmp_path / "expected"), cl.load(tmp_path / "found")
     for name, tensor in expected.state_dict().items():
         assert torch.equal(tensor, found.state_dict()[name]), name
