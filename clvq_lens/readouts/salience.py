@@ -162,7 +162,7 @@ def salience(
     """How much each token counts for a class, by integrated gradients (arXiv 1703.01365).
 
     The path is straight, from the start to the activations of the run, at all positions of a text
-    at once: special tokens move too and have scores, or the scores would not add up. The score of
+    at once: special tokens that move have scores too, or the scores would not add up. The score of
     a token is the gradient, averaged along the path, times what the token moved.
 
     Args:
@@ -175,10 +175,10 @@ def salience(
         quantity: The "logit" of the class, or its "probability" among the classes.
         n_steps: Number of points on the path of each text, by Gauss-Legendre quadrature; None: from
             9 to 129 points, by Simpson's rule, which are added where the path bends until the
-            scores add up to the text's own difference within 2 %. A large causal model may need
-            many where attention finds its sink: few points then give scores that do not add up.
-        start: Where the path begins, at every position: "mean", the mean activation over the real
-            tokens of these texts; "zero"; or one vector.
+            scores add up to the text's own difference within 2 %.
+        start: Where the path begins: at the "mean" activation over the real tokens of these texts,
+            and special tokens at the mean of their own kind, so that one that is the same in all
+            texts, such as BOS, does not move; at "zero" everywhere; or at one vector everywhere.
         long_texts: What to do with a text beyond the context.
         progress: Whether to show a progress bar.
 

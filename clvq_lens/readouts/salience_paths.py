@@ -1,6 +1,7 @@
 """Paths from a start to the activations of the texts, and the scores that they give tokens."""
 
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,7 @@ Start = Literal["mean", "zero"] | Float[Tensor, " d"]
 Cut = Literal["error", "truncate"]
 
 TOLERANCE = 0.02  # completeness error of a text at which its path needs no more points
+_REAL = -1  # stands for all real tokens, where special ones are told apart by their ids
 MOST_POINTS = 129  # on a path that needs them
 
 
@@ -59,6 +61,28 @@ class TextSalience:
 
 
 @dataclass(frozen=True)
+class PathOrigin:
+    """Where paths begin.
+
+    Attributes:
+        everywhere: The vector at every position but those of special tokens.
+        of_special: The vector of each special token by its id; those that have none begin where
+            others do.
+    """
+
+    everywhere: Float[Tensor, " d"]
+    of_special: Mapping[int, Float[Tensor, " d"]]
+
+    def of(self, batch: TokenBatch, end: Float[Tensor, "b pos d"]) -> Float[Tensor, "b pos d"]:
+        """The beginnings of the paths to the activations of a batch."""
+        begin = self.everywhere.to(end.device).expand_as(end).clone()
+        special = batch.attended & ~batch.mask
+        for token, vector in self.of_special.items():
+            begin[(special & (batch.tokens == token)).to(end.device)] = vector.to(end.device)
+        return begin
+
+
+@dataclass(frozen=True)
 class LayerActivations:
     """What passes a hook point in some texts, batch by batch.
 
@@ -85,8 +109,8 @@ class LayerActivations:
         # In half precision the steps of a path would be rounded, and scores would not add up.
         return read(self.host, batch, [self.point])[self.point].float()
 
-    def start(self, start: Start, *, n_texts: int, progress: bool) -> Float[Tensor, " d"]:
-        """The vector at which all paths begin.
+    def start(self, start: Start, *, n_texts: int, progress: bool) -> PathOrigin:
+        """Where all paths begin.
 
         Args:
             start: As for `clvq_lens.salience`.
@@ -100,29 +124,34 @@ class LayerActivations:
                     f"The start has shape {list(start.shape)}, but {self.point!r} has width "
                     f"{width}. Pass one vector of shape [{width}]."
                 )
-            return start.float()
+            return PathOrigin(start.float(), {})
         if start == "zero":
-            return torch.zeros(width)
+            return PathOrigin(torch.zeros(width), {})
         batches = counted(self.batches(), "mean", n_texts=n_texts, progress=progress)
         return self._mean(width, batches)
 
-    def _mean(self, width: int, batches: Iterator[TokenBatch]) -> Float[Tensor, " d"]:
-        """The mean over real tokens."""
+    def _mean(self, width: int, batches: Iterator[TokenBatch]) -> PathOrigin:
+        """The mean over real tokens, and that of each special token."""
         # Added up in double: over a large corpus a float32 sum loses what single tokens add.
-        total = torch.zeros(width, dtype=torch.float64)
-        n_tokens = 0
+        totals: dict[int, Tensor] = defaultdict(lambda: torch.zeros(width, dtype=torch.float64))
+        counts: Counter[int] = Counter()
         for batch in batches:
-            real = self.of(batch).cpu()[batch.mask]
-            total += real.double().sum(0)
-            n_tokens += len(real)
-        require_real(n_tokens)
-        if n_tokens == 1:
+            activations, special = self.of(batch).cpu(), batch.attended & ~batch.mask
+            where = {_REAL: batch.mask}
+            for token in batch.tokens[special].unique().tolist():
+                where[token] = special & (batch.tokens == token)
+            for token, mask in where.items():
+                totals[token] += activations[mask].double().sum(0)
+                counts[token] += int(mask.sum())
+        require_real(counts[_REAL])
+        if counts[_REAL] == 1:
             raise NothingChangesError(
                 "The texts hold one real token, which is the mean itself: the path from the mean "
                 "has no length, and the score would be 0. Pass more texts, start='zero' or a "
                 "vector."
             )
-        return (total / n_tokens).float()
+        means = {token: (total / counts[token]).float() for token, total in totals.items()}
+        return PathOrigin(means.pop(_REAL), means)
 
 
 class SaliencePaths:
@@ -133,7 +162,7 @@ class SaliencePaths:
         readout: What the model says about a text.
         quantity: What is measured of the class.
         batch: The texts.
-        origin: The vector at which paths begin.
+        origin: Where paths begin.
         classes: The class of each text; None: the one that the readout says.
 
     Raises:
@@ -147,7 +176,7 @@ class SaliencePaths:
         readout: Readout,
         quantity: Quantity,
         batch: TokenBatch,
-        origin: Float[Tensor, " d"],
+        origin: PathOrigin,
         classes: Int[Tensor, " b"] | None,
     ) -> None:
         last_real(batch)  # refuses texts without a real token
@@ -155,7 +184,7 @@ class SaliencePaths:
         self.readout, self.quantity, self.batch = readout, quantity, batch
         self.end = activations.of(batch)
         # Every position begins there, padding too: its scores are cut off afterwards.
-        self.begin = origin.to(self.end.device)
+        self.begin = origin.of(batch, self.end)
         self.rows = torch.arange(len(self.end))
         with torch.no_grad():
             logits = self._logits(self.end, batch)
@@ -184,7 +213,7 @@ class SaliencePaths:
             self.rows.repeat_interleave(n_steps), np.tile(rule.points, len(self.rows))
         )
         with torch.no_grad():
-            at_start = self._logits(self.begin.expand_as(self.end), self.batch)
+            at_start = self._logits(self.begin, self.batch)
         differences = self.values - self._quantity_of(at_start, self.rows).cpu()
         for row, of_text in enumerate(slopes.split(n_steps)):
             yield self._result(row, rule, of_text, float(differences[row]))
@@ -253,10 +282,11 @@ class SaliencePaths:
         self, rows: Int[Tensor, " w"], at: Float[Tensor, " w"]
     ) -> tuple[Float[Tensor, " w"], Float[Tensor, "w pos"]]:
         device = self.end.device
-        moved = self.end[rows.to(device)] - self.begin
+        begin = self.begin[rows.to(device)]
+        moved = self.end[rows.to(device)] - begin
         # Also where the caller has turned gradients off: these are ours alone.
         with torch.enable_grad():
-            activations = self.begin + at.to(device)[:, None, None] * moved
+            activations = begin + at.to(device)[:, None, None] * moved
             activations.requires_grad_()
             logits = self._logits(activations, self.batch.take(rows))
             values = self._quantity_of(logits, rows)

@@ -55,6 +55,15 @@ def streams(model, texts, layer=1):
     return host, batch, host.activations(batch.tokens, batch.attended, [name])[name]
 
 
+def mean_start(batch, values):
+    """Where a path from the mean begins: special tokens, at the mean of their own kind."""
+    begin = values[batch.mask].mean(0).expand_as(values).clone()
+    for token in batch.tokens[batch.attended & ~batch.mask].unique():
+        where = (batch.tokens == token) & batch.attended
+        begin[where] = values[where].mean(0)
+    return begin
+
+
 # ---- what scores are -----------------------------------------------------------------------------
 
 
@@ -86,16 +95,17 @@ def test_scores_are_those_of_captum():
 @pytest.mark.parametrize("start", ["mean", "zero", "vector"])
 def test_scores_of_a_linear_readout_at_the_layer_itself_are_a_dot_product(encoder, start):
     _, batch, values = streams(encoder, TEXTS)
+    vector = torch.arange(D_MODEL) / 8
     begin = {
-        "mean": values[batch.mask].mean(0),
-        "zero": torch.zeros(D_MODEL),
-        "vector": torch.arange(D_MODEL) / 8,
+        "mean": mean_start(batch, values),
+        "zero": torch.zeros_like(values),
+        "vector": vector.expand_as(values),
     }[start]
-    given = begin if start == "vector" else start
+    given = vector if start == "vector" else start
     found = salient(
         encoder, TEXTS, 1, head(W, B, layer=1), start=given, classes=[2, 0, 1], n_steps=1
     )
-    on_cls = ((values[:, 0] - begin) * W[[2, 0, 1]]).sum(1)
+    on_cls = ((values - begin)[:, 0] * W[[2, 0, 1]]).sum(1)
     np.testing.assert_allclose(found.scores[:, 0], on_cls, atol=1e-5)
     assert np.nansum(np.abs(found.scores[:, 1:])) == 0
     averaged = salient(
@@ -132,11 +142,11 @@ def test_scores_of_token_embeddings_add_up(read_model):
 
 def test_differences_are_between_the_run_and_the_start_everywhere(causal):
     host, batch, values = streams(causal, TEXTS)
-    mean = values[batch.mask].mean(0)
+    mean = mean_start(batch, values)
     readout = answers(["w7", "w9"])
     found = salient(causal, TEXTS, 1, readout)
     clean = read_classes(host, readout, batch)
-    with causal.hooks(fwd_hooks=[(host.resolve(1), lambda value, hook: mean.expand_as(value))]):
+    with causal.hooks(fwd_hooks=[(host.resolve(1), lambda value, hook: mean)]):
         averaged = read_classes(host, readout, batch)
     np.testing.assert_array_equal(found.predicted, clean.argmax(1))
     rows = np.arange(3)
@@ -400,9 +410,22 @@ def test_the_table_has_a_row_for_each_token_and_none_for_padding():
 
 
 def test_special_tokens_have_scores_but_are_not_real(encoder):
-    frame = salient(encoder, TEXTS[:1], 1, head(W, layer=3), n_steps=2).frame()
-    assert frame.query("special")["token"].str.strip().tolist() == ["[CLS]", "[SEP]"]
-    assert (frame.query("special")["score"] != 0).all()
+    frame = salient(encoder, TEXTS, 1, head(W, layer=3), n_steps=2).frame()
+    special = frame.query("special and text == 0")
+    assert special["token"].str.strip().tolist() == ["[CLS]", "[SEP]"]
+    assert (special["score"] != 0).all()
+
+
+def test_a_special_token_that_is_the_same_in_all_texts_does_not_move(causal):
+    """Without it, attention would have no sink at the start of a path."""
+    host = Host(causal)
+    special = host.vocabulary.special.tolist()
+    _, batch, _ = streams(causal, TEXTS)
+    assert batch.tokens[0, 0] in special
+    frame = salient(causal, TEXTS, 1, answers(["w7", "w9"])).frame()
+    assert frame.query("position == 0")["score"].abs().max() < 1e-5
+    moved = salient(causal, TEXTS, 1, answers(["w7", "w9"]), start="zero").frame()
+    assert moved.query("position == 0")["score"].abs().min() > 1e-4
 
 
 def test_the_picture_is_of_one_text_without_its_padding():
