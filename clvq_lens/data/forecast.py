@@ -21,7 +21,7 @@ class Forecast:
         self._what, self._before = what, done
         self._said, self._started_at = silent, time.monotonic()
 
-    def tell(self, done: int, total: float | None) -> None:
+    def tell(self, done: int, total: float | int | None) -> None:
         """Says it, if two seconds have passed.
 
         Args:

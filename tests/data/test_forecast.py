@@ -47,17 +47,17 @@ def test_a_short_phase_is_not_announced(monkeypatch):
 
 
 def test_durations_are_in_words():
-    assert in_words(90) == "about 2 minutes"
-    assert in_words(3 * 3600) == "about 3.0 hours"
+    assert in_words(90.0) == "about 2 minutes"
+    assert in_words(3 * 3600.0) == "about 3.0 hours"
 
 
 def history(fvus: list[float | None], *, n_tokens: int = 1_000) -> History:
     records: list[Record] = []
     for number, fvu in enumerate(fvus, start=1):
         numbers: dict[str, Any] = dict.fromkeys(
-            ("step", "epoch", "wall_s", "learning_rate", "fvu", "commitment", "perplexity"), 1
+            ("wall_s", "learning_rate", "fvu", "commitment", "perplexity"), 1.0
         )
-        numbers |= {"kl": None, "held_out_kl": None, "n_dead_codes": 0, "n_revived": 0}
+        numbers |= {"step": number, "epoch": 0, "kl": None, "held_out_kl": None, "n_dead_codes": 0, "n_revived": 0}
         at = n_tokens * number // len(fvus)
         records.append(Record(**numbers, n_tokens=at, held_out_fvu=fvu))
     return History(records=records, n_tokens=n_tokens)

@@ -67,7 +67,7 @@ def cache_activations(
         data: Documents, as for a fit.
         folder: Folder for the shards; created if needed.
         points: Layers (the residual stream after that block) or names of hook points.
-        dtype: Dtype on disk; None: that of the model.
+        dtype: Dtype on disk; None: that of the model, or float32 if the model's is wider.
         n_tokens: Real tokens to read, of documents in random order; None: all of the data.
         long_texts: What to do with a text beyond the context, as for a fit.
         shard_bytes: Size of a shard, about; as much memory is needed twice.
@@ -87,7 +87,8 @@ def cache_activations(
     names = [host.resolve(point) for point in points]
     if not names:
         raise ConfigError("points names no hook point. Pass at least one layer, such as [4, 8].")
-    on_disk = dtype or str(host.dtype).removeprefix("torch.")
+    of_model = str(host.dtype).removeprefix("torch.")
+    on_disk = dtype or (of_model if of_model in DTYPES else "float32")
     check_cache_options(dtype=on_disk, long_texts=long_texts, n_tokens=n_tokens, seed=seed)
     contents = StoreContents(
         model=host.identity(names),

@@ -44,7 +44,7 @@ class StoreReader:
         self._store, self._source, self._target = store, source, target
         self._ready, self._seed, self._batch_tokens = ready, seed, batch_tokens
         self.n_read = self.n_documents = self.n_tokens = 0
-        self.most_tokens = None
+        self.most_tokens: int | None = None
         self._chosen: list[Bool[Tensor, " s"]] = []
         """Of each shard, the sequences of wanted documents that have a real token."""
         for shard in store.shards:

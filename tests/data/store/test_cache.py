@@ -345,3 +345,15 @@ def test_an_index_whose_sizes_are_not_those_of_the_shards_is_refused(tmp_path):
     said = f"does not hold what the index says: point {POINTS[0]}"
     with pytest.raises(errors.FileFormatError, match=said):
         list(cl.ActivationStore(tmp_path))
+
+
+def test_a_model_of_double_precision_is_stored_in_single(tmp_path):
+    model = random_model(dtype=torch.float64)
+    store = cl.cache_activations(model, ROWS, tmp_path, **OPTIONS)
+    assert store.index.contents.dtype == "float32"
+    single = cl.cache_activations(random_model(), ROWS, tmp_path / "single", **OPTIONS)
+    for point in POINTS:
+        for number, values in activations_of(store, point).items():
+            torch.testing.assert_close(
+                values, activations_of(single, point)[number], rtol=1e-4, atol=1e-5
+            )
