@@ -26,6 +26,8 @@ from clvq_lens.training.phase_clock import Phase
 from clvq_lens.training.schedule import BETAS, peak_learning_rate, schedule
 from clvq_lens.training.validation import Best, HeldOut, Window
 
+_SHOWN_EVERY_S = 2.0  # to show the FVU it has to be waited for
+
 
 class Training:
     """Trains a quantizer whose codebook has been started.
@@ -91,6 +93,7 @@ class Training:
         bar = tqdm(
             total=self.budget, initial=self._n_tokens, desc="fit", unit="tok", disable=not progress
         )
+        shown_at = time.monotonic()
         forecast = Forecast("Training on", done=self._n_tokens, silent=not progress)
         # A step is done as a whole or not at all, and by all processes or by none.
         with bar, deferred_interrupt() as pressed:
@@ -98,8 +101,10 @@ class Training:
                 self._step(batch, stream)
                 bar.update(batch.share.n_tokens)
                 forecast.tell(self._n_tokens, self.budget)
-                if self.history.records:
-                    bar.set_postfix(fvu=f"{self.history.records[-1].fvu:.3f}", refresh=False)
+                if progress and time.monotonic() - shown_at >= _SHOWN_EVERY_S:
+                    shown_at = time.monotonic()
+                    if (fvu := self._window.fvu) is not None:
+                        bar.set_postfix(fvu=f"{fvu:.3f}", refresh=False)
                 interrupted = self._processes.any(pressed())
                 after_step(interrupted)
                 if interrupted:

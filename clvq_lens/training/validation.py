@@ -119,6 +119,14 @@ class Window:
         self._n_tokens += len(codes)
         self._usage.index_add_(0, codes, torch.ones_like(codes))
 
+    @property
+    def fvu(self) -> float | None:
+        """FVU with sampled codes so far; None before the first step."""
+        if not self._n_tokens:
+            return None
+        (error, _, _, variance, _), _ = self._read()
+        return error / (self._n_tokens * variance)
+
     def take(self) -> WindowMeasures:
         """The means so far; what comes later is added up anew.
 

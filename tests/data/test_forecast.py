@@ -57,7 +57,14 @@ def history(fvus: list[float | None], *, n_tokens: int = 1_000) -> History:
         numbers: dict[str, Any] = dict.fromkeys(
             ("wall_s", "learning_rate", "fvu", "commitment", "perplexity"), 1.0
         )
-        numbers |= {"step": number, "epoch": 0, "kl": None, "held_out_kl": None, "n_dead_codes": 0, "n_revived": 0}
+        numbers |= {
+            "step": number,
+            "epoch": 0,
+            "kl": None,
+            "held_out_kl": None,
+            "n_dead_codes": 0,
+            "n_revived": 0,
+        }
         at = n_tokens * number // len(fvus)
         records.append(Record(**numbers, n_tokens=at, held_out_fvu=fvu))
     return History(records=records, n_tokens=n_tokens)
