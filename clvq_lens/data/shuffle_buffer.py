@@ -44,7 +44,7 @@ class ShuffleBuffer:
         """Takes outliers out of the mask, all that a function finds by source and target."""
         found: list[Tensor] = []
         for part in self.parts:
-            n_rows = max(1, _JUDGED_BYTES // part.row_bytes)
+            n_rows = max(1, _JUDGED_BYTES // max(1, part.row_bytes))
             pieces = zip(part.source.split(n_rows), part.target.split(n_rows), strict=True)
             found += [are_outliers(source, target).cpu() for source, target in pieces]
         self._mask = self._real & ~torch.cat(found)

@@ -15,7 +15,7 @@ from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.feature_codebook import FeatureCodebook
 from clvq_lens.quantizer.origin import Origin
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 CONFIG = "config.json"
 WEIGHTS = re.compile(r"weights-[0-9a-f]{12}\.safetensors")
 """Names of our files of weights."""

@@ -26,7 +26,7 @@ from clvq_lens.errors import (
 )
 from clvq_lens.writing import locked, make_folder, replace_file
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 EVERY_S = 300.0
 """Seconds between two checkpoints, unless somebody asks for others."""
 
