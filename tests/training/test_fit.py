@@ -125,7 +125,7 @@ def test_training_on_the_kl_reduces_it(stories_model, story_tokens):
         lens.remove()
     frame = history.frame()
     assert frame["kl"].iloc[-1] < 0.8 * frame["kl"].iloc[0]
-    assert frame["held_out_kl"].iloc[-1] < 0.95 * frame["held_out_kl"].iloc[0]
+    assert frame["held_out_kl"].iloc[-1] < 0.97 * frame["held_out_kl"].iloc[0]
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
