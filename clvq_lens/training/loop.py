@@ -101,10 +101,10 @@ class Training:
                 self._step(batch, stream)
                 bar.update(batch.share.n_tokens)
                 forecast.tell(self._n_tokens, self.budget)
-                if progress and time.monotonic() - shown_at >= _SHOWN_EVERY_S:
+                is_due = self._window.is_empty or time.monotonic() - shown_at >= _SHOWN_EVERY_S
+                if progress and is_due:
                     shown_at = time.monotonic()
-                    if (fvu := self._window.fvu) is not None:
-                        bar.set_postfix(fvu=f"{fvu:.3f}", refresh=False)
+                    bar.set_postfix(fvu=f"{self._fvu:.3f}", refresh=False)
                 interrupted = self._processes.any(pressed())
                 after_step(interrupted)
                 if interrupted:
@@ -114,6 +114,11 @@ class Training:
                     break
         if self._n_tokens < self.budget and self.is_done:
             self.history.stop = "early"
+
+    @property
+    def _fvu(self) -> float:
+        """That of the last record right after it, and then of the batches since."""
+        return self.history.records[-1].fvu if self._window.is_empty else self._window.fvu
 
     def _step(self, batch: Activations, stream: ShuffledStream) -> None:
         """A step, and a validation if it is time for one."""

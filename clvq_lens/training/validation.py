@@ -120,10 +120,13 @@ class Window:
         self._usage.index_add_(0, codes, torch.ones_like(codes))
 
     @property
-    def fvu(self) -> float | None:
-        """FVU with sampled codes so far; None before the first step."""
-        if not self._n_tokens:
-            return None
+    def is_empty(self) -> bool:
+        """Whether there was no token since the last record."""
+        return self._n_tokens == 0
+
+    @property
+    def fvu(self) -> float:
+        """FVU with sampled codes so far."""
         (error, _, _, variance, _), _ = self._read()
         return error / (self._n_tokens * variance)
 
