@@ -1,6 +1,7 @@
 """Attention with rotary positions and a cache: the building block of the transformer decoder."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -101,15 +102,36 @@ def rotate(
     n_pairs = x.shape[-1] // 2
     position = torch.arange(offset, offset + x.shape[2], device=x.device, dtype=torch.float32)
     frequency = torch.arange(n_pairs, device=x.device, dtype=torch.float32) / n_pairs
-    angle = torch.outer(position, _ROTARY_BASE**-frequency)
-    turns = torch.polar(torch.ones_like(angle), angle)
+    angles = torch.outer(position, _ROTARY_BASE**-frequency)
+    if x.shape[-1] % 2 == 0:
+        return _Turned.apply(x, angles)  # type: ignore[return-value]
+    turned: Tensor = _Turned.apply(x[..., :-1].contiguous(), angles)  # type: ignore[assignment]
+    return torch.cat([turned, x[..., -1:]], dim=-1)
+
+
+class _Turned(torch.autograd.Function):
+    """Forward: neighbors as pairs, each turned by its angle. Backward: turned back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, angles: Tensor) -> Tensor:
+        ctx.save_for_backward(angles)
+        return _turned(x, angles)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (angles,) = ctx.saved_tensors
+        # By hand: the gradient of a complex product is a view that not every device knows.
+        return _turned(grads[0].contiguous(), -angles), None
+
+
+def _turned(
+    x: Float[Tensor, "b heads pos two_n"], angles: Float[Tensor, "pos n"]
+) -> Float[Tensor, "b heads pos two_n"]:
     # As complex numbers, which are read and written once; products with sines and cosines, which
     # are put together afterwards, take five times as long.
-    is_odd = x.shape[-1] % 2 == 1
-    even = x[..., :-1].contiguous() if is_odd else x
-    turned = torch.view_as_complex(even.float().unflatten(-1, (n_pairs, 2))) * turns
-    turned = torch.view_as_real(turned).flatten(-2).to(x.dtype)
-    return torch.cat([turned, x[..., -1:]], dim=-1) if is_odd else turned
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (angles.shape[1], 2)))
+    turned = pairs * torch.polar(torch.ones_like(angles), angles)
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
 def attention_mask(

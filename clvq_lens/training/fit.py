@@ -41,8 +41,8 @@ def fit(
 
     A fit starts anew when called again. Interrupted with Ctrl-C, it keeps what was learned; after
     any other error, and before the codebook is started, the quantizer is what it was before. How
-    much memory it needs is logged when it starts, and that it was too short to have converged when
-    it ends. Processes of torch.distributed share it; all of them have to call it.
+    much memory it needs is logged when it starts; whether it was too short to have converged is
+    said when it ends. Processes of torch.distributed share it; all of them have to call it.
 
     The model reads each token once. Activations that do not fit the shuffle buffer are kept in a
     temporary folder (see `tempfile.gettempdir`; TMPDIR names another) while the fit runs.

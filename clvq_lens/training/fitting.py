@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from clvq_lens.config import FitConfig
 from clvq_lens.data.documents import Data
@@ -28,7 +29,6 @@ from clvq_lens.training.training_data import HeldOutBatches, TrainingData, sampl
 from clvq_lens.training.validation import Best, HeldOut
 
 _log = logging.getLogger(__name__)
-_CONVERGED = 0.01  # what the held-out FVU may still fall in the last fifth of a fit
 
 
 class Fit:
@@ -98,7 +98,8 @@ class Fit:
             with self._phase("frozen pass"):
                 self.give_meaning(stream)
         self._warn_of_outliers()
-        self._warn_if_too_short()
+        if self.progress and (said := self.history.said_if_too_short):
+            tqdm.write(f"The fit was {said}. Pass a larger n_tokens than {self.budget:,}.")
         return self.history
 
     def _known(self) -> FitStart:
@@ -276,16 +277,6 @@ class Fit:
             self.history.stop = "interrupted"
         self.history.n_training_documents = stream.n_documents
         self.history.n_outliers = frozen.n_outliers
-
-    def _warn_if_too_short(self) -> None:
-        fall = self.history.last_fall
-        if fall is not None and fall > _CONVERGED and self.processes.is_first:
-            _log.warning(
-                "The fit was too short to have converged: the held-out FVU still fell by %.1f %% "
-                "in its last fifth. Pass a larger n_tokens than %s.",
-                100 * fall,
-                f"{self.budget:,}",
-            )
 
     def _warn_of_outliers(self) -> None:
         n_outliers, n_kept = self.history.n_outliers, int(self.quantizer.usage.sum())

@@ -11,6 +11,7 @@ from clvq_lens.showing import Shown
 
 _SHOWN = ["step", "n_tokens", "fvu", "held_out_fvu", "perplexity", "n_dead_codes"]
 
+_CONVERGED = 0.01  # what the held-out FVU may still fall in the last fifth of a fit
 _FEWEST_RECORDS = 5  # with fewer, none of them is at four fifths of the fit
 
 Stop = Literal["finished", "early", "interrupted"]
@@ -100,6 +101,17 @@ class History(Shown):
         first, last = before[-1].held_out_fvu, self.records[-1].held_out_fvu
         return None if first is None or last is None or first == 0 else 1 - last / first
 
+    @property
+    def said_if_too_short(self) -> str:
+        """What is said of a fit that was too short to have converged; empty if it was not."""
+        fall = self.last_fall
+        if fall is None or fall <= _CONVERGED:
+            return ""
+        return (
+            f"too short to have converged: the held-out FVU still fell by {fall:.1%} in its last "
+            f"fifth"
+        )
+
     def require_whole(self) -> None:
         """Raises `KeyboardInterrupt` if Ctrl-C ended the fit early.
 
@@ -111,6 +123,8 @@ class History(Shown):
     def headline(self) -> str:
         """How the fit ended, and the FVU of the weights that were kept."""
         text = f"{self.stop}, {len(self.records)} validations"
+        if said := self.said_if_too_short:
+            text += f", {said}"
         for record in self.records:
             if record.step == self.best_step:
                 return f"{text}; weights of {record.headline()}"

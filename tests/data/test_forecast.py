@@ -1,6 +1,5 @@
 """What a fit says of its cost before, and of its length after."""
 
-import logging
 from typing import Any
 
 import pytest
@@ -81,11 +80,14 @@ def test_the_last_fifth_of_a_fit_tells_whether_it_was_too_short():
 
 
 @pytest.mark.parametrize(("limit", "warned"), [(-1.0, True), (1.0, False)])
-def test_a_fit_that_was_too_short_says_so(monkeypatch, caplog, limit: float, warned: bool):
-    monkeypatch.setattr("clvq_lens.training.fitting._CONVERGED", limit)
+def test_a_fit_that_was_too_short_says_so(monkeypatch, capsys, limit: float, warned: bool):
+    monkeypatch.setattr("clvq_lens.training.history._CONVERGED", limit)
     lens = random_model().add_clvq(1, 2, n_codes=12, decoder="mlp")
     options: dict[str, Any] = {"n_tokens": 4_000, "batch_tokens": 256, "n_evaluations": 5}
-    with caplog.at_level(logging.WARNING):
-        lens.fit(DATA, patience=99, progress=False, **options)
-    assert ("too short to have converged" in caplog.text) == warned
-    assert ("Pass a larger n_tokens than 4,000" in caplog.text) == warned
+    history = lens.fit(DATA, patience=99, **options)
+    said = capsys.readouterr().out
+    assert ("too short to have converged: the held-out FVU still fell" in said) == warned
+    assert ("Pass a larger n_tokens than 4,000" in said) == warned
+    assert ("too short to have converged" in history.headline()) == warned
+    lens.fit(DATA, patience=99, progress=False, **options)
+    assert capsys.readouterr().out == ""

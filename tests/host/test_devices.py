@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import clvq_lens as cl
+from clvq_lens.training import loop, prediction
 from tests.fake_devices import FIRST, SECOND, move_inputs, moved, second_device
 from tests.host.contract.checks import HOOKS, difference
 from tests.hosts import FIRST_WORD, KINDS, text_of, words
@@ -144,6 +145,8 @@ def pair(setting: Setting) -> tuple[int, int]:
 def models(kind: Any, places: Places) -> Iterator[tuple[Any, Any]]:
     """The model on one device, and on two."""
     with pytest.MonkeyPatch.context() as patch:
+        for module in (loop, prediction):  # fused steps round otherwise; fake devices have none
+            patch.setattr(module, "fuses", lambda device: False)
         with places.open():
             spread = on_two_devices(kind, places, patch)
         yield new_model(kind), spread

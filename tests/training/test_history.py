@@ -70,7 +70,8 @@ def test_a_history_without_a_validation_has_an_empty_frame_and_an_empty_plot():
 
 def test_a_history_shows_in_one_line_how_it_ended_and_the_fvu_that_was_kept(history: History):
     kept = history.frame().set_index("step").loc[history.best_step]
-    expected = f"History(finished, 5 validations; weights of step {history.best_step}, "
+    said = f", {history.said_if_too_short}" if history.said_if_too_short else ""
+    expected = f"History(finished, 5 validations{said}; weights of step {history.best_step}, "
     assert repr(history).startswith(expected)
     assert f"FVU {kept['fvu']:.4g}, held out {kept['held_out_fvu']:.4g})" in repr(history)
     assert repr(history.records[0]).startswith("Record(step ")
