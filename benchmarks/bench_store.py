@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import clvq_lens as cl
+from benchmarks.random_models import GPT2_VOCAB, random_model
 from benchmarks.stories import stories_model
 from benchmarks.timing import Row, device, interleaved, rows
 from clvq_lens.config import FitConfig
@@ -59,20 +59,9 @@ def _of_model(
     return rows(f"{name}, {store.n_tokens:,} tokens", medians, shuffled)
 
 
-def _gpt2_shaped() -> HookedTransformer:
-    cfg = HookedTransformerConfig(
-        n_layers=4,  # blocks beyond the target are not computed
-        d_model=768,
-        n_ctx=_CONTEXT,
-        d_head=64,
-        n_heads=12,
-        d_mlp=3072,
-        d_vocab=50_257,
-        act_fn="gelu_new",
-        seed=0,
-        device=str(device()),
-    )
-    return HookedTransformer(cfg)
+def _gpt2_shaped() -> Any:
+    # Blocks beyond the target are not computed.
+    return random_model(768, n_layers=4, n_context=_CONTEXT, d_vocab=GPT2_VOCAB)
 
 
 def _stream(lens: cl.Lens, data: Any) -> ShuffledStream:

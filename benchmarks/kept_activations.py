@@ -27,7 +27,7 @@ from tqdm import tqdm
 from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.data.tokens import token_batches
 from clvq_lens.host.host import Host
-from clvq_lens.host.lenses import lenses_of
+from clvq_lens.host.last_tokens import is_untouched
 from clvq_lens.host.weights import sample_weights
 from clvq_lens.quantizer.fingerprint import compare
 from clvq_lens.writing import make_folder, write_atomically
@@ -64,7 +64,7 @@ def kept_activations(model: Any, folder: Path) -> Iterator["KeptActivations"]:
     kept = KeptActivations(Host(model), folder)
 
     def is_kept(host: Host) -> bool:
-        return host.model is kept.host.model and _is_untouched(host)
+        return host.model is kept.host.model and is_untouched(host)
 
     activations_before = Host.activations
 
@@ -96,18 +96,6 @@ def read_ahead(model: Any, data: Data, points: Sequence[int | str]) -> None:
     batches = token_batches(host, open_documents(data), long_texts="error")
     for batch in tqdm(batches, desc="read", unit="batch", mininterval=5):
         host.activations(*batch.on(host.device), names)
-
-
-def _is_untouched(host: Host) -> bool:
-    """Whether a pass is that of the bare model: no hook of a user, no open block of a lens."""
-    if any(point.has_hooks() for point in host.model.hook_dict.values()):
-        return False
-    for lens in lenses_of(host.model).values():
-        blocks = lens.attachment.blocks
-        # A block that records needs the pass itself, even if it changes nothing.
-        if blocks.innermost is not None or blocks.want_codes:
-            return False
-    return True
 
 
 class KeptActivations:

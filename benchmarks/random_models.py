@@ -7,15 +7,25 @@ import torch
 from benchmarks.timing import device
 
 D_VOCAB = 512
+GPT2_VOCAB = 50_257
 
 
-def random_model(width: int, *, n_layers: int, n_context: int = 128) -> Any:
-    """A causal model without a tokenizer, for rows of tokens.
+def random_model(
+    width: int,
+    *,
+    n_layers: int,
+    n_context: int = 128,
+    d_vocab: int = D_VOCAB,
+    tokenizer: Any = None,
+) -> Any:
+    """A causal model; at width 768 its blocks have the shape of those of GPT-2 small.
 
     Args:
         width: Width of the residual stream.
         n_layers: Number of blocks.
         n_context: Longest row.
+        d_vocab: Size of the vocabulary.
+        tokenizer: Its tokenizer; None: it reads rows of tokens.
     """
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
@@ -26,12 +36,12 @@ def random_model(width: int, *, n_layers: int, n_context: int = 128) -> Any:
         d_head=max(16, min(64, width // 4)),
         n_heads=max(4, width // 64),
         d_mlp=4 * width,
-        d_vocab=D_VOCAB,
+        d_vocab=d_vocab,
         act_fn="gelu_new",
         seed=0,
         device=str(device()),
     )
-    return HookedTransformer(cfg).eval()
+    return HookedTransformer(cfg, tokenizer=tokenizer, default_padding_side="right").eval()
 
 
 def random_tokens(n_tokens: int, n_context: int = 128) -> torch.Tensor:

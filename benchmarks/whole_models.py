@@ -9,6 +9,7 @@ from torch import Tensor
 
 from benchmarks import smollm2
 from benchmarks.paper.data import stories, wikitext
+from benchmarks.random_models import GPT2_VOCAB, random_model
 from benchmarks.stories import SHARED, stories_model
 from benchmarks.timing import device
 from clvq_lens.data.documents import open_documents
@@ -60,23 +61,12 @@ class Subject:
 
 def gpt2_shaped() -> Any:
     """A model of GPT-2 small's shape, with random weights and the real tokenizer."""
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
     from transformers import AutoTokenizer
 
-    cfg = HookedTransformerConfig(
-        n_layers=12,
-        d_model=768,
-        n_ctx=_GPT2_CONTEXT,
-        d_head=64,
-        n_heads=12,
-        d_mlp=3072,
-        d_vocab=50_257,
-        act_fn="gelu_new",
-        seed=0,
-        device=str(device()),
-    )
     tokenizer = AutoTokenizer.from_pretrained(SHARED / "tokenizers/gpt2")
-    return HookedTransformer(cfg, tokenizer=tokenizer, default_padding_side="right").eval()
+    return random_model(
+        768, n_layers=12, n_context=_GPT2_CONTEXT, d_vocab=GPT2_VOCAB, tokenizer=tokenizer
+    )
 
 
 SUBJECTS = {

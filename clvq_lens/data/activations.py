@@ -69,14 +69,18 @@ class Activations:
     @cached_property
     def n_tokens(self) -> int:
         """Number of real tokens."""
-        mask = self.mask if self.mask_on_cpu is None else self.mask_on_cpu
-        return int(mask.sum())
+        return int(self._known_mask.sum())
 
     @cached_property
     def real(self) -> Int[Tensor, " n"]:
         """Where real tokens are, if positions are counted from sequence to sequence."""
-        mask = self.mask if self.mask_on_cpu is None else self.mask_on_cpu
-        return mask.flatten().nonzero().squeeze(1).to(self.mask.device, non_blocking=True)
+        rows = self._known_mask.flatten().nonzero().squeeze(1)
+        return rows.to(self.mask.device, non_blocking=True)
+
+    @property
+    def _known_mask(self) -> Bool[Tensor, "b pos"]:
+        """The mask on the CPU if it is there, where nobody has to wait for it."""
+        return self.mask if self.mask_on_cpu is None else self.mask_on_cpu
 
     @property
     def share(self) -> Share:
