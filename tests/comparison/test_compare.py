@@ -12,7 +12,7 @@ from clvq_lens.errors import ConfigError, DataError, FileFormatError
 from clvq_lens.lens import Lens
 from tests.comparison.shown import HOSTILE, assert_harmless
 
-FIT = FitConfig(n_tokens=8_000, n_evaluations=1)
+FIT = FitConfig(n_tokens=8_000, n_evaluations=1, seed=1)
 READOUT = cl.answers([["indoors", "upstairs"], ["outdoors", "outside"]])
 
 
@@ -126,9 +126,8 @@ def test_differences_are_those_of_pairs_of_fits(comparison, tmp_path):
         assert row["fvu"] == pytest.approx(np.mean(pairs))
         assert row["fvu_low"] <= min(pairs)
         assert row["fvu_high"] >= max(pairs)
-        # Two fits of each differ more than documents do, which are hard for both.
-        both = sum(width(comparison, name, "fvu") for name in ("k-means", "compared"))
-        assert row["fvu_high"] - row["fvu_low"] < both
+        # Documents that are hard are hard for both.
+        assert row["fvu_high"] - row["fvu_low"] < width(comparison, "k-means", "fvu")
         assert {"fvu", "ce_loss_recovered", "kl", "readout_kl", "stability"} <= set(differences)
         assert not {"perplexity", "purity", "code_drop"} & set(differences)  # not over documents
 
