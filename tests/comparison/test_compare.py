@@ -12,7 +12,7 @@ from clvq_lens.errors import ConfigError, DataError, FileFormatError
 from clvq_lens.lens import Lens
 from tests.comparison.shown import HOSTILE, assert_harmless
 
-FIT = FitConfig(n_tokens=8_000, n_evaluations=1, seed=1)
+FIT = FitConfig(n_tokens=8_000, n_evaluations=1)
 READOUT = cl.answers([["indoors", "upstairs"], ["outdoors", "outside"]])
 
 
@@ -22,7 +22,7 @@ METHODS = ["compared", "k-means", "token identity"]
 @pytest.fixture(scope="module")
 def lens(toy):
     lens = toy.model.add_clvq(0, 2, n_codes=24, decoder="table", name="compared")
-    lens.fit(toy.texts, FIT, progress=False)
+    lens.fit(toy.texts, FIT.replace(seed=1), progress=False)
     yield lens
     lens.remove()
 
@@ -41,7 +41,7 @@ def comparison(lens, toy, texts) -> Comparison:
         *texts,
         train=toy.texts[:200],
         n_seeds=2,
-        config=FIT,
+        config=FIT.replace(seed=1),
         progress=False,
         token_labels=[[str(n) for n in range(len(text.split()))] for text in texts[0]],
         readout=READOUT,
