@@ -193,8 +193,8 @@ def _example(vocabulary: Vocabulary, rows: _Rows, index: int) -> Example:
     n_left = int(in_text[:_LEFT].sum())
     # The window is decoded as a whole: one token by itself may lose its space, or be half a letter.
     tokens = torch.from_numpy(window[in_text])
-    strings = vocabulary.strings(tokens)
-    token = vocabulary.displayed(tokens)[n_left]
+    strings, displayed = vocabulary.strings_and_displayed(tokens)
+    token = displayed[n_left]
     end_of_left = n_left
     if token and not strings[n_left]:
         # The token is a later part of a character. It shows all of it, as the first part would,

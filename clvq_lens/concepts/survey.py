@@ -318,7 +318,8 @@ class _ConceptSurvey:
         """What a vector of each code says; nothing where it is not in the residual stream."""
         if vectors.shape[1] != self.host.cfg.d_model:
             return {}
-        readouts = through_unembedding(self.host, vectors, shares)
+        with self.host.unembedding_often():
+            readouts = list(through_unembedding(self.host, vectors, shares))
         return dict(zip(used.tolist(), readouts, strict=True))
 
     def _nearest(self) -> list[tuple[Neighbor, ...]]:

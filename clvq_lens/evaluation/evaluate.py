@@ -118,7 +118,8 @@ def evaluate_beside(
     n_tokens = _n_tokens(host, documents, long_texts) if show else None
     batches = token_batches(host, documents, long_texts=long_texts)
     parts = chain.from_iterable(map(running.splicing.in_parts, batches))
-    with tqdm(desc="evaluate", total=n_tokens, unit="tok", disable=not show) as bar:
+    bar = tqdm(desc="evaluate", total=n_tokens, unit="tok", disable=not show)
+    with bar, running.splicing.unembedding():
         for number, batch in enumerate(parts):
             if number % processes.size == processes.rank:
                 running.add(batch)

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -116,6 +117,10 @@ class Splicing:
         return {name: effect for name, effect in effects.items() if "unquantized" not in name}
 
     # ---- the model as it is --------------------------------------------------------------------
+
+    def unembedding(self) -> AbstractContextManager[Any]:
+        """While open, logits of a few rows at a time take no longer than those of many."""
+        return self._host.unembedding_often() if self._reads_logits else nullcontext()
 
     def in_parts(self, batch: TokenBatch) -> Iterator[TokenBatch]:
         """A batch, a few rows at a time if the logits of all of them have to be in memory."""

@@ -57,7 +57,8 @@ def model_effects(
     codebook = WeightedCodebook.of(attachment.quantizer)
     mean = case.vectors.source.mean(0)
     projections = _projections(removals, codebook, mean, n_draws)
-    with tqdm(total=len(case.texts), desc="ablate", unit="text", disable=not progress) as bar:
+    bar = tqdm(total=len(case.texts), desc="ablate", unit="text", disable=not progress)
+    with bar, attachment.host.unembedding_often():
         for reader in case.readers:
             for batch in case.tokens.batches(reader.texts):
                 rows = list(batch.documents)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -297,6 +297,10 @@ class Host:
             yield
         finally:
             handle.remove()
+
+    def unembedding_often(self) -> AbstractContextManager[Any]:
+        """While open, logits take no time but for their product; for verbs with many passes."""
+        return self.protocol.unembedding_often()
 
     def unembed(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
         """Logits of residual-stream vectors, through only what comes after the last block.

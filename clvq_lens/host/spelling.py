@@ -1,6 +1,7 @@
 """The text of each token, also where several tokens together spell one character."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -101,6 +102,26 @@ class Spelling:
     def _decode(self, ids: list[int]) -> str:
         # Cleaning would remove spaces before punctuation, which are in the text.
         return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+
+def displayed_texts(spelled: Sequence[SpelledToken]) -> list[str]:
+    """What to show for each token of a sequence.
+
+    Where several tokens spell one character, each shows the character and which part of it the
+    token is, as in "\u6f22\u27e82/3\u27e9".
+    """
+    displayed: list[str] = []
+    character = ""  # the one that the tokens at hand spell
+    for token in spelled:
+        if token.part == 1:
+            character = token.text
+        if token.n_parts == 1:
+            displayed.append(token.text)
+            continue
+        space = " " if token.part == 1 and character.startswith(" ") else ""
+        mark = f"\u27e8{token.part}/{token.n_parts}\u27e9"
+        displayed.append(f"{space}{character.strip(' ')}{mark}")
+    return displayed
 
 
 def _as_in(whole: str, cursor: int, text: str) -> str:

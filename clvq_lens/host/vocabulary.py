@@ -13,7 +13,7 @@ from clvq_lens.arguments import checked_text
 from clvq_lens.errors import DataError
 from clvq_lens.host.protocol.base import HostProtocol
 from clvq_lens.host.protocol.choice import protocol_of
-from clvq_lens.host.spelling import SpelledToken, Spelling
+from clvq_lens.host.spelling import SpelledToken, Spelling, displayed_texts
 
 
 @dataclass(frozen=True)
@@ -199,18 +199,12 @@ class Vocabulary:
         As `strings`, but where several tokens spell one character, each shows the character and
         which part of it the token is, as in "\u6f22\u27e82/3\u27e9".
         """
-        displayed = []
-        character = ""  # the one that the tokens at hand spell
-        for token in self._spelled(tokens):
-            if token.part == 1:
-                character = token.text
-            if token.n_parts == 1:
-                displayed.append(token.text)
-                continue
-            space = " " if token.part == 1 and character.startswith(" ") else ""
-            mark = f"\u27e8{token.part}/{token.n_parts}\u27e9"
-            displayed.append(f"{space}{character.strip(' ')}{mark}")
-        return displayed
+        return displayed_texts(self._spelled(tokens))
+
+    def strings_and_displayed(self, tokens: Int[Tensor, " pos"]) -> tuple[list[str], list[str]]:
+        """Both of them, in the time of one."""
+        spelled = self._spelled(tokens)
+        return [token.text for token in spelled], displayed_texts(spelled)
 
     def names(self, tokens: Int[Tensor, " n"]) -> list[str]:
         """What to call each of some unrelated tokens, with the space that belongs to it.

@@ -163,12 +163,13 @@ class Counterfactuals:
         self, drafts: Iterable[Draft]
     ) -> Iterator[tuple[Int[Tensor, " r"], Float[Tensor, "r n d_outcome"]]]:
         """For each of some drafts, the texts where it changes something and their outcome."""
-        for group in self._groups(drafts):
-            rows_of_drafts = [rows for _, rows in group]
-            draft = joined([draft for draft, _ in group])
-            outcome = self._outcome_of(draft, torch.cat(rows_of_drafts))
-            sizes = [len(rows) for rows in rows_of_drafts]
-            yield from zip(rows_of_drafts, outcome.split(sizes), strict=True)
+        with self.host.unembedding_often():
+            for group in self._groups(drafts):
+                rows_of_drafts = [rows for _, rows in group]
+                draft = joined([draft for draft, _ in group])
+                outcome = self._outcome_of(draft, torch.cat(rows_of_drafts))
+                sizes = [len(rows) for rows in rows_of_drafts]
+                yield from zip(rows_of_drafts, outcome.split(sizes), strict=True)
 
     def _outcome_of(self, draft: Draft, rows: Int[Tensor, " r"]) -> Float[Tensor, "r n d"]:
         """The outcome of any number of texts, in as many passes as it takes."""

@@ -48,8 +48,8 @@ class BendingPath:
         """Wants more points where the pieces do not add up, if their errors are too large.
 
         Args:
-            tolerance: Sum of the errors of all pieces, as a share of the difference, at which the
-                points are enough.
+            tolerance: Sum of the errors of all pieces at which the points are enough, as a share of
+                the way that the quantity goes: all its rises and falls.
             most: Number of points that is not passed.
         """
         starts, ends = self.points[:-2:2], self.points[2::2]
@@ -57,11 +57,15 @@ class BendingPath:
         simpson = (ends - starts) / 6 * (slopes[:-2:2] + 4 * slopes[1:-1:2] + slopes[2::2])
         # Sizes and not their sum, in which errors of two pieces may cancel by chance.
         errors = np.abs(simpson - (self.values[2::2] - self.values[:-2:2]))
-        allowed = tolerance * abs(self.difference)
+        # The way and not the difference, which is small where a class first gains and then loses.
+        allowed = tolerance * np.abs(np.diff(self.values)).sum()
         if errors.sum() <= allowed:
             return
+        # As few cuts as it takes until the pieces that stay have half of what is allowed; a half
+        # of a piece has a sixteenth of its error, where the path is smooth.
         worst = errors.argsort()[::-1]
-        n_cut = int((errors > allowed / len(errors)).sum())
+        staying = errors.sum() - errors[worst].cumsum()
+        n_cut = 1 + int((staying > allowed / 2).sum())
         cut = worst[: min(n_cut, (most - len(self.points)) // 2)]
         eighths = (ends - starts)[cut] / 4
         self.wanted = np.concatenate([starts[cut] + eighths, ends[cut] - eighths])

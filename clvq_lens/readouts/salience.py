@@ -175,7 +175,7 @@ def salience(
         quantity: The "logit" of the class, or its "probability" among the classes.
         n_steps: Number of points on the path of each text, by Gauss-Legendre quadrature; None: from
             9 to 129 points, by Simpson's rule, which are added where the path bends until the
-            scores add up to the text's own difference within 2 %.
+            scores add up within 2 % of the way that the quantity goes: its rises and falls.
         start: Where the path begins: at the "mean" activation over the real tokens of these texts,
             and special tokens at the mean of their own kind, so that one that is the same in all
             texts, such as BOS, does not move; at "zero" everywhere; or at one vector everywhere.
@@ -211,7 +211,8 @@ def salience(
     numbers = _class_numbers(classes, n_texts)
     origin = activations.start(start, n_texts=n_texts, progress=progress)
     results: list[TextSalience] = []
-    with tqdm(total=n_texts, desc="salience", unit="text", disable=not progress) as bar:
+    bar = tqdm(total=n_texts, desc="salience", unit="text", disable=not progress)
+    with bar, host.unembedding_often():
         for batch in activations.batches():
             given = None if numbers is None else numbers[list(batch.documents)]
             paths = SaliencePaths(activations, readout, quantity, batch, origin, given)

@@ -136,7 +136,8 @@ class Objective:
         on_cpu = clean.device.type == "cpu"
         n_logits = _LOGITS_ON_CPU if on_cpu else _LOGITS_ELSEWHERE
         rows_at_once = max(1, n_logits // self.host.cfg.d_vocab_out)
-        return mean_kl_by_parts(clean, spliced, self.host.unembed, rows_at_once=rows_at_once)
+        with self.host.unembedding_often():
+            return mean_kl_by_parts(clean, spliced, self.host.unembed, rows_at_once=rows_at_once)
 
     def _last_residual(self, value: Tensor, batch: Activations) -> Float[Tensor, "n d_model"]:
         """The residual stream after the last block at real tokens, with the target replaced."""

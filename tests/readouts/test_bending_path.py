@@ -69,3 +69,26 @@ def test_no_more_points_than_allowed():
 def test_known_points_are_not_asked_for_again():
     path, rounds = refined(step, slope_of_step)
     assert len(np.unique(path.points)) == sum(rounds) == len(path.points)
+
+
+def test_a_path_that_comes_back_is_judged_by_the_way_it_went():
+    """Its difference is almost 0, of which no share is worth points."""
+
+    def value(t):
+        return np.sin(2 * np.pi * t) + 1e-6 * t
+
+    def slope(t):
+        return 2 * np.pi * np.cos(2 * np.pi * t) + 1e-6
+
+    path, _ = refined(value, slope)
+    assert len(path.points) < 40
+    assert abs(total(path) - path.difference) < 0.02 * 4  # up by 1, down by 2, up by 1
+
+
+def test_pieces_that_are_good_enough_are_not_cut():
+    """Without slopes, the error of a piece is what it gains: here 1, 0.007, 0 and 0."""
+    path = BendingPath()
+    values = np.array([0, 1, 1, 1.007, 1.007, 1.007, 1.007, 1.007, 1.007])
+    path.add(values, np.zeros((9, 1)))
+    path.refine(0.02, 129)
+    assert path.wanted.tolist() == [1 / 16, 3 / 16]

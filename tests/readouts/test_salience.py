@@ -230,7 +230,7 @@ def test_points_are_added_until_the_scores_of_each_text_add_up(read_model):
 
 def test_texts_whose_scores_add_up_are_not_looked_at_again(causal, monkeypatch):
     readout = answers(["w7", "w9"])
-    monkeypatch.setattr("clvq_lens.readouts.salience_paths.TOLERANCE", 1e-4)
+    monkeypatch.setattr("clvq_lens.readouts.salience_paths.TOLERANCE", 1e-5)
     found = salient(causal, TEXTS, 0, readout, n_steps=None)
     assert len(set(found.n_points.tolist())) > 1
     for row, text in enumerate(TEXTS):

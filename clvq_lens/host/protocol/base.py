@@ -229,6 +229,10 @@ class HostProtocol:
         """A cache of the first positions of one sequence, repeated for several sequences."""
         raise NotImplementedError
 
+    def unembedding_often(self) -> AbstractContextManager[Any]:
+        """While open, the model prepares nothing anew each time that it computes logits."""
+        return nullcontext()
+
     @contextmanager
     def _skipping(self, start: KnownStart) -> Iterator[None]:
         """While open, the first blocks compute nothing, and the last of them gives the value."""

@@ -1,6 +1,7 @@
 """The protocols of HookedTransformer and HookedEncoder, which TransformerLens has up to 3.9."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from jaxtyping import Bool, Int
@@ -57,6 +58,25 @@ class HookedProtocol(HostProtocol):
         self.model.embed(tokens)  # for the hooks of the watcher, which learn the tokens from it
         value = start.value if start.point is None else start.point(start.value)
         return self.model(value, start_at_layer=start.n_skipped, **options)
+
+    @contextmanager
+    def unembedding_often(self) -> Iterator[None]:
+        """While open, the model does not transpose its unembedding each time.
+
+        With 50,000 tokens that takes as long as the logits of hundreds of vectors. The weights stay
+        what they are, and so does every bit of the logits.
+        """
+        weight = self.model.unembed.W_U
+        as_found = weight.data
+        if as_found.T.is_contiguous():  # as another block has left it, which will mend it
+            yield
+            return
+        # Transposed in memory already, so that the copy that the model asks for is none.
+        weight.data = as_found.T.contiguous().T
+        try:
+            yield
+        finally:
+            weight.data = as_found
 
     def new_past(self, n_sequences: int) -> Any:
         """An empty key-value cache for a pass; None where passes cannot go on from one."""
