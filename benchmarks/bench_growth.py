@@ -54,7 +54,9 @@ def run() -> list[Row]:
         for what, size in _GROWN.items():
             grown = taken(_measured, verb, vars(size)).result
             ratio = getattr(size, what) / getattr(_BASE, what)
-            table += _exponents(f"{verb}, {what} x {ratio:g}", base, grown, ratio)
+            rows = _exponents(f"{verb}, {what} x {ratio:g}", base, grown, ratio)
+            print(f"{rows[-1].benchmark}: {rows[-1].note}")
+            table += rows
     return table + _search()
 
 

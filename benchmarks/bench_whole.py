@@ -235,9 +235,10 @@ class _Verbs:
         bare: Callable[[], object],
         ours: Callable[[], object],
         batches: list[torch.Tensor],
-        peers: dict[str, Callable[[], None]] | None = None,
+        peers: dict[str, reading_peer.Reading] | None = None,
     ) -> list[Row]:
         """A verb, interleaved with its bare passes and with peers."""
+        peers = peers or {}
         counts: list[float] = []
 
         def counted() -> None:
@@ -247,9 +248,15 @@ class _Verbs:
             counts.append(positions.n / n_positions(batches))
 
         medians = interleaved(
-            {_BARE: bare, "clvq_lens": counted, **(peers or {})},
+            {
+                _BARE: bare,
+                "clvq_lens": counted,
+                **{name: peer.read for name, peer in peers.items()},
+            },
             repetitions=self.sizes.repetitions,
         )
+        for contestant, peer in peers.items():  # as if they had read as many positions
+            medians[contestant] *= n_positions(batches) / peer.n_positions
         name, table = self._name(verb, batches), []
         for contestant, median_s in medians.items():
             note = _said(counts[-1]) if contestant == "clvq_lens" else ""

@@ -82,14 +82,14 @@ SUBJECTS = {
         model=gpt2_shaped,
         points=(4, 8),
         texts=wikitext,
-        sizes=Sizes(fit=4_000, judged=2_000),
+        sizes=Sizes(fit=8_000, judged=8_000),
     ),
     "smollm2": Subject(
         name="SmolLM2-135M",
         model=lambda: smollm2.model().to(device()),
         points=smollm2.LAYERS,
         texts=wikitext,
-        sizes=Sizes(fit=4_000, judged=2_000),
+        sizes=Sizes(fit=8_000, judged=6_000),
     ),
 }
 

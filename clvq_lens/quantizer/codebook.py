@@ -21,6 +21,7 @@ _SCORES_ELSEWHERE = 2**24
 # Rows of a chunk, however many codes there are: for fewer, all code vectors would come from memory
 # again too often. But not more than 128 MB of scores for them.
 _USUAL_ROWS, _FEWEST_ROWS, _MOST_SCORES = 1024, 256, 2**25
+_MANY_CODES = 2**14  # more code vectors are not copied
 # On a CPU, up to so many codes and ranks, the least of a row is found faster again and again.
 _FEW_CODES, _FEW_RANKS = 256, 8
 
@@ -160,15 +161,22 @@ def _scores(
     with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
         vectors = vectors.detach().float()
         center = vectors.mean(0)
-        # As in squared_distances; but the shift of z is a constant per row, and z can stay.
-        vectors = vectors - center
-        offsets = vectors.square().sum(1) + 2 * (vectors @ center)
+        # As in squared_distances; but a shift of one side alone changes no more than a constant of
+        # each row. Many code vectors are not copied, and the rows of a chunk are shifted.
+        shifts_rows = len(vectors) > _MANY_CODES
+        if shifts_rows:
+            parts = vectors.split(_MANY_CODES)
+            offsets = torch.cat([(part - center).square().sum(1) for part in parts])
+        else:
+            vectors = vectors - center
+            offsets = vectors.square().sum(1) + 2 * (vectors @ center)
         n_scores = _SCORES_PER_CHUNK.get(z.device.type, _SCORES_ELSEWHERE)
         usual = min(_USUAL_ROWS, _MOST_SCORES // len(vectors))
         n_rows = max(_FEWEST_ROWS, usual, n_scores // len(vectors))
         buffer = vectors.new_empty(min(n_rows, len(z)), len(vectors))
         for start in range(0, len(z), n_rows):
             rows = z[start : start + n_rows].detach().float()
+            rows = rows - center if shifts_rows else rows
             scores = torch.addmm(offsets, rows, vectors.T, alpha=-2, out=buffer[: len(rows)])
             yield slice(start, start + len(rows)), scores
 

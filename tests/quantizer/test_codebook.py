@@ -145,6 +145,22 @@ def test_more_rows_than_a_chunk_change_nothing(monkeypatch: pytest.MonkeyPatch):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("n_codes", [40, 41])
+def test_codes_far_from_the_origin_are_told_apart_however_many_there_are(monkeypatch, n_codes):
+    """Above a number of codes, tokens are shifted and code vectors are not copied."""
+    monkeypatch.setattr(module, "_MANY_CODES", 40)
+    generator = torch.Generator().manual_seed(0)
+    far = 1_000 * torch.randn(16, generator=generator)
+    z = torch.randn(300, 16, generator=generator) + far
+    vectors = torch.randn(n_codes, 16, generator=generator) + far
+    exact = torch.cdist(z.double(), vectors.double())
+    found = exact.gather(1, module.nearest_codes(z, vectors).unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(found, exact.amin(1), rtol=1e-3, atol=0)
+    margin = module.nearest_and_margin(z, vectors).margin
+    lowest = exact.square().topk(2, dim=1, largest=False).values
+    torch.testing.assert_close(margin.double(), lowest[:, 1] - lowest[:, 0], rtol=1e-2, atol=0.02)
+
+
 def test_no_rows_have_no_codes():
     book = make(random(5, 3))
     assert book.nearest(torch.empty(0, 3)).shape == (0,)
