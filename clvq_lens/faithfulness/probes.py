@@ -100,10 +100,9 @@ def _chosen_penalty(
     """The penalty that predicts best in inner folds; the middle one if they are too small."""
     folds = StratifiedGroupKFold(_INNER_FOLDS, shuffle=True, random_state=seed % 2**32)
     inner: list[Fold] = []
-    if np.unique(documents).size >= _INNER_FOLDS:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a class with fewer texts than folds
-            inner = list(folds.split(vectors, classes, documents))
+    rarest = np.bincount(classes, minlength=n_classes).min()
+    if min(rarest, np.unique(documents).size) >= _INNER_FOLDS:
+        inner = list(folds.split(vectors, classes, documents))
     if not inner or not _hold_all_classes(inner, classes, n_classes):
         return _PENALTIES[len(_PENALTIES) // 2]
     search = GridSearchCV(

@@ -16,7 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from clvq_lens.errors import ConfigError, FileFormatError, NonFiniteError, PathTakenError
+from clvq_lens.errors import (
+    ConfigError,
+    FileFormatError,
+    NonFiniteError,
+    PathTakenError,
+    TerminatedError,
+)
 from clvq_lens.quantizer.codebook import Codebook
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.saved import (
@@ -283,6 +289,8 @@ def _check_header(header: dict[str, str], saved: Saved, folder: Path) -> None:
     try:
         with torch.device("meta"):  # where tensors have shapes and no content
             tensors = saved.build().state_dict()
+    except TerminatedError:  # SIGTERM may come at any moment, and says nothing about the file
+        raise
     except (ConfigError, RuntimeError, TypeError, OverflowError) as error:
         raise impossible(folder / CONFIG, error) from error
     expected = {}

@@ -43,6 +43,13 @@ def test_too_few_documents_to_choose_by_take_the_middle_penalty():
     assert probe.penalty == 1e-2
 
 
+def test_two_texts_of_each_class_are_too_few_to_choose_by_and_enough_for_a_probe():
+    vectors = np.array([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [1.0, 0.1]])
+    classes, documents = np.array([0, 0, 1, 1]), np.arange(4)
+    probe = fit_linear_probe(vectors, classes, documents, n_classes=2)
+    assert probe.probabilities(vectors).argmax(1).tolist() == [0, 0, 1, 1]
+
+
 def test_the_published_probe_learns_and_keeps_its_best_epoch():
     vectors, classes, _ = separable()
     vectors = vectors - 100

@@ -35,12 +35,14 @@ from clvq_lens.errors import (
     NotFittedError,
     PathError,
     PathTakenError,
+    TerminatedError,
 )
 from clvq_lens.quantizer import files
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.encoders import PredictiveEncoder
 from clvq_lens.quantizer.files import FORMAT_VERSION, load, save
 from clvq_lens.quantizer.origin import Origin
+from clvq_lens.quantizer.saved import Saved
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = [
@@ -583,6 +585,19 @@ def test_nothing_is_built_before_its_shapes_are_known(saved: Path, monkeypatch: 
     with pytest.raises(FileFormatError, match=r"missing codebook\.ema_sums"):
         load(saved)
     assert built == ["meta"]
+
+
+def test_being_told_to_end_is_not_taken_for_a_damaged_file(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """SIGTERM is an error that is raised wherever the process is."""
+
+    def told_to_end(self: Saved) -> None:
+        raise TerminatedError("Told to end (SIGTERM).")
+
+    monkeypatch.setattr(Saved, "build", told_to_end)
+    with pytest.raises(TerminatedError, match=r"^Told to end \(SIGTERM\)\.$"):
+        load(saved)
 
 
 # ---- refusing to load: what was edited or is impossible ----------------------------------------
