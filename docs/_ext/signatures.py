@@ -1,0 +1,109 @@
+"""Signatures as they are written in the source.
+
+A signature that is taken from the running code shows what a type is made of; the source says what
+is meant: ``Float[Tensor, 'batch pos d']``, ``Data``, ``Baseline | None``.
+"""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from sphinx.application import Sphinx
+
+# Classes that users make themselves. All others are results: how they are made is nobody's concern.
+MADE_BY_USERS = {
+    "Ablate",
+    "CLVQConfig",
+    "FitConfig",
+    "Force",
+    "JSONLines",
+    "Patch",
+    "Restrict",
+    "Steer",
+    "Swap",
+    "TensorBoard",
+    "WandB",
+}
+
+
+def of_function(function: Callable[..., Any], *, bound: bool) -> tuple[str, str | None]:
+    """Arguments and return type of a function.
+
+    Args:
+        function: Written in Python.
+        bound: Whether its first argument is the object that it is a method of.
+    """
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
+    definition = ast.parse(source).body[0]
+    if not isinstance(definition, ast.FunctionDef):
+        raise TypeError(f"{function} is not written as a function. Leave it out of the reference.")
+    arguments = definition.args
+    if bound:
+        (arguments.posonlyargs or arguments.args).pop(0)
+    returns = ast.unparse(definition.returns).strip("'") if definition.returns else None
+    return f"({ast.unparse(arguments)})", returns
+
+
+def of_fields(kind: type) -> str:
+    """Arguments of a dataclass: its fields, in the order in which they are passed."""
+    written: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(base):
+            written |= _annotations(base)
+    by_place, by_name = [], []
+    for field in dataclasses.fields(kind):
+        if field.init:
+            (by_name if field.kw_only else by_place).append(written[field.name])
+    if by_name:
+        by_name.insert(0, "*")
+    return f"({', '.join(by_place + by_name)})"
+
+
+def _annotations(kind: type) -> dict[str, str]:
+    """The annotated names of a class body, each with its type and default."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    written = {}
+    for line in getattr(body, "body", []):
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+            default = _default(line.value)
+            ending = f" = {default}" if default else ""
+            written[line.target.id] = f"{line.target.id}: {ast.unparse(line.annotation)}{ending}"
+    return written
+
+
+def _default(value: ast.expr | None) -> str | None:
+    """A default, also where it stands inside ``field(default=...)``."""
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
+        defaults = [keyword.value for keyword in value.keywords if keyword.arg == "default"]
+        return ast.unparse(defaults[0]) if defaults else None
+    return ast.unparse(value) if value is not None else None
+
+
+def as_written(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: Any,
+    options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str, str | None] | None:
+    """The signature that Sphinx shows."""
+    if what in {"class", "exception"}:
+        if obj.__name__ not in MADE_BY_USERS:
+            return "", None
+        if dataclasses.is_dataclass(obj):
+            return of_fields(obj), None
+        return of_function(obj.__init__, bound=True)[0], None
+    if what in {"function", "method"}:
+        return of_function(obj, bound=what == "method")
+    return None
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-signature", as_written)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

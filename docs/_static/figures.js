@@ -1,0 +1,31 @@
+// Plotly figures: drawn when they come into view, with texts in the color of the page.
+
+const OPTIONS = { responsive: true, displayModeBar: false };
+const NARROW_PX = 560;
+
+const inkOfPage = () => getComputedStyle(document.body).getPropertyValue("--color-foreground-secondary").trim();
+
+const draw = (node) => {
+  const { data, layout } = JSON.parse(node.querySelector("script").textContent);
+  layout.font = { ...layout.font, color: inkOfPage() };
+  delete layout.width;
+  // On a narrow page the names on a map would overlap.
+  if (node.clientWidth < NARROW_PX) for (const trace of data) if (trace.mode === "markers+text") trace.mode = "markers";
+  Plotly.newPlot(node, data, layout, OPTIONS).then(() => { node.dataset.drawn = "true"; });
+};
+
+const drawn = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue;
+    drawn.unobserve(target);
+    draw(target);
+  }
+}, { rootMargin: "600px" });
+
+for (const node of document.querySelectorAll(".plotly-figure")) drawn.observe(node);
+
+const ink = () => {
+  for (const node of document.querySelectorAll(".plotly-figure[data-drawn]")) Plotly.relayout(node, { "font.color": inkOfPage() });
+};
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ink);
+new MutationObserver(ink).observe(document.body, { attributeFilter: ["data-theme"] });
