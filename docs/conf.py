@@ -24,10 +24,11 @@ extensions = [
     "gathered",
     "figures",
     "formulae",
+    "names",
     "signatures",
 ]
 exclude_patterns = ["_build", "_ext"]
-nitpicky = True  # every name in backticks and every type in a signature leads somewhere
+nitpicky = True  # a name in backticks leads somewhere; see _ext/names.py
 
 # ---- pages ---------------------------------------------------------------------------------------
 

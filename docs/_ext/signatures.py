@@ -1,17 +1,21 @@
 """Signatures as they are written in the source.
 
 A signature that is taken from the running code shows what a type is made of; the source says what
-is meant: ``Float[Tensor, 'batch pos d']``, ``Data``, ``Baseline | None``.
+is meant: ``Float[Tensor, 'batch pos d']``, ``Data``, ``Baseline | None``. Names for a choice among
+strings, which only the source knows, are spelled out.
 """
 
 import ast
 import dataclasses
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from sphinx.application import Sphinx
+
+import clvq_lens
 
 # Classes that users make themselves. All others are results: how they are made is nobody's concern.
 MADE_BY_USERS = {
@@ -28,6 +32,28 @@ MADE_BY_USERS = {
     "WandB",
 }
 
+# Names of internal types, and what users pass for them.
+READ_AS = {"Attached": "Lens", "Attachment": "Lens"}
+
+
+class _Spelled(ast.NodeTransformer):
+    """Types as a reader who does not know the source would write them."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self._names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """A choice among strings, or the value of a constant, in place of its name."""
+        if node.id in clvq_lens.__all__:
+            return node
+        meant = self._names.get(node.id)
+        if get_origin(meant) is Literal:
+            choices = ", ".join(map(repr, get_args(meant)))
+            return ast.parse(f"Literal[{choices}]", mode="eval").body
+        if isinstance(meant, int | float | str):
+            return ast.Constant(meant)
+        return ast.Name(READ_AS.get(node.id, node.id))
+
 
 def of_function(function: Callable[..., Any], *, bound: bool) -> tuple[str, str | None]:
     """Arguments and return type of a function.
@@ -40,6 +66,7 @@ def of_function(function: Callable[..., Any], *, bound: bool) -> tuple[str, str 
     definition = ast.parse(source).body[0]
     if not isinstance(definition, ast.FunctionDef):
         raise TypeError(f"{function} is not written as a function. Leave it out of the reference.")
+    definition = _Spelled(inspect.unwrap(function).__globals__).visit(definition)
     arguments = definition.args
     if bound:
         (arguments.posonlyargs or arguments.args).pop(0)
@@ -65,6 +92,7 @@ def of_fields(kind: type) -> str:
 def _annotations(kind: type) -> dict[str, str]:
     """The annotated names of a class body, each with its type and default."""
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    body = _Spelled(vars(sys.modules[kind.__module__])).visit(body)
     written = {}
     for line in getattr(body, "body", []):
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
