@@ -54,7 +54,6 @@ nb_merge_streams = True
 
 default_role = "py:obj"  # a name in single backticks is one of ours
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # signatures come as they are written, from _ext/signatures.py
 autodoc_inherit_docstrings = True
 python_maximum_signature_line_length = 88

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import plotly.io as pio
-from plotly.io._base_renderers import MimetypeRenderer
+from plotly.io.base_renderers import MimetypeRenderer
 from plotly.offline import get_plotlyjs
 from sphinx.application import Sphinx
 

@@ -14,8 +14,12 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.util import logging
 
 import clvq_lens
+
+_LOGGER = logging.getLogger(__name__)
 
 # Classes that users make themselves. All others are results: how they are made is nobody's concern.
 MADE_BY_USERS = {
@@ -120,7 +124,7 @@ def as_written(
     returns: str | None,
 ) -> tuple[str, str | None] | None:
     """The signature that Sphinx shows."""
-    if what in {"class", "exception"}:
+    if what == "class":
         if obj.__name__ not in MADE_BY_USERS:
             return "", None
         if dataclasses.is_dataclass(obj):
@@ -131,7 +135,25 @@ def as_written(
     return None
 
 
+def describe_data(
+    app: Sphinx, what: str, name: str, obj: Any, options: object, lines: list[str]
+) -> None:
+    """The string below an assignment as its docstring, where the name was imported from there."""
+    if what != "data":
+        return
+    package, _, attribute = name.rpartition(".")
+    for module_name, module in list(sys.modules.items()):
+        if not module_name.startswith(package) or vars(module).get(attribute) is not obj:
+            continue
+        written = ModuleAnalyzer.for_module(module_name).find_attr_docs()
+        if ("", attribute) in written:
+            lines[:] = written["", attribute]
+            return
+    _LOGGER.warning("%s has no docstring. Write one below its assignment.", name)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("autodoc-process-signature", as_written)
+    app.connect("autodoc-process-docstring", describe_data)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
