@@ -25,6 +25,7 @@ extensions = [
     "figures",
     "formulae",
     "names",
+    "prose",
     "signatures",
 ]
 exclude_patterns = ["_build", "_ext"]
@@ -49,6 +50,7 @@ nb_execution_mode = "off"  # the gallery asks for another mode in its first line
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_ipywidgets_js = {}  # progress bars are not shown, and these scripts would come from elsewhere
 
 # ---- the reference -------------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ def blocks(page: Path, language: str) -> list[str]:
 # ---- code ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=shown)
 def test_python_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # some blocks write files
@@ -132,7 +133,7 @@ DRAWN_BY = {
     "plot_salience": "salience(",
     "plot_sentence": "sentence_flow(",
     "plot_stability": "stability.plot(",
-    "plot_token_strip": "lens.encode(held_out[0]).plot(",
+    "plot_token_strip": "lens.encode(held_out[0], **quiet).plot(",
 }
 
 

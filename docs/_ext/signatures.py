@@ -1,16 +1,19 @@
 """Signatures as they are written in the source.
 
 A signature that is taken from the running code shows what a type is made of; the source says what
-is meant: ``Float[Tensor, 'batch pos d']``, ``Data``, ``Baseline | None``. Names for a choice among
-strings, which only the source knows, are spelled out.
+is meant: ``Float[Tensor, 'batch pos d']``, ``Data``, ``Baseline | None``. Names for types that only
+the source knows are spelled out.
 """
 
 import ast
+import copy
 import dataclasses
+import functools
 import inspect
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from sphinx.application import Sphinx
@@ -40,6 +43,17 @@ MADE_BY_USERS = {
 READ_AS = {"Attached": "Lens", "Attachment": "Lens"}
 
 
+@functools.cache
+def aliases() -> dict[str, ast.expr]:
+    """What every name for a type stands for, as it is written where the name is given."""
+    found: dict[str, ast.expr] = {}
+    for path in sorted(Path(clvq_lens.__file__).parent.rglob("*.py")):
+        for line in ast.parse(path.read_text()).body:
+            if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
+                found[line.targets[0].id] = line.value
+    return found
+
+
 class _Spelled(ast.NodeTransformer):
     """Types as a reader who does not know the source would write them."""
 
@@ -54,6 +68,8 @@ class _Spelled(ast.NodeTransformer):
         if get_origin(meant) is Literal:
             choices = ", ".join(map(repr, get_args(meant)))
             return ast.parse(f"Literal[{choices}]", mode="eval").body
+        if get_origin(meant) is not None and node.id in aliases():
+            return self.visit(copy.deepcopy(aliases()[node.id]))
         if isinstance(meant, int | float | str):
             return ast.Constant(meant)
         return ast.Name(READ_AS.get(node.id, node.id))

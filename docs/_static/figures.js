@@ -1,7 +1,7 @@
-// Plotly figures: drawn when they come into view, with texts in the color of the page.
+// Plotly figures: drawn when they come into view, with texts in the color of the page. On a page that is narrower than
+// a figure can be read, the figure is scrolled sideways (see site.css).
 
 const OPTIONS = { responsive: true, displayModeBar: false };
-const NARROW_PX = 560;
 
 const inkOfPage = () => getComputedStyle(document.body).getPropertyValue("--color-foreground-secondary").trim();
 
@@ -9,9 +9,8 @@ const draw = (node) => {
   const { data, layout } = JSON.parse(node.querySelector("script").textContent);
   layout.font = { ...layout.font, color: inkOfPage() };
   delete layout.width;
-  // On a narrow page the names on a map would overlap.
-  if (node.clientWidth < NARROW_PX) for (const trace of data) if (trace.mode === "markers+text") trace.mode = "markers";
-  Plotly.newPlot(node, data, layout, OPTIONS).then(() => { node.dataset.drawn = "true"; });
+  const sheet = node.appendChild(document.createElement("div"));
+  Plotly.newPlot(sheet, data, layout, OPTIONS).then(() => { sheet.dataset.drawn = "true"; });
 };
 
 const drawn = new IntersectionObserver((entries) => {
@@ -25,7 +24,7 @@ const drawn = new IntersectionObserver((entries) => {
 for (const node of document.querySelectorAll(".plotly-figure")) drawn.observe(node);
 
 const ink = () => {
-  for (const node of document.querySelectorAll(".plotly-figure[data-drawn]")) Plotly.relayout(node, { "font.color": inkOfPage() });
+  for (const node of document.querySelectorAll(".plotly-figure > [data-drawn]")) Plotly.relayout(node, { "font.color": inkOfPage() });
 };
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ink);
 new MutationObserver(ink).observe(document.body, { attributeFilter: ["data-theme"] });
