@@ -50,9 +50,9 @@ lint: .venv/dev
 types: .venv/dev
 	$(BIN)/pyright
 
-# The site, with warnings as errors; it asks nothing of the network, here or when it is read.
+# The site, whole each time: its figures depend on all of the code. Warnings are errors.
 docs: .venv/docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build/html
 	@echo docs/_build/html/index.html
 
 bench: .venv/bench

@@ -40,7 +40,11 @@ MADE_BY_USERS = {
 }
 
 # Names of internal types, and what users pass for them.
-READ_AS = {"Attached": "Lens", "Attachment": "Lens"}
+READ_AS = {
+    "Attached": "Lens",
+    "Attachment": "Lens",
+    "StoredActivations": "ActivationStore | VectorData",
+}
 
 
 @functools.cache
@@ -72,7 +76,7 @@ class _Spelled(ast.NodeTransformer):
             return self.visit(copy.deepcopy(aliases()[node.id]))
         if isinstance(meant, int | float | str):
             return ast.Constant(meant)
-        return ast.Name(READ_AS.get(node.id, node.id))
+        return ast.parse(READ_AS.get(node.id, node.id), mode="eval").body
 
 
 def of_function(function: Callable[..., Any], *, bound: bool) -> tuple[str, str | None]:
@@ -84,9 +88,8 @@ def of_function(function: Callable[..., Any], *, bound: bool) -> tuple[str, str 
     """
     source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
     definition = ast.parse(source).body[0]
-    if not isinstance(definition, ast.FunctionDef):
-        raise TypeError(f"{function} is not written as a function. Leave it out of the reference.")
     definition = _Spelled(inspect.unwrap(function).__globals__).visit(definition)
+    assert isinstance(definition, ast.FunctionDef)
     arguments = definition.args
     if bound:
         (arguments.posonlyargs or arguments.args).pop(0)
