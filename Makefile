@@ -7,7 +7,7 @@ PYTEST := python -m pytest --numprocesses auto --dist loadfile --no-loadscope-re
 # Shapes and types of the package are checked while tests run, which takes as long again. These run
 # on every kind of host, pass what nobody should, or fit for long, and do without.
 LARGE := tests/host tests/hostile tests/interventions/test_generation.py tests/test_acceptance.py \
-  tests/test_notebooks.py
+  tests/test_notebooks.py tests/test_docs.py
 # TransformerLens 4 has an environment of its own, and these tests, which know its hosts.
 TL4 := .venv-tl4
 TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loading.py \
