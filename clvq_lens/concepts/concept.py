@@ -147,7 +147,7 @@ class Concept:
 
     @property
     def read_out(self) -> Unembedded | None:
-        """`at_target`, or None for a code of fewer than ten tokens."""
+        """``at_target``, or None for a code of fewer than ten tokens."""
         return self.at_target if self.usage >= READ_OUT_FROM else None
 
     def named(self, name: str) -> "Concept":

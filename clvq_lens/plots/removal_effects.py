@@ -9,8 +9,8 @@ from plotly.subplots import make_subplots
 
 from clvq_lens.errors import DataError
 from clvq_lens.plots.inputs import HasFrame, as_frame, intervals_shown, numbers, whiskers
-from clvq_lens.plots.text import plain
-from clvq_lens.plots.theme import AXIS_TITLE_PX, BLUE, GRAY, themed
+from clvq_lens.plots.text import plain, wrapped
+from clvq_lens.plots.theme import BLUE, GRAY, SMALL_FONT_PX, themed
 
 # How places and ablations read in a title; others stand there as the table has them.
 _PLACES = {"model": "in the model"}
@@ -20,8 +20,11 @@ _ABLATIONS = {
     "code": "code replaced by the mean code",
 }
 _ROW_PX = 27
-_TITLE_PX = 30  # height of the title of a panel
+_TITLE_PX = 30  # height of the title of a panel, if it is one line
+_LINE_PX = 17  # of each further line
+_TITLE_WIDTH = 36  # characters: so many fit beside the names on a page of 400 pixels
 _BETWEEN_ROWS = 1.3  # between panels, in rows
+_TOP_PX = 84  # above the first panel, and its title of one line
 
 
 def plot_faithfulness(
@@ -60,12 +63,14 @@ def plot_faithfulness(
         titles.append(_title(place, ablation, findings or {}))
         panels.append(pd.DataFrame(rows))
     heights = [len(rows) + 1 for rows in panels]
+    more_px = _LINE_PX * max(title.count("<br>") for title in titles)
+    between = _BETWEEN_ROWS + more_px / _ROW_PX
     figure = make_subplots(
         rows=len(panels),
         cols=1,
         shared_xaxes=True,
         row_heights=heights,
-        vertical_spacing=_BETWEEN_ROWS / (sum(heights) + _BETWEEN_ROWS * len(panels)),
+        vertical_spacing=between / (sum(heights) + between * len(panels)),
         subplot_titles=titles,
     )
     for number, rows in enumerate(panels, start=1):
@@ -78,10 +83,11 @@ def plot_faithfulness(
         title_text="fall of the class's probability (95 % interval over documents and codes)",
         row=len(panels),
     )
-    figure.update_annotations(x=0, xanchor="left", font={"size": AXIS_TITLE_PX})
-    height = 130 + _ROW_PX * sum(heights) + _TITLE_PX * len(panels)
+    figure.update_annotations(x=0, xanchor="left", font={"size": SMALL_FONT_PX}, align="left")
+    height = 130 + more_px + _ROW_PX * sum(heights) + (_TITLE_PX + more_px) * len(panels)
     title = f"What removing concepts does to predictions ({plain(protocol)} protocol)"
-    return themed(figure, title=title, height=height).update_layout(showlegend=False)
+    figure = themed(figure, title=title, height=height)
+    return figure.update_layout(showlegend=False, margin_t=_TOP_PX + more_px)
 
 
 def _title(place: str, ablation: str, findings: Mapping[tuple[str, str], str]) -> str:
@@ -89,7 +95,7 @@ def _title(place: str, ablation: str, findings: Mapping[tuple[str, str], str]) -
     title = f"{_PLACES.get(place, place)}: {_ABLATIONS.get(ablation, ablation)}"
     if (place, ablation) in findings:
         title += f" ({findings[place, ablation]})"
-    return plain(title)
+    return wrapped(title, _TITLE_WIDTH)
 
 
 def _points(rows: pd.DataFrame, concept: str) -> go.Scatter:

@@ -92,7 +92,7 @@ class Readout(Protocol):
         ...
 
     def columns(self, batch: TokenBatch) -> Int[Tensor, " n"] | Int[Tensor, "b n"] | None:
-        """The positions whose logits suffice, for `Host.unembedding`; None: all.
+        """The positions whose logits suffice, for ``Host.unembedding``; None: all.
 
         The same positions for all texts, or those of each.
         """
@@ -216,7 +216,8 @@ def head(
         weight: Weight of a linear classifier, or any module from vectors [b, d] to logits [b, c].
         bias: Bias of a linear classifier; None: zero.
         layer: The layer (the residual stream after that block), or a hook point.
-        sentence: How a text becomes one vector, as for `sentence_vectors`.
+        sentence: How a text becomes one vector. "cls": at the special token that it begins with;
+            "last": at its last real token; "mean": the mean over its real tokens.
 
     Raises:
         ConfigError: If a module comes with a bias, or ``sentence`` is unknown.
@@ -315,7 +316,7 @@ def class_logits(
         source_point: Resolved name of the hook point.
         values: Activations that replace those of the model.
         batch: The texts.
-        past: What comes before these tokens, from `clvq_lens.host.last_tokens.KeptPass`.
+        past: What comes before these tokens, from ``KeptPass``.
 
     Raises:
         LayerOrderError: If the readout reads below that point.

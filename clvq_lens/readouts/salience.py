@@ -81,8 +81,8 @@ class Salience(Shown):
     def completeness_errors(self) -> Float[np.ndarray, " b"]:
         """For each text, how far its scores are from adding up.
 
-        |sum of scores - difference| / mean of |difference| over the texts; 0 is exact. The mean is
-        over all texts because a text with hardly any difference of its own would look bad.
+        ``|sum of scores - difference| / mean of |difference|`` over the texts; 0 is exact. The mean
+        is over all texts because a text with hardly any difference of its own would look bad.
         """
         errors = np.abs(np.nansum(self.scores, axis=1) - self.differences)
         return errors / max(float(np.abs(self.differences).mean()), _SMALL)

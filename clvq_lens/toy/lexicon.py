@@ -181,6 +181,6 @@ _BY_CONTEXT: dict[tuple[str, ...], Words] = {
 }
 
 AMBIGUOUS: dict[str, tuple[str, ...]] = {}
+"""Every word whose concept only the words before it decide, and the concepts it can have."""
 for _concepts, _group in _BY_CONTEXT.items():
     AMBIGUOUS.update(dict.fromkeys(_group, _concepts))
-"""Every word whose concept only the words before it decide, and the concepts it can have."""

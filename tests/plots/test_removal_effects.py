@@ -58,5 +58,7 @@ def test_a_table_without_a_removal_is_refused(conditions):
 def test_verdicts_stand_in_the_titles_of_their_panels(conditions):
     findings = {("probe", "raw"): "specific", ("model", "code"): HOSTILE}
     figure = plot_faithfulness(conditions, findings=findings)
-    assert figure.layout.annotations[0].text == "probe: raw code vector projected out (specific)"
+    title = figure.layout.annotations[0].text
+    assert title.replace("<br>", " ") == "probe: raw code vector projected out (specific)"
+    assert all(len(line) <= 36 for line in title.split("<br>"))  # or a narrow page cuts it off
     assert_harmless(figure)
