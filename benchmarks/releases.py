@@ -168,7 +168,7 @@ def kept() -> list[Measured]:
 def write_page() -> None:
     """Writes the table of all that was measured; what a person wrote above its mark stays."""
     rows = kept()
-    parts = [markdown.table(_TITLES, "llrrlrrrrrl", map(_cells, rows))]
+    parts = [markdown.table(_TITLES, "llrrlrrrrrl", map(_cells, rows))] if rows else []
     for measured in rows:
         parts += _section(measured)
     missing = [release.name for release in RELEASES if release.name not in {r.name for r in rows}]
