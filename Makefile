@@ -15,7 +15,7 @@ TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loadi
   tests/test_import.py tests/test_readme.py tests/commands/test_cli.py
 
 .PHONY: demo test test-fast test-tl4 test-upstream test-upstream-3 test-upstream-4 hostile \
-  lint types docs bench clean
+  lint types docs dist bench clean
 
 demo: .venv/core
 	$(BIN)/clvq-lens demo --out runs/demo --overwrite
@@ -55,11 +55,17 @@ docs: .venv/docs
 	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build/html
 	@echo docs/_build/html/index.html
 
+# The sdist and the wheel that a release has, and a try of the wheel where nothing else of ours is.
+dist: .venv/dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python -m tests.distribution dist
+
 bench: .venv/bench
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv $(TL4) runs docs/_build
+	rm -rf .venv $(TL4) runs dist docs/_build
 
 .venv/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; run: make PYTHON=/path/to/python3.11"; exit 1; }

@@ -34,7 +34,6 @@ ROOMS = [
     "page",
     "hub",
     "toy",
-    "editing",
     "lens",
     "comparison",
     "add",

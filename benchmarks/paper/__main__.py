@@ -17,9 +17,9 @@ from pathlib import Path
 import pandas as pd
 
 import clvq_lens as cl
-from benchmarks.paper import CLOSE, ENCODERS, comparison_page, data, finetune, trials
+from benchmarks.paper import CLOSE, ENCODERS, comparison_page, data, trials
 from benchmarks.paper.trials import Trial
-from clvq_lens.config import DecoderName, EncoderName
+from clvq_lens.config import DecoderName
 
 N_SEEDS = 3
 OTHERS = (
@@ -44,7 +44,7 @@ def run(name: str) -> None:
         return
     trial = trials.load(name)
     with trial.reading:
-        ours = [_fitted(trial, name, encoder) for encoder in ENCODERS]
+        ours = [trials.fitted(trial, name, encoder) for encoder in ENCODERS]
         if name in trials.CODES:
             _compare_codes(trial, name, ours)
         if trial.classes is not None:
@@ -124,17 +124,6 @@ def _forget_texts(path: Path) -> None:
     for row, judged in comparison.faithfulness.items():
         without_texts[row] = dataclasses.replace(judged, texts=pd.DataFrame())
     dataclasses.replace(comparison, faithfulness=without_texts).save(path)
-
-
-def _fitted(trial: Trial, name: str, encoder: EncoderName) -> cl.Lens:
-    """One of ours; the same when a run goes on, because its file knows it by its name alone."""
-    folder = finetune.RUNS / "lenses" / f"{name}-{encoder}"
-    if folder.is_dir():
-        return trial.model.add_clvq(quantizer=cl.load(folder), name=encoder)
-    lens = trial.model.add_clvq(*trial.layers, n_codes=trial.n_codes, encoder=encoder, name=encoder)
-    lens.fit(trial.train, trial.fit)
-    lens.save(folder)
-    return lens
 
 
 def write() -> None:

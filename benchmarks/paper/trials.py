@@ -11,6 +11,7 @@ from benchmarks import smollm2
 from benchmarks.kept_activations import kept_activations
 from benchmarks.paper import causal, data, finetune
 from benchmarks.stories import stories_model
+from clvq_lens.config import EncoderName
 
 _N_TEXTS = 200  # of each encoder data set whose classes are asked for, as many of each class
 _N_HELD_OUT = 1_000  # texts that codes are measured on
@@ -59,6 +60,25 @@ class Trial:
 def load(name: str) -> Trial:
     """A trial by name, one of `NAMES`."""
     return _LOADERS[name]()
+
+
+def fitted(trial: Trial, name: str, encoder: EncoderName) -> cl.Lens:
+    """One of ours on the model of a trial, from its file; fitted and kept now, if there is none.
+
+    The same when a run goes on, because what was measured knows it by its name alone.
+
+    Args:
+        trial: The trial.
+        name: Name of the trial.
+        encoder: Its encoder, which is also its name on the model.
+    """
+    folder = finetune.RUNS / "lenses" / f"{name}-{encoder}"
+    if folder.is_dir():
+        return trial.model.add_clvq(quantizer=cl.load(folder), name=encoder)
+    lens = trial.model.add_clvq(*trial.layers, n_codes=trial.n_codes, encoder=encoder, name=encoder)
+    lens.fit(trial.train, trial.fit)
+    lens.save(folder)
+    return lens
 
 
 def _toy() -> Trial:
