@@ -1,23 +1,102 @@
-"""The options of all commands: their types and what the help says. Nothing heavy is imported."""
+"""The options of all commands: types, what the help says, and what a shell completes.
 
+Nothing heavy is imported: help and completion answer at once.
+"""
+
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
-ModelOption = Annotated[str, typer.Option(help="Name, folder of a Hugging Face model, or 'toy'.")]
-DeviceOption = Annotated[str | None, typer.Option(help="Such as cuda; default: the model's.")]
+from clvq_lens.commands.config_file import FileSettings, read_settings
+from clvq_lens.config import METRICS, DecoderName, DtypeName, EncoderName, LongTexts
+from clvq_lens.planning.gpus import GPUS
+
+
+def _completing(words: Iterable[str]) -> Callable[[], list[str]]:
+    """What a shell completes an option with; the command checks what it is given."""
+    choices = list(words)
+    return lambda: choices
+
+
+# ---- a file in the place of flags ----------------------------------------------------------------
+
+
+def _fill_in(context: typer.Context, path: Path | None) -> Path | None:
+    """Makes what a file says the defaults of the flags, so that flags go before it."""
+    if path is not None and not context.resilient_parsing:  # as while a shell completes
+        settings = read_settings(path, str(context.command.name))
+        context.default_map = dict(settings.flags)
+        context.obj = settings
+    return path
+
+
+def settings_of(context: typer.Context) -> FileSettings:
+    """What the file of --config says beside flags; nothing without a file.
+
+    Args:
+        context: That of the command.
+    """
+    return context.obj or FileSettings(flags={})
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with these options: .yaml, .toml or .json, or run.json of a run, to do it "
+        "again. Keys are named as the flags, with _ for -. Flags go before it.",
+        callback=_fill_in,
+        is_eager=True,  # before any other option looks for its default
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document for machines, errors too.")
+]
+
+
+# ---- model, data and fit -------------------------------------------------------------------------
+
+
+def layer_or_hook_point(text: str) -> int | str:
+    """What a user means by a source, a target or a point: a number is a layer."""
+    return int(text) if text.isdecimal() else text
+
+
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        help="Name, folder of a Hugging Face model, or 'toy'.", autocompletion=_completing(["toy"])
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Such as cuda; default: the model's.",
+        autocompletion=_completing(["cpu", "cuda", "mps"]),
+    ),
+]
+_DTYPES = _completing(get_args(DtypeName))
 DtypeOption = Annotated[
     str | None,
-    typer.Option(help="Type of the model's weights, such as bfloat16; default: float32."),
+    typer.Option(
+        help="Type of the model's weights, such as bfloat16; default: float32.",
+        autocompletion=_DTYPES,
+    ),
 ]
 DeviceMapOption = Annotated[
     str | None,
-    typer.Option(help="auto or balanced: spread the model over all devices; default: one device."),
+    typer.Option(
+        help="auto or balanced: spread the model over all devices; default: one device.",
+        autocompletion=_completing(["auto", "balanced"]),
+    ),
 ]
 QuantizeOption = Annotated[
     str | None,
-    typer.Option(help="4bit or 8bit: weights by bitsandbytes; default: as they are."),
+    typer.Option(
+        help="4bit or 8bit: weights by bitsandbytes; default: as they are.",
+        autocompletion=_completing(["4bit", "8bit"]),
+    ),
 ]
 PrependBosOption = Annotated[
     bool | None,
@@ -46,6 +125,7 @@ StoreDtypeOption = Annotated[
     typer.Option(
         "--store-dtype",
         help="bfloat16, float16 or float32: type of activations on disk; default: the model's.",
+        autocompletion=_DTYPES,
     ),
 ]
 StoreTokensOption = Annotated[
@@ -80,9 +160,18 @@ HeldOutOption = Annotated[
 OutOption = Annotated[Path, typer.Option(help="Folder for the results.")]
 NCodesOption = Annotated[int, typer.Option(help="Size of the codebook.")]
 EncoderOption = Annotated[
-    str, typer.Option(help="predictive (codes of the target as predicted) or residual (the paper).")
+    str,
+    typer.Option(
+        help="predictive (codes of the target as predicted) or residual (the paper).",
+        autocompletion=_completing(get_args(EncoderName)),
+    ),
 ]
-DecoderOption = Annotated[str, typer.Option(help="transformer, mlp or table.")]
+DecoderOption = Annotated[
+    str,
+    typer.Option(
+        help="transformer, mlp or table.", autocompletion=_completing(get_args(DecoderName))
+    ),
+]
 NTokensOption = Annotated[
     int | None,
     typer.Option(
@@ -93,11 +182,45 @@ NTokensOption = Annotated[
 KlWeightOption = Annotated[float, typer.Option(help="Weight of KL(clean || spliced).")]
 LongTextsOption = Annotated[
     str | None,
-    typer.Option(help="Texts beyond the context: split (the default), truncate or error."),
+    typer.Option(
+        help="Texts beyond the context: split (the default), truncate or error.",
+        autocompletion=_completing(get_args(LongTexts)),
+    ),
 ]
 SeedOption = Annotated[
     int, typer.Option(help="Random seed for data order, initialization and sampling.")
 ]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace the quantizer and results in the folder.")
+]
+GpuOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Kind of GPU, such as H100; default: measure this machine.",
+        autocompletion=_completing(GPUS),
+    ),
+]
+
+# ---- saved runs ----------------------------------------------------------------------------------
+
+RunArgument = Annotated[Path, typer.Argument(help="Folder that fit or demo wrote.")]
+OtherDataOption = Annotated[
+    str | None,
+    typer.Option("--data", help="Held-out texts, as for fit; default: those of the run."),
+]
+ModelOfRunOption = Annotated[
+    str | None, typer.Option(help="Name or folder of the model; default: that of the run.")
+]
+DtypeOfRunOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Type of the model's weights; default: that of the run.", autocompletion=_DTYPES
+    ),
+]
+MetricsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="fvu, controls, ce or kl; give it once for each. Default: all of them.",
+        autocompletion=_completing(METRICS),
+    ),
 ]
