@@ -3,20 +3,22 @@
 Nothing heavy is imported: help and completion answer at once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
 from clvq_lens.commands.config_file import FileSettings, read_settings
-from clvq_lens.config import METRICS, DecoderName, DtypeName, EncoderName, LongTexts
 from clvq_lens.planning.gpus import GPUS
 
 
-def _completing(words: Iterable[str]) -> Callable[[], list[str]]:
-    """What a shell completes an option with; the command checks what it is given."""
-    choices = list(words)
+def _completing(**meanings: str) -> Callable[[], list[tuple[str, str]]]:
+    """What a shell completes an option with; the command itself checks what it is given.
+
+    Each value has a meaning, which shells show, and without which zsh completes nothing.
+    """
+    choices = [(value.lstrip("_"), meaning) for value, meaning in meanings.items()]
     return lambda: choices
 
 
@@ -66,17 +68,20 @@ def layer_or_hook_point(text: str) -> int | str:
 ModelOption = Annotated[
     str,
     typer.Option(
-        help="Name, folder of a Hugging Face model, or 'toy'.", autocompletion=_completing(["toy"])
+        help="Name, folder of a Hugging Face model, or 'toy'.",
+        autocompletion=_completing(toy="the small one inside the package"),
     ),
 ]
 DeviceOption = Annotated[
     str | None,
     typer.Option(
         help="Such as cuda; default: the model's.",
-        autocompletion=_completing(["cpu", "cuda", "mps"]),
+        autocompletion=_completing(cpu="processor", cuda="GPU of NVIDIA", mps="GPU of Apple"),
     ),
 ]
-_DTYPES = _completing(get_args(DtypeName))
+_DTYPES = _completing(
+    float32="32 bits", bfloat16="16 bits, wide range", float16="16 bits, narrow range"
+)
 DtypeOption = Annotated[
     str | None,
     typer.Option(
@@ -88,14 +93,14 @@ DeviceMapOption = Annotated[
     str | None,
     typer.Option(
         help="auto or balanced: spread the model over all devices; default: one device.",
-        autocompletion=_completing(["auto", "balanced"]),
+        autocompletion=_completing(auto="as accelerate decides", balanced="evenly"),
     ),
 ]
 QuantizeOption = Annotated[
     str | None,
     typer.Option(
         help="4bit or 8bit: weights by bitsandbytes; default: as they are.",
-        autocompletion=_completing(["4bit", "8bit"]),
+        autocompletion=_completing(_4bit="NF4", _8bit="whole numbers"),
     ),
 ]
 PrependBosOption = Annotated[
@@ -163,13 +168,21 @@ EncoderOption = Annotated[
     str,
     typer.Option(
         help="predictive (codes of the target as predicted) or residual (the paper).",
-        autocompletion=_completing(get_args(EncoderName)),
+        autocompletion=_completing(
+            predictive="codes of the target as predicted",
+            residual="codes of the source (the paper)",
+        ),
     ),
 ]
 DecoderOption = Annotated[
     str,
     typer.Option(
-        help="transformer, mlp or table.", autocompletion=_completing(get_args(DecoderName))
+        help="transformer, mlp or table.",
+        autocompletion=_completing(
+            transformer="reads the codes of the sequence",
+            mlp="reads the code of one token",
+            table="mean target of each code",
+        ),
     ),
 ]
 NTokensOption = Annotated[
@@ -184,7 +197,9 @@ LongTextsOption = Annotated[
     str | None,
     typer.Option(
         help="Texts beyond the context: split (the default), truncate or error.",
-        autocompletion=_completing(get_args(LongTexts)),
+        autocompletion=_completing(
+            split="into pieces", truncate="keep the beginning", error="refuse"
+        ),
     ),
 ]
 SeedOption = Annotated[
@@ -197,7 +212,9 @@ GpuOption = Annotated[
     str | None,
     typer.Option(
         help="Kind of GPU, such as H100; default: measure this machine.",
-        autocompletion=_completing(GPUS),
+        autocompletion=lambda: [
+            (gpu.name, f"{gpu.memory_bytes >> 30} GB") for gpu in GPUS.values()
+        ],
     ),
 ]
 
@@ -221,6 +238,11 @@ MetricsOption = Annotated[
     list[str] | None,
     typer.Option(
         help="fvu, controls, ce or kl; give it once for each. Default: all of them.",
-        autocompletion=_completing(METRICS),
+        autocompletion=_completing(
+            fvu="variance unexplained, and how codes are used",
+            controls="the same with random codes",
+            ce="cross-entropy with the target replaced",
+            kl="KL of predictions",
+        ),
     ),
 ]

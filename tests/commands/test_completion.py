@@ -4,11 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
 
 from clvq_lens import cli
+from clvq_lens.config import DecoderName, DtypeName, EncoderName, LongTexts, Metric
 
 # The program under its own name, which says at its end what it has imported.
 PROGRAM = """#!{python}
@@ -81,6 +83,27 @@ def test_the_values_of_every_choice_are_completed(program):
         assert completed("bash", f"clvq-lens {line}").strip() == expected, line
 
 
+@pytest.mark.parametrize(
+    ("option", "kind"),
+    [
+        ("--encoder", EncoderName),
+        ("--decoder", DecoderName),
+        ("--dtype", DtypeName),
+        ("--long-texts", LongTexts),
+        ("--metrics", Metric),
+    ],
+)
+def test_what_is_completed_is_what_the_library_takes(program, option, kind):
+    command = "evaluate run" if option == "--metrics" else "fit"
+    assert completed("bash", f"clvq-lens {command} {option} ").split() == list(get_args(kind))
+
+
+def test_values_have_meanings_without_which_zsh_completes_none(program):
+    for option in ("fit --decoder ", "fit --quantize ", "plan --gpu "):
+        said = completed("zsh", f"clvq-lens {option}")
+        assert said.count('":"') == said.count("\n") > 1
+
+
 def test_a_file_of_settings_is_not_read_while_a_shell_completes(program, tmp_path):
     line = f"clvq-lens fit --config {tmp_path}/none.yaml --decoder t"
     assert completed("bash", line).split() == ["transformer", "table"]
@@ -123,7 +146,8 @@ def test_fish_completes_as_a_person_sees_it(program):
         'clvq-lens --show-completion | source; complete --do-complete "clvq-lens fit --decoder t"'
     )
     done = subprocess.run(["fish", "-c", shell], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["table", "transformer"]
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert names == ["table", "transformer"]
 
 
 def test_help_says_how_completion_is_installed():
