@@ -20,7 +20,8 @@ from clvq_lens.page.write import check_path, compressed, render, write_page
 from clvq_lens.showing import Shown, bytes_in_words
 from clvq_lens.training.history import History
 
-# An origin of its own: no script of the page reaches the notebook, and figures can be saved.
+# An origin of its own: no script of the page reaches the notebook, and figures can be saved. A page
+# in a file gets one from the notebook's server; without a server its links would do nothing in one.
 _SANDBOX = "allow-scripts allow-downloads"
 
 
@@ -29,8 +30,8 @@ class BrowsedPage(Shown):
 
     Args:
         name: Name of the quantizer that it is about.
-        frame: What the frame shows: the page itself, packed, as ``srcdoc``; or ``src``, where it
-            is.
+        frame: Attributes that say what the frame shows: the page itself, packed, as ``srcdoc``; or
+            its address, as ``src``.
         size_bytes: Size of the page.
         height: Height of the frame, in pixels.
         path: Path of its file; None: the notebook holds it.
@@ -62,7 +63,6 @@ class BrowsedPage(Shown):
     def _repr_html_(self) -> str:
         attributes = {
             **self._frame,
-            "sandbox": _SANDBOX,
             "title": f"Report of {self.name}",
             "width": "100%",
             "height": str(self.height),
@@ -144,7 +144,7 @@ def browse(
         size_bytes, frame = path.stat().st_size, {"src": _address(path)}
     else:
         page = render(payload(contents))
-        size_bytes, frame = len(page.encode()), {"srcdoc": compressed(page)}
+        size_bytes, frame = len(page.encode()), {"srcdoc": compressed(page), "sandbox": _SANDBOX}
     return BrowsedPage(attachment.name, frame, size_bytes=size_bytes, height=height, path=path)
 
 

@@ -1,7 +1,6 @@
 """Completion in shells: of commands, options and values, at once."""
 
 import os
-import shutil
 import subprocess
 import sys
 from typing import get_args
@@ -95,7 +94,8 @@ def test_the_values_of_every_choice_are_completed(program):
 )
 def test_what_is_completed_is_what_the_library_takes(program, option, kind):
     command = "evaluate run" if option == "--metrics" else "fit"
-    assert completed("bash", f"clvq-lens {command} {option} ").split() == list(get_args(kind))
+    values = completed("bash", f"clvq-lens {command} {option} ").split()
+    assert set(values) == set(get_args(kind))
 
 
 def test_values_have_meanings_without_which_zsh_completes_none(program):
@@ -138,16 +138,6 @@ def test_completion_is_installed_where_a_shell_looks_for_it(program, tmp_path, s
     subprocess.run(command, capture_output=True, check=True, env=environment)
     assert "_CLVQ_LENS_COMPLETE" in (tmp_path / place).read_text()
     assert program.read_text() == "[]"
-
-
-@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
-def test_fish_completes_as_a_person_sees_it(program):
-    shell = (
-        'clvq-lens --show-completion | source; complete --do-complete "clvq-lens fit --decoder t"'
-    )
-    done = subprocess.run(["fish", "-c", shell], capture_output=True, text=True, check=True)
-    names = [line.split()[0] for line in done.stdout.splitlines()]
-    assert names == ["table", "transformer"]
 
 
 def test_help_says_how_completion_is_installed():

@@ -10,7 +10,7 @@ import pytest
 
 import clvq_lens as cl
 from clvq_lens.errors import ConfigError, NotFittedError, PathError
-from clvq_lens.page.browse import BrowsedPage
+from clvq_lens.page.browse import _SANDBOX, BrowsedPage
 from clvq_lens.page.payload import payload
 from clvq_lens.page.write import compressed, render
 from tests.page.conftest import N_CODES, wait_until
@@ -20,7 +20,8 @@ QUIET = {"n_examples": 2, "progress": False}
 
 def unpacked(html: str) -> str:
     """The page that the frame of a notebook unpacks."""
-    packed = re.search(r'id="packed">(.*?)<', unescape(re.search(r'srcdoc="(.*?)"', html)[1]))
+    frame = unescape(re.search(r'srcdoc="([^"]*)"', html)[1])
+    packed = re.search(r'id="packed">(.*?)<', frame)
     return gzip.decompress(base64.b64decode(packed[1])).decode()
 
 
@@ -43,6 +44,7 @@ def test_what_a_notebook_grows_by_is_said_and_is_a_part_of_the_page(toy_fit):
     assert repr(page).startswith(f"BrowsedPage(the report of '1-3', {said}; path=")
     assert 'height="500"' in html
     assert page.path is None
+    assert f'sandbox="{_SANDBOX}"' in html
 
 
 def test_with_a_path_the_notebook_stays_small(toy_fit, tmp_path, monkeypatch):
@@ -53,6 +55,7 @@ def test_with_a_path_the_notebook_stays_small(toy_fit, tmp_path, monkeypatch):
     assert len(html) < 1_000
     assert 'src="a%20b/report.html"' in html
     assert "srcdoc" not in html
+    assert "sandbox" not in html
     assert (tmp_path / "a b" / "report.html").stat().st_size == page.size_bytes
     assert "in a b/report.html" in repr(page)
     elsewhere = toy_fit.browse(cl.toy.generate(6, seed=6), tmp_path / "r.html", **QUIET)
@@ -92,7 +95,7 @@ VS_CODE = (
 def in_a_notebook(contents) -> str:
     """The output of a cell, about the hostile corpus."""
     page = render(payload(contents))
-    frame = {"srcdoc": compressed(page)}
+    frame = {"srcdoc": compressed(page), "sandbox": _SANDBOX}
     shown = BrowsedPage(contents.name, frame, size_bytes=len(page), height=700, path=None)
     return shown._repr_html_()
 
