@@ -5,12 +5,18 @@ Nothing heavy is imported: help and completion answer at once.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clvq_lens.commands.config_file import FileSettings, read_settings
 from clvq_lens.planning.gpus import GPUS
+
+# What typer passes is of the class that its own derives from, which is that of click or a copy.
+if TYPE_CHECKING:
+    Context = typer.Context
+else:
+    Context = typer.Context.__base__
 
 
 def _completing(**meanings: str) -> Callable[[], list[tuple[str, str]]]:
@@ -25,7 +31,7 @@ def _completing(**meanings: str) -> Callable[[], list[tuple[str, str]]]:
 # ---- a file in the place of flags ----------------------------------------------------------------
 
 
-def _fill_in(context: typer.Context, path: Path | None) -> Path | None:
+def _fill_in(context: Context, path: Path | None) -> Path | None:
     """Makes what a file says the defaults of the flags, so that flags go before it."""
     if path is not None and not context.resilient_parsing:  # as while a shell completes
         settings = read_settings(path, str(context.command.name))
@@ -34,7 +40,7 @@ def _fill_in(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def settings_of(context: typer.Context) -> FileSettings:
+def settings_of(context: Context) -> FileSettings:
     """What the file of --config says beside flags; nothing without a file.
 
     Args:

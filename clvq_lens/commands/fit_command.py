@@ -2,12 +2,11 @@
 
 import os
 
-import typer
-
 from clvq_lens.commands.command_options import (
     CheckpointEveryOption,
     CheckpointOption,
     ConfigOption,
+    Context,
     DataOption,
     DecoderOption,
     DeviceMapOption,
@@ -47,7 +46,7 @@ from clvq_lens.commands.telling import BY_TORCHRUN, json_alone, write_json
 
 
 def fit(
-    context: typer.Context,
+    context: Context,
     model: ModelOption,
     source: SourceOption,
     target: TargetOption,

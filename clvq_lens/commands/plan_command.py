@@ -6,6 +6,7 @@ import typer
 
 from clvq_lens.commands.command_options import (
     ConfigOption,
+    Context,
     DecoderOption,
     DeviceOption,
     DtypeOption,
@@ -28,7 +29,7 @@ from clvq_lens.planning.gpus import gpu_named
 
 
 def plan(
-    ctx: typer.Context,
+    ctx: Context,
     model: ModelOption,
     source: SourceOption,
     target: TargetOption,
