@@ -16,6 +16,7 @@ from clvq_lens.commands.command_options import (
     StoreDtypeOption,
     StoreTokensOption,
     TextsOption,
+    given,
     layer_or_hook_point,
 )
 from clvq_lens.commands.refusals import check_data, check_dtype_name, check_fit_options
@@ -42,14 +43,11 @@ def cache(
 ) -> None:
     """Run a model once and keep its activations, so that fits read the disk and not the model."""
     # A store takes of these what a fit takes.
-    of_fit = {"n_tokens": n_tokens, "seed": seed, "long_texts": long_texts}
-    check_fit_options({}, {name: value for name, value in of_fit.items() if value is not None})
+    check_fit_options({}, given(n_tokens=n_tokens, seed=seed, long_texts=long_texts))
     check_dtype_name(dtype)
     check_dtype_name(store_dtype)
     check_data(data)
-    options: dict[str, object] = {"n_tokens": n_tokens, "dtype": store_dtype, "seed": seed}
-    if long_texts is not None:
-        options["long_texts"] = long_texts
+    options = given(n_tokens=n_tokens, dtype=store_dtype, seed=seed, long_texts=long_texts)
     with json_alone(json):
         with starting():
             from clvq_lens.commands.command_model import ModelChoice

@@ -66,6 +66,11 @@ JsonOption = Annotated[
 # ---- model, data and fit -------------------------------------------------------------------------
 
 
+def given(**options: object) -> dict[str, object]:
+    """The options that are not None, so that the defaults of others are those of the library."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def layer_or_hook_point(text: str) -> int | str:
     """What a user means by a source, a target or a point: a number is a layer."""
     return int(text) if text.isdecimal() else text

@@ -106,9 +106,8 @@ def fit_and_write(
                 evaluation = write_results(lens, run, history, held_out, out, console)
             else:  # the first one writes, and shares the evaluation
                 evaluation = _evaluated(lens, run, held_out)
-            ended = replace(history, records=[])
             return Evaluated(
-                run=replace(run, ended=ended),
+                run=replace(run, ended=replace(history, records=[])),
                 evaluation=evaluation,
                 held_out=held_out,
                 written=out / _PAGE,

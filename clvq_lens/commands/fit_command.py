@@ -31,6 +31,7 @@ from clvq_lens.commands.command_options import (
     TargetOption,
     TensorBoardOption,
     WandBOption,
+    given,
     layer_or_hook_point,
     settings_of,
 )
@@ -79,11 +80,7 @@ def fit(
     of_file = settings_of(context)
     options = {**of_file.quantizer, "n_codes": n_codes, "encoder": encoder, "decoder": decoder}
     fit_options = {**of_file.fit, "kl_weight": kl_weight, "seed": seed}
-    # Left out unless given, so that defaults are those of the library.
-    if n_tokens is not None:
-        fit_options["n_tokens"] = n_tokens
-    if long_texts is not None:
-        fit_options["long_texts"] = long_texts
+    fit_options |= given(n_tokens=n_tokens, long_texts=long_texts)
     check_fit_options(options, fit_options)
     check_dtype_name(dtype)
     check_data(data, held_out)
