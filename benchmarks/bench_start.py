@@ -7,17 +7,20 @@ import resource
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 from benchmarks.timing import Row
 
 _IMPORTS = "import time; import transformer_lens; t = time.process_time(); import clvq_lens; "
 _IMPORTS += "print(time.process_time() - t)"
 _FIT = ("fit", "--model", "gpt2", "--source", "4", "--target", "8", "--out", "none", "--data")
+_TOML = Path(__file__).parents[1] / "pyproject.toml"
 _COMMANDS: dict[str, tuple[tuple[str, ...], float]] = {
     "clvq-lens --help": (("--help",), 0.7),
     "clvq-lens fit --help": (("fit", "--help"), 0.7),
     "an unknown option": ((*_FIT, __file__, "--none", "1"), 1.0),
     "an impossible value": ((*_FIT, __file__, "--n-codes", "0"), 1.0),
+    "an unknown key in a file": (("fit", "--config", str(_TOML)), 1.0),
     "a missing file": ((*_FIT, "none.txt"), 1.0),
     "a folder that is no run": (("report", "none"), 1.0),
 }

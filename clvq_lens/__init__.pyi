@@ -53,6 +53,7 @@ from .interventions.patching import concept_patching as concept_patching
 from .interventions.sweep import AblationSweep as AblationSweep
 from .interventions.sweep import ablation_sweep as ablation_sweep
 from .lens import Lens as Lens
+from .page.browse import BrowsedPage as BrowsedPage
 from .planning.fit_plan import FitPlan as FitPlan
 from .planning.plan import plan as plan
 from .quantizer.cross_layer import CrossLayerQuantizer as CrossLayerQuantizer

@@ -24,6 +24,9 @@ DecoderName = Literal["transformer", "mlp", "table"]
 DecoderMemory = Literal["codes", "encoder"]
 LossUnit = Literal["variance", "raw"]
 LongTexts = Literal["error", "split", "truncate"]
+Metric = Literal["fvu", "controls", "ce", "kl"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+"""What an evaluation can measure; a readout and labels add their own."""
 DtypeName = Literal["float32", "bfloat16", "float16"]
 """Types that the weights of a model may have."""
 

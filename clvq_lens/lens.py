@@ -21,6 +21,7 @@ from clvq_lens.host.lenses import forget_lens, remember_lens
 from clvq_lens.host.modes import require_gradients
 from clvq_lens.hub.push import push_to_hub
 from clvq_lens.interventions.editing import edit, project_out, splice
+from clvq_lens.page.browse import browse
 from clvq_lens.page.report import report
 from clvq_lens.plots.codebook_map import MapMethod, plot_codebook
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
@@ -105,6 +106,7 @@ class Lens:
     faithfulness = faithfulness
     concepts = concepts
     report = report
+    browse = browse
     push_to_hub = push_to_hub
     splice = splice
     edit = edit

@@ -55,7 +55,7 @@ def test_help_of_the_method_shows_its_options_and_what_they_mean():
     assert "check_weights: Whether" in inspect.getdoc(model.add_clvq)
 
 
-VERBS = ["fit", "encode", "evaluate", "concepts", "faithfulness", "report"]
+VERBS = ["fit", "encode", "evaluate", "concepts", "faithfulness", "report", "browse"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -28,11 +28,13 @@ class EvaluationData:
         token_labels: A label of every real token, if known.
         kept_aside: Whether the quantizer was not fitted on them. A single document, or a fit with
             ``held_out_fraction=0``, leaves only the training data to evaluate on.
+        place: Path or name of the data, from any folder; None: texts of the toy world.
     """
 
     data: Data
     token_labels: TokenLabels | None = None
     kept_aside: bool = True
+    place: str | None = None
 
 
 def data_at(place: str | Path) -> Data:
@@ -94,12 +96,27 @@ def held_out_of(run: Run, fitted_on: Data | None = None) -> EvaluationData:
             f"The data of this run were in {place}, which no longer exists. Pass them with --data."
         )
     if run.held_out is not None:
-        return EvaluationData(data=data_at(place))
+        return EvaluationData(data=data_at(place), place=place)
     data = data_at(place) if fitted_on is None else fitted_on
     documents = _kept_aside(data, run.config)
     if not documents:
-        return EvaluationData(data=data, kept_aside=False)
-    return EvaluationData(data=documents)
+        return EvaluationData(data=data, kept_aside=False, place=place)
+    return EvaluationData(data=documents, place=place)
+
+
+def other_data(run: Run, place: str | Path) -> EvaluationData:
+    """Data that a user names for a run; they may be those that it was fitted on.
+
+    Args:
+        run: What a command did.
+        place: As for `data_at`.
+
+    Raises:
+        DataError: If the texts cannot be read.
+        HubError: If a data set on the Hub cannot be reached.
+    """
+    known = lasting(place)
+    return EvaluationData(data=data_at(place), kept_aside=known != run.data, place=known)
 
 
 def _kept_aside(data: Data, config: FitConfig) -> list[Document]:

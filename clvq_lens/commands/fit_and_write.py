@@ -1,13 +1,14 @@
 """Fits, saves, evaluates, and writes a folder with everything in it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
 from clvq_lens.commands.command_data import EvaluationData, held_out_of
+from clvq_lens.commands.opened_run import Evaluated
 from clvq_lens.commands.output import (
     NOTHING,
     interruptible,
@@ -27,6 +28,7 @@ from clvq_lens.training.callback import Callback
 from clvq_lens.training.history import History
 from clvq_lens.writing import check_space
 
+_PAGE = "index.html"
 _RESULTS_BYTES = 32 * 2**20  # a page and tables with very many codes
 
 
@@ -56,7 +58,7 @@ def fit_and_write(
     console: Console,
     checkpointing: Checkpointing = NO_CHECKPOINTS,
     callbacks: Sequence[Callback] = (),
-) -> Evaluation:
+) -> Evaluated:
     """Fits and saves a lens, then evaluates it and writes tables and the page.
 
     Args:
@@ -100,9 +102,16 @@ def fit_and_write(
             )
         with interruptible("evaluating", saved):
             held_out = held_out_of(run, data)
-            if not is_first:  # the first one writes, and shares the evaluation
-                return _evaluated(lens, run, held_out)
-            return write_results(lens, run, history, held_out, out, console)
+            if is_first:
+                evaluation = write_results(lens, run, history, held_out, out, console)
+            else:  # the first one writes, and shares the evaluation
+                evaluation = _evaluated(lens, run, held_out)
+            return Evaluated(
+                run=replace(run, ended=replace(history, records=[])),
+                evaluation=evaluation,
+                held_out=held_out,
+                written=out / _PAGE,
+            )
     finally:
         lens.remove()
 
@@ -160,7 +169,7 @@ def write_results(
         concepts=concepts,
         evaluation=evaluation,
     )
-    page = write_page(out / "index.html", contents)
+    page = write_page(out / _PAGE, contents)
     console.print(
         f"The quantizer and the tables are in [bold]{escape(str(out))}[/]. Open "
         f"[bold]{escape(str(page))}[/] in a browser."

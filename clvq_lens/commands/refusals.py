@@ -3,12 +3,13 @@
 Commands check all of it again, and more: this module imports neither torch nor pandas.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
 from clvq_lens.arguments import check_choice, check_count, check_positive
-from clvq_lens.config import CLVQConfig, DtypeName, FitConfig
+from clvq_lens.config import METRICS, CLVQConfig, DtypeName, FitConfig, Metric
 from clvq_lens.errors import (
     CheckpointError,
     ConfigError,
@@ -21,6 +22,7 @@ from clvq_lens.writing import make_folder
 RUN = "run.json"
 """A file of every folder that ``fit`` or ``demo`` wrote."""
 _QUANTIZER = "config.json"  # CONFIG of clvq_lens.quantizer.saved, which imports torch
+_LONGEST_NAME = 100  # characters, of what a file is named after
 
 
 def check_fit_options(options: Mapping[str, object], fit_options: Mapping[str, object]) -> None:
@@ -108,11 +110,50 @@ def check_run(folder: Path) -> None:
         )
 
 
-def check_page(out: Path | None, *, overwrite: bool) -> None:
-    """Raises `PathTakenError` if a page would replace a file that a user named.
+def checked_metrics(metrics: Sequence[str] | None) -> list[Metric]:
+    """What an evaluation is to measure.
 
     Args:
-        out: Path of the page; None: report.html in the folder of the run, which is ours.
+        metrics: Names that a user gave; None: everything.
+
+    Raises:
+        ConfigError: If one of them is no such name.
+    """
+    for metric in metrics or ():
+        check_choice("metrics", metric, METRICS)
+    return [metric for metric in METRICS if not metrics or metric in metrics]
+
+
+def evaluation_table(run: Path, data: str | Path | None, out: Path | None) -> Path:
+    """Path of the table of an evaluation.
+
+    Args:
+        run: Folder of the run.
+        data: Data that are evaluated; None: those that the run kept aside.
+        out: Path that the user asked for; None: a file in the folder, named after the data.
+
+    Example:
+        >>> evaluation_table(Path("run"), "hf:user/name:test", None).name
+        'evaluation-user-name-test.csv'
+    """
+    if out is not None:
+        return out
+    if data is None:
+        return run / "evaluation.csv"
+    place = str(data)
+    if place.startswith("hf:"):
+        place = place.removeprefix("hf:")
+    else:
+        place = Path(place).name.partition(".")[0]
+    words = re.sub(r"[^\w.]+", "-", place).strip("-.")[:_LONGEST_NAME]
+    return run / f"evaluation-{words}.csv"
+
+
+def check_output_file(out: Path | None, *, overwrite: bool) -> None:
+    """Raises `PathTakenError` if a page or a table would replace a file.
+
+    Args:
+        out: Its path; None: report.html in the folder of the run, which is ours.
         overwrite: Whether it may be replaced.
     """
     if out is not None and out.exists() and not overwrite:

@@ -11,6 +11,7 @@ from clvq_lens.add import add_clvq
 from clvq_lens.commands.command_data import data_at, lasting, read_through
 from clvq_lens.commands.command_model import ModelChoice
 from clvq_lens.commands.fit_and_write import NO_CHECKPOINTS, Checkpointing, fit_and_write
+from clvq_lens.commands.opened_run import Evaluated
 from clvq_lens.commands.output import (
     NOTHING,
     interruptible,
@@ -20,7 +21,6 @@ from clvq_lens.commands.run import Run
 from clvq_lens.commands.together import were_restarted
 from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.data.store.store import ActivationStore
-from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.processes import Processes
 from clvq_lens.training.callback import Callback
 from clvq_lens.training.checkpoint import check_resume, holds_checkpoints
@@ -39,7 +39,7 @@ def run_fit(
     overwrite: bool = False,
     checkpointing: Checkpointing = NO_CHECKPOINTS,
     callbacks: Sequence[Callback] = (),
-) -> Evaluation:
+) -> Evaluated:
     """Fits on a user's data and writes the results.
 
     Args:
@@ -69,9 +69,14 @@ def run_fit(
         dtype=model.dtype,
         prepend_bos=model.prepend_bos,
         quantize=model.quantize,
+        device=model.device,
+        device_map=None if model.device_map is None else str(model.device_map),
+        source=source,
+        target=target,
         data=lasting(data),
         held_out=None if held_out is None else lasting(held_out),
         toy_texts=None,
+        quantizer=config,
         config=FitConfig().replace(**fit_options),
     )
     model = model.of_process()

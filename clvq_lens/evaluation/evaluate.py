@@ -6,14 +6,14 @@ from itertools import chain
 from tqdm.auto import tqdm
 
 from clvq_lens.arguments import check_choice, check_flags, check_is, check_seed
-from clvq_lens.config import LongTexts
+from clvq_lens.config import METRICS, LongTexts, Metric
 from clvq_lens.data.documents import Data, Documents, TokenRows, open_documents
 from clvq_lens.data.items import Items
 from clvq_lens.data.token_labels import TokenLabels
 from clvq_lens.data.tokens import token_batches
 from clvq_lens.errors import ConfigError
 from clvq_lens.evaluation.ablation_costs import AblationCosts
-from clvq_lens.evaluation.evaluation import METRICS, Evaluation, Metric
+from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.evaluation.running_evaluation import RunningEvaluation
 from clvq_lens.host.attachment import Attached, ready
 from clvq_lens.host.host import Host

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from html import escape
-from typing import Literal, get_args
 
 import pandas as pd
 
@@ -11,9 +10,6 @@ from clvq_lens.evaluation.recovery import Recovery
 from clvq_lens.showing import Shown, told_apart
 from clvq_lens.stats.estimates import Estimate
 
-Metric = Literal["fvu", "controls", "ce", "kl"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
-"""What an evaluation can measure; a readout and labels add their own."""
 _MEANING = {
     "fvu": "fraction of the target's variance unexplained; 0 perfect, 1 the mean",
     "fvu_median": "the same of the median token: few tokens with large errors do not count",

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clvq_lens.config import METRICS, Metric
 from clvq_lens.data.token_labels import TokenLabels
 from clvq_lens.data.tokens import TokenBatch, require_real
 from clvq_lens.evaluation.ablation_costs import AblationCosts
-from clvq_lens.evaluation.evaluation import METRICS, Evaluation, Metric
+from clvq_lens.evaluation.evaluation import Evaluation
 from clvq_lens.evaluation.norms import Norms, point_norms
 from clvq_lens.evaluation.recovery import RecoveryTokens
 from clvq_lens.evaluation.splicing import NOT_BELOW_ZERO, EvaluatedBatch, Splicing

@@ -107,8 +107,8 @@ def seconds_on(gpu: GPU, n_gpus: int, work: Work) -> tuple[dict[str, float], str
     d_code = work.d_target if work.is_predictive else work.d_source
     distances = 2 * work.config.n_codes * d_code
     encode, decode = 2 * memory.n_encoder_parameters, 2 * memory.n_decoder_parameters
-    reading = gpu.flops(shape.dtype) * _READING_UTILIZATION * n_gpus
-    training = gpu.flops(torch.float32) * _TRAINING_UTILIZATION * n_gpus
+    reading = gpu.flops(shape.dtype.itemsize) * _READING_UTILIZATION * n_gpus
+    training = gpu.flops(torch.float32.itemsize) * _TRAINING_UTILIZATION * n_gpus
     above = 0.0  # a pass through what lies above the target, which only the KL needs
     if work.fit.kl_weight > 0:
         above = shape.flops(shape.n_layers - work.n_blocks, work.context) + shape.head_flops

@@ -1,8 +1,6 @@
-"""GPUs by name: what their data sheets say, without sparsity."""
+"""GPUs by name: what their data sheets say, without sparsity. Imports nothing heavy."""
 
 from dataclasses import dataclass
-
-import torch
 
 from clvq_lens.errors import ConfigError
 
@@ -24,9 +22,13 @@ class GPU:
     float32_flops: float
     memory_bytes: int
 
-    def flops(self, dtype: torch.dtype) -> float:
-        """Operations per second of dense matrix products in some dtype."""
-        return self.half_flops if dtype.itemsize <= 2 else self.float32_flops
+    def flops(self, item_bytes: int) -> float:
+        """Operations per second of dense matrix products.
+
+        Args:
+            item_bytes: Size of a number, such as ``dtype.itemsize``.
+        """
+        return self.half_flops if item_bytes <= 2 else self.float32_flops
 
 
 # Data sheets of the vendor, SXM where there are several. TFLOPS of dense matrices, GiB.

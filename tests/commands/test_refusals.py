@@ -41,6 +41,15 @@ REFUSED = [
     (("report", "none"), "is not a run"),
     (("report", "fitted", "--data", "none.txt"), "There is no file none.txt"),
     (("report", "fitted", "--out", "texts.txt"), "Pass --overwrite to replace it"),
+    (("evaluate", "none"), "is not a run"),
+    (("evaluate", "fitted", "--data", "none.txt"), "There is no file none.txt"),
+    (("evaluate", "fitted", "--metrics", "loss"), "metrics is 'loss'"),
+    (("evaluate", "fitted", "--out", "texts.txt"), "Pass --overwrite to replace it"),
+    ((*PLAN, "--n-tokens", "9", "--gpu", "H1000"), "No GPU 'H1000' is known"),
+    (("fit", "--config", "none.yaml"), "There is no file none.yaml"),
+    (("fit", "--config", "unknown.yaml"), "knows no key 'modell'"),
+    (("fit", "--config", "twice.toml"), "cannot be read"),
+    (("cache", "--config", "type.json"), "'seed' is 'one', of type str"),
     (("demo", "--out", "texts.txt"), "is not a folder"),
     (("demo", "--seed", "-1"), "seed is -1"),
 ]
@@ -66,6 +75,9 @@ for arguments in json.loads(sys.argv[1]):
 def here(tmp_path):
     """A folder with a file of texts and a fitted quantizer."""
     (tmp_path / "texts.txt").write_text("a text\n")
+    (tmp_path / "unknown.yaml").write_text("modell: gpt2\n")
+    (tmp_path / "twice.toml").write_text("seed = 1\nseed = 2\n")
+    (tmp_path / "type.json").write_text('{"seed": "one"}')
     (tmp_path / "fitted").mkdir()
     for name in (saved.CONFIG, refusals.RUN):
         (tmp_path / "fitted" / name).write_text("{}")
@@ -104,9 +116,9 @@ def test_results_may_go_to_a_new_folder_to_one_of_another_program_and_over_old_o
 
 
 def test_a_page_may_be_replaced_where_it_is_ours_or_the_user_says_so(here):
-    refusals.check_page(None, overwrite=False)
-    refusals.check_page(here / "new.html", overwrite=False)
-    refusals.check_page(here / "texts.txt", overwrite=True)
+    refusals.check_output_file(None, overwrite=False)
+    refusals.check_output_file(here / "new.html", overwrite=False)
+    refusals.check_output_file(here / "texts.txt", overwrite=True)
 
 
 def test_a_fit_goes_on_from_a_folder_that_exists(here):

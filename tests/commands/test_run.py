@@ -14,9 +14,14 @@ RUN = Run(
     model="gpt2",
     dtype="bfloat16",
     prepend_bos=False,
+    quantize="4bit",
+    device="cpu",
+    source=4,
+    target="blocks.8.hook_resid_post",
     data="texts.txt",
     held_out=None,
     toy_texts=(4, 1),
+    quantizer=cl.CLVQConfig(n_codes=64, decoder="table"),
     config=cl.FitConfig(n_tokens=5, batch_tokens=2_048, long_texts="split"),
 )
 RECORD = Record(
@@ -44,26 +49,58 @@ def test_a_run_comes_back_as_it_was(tmp_path):
     assert run.ended == replace(HISTORY, records=[])
 
 
-def test_a_run_with_quantized_weights_comes_back_with_them(tmp_path):
-    write_run(tmp_path, replace(RUN, quantize="4bit"), HISTORY)
-    assert read_run(tmp_path).quantize == "4bit"
+def test_a_folder_of_the_format_version_before_stays_readable(tmp_path):
+    """Which did not say what was fitted, and where; nor, without quantized weights, their bits."""
+    write_run(tmp_path, RUN, HISTORY)
+    values = json.loads((tmp_path / "run.json").read_text()) | {"format_version": 2}
+    for name in ("device", "device_map", "source", "target", "quantizer", "quantize"):
+        del values[name]
+    (tmp_path / "run.json").write_text(json.dumps(values))
+    expected = replace(RUN, quantize=None, device=None, source=None, target=None, quantizer=None)
+    assert replace(read_run(tmp_path), ended=None) == expected
+    (tmp_path / "run.json").write_text(json.dumps({**values, "quantize": "8bit"}))
+    assert read_run(tmp_path).quantize == "8bit"
 
 
 def test_a_folder_of_this_format_version_stays_readable(tmp_path):
     """What version 0.1.0 wrote, byte for byte but for its number."""
     text = """{
   "format": "clvq_lens run",
-  "format_version": 2,
+  "format_version": 3,
   "library_version": "0.1.0",
   "model": "gpt2",
   "dtype": "bfloat16",
   "prepend_bos": false,
+  "quantize": "4bit",
+  "device": "cpu",
+  "device_map": null,
+  "source": 4,
+  "target": "blocks.8.hook_resid_post",
   "data": "texts.txt",
   "held_out": null,
   "toy_texts": [
     4,
     1
   ],
+  "quantizer": {
+    "n_codes": 64,
+    "top_k": null,
+    "temperature": 0.5,
+    "temperature_unit": "relative",
+    "ema_decay": 0.99,
+    "commitment_weight": 0.1,
+    "dead_after_tokens": null,
+    "initialization": "scaled_spherical",
+    "encoder": "predictive",
+    "encoder_layers": 2,
+    "d_encoder_mlp": null,
+    "decoder": "table",
+    "decoder_memory": "codes",
+    "decoder_layers": 2,
+    "decoder_heads": null,
+    "d_decoder_mlp": null,
+    "decoder_dropout": 0.0
+  },
   "fit": {
     "n_tokens": 5,
     "batch_tokens": 2048,
@@ -132,6 +169,8 @@ def test_a_damaged_table_is_refused(tmp_path):
         lambda values: values["fit"].update(n_tokens=-1),
         lambda values: values["history"].pop("stop"),
         lambda values: values.update(toy_texts=[1]),
+        lambda values: values.update(device=0),
+        lambda values: values["quantizer"].update(n_code=1),
     ],
 )
 def test_a_damaged_run_is_refused(tmp_path, damage):

@@ -529,4 +529,4 @@ def test_a_run_on_a_folder_remembers_where_the_folder_was(shared, stories, tmp_p
     model = ModelChoice(name="hf")
     run_fit(*(model, 1, 3, data, tmp_path / "run"), held_out=None, options=options, fit_options=fit)
     monkeypatch.chdir(tmp_path)
-    assert run_report(tmp_path / "run").is_file()
+    assert run_report(tmp_path / "run").written.is_file()

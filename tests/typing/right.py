@@ -30,6 +30,7 @@ assert_type(lens.encode(torch.zeros(2, 8, dtype=torch.long)), cl.Encoding)
 assert_type(lens.concepts(texts, token_labels=labels)[17], cl.Concept)
 assert_type(lens.faithfulness(["a"], ["class"], protocol="paper", n_folds=5), cl.Faithfulness)
 assert_type(lens.report(texts, "report.html", n_texts=10), Path)
+assert_type(lens.browse(texts, height=600, evaluation=evaluation), cl.BrowsedPage)
 assert_type(lens.baseline("k-means", texts, n_tokens=1_000), cl.Lens)
 assert_type(lens.plot_codebook({17: "animals"}), go.Figure)
 

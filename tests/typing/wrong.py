@@ -21,6 +21,7 @@ lens.faithfulness(["a"], ["class"], n_fold=3)  # wrong
 lens.baseline("kmeans", ["a"])  # wrong
 lens.baseline("k-means", ["a"], n_active="many")  # wrong
 lens.report(["a"], 3)  # wrong
+lens.browse(["a"], heigth=600)  # wrong
 lens.project_out(17, at="target", centred=True)  # wrong
 lens.edit(cl.Ablate(17), error=False)  # wrong
 cl.compare([lens], ["a"], n_drawn=3)  # wrong

@@ -58,6 +58,15 @@ const showHash = () => {
   if (!first) focusWhereOneWas(node, left);
 };
 
+// A page inside a notebook has no address of its own (about:srcdoc): there, a link to a view would
+// open the notebook in its frame, while setting the hash stays on the page.
+const stayOnPage = (event) => {
+  const link = event.target.closest('a[href^="#"]');
+  if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  location.hash = link.getAttribute("href");
+};
+
 const start = () => {
   document.querySelector(".brand").append(el("span", { class: "mark", "aria-hidden": "true" }), el("span", {}, DATA.model, " ", el("small", {}, DATA.name)));
   document.querySelector("header nav").append(...VIEWS.map(([name, title]) => el("a", { href: `#${name}`, "data-tab": name }, title)));
@@ -65,6 +74,7 @@ const start = () => {
   buildHelp();
   history.scrollRestoration = "manual";
   addEventListener("hashchange", showHash);
+  if (location.protocol === "about:") addEventListener("click", stayOnPage);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", inkFigures);
   addEventListener("keydown", onKey);
   showHash();
