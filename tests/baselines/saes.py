@@ -117,7 +117,7 @@ class TopK(OfModules):
 
     def __init__(self) -> None:
         super().__init__("b_dec")
-        self.threshold = torch.tensor(1.0)
+        self.threshold = torch.tensor(6.0)  # some of the largest features miss it
 
     def encode(self, x: Tensor, use_threshold: bool = False) -> Tensor:
         preactivations = self.preactivations(x)
