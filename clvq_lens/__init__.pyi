@@ -11,6 +11,9 @@ from .comparison.collapse import Collapse as Collapse
 from .comparison.collapse import collapse as collapse
 from .comparison.compare import compare as compare
 from .comparison.comparison import Comparison as Comparison
+from .comparison.from_sae import from_sae as from_sae
+from .comparison.probing import Probing as Probing
+from .comparison.probing import probing as probing
 from .comparison.refits import refits as refits
 from .comparison.stability import Stability as Stability
 from .comparison.stability import stability as stability

@@ -60,6 +60,10 @@ class UnsupportedHostError(CLVQError, TypeError):
     """A quantizer cannot be attached to the object."""
 
 
+class UnsupportedSAEError(CLVQError, TypeError):
+    """The features of a sparse autoencoder cannot become codes: its kind is not known."""
+
+
 class NotFittedError(CLVQError, RuntimeError):
     """The quantizer has seen no data yet, so its codes mean nothing."""
 

@@ -2,6 +2,7 @@
 
 import math
 from html import escape
+from typing import Any
 
 import pandas as pd
 
@@ -12,8 +13,16 @@ _MOST_DIGITS = 17  # tell any two floats apart
 class Shown:
     """A result that says in one line what it is.
 
-    A subclass gives `headline`, and `preview` if it has a table worth seeing at once.
+    A subclass gives `headline`, and `preview` if it has a table worth seeing at once. One that has
+    a ``frame`` is also a table for whatever reads Arrow: ``pyarrow.table(result)``,
+    ``polars.DataFrame(result)`` and the like give what ``result.frame()`` gives.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # Not a method of this class: one without a table must not look as if it had one.
+        if hasattr(cls, "frame"):
+            cls.__arrow_c_stream__ = _arrow_stream
 
     def headline(self) -> str:
         """What it is, how large, and its main number: one line."""
@@ -38,6 +47,11 @@ class Shown:
         if len(table) > _MOST_ROWS:
             html += f"<p>{len(table) - _MOST_ROWS:,} more rows in <code>.frame()</code></p>"
         return html
+
+
+def _arrow_stream(result: Any, requested_schema: Any = None) -> Any:
+    """The table of a result in Arrow's interface for other libraries (PyCapsule)."""
+    return result.frame().__arrow_c_stream__(requested_schema)
 
 
 def told_apart(*values: float, digits: int = 3) -> list[str]:

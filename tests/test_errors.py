@@ -15,6 +15,7 @@ BUILTINS = {
     errors.DetachedError: RuntimeError,
     errors.HostMismatchError: ValueError,
     errors.UnsupportedHostError: TypeError,
+    errors.UnsupportedSAEError: TypeError,
     errors.NotFittedError: RuntimeError,
     errors.ShapeError: ValueError,
     errors.DataError: ValueError,

@@ -70,16 +70,26 @@ def attach_baseline(
         n_active=n_active,
         progress=progress,
     )
-    attachment = _FITTERS[kind](task)
+    return with_trained_decoder(_FITTERS[kind](task), task, decoder)
+
+
+def with_trained_decoder(attachment: Attachment, task: Task, decoder: DecoderName) -> Attachment:
+    """The same baseline with the decoder that it will have, ready for use.
+
+    Args:
+        attachment: The baseline with a table; taken off the model if its decoder cannot be trained.
+        task: What it was fitted to.
+        decoder: Kind of its decoder.
+    """
     if decoder != "table":
         try:
             history = fit_decoder(
                 attachment,
                 task.data,
-                config,
+                task.config,
                 decoder,
-                memory=like.quantizer.config.decoder_memory,
-                progress=progress,
+                memory=task.like.quantizer.config.decoder_memory,
+                progress=task.progress,
             )
             history.require_whole()
         except BaseException:

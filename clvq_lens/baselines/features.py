@@ -1,6 +1,9 @@
 """Dictionaries of features, each token reduced to the strongest one."""
 
+from typing import NamedTuple
+
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -35,8 +38,20 @@ def strongest_feature(task: Task) -> Attachment:
         codebook.take_features_(*trained.affine())
         # The vectors come last: they depend on which tokens the frozen pass gives to each code.
         reading.finish()
-        _place_vectors_(quantizer, codebook, trained)
+        place_vectors_(quantizer, codebook, trained.output)
     return attachment
+
+
+class Output(NamedTuple):
+    """What features make of the source: the bias, and a direction times each activation.
+
+    Attributes:
+        bias: The output where no feature is active.
+        directions: What each feature adds where its activation is 1.
+    """
+
+    bias: Float[Tensor, " d"]
+    directions: Float[Tensor, "k d"]
 
 
 class _TrainedFeatures:
@@ -87,34 +102,37 @@ class _TrainedFeatures:
         )
 
     @property
-    def output_bias(self) -> Tensor:
-        """The output where no feature is active."""
-        return self.y_units.restore(self.features.bias.detach())
-
-    @property
-    def directions(self) -> Tensor:
-        """Decoder rows, of length one."""
-        return self.features.decoder.detach()
+    def output(self) -> Output | None:
+        """What features make of the source; None of a transcoder, whose output is another place."""
+        if not self.reconstructs_source:
+            return None
+        bias = self.y_units.restore(self.features.bias.detach())
+        return Output(bias, self.features.decoder.detach())
 
 
 @torch.no_grad()
-def _place_vectors_(
-    quantizer: CrossLayerQuantizer, codebook: FeatureCodebook, trained: _TrainedFeatures
+def place_vectors_(
+    quantizer: CrossLayerQuantizer, codebook: FeatureCodebook, output: Output | None
 ) -> None:
     """Gives codes their vectors, now that it is known which tokens they have.
 
     For an autoencoder, a vector is its bias and the feature alone, as active as it is on average in
     the tokens of the code. A transcoder has no directions in the source, so a vector is the mean of
     these tokens.
+
+    Args:
+        quantizer: A quantizer after the frozen pass.
+        codebook: Its codebook.
+        output: What the features make of the source; None: of a transcoder.
     """
     used, shares = quantizer.usage > 0, quantizer.shares
     # Activations are linear before the choice of the largest, so the mean token has the mean one.
-    own = codebook.activations(quantizer.mean_encoded).diagonal()
+    own = codebook.own_activations(quantizer.mean_encoded)
     mean = shares @ own
     codebook.mean_distance.copy_(mean.clamp_min(torch.finfo(torch.float32).tiny))
     active = torch.where(used, own, mean).unsqueeze(1)
-    if trained.reconstructs_source:
-        codebook.vectors.copy_(trained.output_bias + active * trained.directions)
+    if output is not None:
+        codebook.vectors.copy_(output.bias + active * output.directions)
         return
     # A code without tokens: from the mean, in the direction that activates the feature.
     toward = quantizer.source_mean + quantizer.mean_encoded.std() * F.normalize(codebook.weights)

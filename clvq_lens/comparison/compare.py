@@ -62,7 +62,7 @@ def compare(
         bounds: Whether to add what no method can get beyond or should fall behind: k-means of the
             target, random codes, and the prediction of the target before it is quantized. Needs
             ``train``, but for the prediction of a predictive lens.
-        n_seeds: Fits of each method; more than one adds stability.
+        n_seeds: Fits of each method; more than one adds stability. An SAE from elsewhere has one.
         config: How further fits and baselines are fitted; None: as the first lens was fitted, with
             as many tokens.
         token_labels: A known label of every real token, to add agreement with them.

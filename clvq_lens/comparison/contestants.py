@@ -13,7 +13,7 @@ from clvq_lens.arguments import as_list, check_choice, check_is
 from clvq_lens.baselines.kinds import BASELINES, Baseline, check_kind
 from clvq_lens.comparison.described import BOUNDS, NO_DECODER, UNQUANTIZED
 from clvq_lens.comparison.finished import FinishedWork
-from clvq_lens.comparison.refits import refit
+from clvq_lens.comparison.refits import can_be_refitted, refit
 from clvq_lens.config import CLVQConfig, DecoderName, FitConfig, fit_config
 from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.errors import ConfigError
@@ -139,13 +139,15 @@ class Fitting:
     def fits(self, contestant: Contestant, finished: FinishedWork) -> Iterator[list[Lens]]:
         """While open, a fit for each seed: a lens and further fits of it, or baselines.
 
+        An SAE from elsewhere has one fit, however many there are of the others.
+
         Args:
             contestant: A method.
             finished: The fits that need not be done again.
         """
         own = [] if contestant.lens is None else [contestant.lens]
         n_more = self.n_seeds - len(own)
-        if n_more == 0 or self.train is None:
+        if n_more == 0 or self.train is None or not all(map(can_be_refitted, own)):
             yield own
             return
         like = contestant.lens or self.reference

@@ -10,10 +10,12 @@ from clvq_lens.baselines.kinds import Baseline, check_kind
 from clvq_lens.config import CLVQConfig, FitConfig, FitOptions, fit_config
 from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.data.split import halves
+from clvq_lens.errors import ConfigError
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.host.lenses import free_name
 from clvq_lens.lens import Lens
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.sae_codebook import SAECodebook
 from clvq_lens.training.checkpoint import holds_checkpoints
 
 How = Literal["seeds", "halves"]
@@ -53,8 +55,8 @@ def refits(
         The lenses, attached to the model under names of their own.
 
     Raises:
-        ConfigError: If there is no such baseline, no seed, ``how`` is neither, or an option does
-            not exist or is impossible.
+        ConfigError: If there is no such baseline, no seed, ``how`` is neither, the lens is an SAE
+            from elsewhere, or an option does not exist or is impossible.
         EmptyCorpusError: If a half holds no document.
 
     Example:
@@ -129,9 +131,19 @@ def refit(
     return other
 
 
+def can_be_refitted(lens: Lens) -> bool:
+    """Whether other seeds would find other codes: not those of an SAE, which is what it is."""
+    return not isinstance(lens.quantizer.codebook, SAECodebook)
+
+
 def _unfitted_copy(lens: Lens, config: CLVQConfig) -> Lens:
     """An unfitted lens on the same model, under a name that is free."""
     host, old = lens.host, lens.quantizer
+    if not can_be_refitted(lens):
+        raise ConfigError(
+            f"The codes of {lens.name!r} are features of an SAE that was trained elsewhere, and "
+            f"cannot be fitted again. Leave it out."
+        )
     name = free_name(lens.model, f"{lens.name} refit")
     quantizer = CrossLayerQuantizer(config, old.d_source, old.d_target, causal=old.causal)
     quantizer.origin = host.origin(lens.source, lens.target, name)

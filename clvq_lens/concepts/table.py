@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from clvq_lens.arguments import check_is
 from clvq_lens.concepts.concept import Concept, Counted, Example, TokenLogit, name_from
 from clvq_lens.concepts.kept_back import shown_examples
+from clvq_lens.concepts.neuronpedia import write_neuronpedia
 from clvq_lens.errors import CodeRangeError
 from clvq_lens.plots.concepts import plot_usage
 from clvq_lens.showing import Shown
@@ -120,6 +121,39 @@ class ConceptTable(Shown):
         table = pd.DataFrame([asdict(concept) for concept in self])
         write_atomically(path, table.to_parquet(index=False))
         return path
+
+    def to_neuronpedia(self, folder: str | Path, *, model_id: str, source: str) -> list[Path]:
+        """Writes the table as Neuronpedia takes it, in the format of its library's version 1.2.1.
+
+        Each file is the body of one request to ``feature/upload-batch``, with 128 codes at most:
+        how often a code is used, the tokens that it promotes and suppresses, its name if it has
+        one, and its examples. Create model and source set there first; nothing is sent from here::
+
+            requests = neuronpedia.requests.feature_request.FeatureRequest()
+            for path in paths:
+                body = json.loads(path.read_text())
+                requests.send_request(method="POST", uri="upload-batch", json=body)
+
+        In an example, the token that has the code shows how near it is to its code vector,
+        1 / (1 + squared distance in units of the mean), and of features 1 + activation. All others
+        show 0, whether they have the code or not. A table knows contexts as text, so what counts as
+        tokens around it are words.
+
+        Args:
+            folder: Where to write; created if needed.
+            model_id: What Neuronpedia calls the model, such as "gpt2-small".
+            source: What it calls these codes: a layer, a hyphen and the name of the source set,
+                such as "8-clvq-400".
+
+        Returns:
+            The files, in their order.
+
+        Raises:
+            ConfigError: If Neuronpedia could not have such a name.
+            PathTakenError: If the folder holds files of another table.
+            PathError: If nothing can be written there.
+        """
+        return write_neuronpedia(self.concepts, folder, model_id=model_id, source=source)
 
 
 def distinctive_tokens(concept: Concept) -> str:

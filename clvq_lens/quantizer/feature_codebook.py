@@ -53,7 +53,18 @@ class FeatureCodebook(Codebook):
     def activations(self, z: Float[Tensor, "*n d"]) -> Float[Tensor, "*n k"]:
         """How active each feature is, before all but the strongest ones are set to zero."""
         with torch.autocast(z.device.type, enabled=False):
-            return F.linear(z.float() - self.center, self.weights, self.bias)
+            return F.linear(self._centered(z), self.weights, self.bias)
+
+    def own_activations(self, z: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
+        """How active each feature is in a row of its own.
+
+        Args:
+            z: A row for each feature, such as the mean of its tokens.
+        """
+        return (self._centered(z) * self.weights).sum(1) + self.bias
+
+    def _centered(self, z: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        return z.float() - self.center
 
     def nearest(self, z: Float[Tensor, "*n d"]) -> Int[Tensor, "*n"]:
         """The most active feature of each encoder output."""

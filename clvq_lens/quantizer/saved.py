@@ -14,6 +14,7 @@ from clvq_lens.quantizer.codebook import Codebook
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.feature_codebook import FeatureCodebook
 from clvq_lens.quantizer.origin import Origin
+from clvq_lens.quantizer.sae_codebook import SAECodebook
 
 FORMAT_VERSION = 5
 CONFIG = "config.json"
@@ -26,7 +27,11 @@ _COPIED = {
     *("codebook", "quantizer", "fit", "origin"),
 }
 _FIELDS = _COPIED | {"weights", "sha256"}
-CODEBOOKS: dict[str, type[Codebook]] = {"vectors": Codebook, "features": FeatureCodebook}
+CODEBOOKS: dict[str, type[Codebook]] = {
+    "vectors": Codebook,
+    "features": FeatureCodebook,
+    "features of an SAE": SAECodebook,
+}
 _BEFORE_THERE_WERE_TWO_ENCODERS = {"encoder": "residual", "encoder_layers": 2, "d_encoder_mlp": 1}
 
 
@@ -40,7 +45,7 @@ class Saved:
         d_source: Width at the source.
         d_target: Width at the target.
         causal: Whether the host is causal.
-        codebook: What the codes are: "vectors" or "features".
+        codebook: What the codes are, such as "vectors"; one of the names in `CODEBOOKS`.
         quantizer: Options of the quantizer.
         fit: Options of its fit, if known.
         origin: The model that it was fitted on, if known.
