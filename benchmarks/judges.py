@@ -26,11 +26,11 @@ from benchmarks import markdown, smollm2
 from benchmarks.paper.data import wikitext
 from benchmarks.paper.finetune import RUNS
 
-RESULTS = Path(__file__).parent / "results" / "judges.md"
+RESULTS = Path(__file__).parent / "results"
 CACHE = RUNS / "judges"
 MARK = "<!-- below: written by benchmarks.judges -->"
 LOCAL = "SmolLM2-135M-Instruct"
-N_CODES, N_CONTEXTS = 20, 8
+N_CONTEXTS = 8
 BATCH = 32
 _PACKAGES = ("torch", "transformers", "transformer-lens")
 Judges = dict[str, "cl.judges.LanguageJudge | None"]
@@ -44,10 +44,12 @@ class Subject:
     Attributes:
         title: What the page calls it.
         tables: Gives the table that codes are named from, and one of other texts to judge with.
+        n_codes: How many of the commonest codes are judged.
     """
 
     title: str
     tables: Callable[[], tuple[cl.ConceptTable, cl.ConceptTable]]
+    n_codes: int
 
 
 # ---- codes ---------------------------------------------------------------------------------------
@@ -66,15 +68,17 @@ def smollm() -> tuple[cl.ConceptTable, cl.ConceptTable]:
     """Blocks 10 to 20 of SmolLM2 on WikiText-2."""
     model = smollm2.model()
     train, held_out = wikitext()
-    lens = model.add_clvq(*smollm2.LAYERS, n_codes=48, decoder="table")
-    lens.fit(train, n_tokens=20_000, kl_weight=0.0, progress=False)
-    tables = [lens.concepts(texts[:200], progress=False) for texts in (train, held_out)]
-    return tables[0], tables[1]
+    lens = model.add_clvq(*smollm2.LAYERS, n_codes=32, decoder="table")
+    lens.fit(train, n_tokens=10_000, kl_weight=0.0, progress=False)
+    named_from = lens.concepts(train[:60], progress=False)
+    return named_from, lens.concepts(held_out, progress=False)
 
 
 SUBJECTS = {
-    "toy": Subject(title="The toy world, block 1 to 3, 48 codes", tables=toy),
-    "smollm2": Subject(title="SmolLM2-135M on WikiText-2, block 10 to 20, 48 codes", tables=smollm),
+    "toy": Subject(title="the toy world, block 1 to 3, 48 codes", tables=toy, n_codes=20),
+    "smollm2": Subject(
+        title="SmolLM2-135M on WikiText-2, block 10 to 20, 32 codes", tables=smollm, n_codes=12
+    ),
 }
 
 
@@ -129,7 +133,7 @@ def local(cache: Path) -> cl.judges.LanguageJudge:
 def measured(subject: Subject, judges: Judges) -> list[str]:
     """What is found of one subject, as parts of the page."""
     train, held_out = subject.tables()
-    commonest = [int(code) for code in held_out.frame()["code"][:N_CODES]]
+    commonest = [int(code) for code in held_out.frame()["code"][: subject.n_codes]]
     parts: list[str] = []
     costs: list[list[str]] = []
     for namer in (None, LOCAL):
@@ -153,7 +157,7 @@ def measured(subject: Subject, judges: Judges) -> list[str]:
             _concordance(cl.judges.agreement(found)),
         ]
     titles = ["", "by", "prompts", "s", "prompts, 2nd run", "s, 2nd run"]
-    return [f"## {subject.title}", *parts, markdown.table(titles, "llrrrr", costs)]
+    return [*parts, markdown.table(titles, "llrrrr", costs)]
 
 
 def _twice(ask: Callable[[], Any], judge: cl.judges.LanguageJudge | None) -> tuple[Any, list[str]]:
@@ -209,13 +213,6 @@ def main() -> None:
     parser.add_argument("--server", nargs=2, metavar=("URL", "MODEL"))
     parser.add_argument("--cache", type=Path, default=CACHE)
     options = parser.parse_args()
-    about = (
-        f"`python -m benchmarks.judges`, {torch.get_num_threads()} thread(s), "
-        f"{markdown.versions(_PACKAGES)}. The {N_CODES} commonest codes, at most {N_CONTEXTS} "
-        f"contexts each; intervals over codes. The null of W shuffles the accuracies of each judge "
-        f"over codes. The server is {'a stand-in' if options.server is None else 'real'}."
-    )
-    parts = [about]
     with stand_in() as url:
         address, model = options.server or (url, "stand-in")
         judges: Judges = {
@@ -225,8 +222,17 @@ def main() -> None:
             "a server": cl.judges.openai(address, model, cache=options.cache / "server"),
         }
         for name in options.subjects:
-            parts += measured(SUBJECTS[name], judges)
-    markdown.write_below(MARK, parts, RESULTS, title="Names judged by several judges")
+            subject = SUBJECTS[name]
+            about = (
+                f"`python -m benchmarks.judges {name}`, {torch.get_num_threads()} thread(s), "
+                f"{markdown.versions(_PACKAGES)}. The {subject.n_codes} commonest codes, at most "
+                f"{N_CONTEXTS} contexts each; intervals over codes. The null of W shuffles the "
+                f"accuracies of each judge over codes. The server is "
+                f"{'a stand-in' if options.server is None else 'real'}."
+            )
+            page = RESULTS / f"judges-{name}.md"
+            parts = [about, *measured(subject, judges)]
+            markdown.write_below(MARK, parts, page, title=f"Names judged: {subject.title}")
 
 
 if __name__ == "__main__":

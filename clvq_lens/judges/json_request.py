@@ -98,8 +98,7 @@ def post_json(
             with error:
                 status, wished = error.code, error.headers.get("Retry-After")
                 said = _complaint(error, api_key)
-            is_final = status not in _BUSY or wait_s is None
-            if is_final or _pause(_wait_s(wished, wait_s), given_up):
+            if status not in _BUSY or wait_s is None or _pause(_wait_s(wished, wait_s), given_up):
                 raise _refusal(url, status, said, model, is_keyed=api_key is not None) from None
         except (OSError, http.client.HTTPException, UnicodeError) as error:
             raise _unreachable(url, error, timeout_s) from error

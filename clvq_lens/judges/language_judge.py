@@ -110,8 +110,8 @@ class LanguageJudge:
         settings = self._answerer.settings()
         kept = self._cache.read()
         answers: dict[str, str] = {}
-        keys: dict[str, str] = {}  # of what has to be asked
-        for prompt in dict.fromkeys(prompts):
+        keys: dict[str, str] = {}  # of what has to be asked, each prompt once
+        for prompt in prompts:
             key = key_of(settings, prompt, max_tokens)
             if key in kept:
                 answers[prompt] = kept[key]

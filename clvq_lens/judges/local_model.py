@@ -1,7 +1,8 @@
 """A judge that is a model of transformers in this process."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from clvq_lens.host.supported import checked_model
 from clvq_lens.judges.language_judge import LanguageJudge
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _N_VALUES = 16  # of each parameter, for the digest that tells models apart
 
@@ -34,8 +35,9 @@ def hf(
     Any causal language model whose tokenizer has a chat template will do, on the device where it
     is, in batches, greedily: the same answers each time. How good a judge it is shows in
     `clvq_lens.detection`, beside the control and chance. SmolLM2-135M-Instruct, which the tests
-    and benchmarks use because it is small, is a weak one: it hardly does better than chance, and
-    says that of names, not of your codes. Take a model of several billion parameters, or
+    and benchmarks use because it is small, is a weak one: on the toy world it is at chance, with
+    names by which a rule tells three contexts of four, and the names that it gives tell nobody
+    anything. That says nothing about the codes. Take a model of several billion parameters, or
     `clvq_lens.judges.openai` with a server that has one.
 
     Args:
@@ -120,16 +122,15 @@ class LocalModel:
         self._check_length(max(map(len, rows)) + max_tokens)
         tokens, mask = _padded_on_the_left(rows, self._model.device)
         ends = self._ends()
-        # A fresh config: that of the model may sample, or make repetitions rarer.
         config = GenerationConfig(
             do_sample=False,
             max_new_tokens=max_tokens,
             eos_token_id=ends,
             pad_token_id=ends[0],
         )
-        with evaluating(self._model):
+        with evaluating(self._model), _generating_by(self._model, config):
             model: Any = self._model  # its generate is a mixin that type checkers do not see
-            generated = model.generate(tokens, attention_mask=mask, generation_config=config)
+            generated = model.generate(tokens, attention_mask=mask)
         answers = generated[:, tokens.shape[1] :]
         return self._tokenizer.batch_decode(answers, skip_special_tokens=True)
 
@@ -190,6 +191,21 @@ def _with_template(tokenizer: object) -> "PreTrainedTokenizerBase":
             "instruction-tuned model with its own tokenizer, or set tokenizer.chat_template."
         )
     return tokenizer
+
+
+@contextmanager
+def _generating_by(model: "PreTrainedModel", config: "GenerationConfig") -> Iterator[None]:
+    """While open, a model generates by that config alone.
+
+    That of the model may sample, or forbid tokens, and would fill in what one that is passed to
+    ``generate`` leaves open.
+    """
+    before = model.generation_config
+    try:
+        model.generation_config = config
+        yield
+    finally:
+        model.generation_config = before
 
 
 def _padded_on_the_left(

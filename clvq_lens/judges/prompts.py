@@ -16,6 +16,11 @@ VERDICT_TOKENS = 6  # a yes or a no, and what a model puts around it
 _MOST_EXAMPLES = 12  # more make the prompt longer, and names hardly better
 _MOST_CHARACTERS = 80  # of a name
 
+# Small models answer the question below with it, whatever they were asked to answer with.
+_STATEMENT = re.compile(
+    r"\W*(?:the|this)(?: marked)? token is (?:(?P<not>not)\b|an example\b)", re.IGNORECASE
+)
+
 _NAMING = """\
 Each passage below has one token marked like <<this>>. All marked tokens have something in common: \
 a word, a meaning, a part of speech, or the situation in which they stand.
@@ -68,14 +73,21 @@ def read_name(answer: str) -> str:
 
 
 def read_verdict(answer: str) -> bool | None:
-    """Whether an answer begins with yes or with no; None if with neither.
+    """Whether an answer begins with yes or with no, or says the question again as a statement.
+
+    Returns:
+        None if it does neither.
 
     Example:
         >>> read_verdict("**Yes**, it is."), read_verdict("no"), read_verdict("Nothing is marked.")
         (True, False, None)
     """
-    first = re.match(r"[\W_]*(yes|no)(?![a-z])", _without_thoughts(answer), flags=re.IGNORECASE)
-    return None if first is None else first.group(1).lower() == "yes"
+    answer = _without_thoughts(answer)
+    first = re.match(r"[\W_]*(yes|no)(?![a-z])", answer, flags=re.IGNORECASE)
+    if first is not None:
+        return first.group(1).lower() == "yes"
+    said = _STATEMENT.match(answer)
+    return None if said is None else said.group("not") is None
 
 
 def _without_thoughts(answer: str) -> str:

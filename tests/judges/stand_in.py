@@ -65,6 +65,10 @@ def stand_in() -> Iterator[StandIn]:
             self.end_headers()
             self.wfile.write(content)
 
+        def do_GET(self) -> None:
+            served.paths.append(self.path)  # nobody should ask for anything
+            self.send_error(405)
+
         def log_message(self, *_: Any) -> None:
             """Says nothing."""
 

@@ -296,7 +296,7 @@ def test_a_redirection_is_not_followed(server: StandIn):
         error = str(failure(server, KEY))
         server.refuses(302, Location=f"{other.url}/chat/completions")
         failure(server, KEY)
-        assert other.asked == []
+        assert other.paths == []
     assert "It points to another address, which is not followed." in error
 
 

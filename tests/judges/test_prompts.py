@@ -53,11 +53,15 @@ def test_a_name_is_the_first_line_of_an_answer(answer: str, name: str):
         ("**YES**, it is.", True),
         (" \n_No_", False),
         ("<think>No? Yes.</think>\nYes", True),
+        ("The marked token is an example", True),
+        ("The token is an example of", True),
+        ("This token is not an", False),
+        ('The marked token is "por', None),
         ("Nothing is marked.", None),
         ("I say yes", None),
         ("yesterday", None),
         ("", None),
     ],
 )
-def test_a_verdict_is_the_first_word_of_an_answer(answer: str, verdict: bool | None):
+def test_a_verdict_is_how_an_answer_begins(answer: str, verdict: bool | None):
     assert read_verdict(answer) is verdict
