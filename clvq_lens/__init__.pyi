@@ -1,5 +1,6 @@
 from . import callbacks as callbacks
 from . import errors as errors
+from . import judges as judges
 from . import plots as plots
 from . import toy as toy
 from .add import add_clvq as add_clvq

@@ -152,6 +152,10 @@ class HubNotFoundError(HubError, FileNotFoundError):
     """There is no such repository or revision, or none that may be seen."""
 
 
+class JudgeError(CLVQError, OSError):
+    """The server of a judge cannot be reached, refuses, or says something else."""
+
+
 class ModelLoadError(CLVQError, OSError):
     """A model cannot be loaded by its name or from a folder."""
 

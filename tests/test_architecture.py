@@ -27,6 +27,7 @@ ROOMS = [
     "readouts",
     "interventions",
     "concepts",
+    "judges",
     "evaluation",
     "baselines",
     "flow",

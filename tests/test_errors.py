@@ -30,6 +30,7 @@ BUILTINS = {
     errors.CommandInterruptedError: RuntimeError,
     errors.HubError: OSError,
     errors.HubNotFoundError: FileNotFoundError,
+    errors.JudgeError: OSError,
     errors.ModelLoadError: OSError,
     errors.MissingDependencyError: ImportError,
 }

@@ -8,19 +8,31 @@ import pandas as pd
 import plotly.graph_objects as go
 from scipy.stats import bootstrap
 
-from clvq_lens.arguments import as_list, check_count, check_is, check_names, check_seed
+from clvq_lens.arguments import (
+    as_list,
+    check_count,
+    check_flags,
+    check_is,
+    check_names,
+    check_seed,
+)
+from clvq_lens.concepts.asking import (
+    CLOSE,
+    OPEN,
+    Judge,
+    JudgesMany,
+    Question,
+    ask_what_belongs,
+    marked,
+)
 from clvq_lens.concepts.concept import Example
 from clvq_lens.concepts.kept_back import kept_back_examples
 from clvq_lens.concepts.table import ConceptTable
-from clvq_lens.errors import DataError, ShapeError
+from clvq_lens.errors import DataError
 from clvq_lens.plots.detection_points import plot_detection
 from clvq_lens.showing import Shown
 
-Judge = Callable[[str, Sequence[str]], Sequence[bool]]
-"""A function of a name and some contexts that says which of them belong to the name."""
-
 CHANCE = 0.5  # as many contexts belong as do not
-_OPEN, _CLOSE = "<<", ">>"  # around the token in question
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,6 +47,8 @@ class Detection(Shown):
         control: The same with the name of another code on the same contexts.
         left_out: Codes in use that have a name but too few documents: no context is left that can
             be judged, or none could be shown to whoever names codes.
+        n_undecided: Answers of the judge that are neither yes nor no (None), under both names.
+            They count as no, which is right half of the time.
     """
 
     codes: tuple[int, ...]
@@ -43,6 +57,7 @@ class Detection(Shown):
     accuracy: tuple[float, ...]
     control: tuple[float, ...]
     left_out: tuple[int, ...] = ()
+    n_undecided: int = 0
 
     def frame(self) -> pd.DataFrame:
         """One row for each code, the best first."""
@@ -67,9 +82,12 @@ class Detection(Shown):
     def headline(self) -> str:
         """How many codes were judged, and their mean accuracy beside the control's and chance."""
         left_out = f" ({len(self.left_out)} left out)" if self.left_out else ""
+        undecided = ""
+        if self.n_undecided:
+            undecided = f", {self.n_undecided:,} of {2 * sum(self.n_contexts):,} answers undecided"
         return (
             f"{len(self.codes)} codes{left_out}, mean accuracy {np.mean(self.accuracy):.2f}, "
-            f"with names of other codes {np.mean(self.control):.2f}, chance {CHANCE}"
+            f"with names of other codes {np.mean(self.control):.2f}, chance {CHANCE}{undecided}"
         )
 
     def preview(self) -> pd.DataFrame:
@@ -83,12 +101,13 @@ class Detection(Shown):
 
 def detection(
     table: ConceptTable,
-    judge: Judge | None = None,
+    judge: Judge | JudgesMany | None = None,
     names: Mapping[int, str] | None = None,
     *,
     codes: Sequence[int] | None = None,
     n_contexts: int = 20,
     seed: int = 0,
+    progress: bool = True,
 ) -> Detection:
     """Can somebody who knows only the name of a code tell its tokens from others?
 
@@ -103,18 +122,22 @@ def detection(
 
     Args:
         table: With random examples.
-        judge: A function of a name and contexts that says which of them belong to the name, such
-            as a call of a language model. None: those whose marked token is a word of the name.
+        judge: A language model (`clvq_lens.judges`), or a function of a name and contexts that
+            says which of them belong to the name. None: those whose marked token is a word of the
+            name. No text leaves the machine unless a judge that sends it is passed.
         names: The names; None: ``table.names()``.
         codes: The codes to be judged; None: all that have enough examples.
         n_contexts: Most contexts shown for each code.
-        seed: Random seed for the contexts and their order.
+        seed: Random seed for the contexts and their order. With one table, one seed and names for
+            the same codes every judge is shown the same, as `clvq_lens.judges.agreement` needs it.
+        progress: Whether to show progress bars.
 
     Raises:
         CodeRangeError: If one of ``codes`` does not exist.
         ConfigError: If ``n_contexts`` or ``seed`` has an impossible value.
         DataError: If fewer than two codes have the examples that it takes, as where all contexts
             come from one document.
+        JudgeError: If a server that was passed as a judge does not answer.
         ShapeError: If a judge does not answer for every context.
 
     Example:
@@ -122,7 +145,9 @@ def detection(
     """
     check_count("n_contexts", n_contexts, least=2)
     check_seed(seed)
-    check_is("judge", judge, Callable | None, "Pass a function of a name and contexts.")
+    check_flags(progress=progress)
+    remedy = "Pass a function of a name and contexts, or a judge of clvq_lens.judges."
+    check_is("judge", judge, Callable | JudgesMany | None, remedy)
     check_names(names)
     judge = judge or marked_token
     names = names or table.names()
@@ -130,22 +155,23 @@ def detection(
     judged, left_out = _codes_to_judge(table, codes, kept_back, names)
     random = np.random.default_rng(seed)
     others = _derangement(judged, random)
-    n_shown: list[int] = []
-    accuracy: list[float] = []
-    control: list[float] = []
+    questions: list[Question] = []
+    truths: list[np.ndarray] = []
     for code, other in zip(judged, others, strict=True):
         contexts, belongs = _mixed(code, kept_back, table, n_contexts, random)
-        n_shown.append(len(contexts))
         # On the same contexts, so that the two differ in the name alone.
-        accuracy.append(_accuracy(judge, names[code], contexts, belongs))
-        control.append(_accuracy(judge, names[other], contexts, belongs))
+        questions += [Question(names[code], contexts), Question(names[other], contexts)]
+        truths += [belongs, belongs]
+    answers = ask_what_belongs(judge, questions, progress=progress)
+    accuracy = list(map(_accuracy, answers, truths))
     return Detection(
         codes=tuple(judged),
         names=tuple(names[code] for code in judged),
-        n_contexts=tuple(n_shown),
-        accuracy=tuple(accuracy),
-        control=tuple(control),
+        n_contexts=tuple(map(len, truths[::2])),
+        accuracy=tuple(accuracy[::2]),
+        control=tuple(accuracy[1::2]),
         left_out=tuple(left_out),
+        n_undecided=sum(of_question.count(None) for of_question in answers),
     )
 
 
@@ -159,8 +185,8 @@ def marked_token(name: str, contexts: Sequence[str]) -> list[bool]:
     words = set(name.split())
     answers: list[bool] = []
     for context in contexts:
-        marked = context.split(_OPEN, 1)[1]
-        token = marked.rsplit(_CLOSE, 1)[0]  # the last one: the token itself may hold brackets
+        after = context.split(OPEN, 1)[1]
+        token = after.rsplit(CLOSE, 1)[0]  # the last one: the token itself may hold brackets
         answers.append(token.strip() in words)
     return answers
 
@@ -206,7 +232,7 @@ def _mixed(
     table: ConceptTable,
     n_contexts: int,
     random: np.random.Generator,
-) -> tuple[list[str], np.ndarray]:
+) -> tuple[tuple[str, ...], np.ndarray]:
     """Contexts in random order, and which of them are of the code."""
     own = kept_back[code]
     n_own = min(len(own), n_contexts // 2)
@@ -226,10 +252,7 @@ def _mixed(
         index = random.integers(len(kept_back[other]))
         shown.append(kept_back[other][index])
     order = random.permutation(2 * n_own)
-    contexts: list[str] = []
-    for index in order:
-        example = shown[index]
-        contexts.append(f"{example.before}{_OPEN}{example.token}{_CLOSE}{example.after}")
+    contexts = tuple(marked(shown[index]) for index in order)
     return contexts, order < n_own
 
 
@@ -242,19 +265,8 @@ def _derangement(codes: Sequence[int], random: np.random.Generator) -> list[int]
     return [codes[index] for index in other]
 
 
-def _accuracy(judge: Judge, name: str, contexts: list[str], belongs: np.ndarray) -> float:
-    """Fraction of contexts that a judge puts on the right side.
-
-    Raises:
-        ShapeError: If the judge does not answer for every context.
-    """
-    answers = judge(name, tuple(contexts))  # a tuple, which the judge cannot change
-    answers = as_list("The answers of the judge", answers, "Return one for each context.")
-    if len(answers) != len(contexts):
-        raise ShapeError(
-            f"The judge gave {len(answers)} answers for {len(contexts)} contexts. "
-            f"Return one True or False for each, in order."
-        )
+def _accuracy(answers: Sequence[bool | None], belongs: np.ndarray) -> float:
+    """Fraction of contexts that a judge puts on the right side; None counts as no."""
     return float((np.array(answers, dtype=bool) == belongs).mean())
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from clvq_lens.arguments import check_is
+from clvq_lens.arguments import check_flags, check_is
+from clvq_lens.concepts.asking import Namer, NamesMany, ask_for_names
 from clvq_lens.concepts.concept import Concept, Counted, Example, TokenLogit, name_from
 from clvq_lens.concepts.kept_back import shown_examples
 from clvq_lens.concepts.neuronpedia import write_neuronpedia
@@ -80,29 +81,50 @@ class ConceptTable(Shown):
         """A short name for every code: the one it was given, or else its commonest tokens."""
         return {concept.code: concept.title for concept in self}
 
-    def named(self, name: Callable[[Sequence[Example]], str] | None = None) -> "ConceptTable":
+    def named(
+        self, name: Namer | NamesMany | None = None, *, progress: bool = True
+    ) -> "ConceptTable":
         """The same table with a name for every code in use.
 
         Args:
-            name: A function of examples of a code that names it, such as a call of a language
-                model. It sees the typical and random examples from one half of the documents: the
-                other half is kept back for `clvq_lens.detection`. A code with no example in the
-                half that is shown is named as with None. None: the most distinctive tokens of the
-                code.
+            name: A language model (`clvq_lens.judges`), or a function of examples of a code that
+                names it. It sees the typical and random examples from one half of the documents:
+                the other half is kept back for `clvq_lens.detection`. A code with no example in
+                the half that is shown is named as with None. None: the most distinctive tokens of
+                the code. No text leaves the machine unless a model is passed that it is sent to.
+            progress: Whether to show progress bars.
+
+        Raises:
+            ConfigError: If ``name`` is something else.
+            DataError: If a name has half a character.
+            JudgeError: If a server that was passed does not answer.
 
         Example:
             >>> table.named(lambda examples: examples[0].token)[17].name  # doctest: +SKIP
         """
+        check_flags(progress=progress)
+        remedy = "Pass a function of examples, or a judge of clvq_lens.judges."
+        check_is("name", name, Callable | NamesMany | None, remedy)
+        given = {} if name is None else self._asked_of(name, progress=progress)
         concepts: list[Concept] = []
         for concept in self:
-            examples = shown_examples(concept)
             if concept.usage == 0:
                 concepts.append(concept)  # there is nothing to name
-            elif name is None or not examples:
-                concepts.append(concept.named(distinctive_tokens(concept)))
+            elif concept.code in given:
+                concepts.append(concept.named(given[concept.code]))
             else:
-                concepts.append(concept.named(str(name(examples))))
+                concepts.append(concept.named(distinctive_tokens(concept)))
         return replace(self, concepts=tuple(concepts))
+
+    def _asked_of(self, name: Namer | NamesMany, *, progress: bool) -> dict[int, str]:
+        """The names of codes of which examples may be shown, all asked for at once."""
+        shown: dict[int, tuple[Example, ...]] = {}
+        for concept in self:
+            examples = shown_examples(concept)
+            if concept.usage > 0 and examples:
+                shown[concept.code] = examples
+        names = ask_for_names(name, list(shown.values()), progress=progress)
+        return dict(zip(shown, names, strict=True))
 
     def plot(self) -> go.Figure:
         """The usage curve: the share of every code, the most used first, beside uniform use."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from clvq_lens.plots.comparison_panels import plot_comparison as plot_comparison
     from clvq_lens.plots.concepts import plot_concepts as plot_concepts
     from clvq_lens.plots.concepts import plot_usage as plot_usage
+    from clvq_lens.plots.concordance_points import plot_concordance as plot_concordance
     from clvq_lens.plots.detection_points import plot_detection as plot_detection
     from clvq_lens.plots.evaluation_bars import plot_evaluations as plot_evaluations
     from clvq_lens.plots.evaluation_panels import plot_cross_entropy as plot_cross_entropy
@@ -45,6 +46,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "colors": ["code_colors"],
         "evaluation_bars": ["plot_evaluations"],
         "concepts": ["plot_concepts", "plot_usage"],
+        "concordance_points": ["plot_concordance"],
         "detection_points": ["plot_detection"],
         "evaluation_panels": ["plot_cross_entropy", "plot_recovery"],
         "removal_effects": ["plot_faithfulness"],

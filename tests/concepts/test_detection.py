@@ -283,6 +283,53 @@ def _runs_of_six(text: str) -> set[tuple[str, ...]]:
 def test_a_judge_that_is_no_function_is_refused(as_for_a_user):
     with pytest.raises(ConfigError, match=r"judge is of type str\. Pass a function of a name"):
         detection(TABLE, "cat")
+    with pytest.raises(ConfigError, match="progress is 1; pass True or False"):
+        detection(TABLE, progress=1)
+
+
+def test_answers_of_none_count_as_no_and_are_counted():
+    result = detection(TABLE, lambda name, contexts: [None] * len(contexts), n_contexts=4)
+    assert result.accuracy == result.control == (0.5,) * 4
+    assert result.n_undecided == 4 * 4 * 2
+    assert repr(result).endswith("chance 0.5, 32 of 32 answers undecided)")
+    assert detection(TABLE, lambda name, contexts: [False] * len(contexts)).n_undecided == 0
+
+
+def test_answers_that_are_no_list_are_refused():
+    with pytest.raises(DataError, match=r"answers of the judge are bool\. Return one for each"):
+        detection(TABLE, lambda name, contexts: True)
+
+
+class _All:
+    """A judge who is asked everything at once."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, tuple[str, ...]]] = []
+
+    def judge_names(self, questions, *, progress):
+        self.asked = [(question.name, question.contexts) for question in questions]
+        return [marked_token(*question) for question in self.asked]
+
+
+def test_who_judges_many_is_asked_once_and_what_a_function_is_asked():
+    asked = []
+
+    def judge(name, contexts):
+        asked.append((name, contexts))
+        return marked_token(name, contexts)
+
+    at_once = _All()
+    assert detection(TABLE, at_once) == detection(TABLE, judge)
+    assert at_once.asked == asked
+
+
+def test_who_judges_many_has_to_answer_all():
+    class Lazy(_All):
+        def judge_names(self, questions, *, progress):
+            return super().judge_names(questions, progress=progress)[1:]
+
+    with pytest.raises(ShapeError, match="judge_names answered 7 of 8 questions"):
+        detection(TABLE, Lazy())
 
 
 @pytest.mark.parametrize("code", [4, -1])

@@ -6,7 +6,7 @@ import pytest
 
 from clvq_lens.concepts.concept import Concept, Counted, Example, Neighbor, TokenLogit, Unembedded
 from clvq_lens.concepts.table import ConceptTable, distinctive_tokens
-from clvq_lens.errors import CodeRangeError
+from clvq_lens.errors import CodeRangeError, ConfigError, ShapeError
 from clvq_lens.stats.agreement import Agreement
 
 
@@ -122,6 +122,38 @@ def test_a_code_of_which_no_example_may_be_shown_is_named_by_its_tokens():
     table = replace(TABLE, concepts=(hidden, TABLE[1]))
     named = table.named(lambda examples: f"named by {len(examples)}")
     assert named.names() == {0: "catx cat", 1: "named by 3"}
+
+
+class _NamesAll:
+    """Whoever names codes all at once."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def name_codes(self, examples, *, progress):
+        self.seen = [[e.token for e in of_code] for of_code in examples]
+        return self.names
+
+
+def test_who_names_many_is_asked_once_and_sees_what_a_function_sees():
+    seen = []
+    TABLE.named(lambda examples: seen.append([e.token for e in examples]))
+    at_once = _NamesAll("felines", "canines")
+    named = TABLE.named(at_once)
+    assert [concept.name for concept in named] == ["felines", "canines", ""]
+    assert at_once.seen == seen
+
+
+def test_who_names_many_has_to_name_all():
+    with pytest.raises(ShapeError, match="name_codes gave 1 names for 2 codes"):
+        TABLE.named(_NamesAll("felines"))
+
+
+def test_who_cannot_name_is_refused(as_for_a_user):
+    with pytest.raises(ConfigError, match=r"name is of type str\. Pass a function of examples, or"):
+        TABLE.named("felines")
+    with pytest.raises(ConfigError, match="progress is 'no'; pass True or False"):
+        TABLE.named(progress="no")
 
 
 def test_the_built_in_name_is_made_of_the_most_distinctive_tokens():

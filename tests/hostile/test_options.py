@@ -288,7 +288,13 @@ VERBS: dict[str, tuple[Call, list[str]]] = {
         ["held_out", "layers", "n_clusters", "n_tokens", "long_texts", "seed"],
     ),
     "refits": (_refits, ["seeds", "how", "kind", "config", "n_tokens"]),
-    "detection": (_detection, ["judge", "names", "codes", "n_contexts", "seed"]),
+    "detection": (_detection, ["judge", "names", "codes", "n_contexts", "seed", "progress"]),
+    "judges.openai": (
+        lambda s, base_url="http://localhost:1/v1", model="m", **o: cl.judges.openai(
+            base_url, model, **o
+        ),
+        ["base_url", "model", "api_key", "cache", "n_parallel", "timeout_s", "max_tokens"],
+    ),
     "logit_diff": (
         lambda s, correct="w5", incorrect="w6", **o: _sweep(
             s, metric=cl.logit_diff(correct, incorrect, **o)

@@ -44,6 +44,10 @@ assert_type(sweep.frame(names={17: "animals"}), pd.DataFrame)
 assert_type(cl.concept_flow(model, texts, token_labels=labels).plot(), go.Figure)
 assert_type(cl.compare([lens, "k-means"], ["a"], ["class"], n_draws=3), cl.Comparison)
 assert_type(cl.salience(model, texts, 2, cl.head(torch.randn(2, 8), layer=3)), cl.Salience)
+judge = cl.judges.openai("http://localhost:8000/v1", "Qwen/Qwen3-8B", cache="answers", seed=0)
+table = lens.concepts(texts).named(judge, progress=False)
+found = cl.detection(table, cl.judges.hf(model, model.tokenizer, batch_size=8), n_contexts=8)
+assert_type(cl.judges.agreement({"a": found, "b": cl.detection(table, judge)}).plot(), go.Figure)
 try:
     lens.save("folder")
 except cl.errors.NotFittedError:

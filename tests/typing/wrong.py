@@ -28,4 +28,7 @@ cl.compare([lens], ["a"], n_drawn=3)  # wrong
 cl.refits(lens, ["a"], n_token=1_000)  # wrong
 cl.refits(lens, ["a"], kind="kmeans")  # wrong
 cl.head("weight", layer=3)  # wrong
+cl.judges.openai("http://localhost/v1", 3)  # wrong
+cl.judges.hf(model, model, batches=3)  # wrong
+cl.detection(lens.concepts(["a"]), "a judge")  # wrong
 lens.evaluate(["a"]).fvus  # wrong
