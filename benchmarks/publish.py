@@ -57,7 +57,9 @@ def assemble(release: Release, folder: Path) -> tuple[cl.Lens, cl.Evaluation, Me
             page = {"evaluation": evaluation, "long_texts": "truncate"}
             lens.report(trial.held_out, folder / _REPORT, **page)
     if release.model_files is not None:
-        shutil.copytree(release.model_files(), folder / _MODEL, copy_function=shutil.copyfile)
+        (folder / _MODEL).mkdir()
+        for path in release.model_files().iterdir():  # without modes: shared files may be read-only
+            shutil.copyfile(path, folder / _MODEL / path.name)
     return lens, evaluation, _measured(release, trial, lens, evaluation, with_k_means, size_bytes)
 
 
