@@ -205,7 +205,7 @@ def _number(interval: Interval | None) -> str:
 def how_to_load(release: Release) -> str:
     """What somebody does who has the folder of a quantizer, as Markdown."""
     code = [
-        "```python",
+        "```python skip",
         "import clvq_lens as cl",
         *release.loading.splitlines(),
         f'lens = model.add_clvq(quantizer=cl.load("{release.name}"))',

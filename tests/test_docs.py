@@ -124,6 +124,7 @@ DRAWN_BY = {
     "plot_collapse": "collapse(",
     "plot_comparison": "compare(",
     "plot_concepts": "table.plot(",
+    "plot_concordance": "judges.agreement(",
     "plot_detection": "detection(",
     "plot_faithfulness": "faithfulness(",
     "plot_flow": "flow.plot(",
