@@ -339,6 +339,8 @@ def test_options_of_verbs(trial, subject, verb, tmp_path, monkeypatch):
 
 def test_options_that_do_not_exist(trial, subject):
     for verb, (call, _) in VERBS.items():
+        if verb == "judges.openai":  # what it does not know is a field of its requests
+            continue
         trial.run(
             f"{verb}(no_such_option=1), {subject.kind}",
             lambda call=call: call(subject, no_such_option=1),
