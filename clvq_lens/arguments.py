@@ -20,10 +20,13 @@ CodeNames = Mapping[int, str]
 
 def closest(name: object, names: Iterable[str]) -> str:
     """A hint such as "Closest: 'n_codes'. ", or nothing when no name is similar."""
-    if not isinstance(name, str):
-        return ""
-    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"Closest: {matches[0]!r}. " if matches else ""
+    found = closest_name(name, names) if isinstance(name, str) else None
+    return "" if found is None else f"Closest: {found!r}. "
+
+
+def closest_name(name: str, names: Iterable[str]) -> str | None:
+    """The name that a user may have meant; None where no name is similar."""
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.5)), None)
 
 
 def check_is(name: str, value: object, kind: type | UnionType, remedy: str) -> None:

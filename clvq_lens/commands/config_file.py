@@ -4,7 +4,6 @@ Nothing heavy is imported: what is wrong in a file is named at once.
 """
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,13 +11,13 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from clvq_lens.commands.refusals import RUN
+from clvq_lens.arguments import closest_name
+from clvq_lens.commands.refusals import RUN, RUN_FORMAT_VERSION
 from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.errors import ConfigError
 
 _MOST_BYTES = 2**20
 _SHOWN = 60  # characters of a value in a message
-_RUN_FORMATS = (3,)  # earlier runs do not say what quantizer was fitted, or where
 _OF_RUNS_ALONE = ("format", "format_version", "library_version", "toy_texts", "history")
 _OF_EACH_CALL = ("config", "json", "overwrite", "resume")
 
@@ -217,8 +216,8 @@ def _unknown(key: str, schema: _Schema, *, section: str | None = None) -> str:
         names |= dict.fromkeys(_OPTIONS[section], f"in the section {section!r}")
     if key in names:
         return f"{key!r} stands{place or ' at the top level'}, and belongs {names[key]}. Move it."
-    matches = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    closest = f" Closest: {matches[0]!r}, {names[matches[0]]}." if matches else ""
+    meant = closest_name(key, names)
+    closest = "" if meant is None else f" Closest: {meant!r}, {names[meant]}."
     allowed = [*schema.kinds, *schema.sections] if section is None else _OPTIONS[section]
     return (
         f"clvq-lens {schema.command} knows no key {key!r}{place}.{closest} "
@@ -236,10 +235,11 @@ def _of_run(path: Path, values: dict[str, Any]) -> dict[str, Any]:
         )
     if form != "clvq_lens run":
         return values
-    if values.get("format_version") not in _RUN_FORMATS:
+    # Earlier runs do not say what quantizer was fitted, or where.
+    if values.get("format_version") != RUN_FORMAT_VERSION:
         raise ConfigError(
             f"{path} has format version {_shown(values.get('format_version'))}, and only version "
-            f"{_RUN_FORMATS[-1]} says all that a fit needs. Fit again, or write its settings to a "
+            f"{RUN_FORMAT_VERSION} says all that a fit needs. Fit again, or write its settings to a "
             f"file of your own."
         )
     if values.get("toy_texts") is not None:

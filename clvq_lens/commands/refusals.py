@@ -21,6 +21,8 @@ from clvq_lens.writing import make_folder
 
 RUN = "run.json"
 """A file of every folder that ``fit`` or ``demo`` wrote."""
+RUN_FORMAT_VERSION = 3
+"""What is written there now."""
 _QUANTIZER = "config.json"  # CONFIG of clvq_lens.quantizer.saved, which imports torch
 _LONGEST_NAME = 100  # characters, of what a file is named after
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from clvq_lens.commands.refusals import RUN, check_run
+from clvq_lens.commands.refusals import RUN, RUN_FORMAT_VERSION, check_run
 from clvq_lens.config import CLVQConfig, FitConfig
 from clvq_lens.errors import ConfigError, FileFormatError
 from clvq_lens.training.history import History, Record
 from clvq_lens.writing import write_atomically
 
-FORMAT_VERSION = 3
 _WITHOUT_QUANTIZER = 2  # a version that did not say what was fitted, and where
 _FIELDS = {
     "format",
@@ -103,7 +102,7 @@ def run_values(run: Run) -> dict[str, Any]:
     del ended["records"], ended["seconds"]
     return {
         "format": "clvq_lens run",
-        "format_version": FORMAT_VERSION,
+        "format_version": RUN_FORMAT_VERSION,
         "library_version": version("clvq-lens"),
         "model": run.model,
         "dtype": run.dtype,
@@ -137,7 +136,7 @@ def read_run(folder: Path) -> Run:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["format_version"] == _WITHOUT_QUANTIZER:
             values = dict.fromkeys(_SINCE_THEN) | values
-        elif values["format_version"] != FORMAT_VERSION:
+        elif values["format_version"] != RUN_FORMAT_VERSION:
             raise ValueError(f"its format version is {values['format_version']!r}")
         if set(values) != _FIELDS:
             raise ValueError(f"its fields are {sorted(values)}, expected {sorted(_FIELDS)}")

@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from clvq_lens.arguments import check_count
 from clvq_lens.errors import ConfigError, TextTooLongError, UnsupportedHostError
@@ -212,14 +214,10 @@ def _padded_on_the_left(
     rows: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
     """Prompts of any length as one batch, and where they are."""
-    longest = max(map(len, rows))
-    tokens = torch.zeros(len(rows), longest, dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    for number, row in enumerate(rows):
-        # On the left, so that every answer begins in the same place.
-        tokens[number, longest - len(row) :] = torch.tensor(row)
-        mask[number, longest - len(row) :] = 1
-    return tokens.to(device), mask.to(device)
+    tokens = [torch.tensor(row) for row in rows]
+    # On the left, so that every answer begins in the same place.
+    pad = partial(pad_sequence, batch_first=True, padding_side="left")
+    return pad(tokens).to(device), pad(list(map(torch.ones_like, tokens))).to(device)
 
 
 def _digest(model: "PreTrainedModel") -> str:
