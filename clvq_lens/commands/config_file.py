@@ -239,8 +239,8 @@ def _of_run(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     if values.get("format_version") != RUN_FORMAT_VERSION:
         raise ConfigError(
             f"{path} has format version {_shown(values.get('format_version'))}, and only version "
-            f"{RUN_FORMAT_VERSION} says all that a fit needs. Fit again, or write its settings to a "
-            f"file of your own."
+            f"{RUN_FORMAT_VERSION} says all that a fit needs. Fit again, or write its settings to "
+            f"a file of your own."
         )
     if values.get("toy_texts") is not None:
         raise ConfigError(
