@@ -53,7 +53,12 @@ _CACHE: dict[str, type | UnionType] = {
     "long_texts": str,
     "seed": int,
 }
-_PLAN: dict[str, type | UnionType] = {"n_tokens": int, "gpu": str, "n_gpus": int, "context": int}
+_PLAN: dict[str, type | UnionType] = {
+    "data_tokens": int,
+    "gpu": str,
+    "n_gpus": int,
+    "context": int,
+}
 _OPTIONS = {
     "quantizer": [option.name for option in dataclasses.fields(CLVQConfig)],
     "fit": [option.name for option in dataclasses.fields(FitConfig)],
@@ -95,7 +100,7 @@ _SCHEMAS = {
         kinds={**_FIT, **_PLAN},
         sections={
             "quantizer": _QUANTIZER_FLAGS,
-            "fit": {"n_tokens": "training_tokens", "kl_weight": "kl_weight"},
+            "fit": {name: name for name in ("n_tokens", "kl_weight")},
         },
         passed_over=frozenset(_FIT) - {"model", "source", "target", "device", "dtype"},
     ),

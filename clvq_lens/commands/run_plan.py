@@ -17,7 +17,7 @@ def run_plan(
     model: ModelChoice,
     source: int | str,
     target: int | str,
-    n_tokens: int,
+    data_tokens: int | None,
     *,
     gpu: str | None,
     n_gpus: int,
@@ -31,7 +31,7 @@ def run_plan(
         model: The model.
         source: Layer number or hook point that is read.
         target: Layer number or hook point that is reconstructed.
-        n_tokens: Tokens that the model reads.
+        data_tokens: Tokens of the data; None: as many as are trained on.
         gpu: Kind of GPU to plan for; None: this machine, on which the model is loaded.
         n_gpus: How many of them.
         context: Tokens of a text, about.
@@ -58,7 +58,7 @@ def run_plan(
     with interruptible("planning", NOTHING):
         found = plan(
             loaded,
-            n_tokens,
+            data_tokens,
             source=source,
             target=target,
             config=config,
@@ -69,6 +69,6 @@ def run_plan(
             dtype=model.dtype if gpu is not None else None,
         )
     console = Console()
-    print_table(console, f"A fit on {n_tokens:,} tokens", found.frame())
+    print_table(console, "What a fit will take", found.frame())
     console.print(escape(found.headline()))
     return found

@@ -1,17 +1,18 @@
-"""Concept: what one code means, and how it looks in a notebook."""
+"""Concept: what one code means, and how it looks in a terminal and in a notebook."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from clvq_lens.arguments import checked_text
 from clvq_lens.plots.text import spelled
 
 T = TypeVar("T")
-_SHOWN = 5  # examples and tokens of a kind in a notebook
+_SHOWN = 5  # examples and tokens of a kind
 _IN_NAME = 3  # tokens that make a name
+_BETWEEN = " \u00b7 "
 READ_OUT_FROM = 10  # tokens; the mean of fewer says more about their contexts than about the code
 
 
@@ -157,20 +158,47 @@ class Concept:
     def __repr__(self) -> str:
         return f"Concept({self.code}: {self.title!r}, {self.usage:,} tokens, {self.share:.2%})"
 
+    def __str__(self) -> str:
+        lines = [
+            f"code {self.code} {self.title}".rstrip(),
+            f"{self.usage:,} tokens, {self.share:.2%} of all",
+        ]
+        lines += [f"{title}: {_BETWEEN.join(texts)}" for title, texts in self._lists()]
+        for title, examples in self._examples():
+            contexts = [f"  {_in_one_line(str(example))}" for example in examples]
+            lines += [f"{title}:", *contexts]
+        return "\n".join(lines)
+
     def _repr_html_(self) -> str:
         html = Markup("<b>code {}</b> {}<br>{:,} tokens, {:.2%} of all").format(
             self.code, self.title, self.usage, self.share
         )
-        html += _listed("commonest", self.tokens, _with_count)
-        html += _listed("by lift", self.distinctive, _with_lift)
-        html += _listed("labels", self.token_labels, _with_share)
-        html += _logits(f"at the target, mean of {self.usage:,} tokens", self.read_out)
-        html += _logits("directly", self.direct)
-        html += _listed("nearest codes", self.nearest, _number)
-        html += _contexts("typical", self.typical)
-        html += _contexts("borderline", self.borderline)
-        html += _contexts("random", self.random)
+        for title, texts in self._lists():
+            items = Markup(_BETWEEN).join(texts)
+            html += Markup("<div><i>{}:</i> {}</div>").format(title, items)
+        for title, examples in self._examples():
+            html += _contexts(title, examples)
         return html
+
+    def _lists(self) -> list[tuple[str, list[str]]]:
+        """What is said of it in a line each, with a title: the first few items, as text."""
+        lists = [
+            ("commonest", _texts(self.tokens, _with_count)),
+            ("by lift", _texts(self.distinctive, _with_lift)),
+            ("labels", _texts(self.token_labels, _with_share)),
+        ]
+        where = f"at the target, mean of {self.usage:,} tokens"
+        for place, vector in ((where, self.read_out), ("directly", self.direct)):
+            if vector is not None:
+                lists.append((f"promotes, {place}", _texts(vector.promoted, _with_logit)))
+                lists.append((f"suppresses, {place}", _texts(vector.suppressed, _with_logit)))
+        lists.append(("nearest codes", _texts(self.nearest, _number)))
+        return [(title, texts) for title, texts in lists if texts]
+
+    def _examples(self) -> list[tuple[str, Sequence[Example]]]:
+        """Its first few examples of each kind that there are, with a title."""
+        kinds = {"typical": self.typical, "borderline": self.borderline, "random": self.random}
+        return [(title, examples[:_SHOWN]) for title, examples in kinds.items() if examples]
 
 
 def name_from(tokens: Sequence[Counted]) -> str:
@@ -178,32 +206,17 @@ def name_from(tokens: Sequence[Counted]) -> str:
     return " ".join(spelled(token.text) for token in tokens[:_IN_NAME])
 
 
-# ---- how it looks in a notebook ------------------------------------------------------------------
+# ---- how it looks --------------------------------------------------------------------------------
 
 
-def _listed(title: str, items: Sequence[T], as_text: Callable[[T], str]) -> Markup:
-    """A line with the first few items, or nothing if there are none."""
-    if not items:
-        return Markup("")
-    texts = [escape(as_text(item)) for item in items[:_SHOWN]]
-    return Markup("<div><i>{}:</i> {}</div>").format(title, Markup(" \u00b7 ").join(texts))
-
-
-def _logits(where: str, vector: Unembedded | None) -> Markup:
-    """Two lines with what a vector says about the next token, or nothing."""
-    if vector is None:
-        return Markup("")
-    promoted = _listed(f"promotes, {where}", vector.promoted, _with_logit)
-    suppressed = _listed(f"suppresses, {where}", vector.suppressed, _with_logit)
-    return promoted + suppressed
+def _texts(items: Sequence[T], as_text: Callable[[T], str]) -> list[str]:
+    return [as_text(item) for item in items[:_SHOWN]]
 
 
 def _contexts(title: str, examples: Sequence[Example]) -> Markup:
-    """A list of examples that can be folded, or nothing if there are none."""
-    if not examples:
-        return Markup("")
+    """A list of examples that can be folded."""
     lines = Markup("")
-    for example in examples[:_SHOWN]:
+    for example in examples:
         # HTML folds runs of spaces, and the spaces belong to the tokens.
         lines += Markup('<div style="white-space: pre-wrap">{}<mark>{}</mark>{}</div>').format(
             _in_one_line(example.before), _in_one_line(example.token), _in_one_line(example.after)

@@ -14,7 +14,7 @@ _MEANING = {
     "fvu": "fraction of the target's variance unexplained; 0 perfect, 1 the mean",
     "fvu_median": "the same of the median token: few tokens with large errors do not count",
     "fvu_random_codes": "control: codes drawn at random by their shares",
-    "fvu_unquantized": "of the encoder's prediction itself: what no codes of it can get below",
+    "fvu_unquantized": "of the encoder's prediction itself, before any code is chosen",
     "fvu_shuffled_memory": "control: encoder memory shuffled, codes kept; near fvu: codes are used",
     "perplexity": "effective number of codes in use, of n_codes",
     "n_dead_codes": "codes that no token of these data chose",

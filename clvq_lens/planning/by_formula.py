@@ -29,7 +29,7 @@ class Work:
         d_target: Width at the target.
         config: Options of the quantizer.
         fit: Options of the fit.
-        n_tokens: Tokens that the model reads.
+        data_tokens: Tokens of the data, each of which the model reads once.
         context: Tokens of a text.
         device_bytes: Memory of the device, or of one of them.
     """
@@ -40,14 +40,14 @@ class Work:
     d_target: int
     config: CLVQConfig
     fit: FitConfig
-    n_tokens: int
+    data_tokens: int
     context: int
     device_bytes: int
 
     @property
     def n_training(self) -> int:
         """Tokens to train on, repetitions counted."""
-        return self.fit.tokens_for(round(self.n_tokens * (1 - self.fit.held_out_fraction)))
+        return self.fit.tokens_for(round(self.data_tokens * (1 - self.fit.held_out_fraction)))
 
     @property
     def is_predictive(self) -> bool:
@@ -58,21 +58,21 @@ class Work:
     def disk_bytes(self) -> int:
         """Size of the activations at both points."""
         width = (self.d_source + self.d_target) * self.shape.dtype.itemsize
-        return self.n_tokens * (width + _MASK_BYTES)
+        return self.data_tokens * (width + _MASK_BYTES)
 
     def tokens_of(self, phase: str) -> int:
         """Tokens that a phase goes through."""
         if phase == "read the model":
-            return self.n_tokens
+            return self.data_tokens
         if phase == "start":
             width = self.d_source + self.d_target
             n_sample = sample_tokens(self.config.n_codes, width, self.device_bytes)
-            return min(n_sample, self.n_tokens)
+            return min(n_sample, self.data_tokens)
         if phase == "validation":
-            n_held_out = min(HELD_OUT_TOKENS, self.fit.held_out_fraction * self.n_tokens)
+            n_held_out = min(HELD_OUT_TOKENS, self.fit.held_out_fraction * self.data_tokens)
             return round(n_held_out * self.fit.n_evaluations * (1 + self.is_predictive))
         if phase == "frozen pass":
-            return min(self.n_training, self.n_tokens)
+            return min(self.n_training, self.data_tokens)
         return self.n_training
 
     @property
@@ -85,7 +85,7 @@ class Work:
             self.fit,
             dtype=self.shape.dtype,
             device_bytes=self.device_bytes,
-            n_tokens=self.n_tokens,
+            n_tokens=self.data_tokens,
         )
 
     @property
@@ -119,7 +119,7 @@ def seconds_on(gpu: GPU, n_gpus: int, work: Work) -> tuple[dict[str, float], str
     a_token = {
         "read the model": max(
             shape.flops(work.n_blocks, work.context) / reading,
-            work.disk_bytes / work.n_tokens / _DISK_BYTES_PER_S,
+            work.disk_bytes / work.data_tokens / _DISK_BYTES_PER_S,
         ),
         "encoder": max(3 * encode / training, 2 * a_step),
         # The KL: clean, spliced, once more for the gradient, and the gradient.

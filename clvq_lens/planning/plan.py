@@ -17,7 +17,7 @@ from clvq_lens.training.memory import process_bytes
 
 def plan(
     model: Any,
-    n_tokens: int,
+    data_tokens: int | None = None,
     *,
     source: SupportsIndex | str,
     target: SupportsIndex | str,
@@ -38,7 +38,8 @@ def plan(
     Args:
         model: A loaded model; or, for GPUs, a name or a folder, of which only the configuration is
             read.
-        n_tokens: Tokens that the model reads.
+        data_tokens: Tokens of the data, each of which the model reads once; None: as many as
+            ``fit`` needs for its ``n_tokens`` without a repetition.
         source: Layer or hook point of the source; a layer if only a configuration is read.
         target: Layer or hook point of the target.
         config: Options of the quantizer; None: the defaults.
@@ -55,24 +56,24 @@ def plan(
         Time of every phase, memory and disk, with ``.frame()``.
 
     Raises:
-        ConfigError: If an option is impossible, or this machine has not the model that is asked
-            about.
+        ConfigError: If an option is impossible, this machine has not the model that is asked
+            about, or nothing says how many tokens there are.
         LayerOrderError: If the target comes before the source.
         ModelLoadError: If there is no configuration of that name.
 
     Example:
         >>> cl.plan(model, 1_000_000, source=4, target=8, n_codes=400)  # doctest: +SKIP
     """
-    check_count("n_tokens", n_tokens)
+    fit = fit or FitConfig()
+    data_tokens = _data_tokens(data_tokens, fit)
     check_count("context", context)
     check_count("n_gpus", n_gpus)
     kind = None if gpu is None else gpu_named(gpu)
     if kind is None:
         _check_this_machine(model, n_gpus, dtype)
     config = (config or CLVQConfig()).replace(**options)
-    fit = fit or FitConfig()
     device_bytes = memory_bytes(Host(model).device) if kind is None else kind.memory_bytes
-    work = _work(model, n_tokens, source, target, config, fit, context, dtype, device_bytes)
+    work = _work(model, data_tokens, source, target, config, fit, context, dtype, device_bytes)
     model_bytes = work.shape.size_bytes
     if kind is None:
         device = Host(model).device
@@ -97,6 +98,19 @@ def plan(
     )
 
 
+def _data_tokens(data_tokens: int | None, fit: FitConfig) -> int:
+    """How many tokens the data have."""
+    if data_tokens is None:
+        if fit.n_tokens is None:
+            raise ConfigError(
+                "Nothing says how many tokens the model is to read. Pass data_tokens, those of "
+                "the data, or how many the fit trains on: fit=FitConfig(n_tokens=...)."
+            )
+        return round(fit.n_tokens / (1 - fit.held_out_fraction))
+    check_count("data_tokens", data_tokens)
+    return data_tokens
+
+
 def _check_this_machine(model: Any, n_gpus: int, dtype: str | None) -> None:
     """Raises unless this machine can be measured, with the model as it is."""
     if isinstance(model, str):
@@ -113,7 +127,7 @@ def _check_this_machine(model: Any, n_gpus: int, dtype: str | None) -> None:
 
 def _work(
     model: Any,
-    n_tokens: int,
+    data_tokens: int,
     source: SupportsIndex | str,
     target: SupportsIndex | str,
     config: CLVQConfig,
@@ -144,7 +158,7 @@ def _work(
         d_target=d_target,
         config=config,
         fit=fit,
-        n_tokens=n_tokens,
+        data_tokens=data_tokens,
         context=context,
         device_bytes=device_bytes,
     )

@@ -459,7 +459,7 @@ def test_a_plan_is_a_table_and_a_sentence(monkeypatch, capsys, tmp_path):
         dtype="bfloat16",
     ).save_pretrained(tmp_path)
     monkeypatch.setattr(ModelChoice, "load", lambda _: pytest.fail("weights were loaded"))
-    options = ["--source", 0, "--target", 1, "--n-tokens", 10**8]
+    options = ["--source", 0, "--target", 1, "--data-tokens", 10**8]
     command = ["plan", "--model", tmp_path, *options, "--gpu", "H100", "--n-gpus", 2]
     result = CliRunner().invoke(cli.app, list(map(str, command)), catch_exceptions=False)
     assert "read the model" in result.output
@@ -475,8 +475,8 @@ def test_a_plan_is_a_table_and_a_sentence(monkeypatch, capsys, tmp_path):
 
 def test_a_plan_for_this_machine_measures_it(monkeypatch):
     monkeypatch.setattr("clvq_lens.planning.measured_rates._READING_S", 0.1)
-    options = ["--source", 1, "--target", 2, "--n-tokens", 5_000, "--n-codes", 20]
-    command = ["plan", "--model", "toy", *options, "--training-tokens", 2_000]
+    options = ["--source", 1, "--target", 2, "--data-tokens", 5_000, "--n-codes", 20]
+    command = ["plan", "--model", "toy", *options, "--n-tokens", 2_000]
     result = CliRunner().invoke(cli.app, list(map(str, command)), catch_exceptions=False)
     assert "Measured here" in " ".join(result.output.split())
 

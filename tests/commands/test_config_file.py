@@ -72,14 +72,14 @@ def test_three_kinds_of_files_say_the_same(tmp_path, name, text):
     assert settings.fit == {"learning_rate": 0.001}
 
 
-def test_a_plan_takes_the_file_of_a_fit_and_its_own_number_of_tokens(tmp_path):
+def test_a_plan_takes_the_file_of_a_fit(tmp_path):
     settings = read(tmp_path, YAML + "\nn_gpus: 8\n", command="plan")
     assert settings.flags == {
         "model": "gpt2",
         "source": "4",
         "target": "blocks.8.hook_resid_post",
         "n_codes": 64,
-        "training_tokens": 1_000,
+        "n_tokens": 1_000,
         "n_gpus": 8,
     }
 
@@ -247,13 +247,13 @@ def test_options_without_a_flag_reach_the_fit_and_the_file_of_the_run(run, tmp_p
 def test_a_plan_of_a_run_is_a_plan_of_its_options(run, monkeypatch):
     asked = {}
 
-    def run_plan(model, source, target, n_tokens, **options):
-        asked.update(options, source=source, n_tokens=n_tokens, model=model.name)
+    def run_plan(model, source, target, data_tokens, **options):
+        asked.update(options, source=source, data_tokens=data_tokens, model=model.name)
 
     monkeypatch.setattr("clvq_lens.commands.run_plan.run_plan", run_plan)
-    command = ["plan", "--config", str(run[0] / "run.json"), "--n-tokens", "99"]
+    command = ["plan", "--config", str(run[0] / "run.json"), "--data-tokens", "99"]
     CliRunner().invoke(cli.app, command, catch_exceptions=False)
-    assert (asked["model"], asked["source"], asked["n_tokens"]) == ("toy", 1, 99)
+    assert (asked["model"], asked["source"], asked["data_tokens"]) == ("toy", 1, 99)
     assert asked["options"]["n_codes"] == 20
     assert asked["fit_options"]["n_tokens"] == 4_000
     assert asked["fit_options"]["seed"] == 3

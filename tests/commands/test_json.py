@@ -105,7 +105,7 @@ def test_a_cache_and_a_plan_are_documents(said, run, tmp_path, monkeypatch):
     }
     assert cached["complete"] is True
 
-    options = ["--source", 1, "--target", 2, "--n-tokens", 10**6, "--gpu", "H100", "--json"]
+    options = ["--source", 1, "--target", 2, "--data-tokens", 10**6, "--gpu", "H100", "--json"]
     status, planned, _ = said("plan", "--model", "toy", *options)
     assert status == 0
     assert planned["where"] == "1 x H100"

@@ -186,6 +186,17 @@ def test_a_concept_in_a_notebook_shows_what_is_known_of_it():
     assert "None" not in EMPTY._repr_html_()
 
 
+def test_a_concept_in_a_terminal_says_the_same():
+    lines = str(TABLE[0]).splitlines()
+    assert lines[:2] == ["code 0 cat catx", "10 tokens, 10.00% of all"]
+    assert "commonest: cat 7 \u00b7 catx 3" in lines
+    assert "labels: NOUN 90%" in lines
+    assert lines[lines.index("typical:") + 1].strip() == str(TABLE[0].typical[0]).strip()
+    broken = replace(TABLE[0], typical=(Example(0, 1, "a\n", "b", "\nc", 0.0, 0.0),))
+    assert "  a\u21b5[b]\u21b5c" in str(broken).splitlines()
+    assert str(EMPTY).splitlines() == ["code 2", "0 tokens, 0.00% of all", "nearest codes: 1"]
+
+
 def test_a_table_in_a_notebook_shows_the_ten_most_used_codes():
     table = ConceptTable(tuple(concept(code, usage=code + 1) for code in range(12)), 78, 1.0, 1.0)
     html = table._repr_html_()

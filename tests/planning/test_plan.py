@@ -183,6 +183,17 @@ def test_a_fit_says_how_long_its_phases_took():
     assert all(seconds > 0 for seconds in history.seconds.values())
 
 
+def test_without_a_size_of_the_data_no_token_is_repeated(folder):
+    fit = cl.FitConfig(n_tokens=10**6, held_out_fraction=0.2)
+    options = {"source": 0, "target": 1, "gpu": "H100", "fit": fit}
+    frame = cl.plan(folder, **options).frame().set_index("phase")
+    assert frame.loc["read the model", "tokens"] == 1_250_000  # a fifth of it is held out
+    assert frame.loc["fit", "tokens"] == 10**6
+    assert cl.plan(folder, **options) == cl.plan(folder, 1_250_000, **options)
+    with pytest.raises(errors.ConfigError, match=r"Pass data_tokens, .* fit=FitConfig\(n_tokens="):
+        cl.plan(folder, source=0, target=1, gpu="H100")
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 
