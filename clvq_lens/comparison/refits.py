@@ -7,6 +7,7 @@ from typing import Literal, Unpack, get_args
 
 from clvq_lens.arguments import check_choice, check_count
 from clvq_lens.baselines.kinds import Baseline, check_kind
+from clvq_lens.baselines.sae_clusters import clusters_again
 from clvq_lens.config import CLVQConfig, FitConfig, FitOptions, fit_config
 from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.data.split import halves
@@ -15,6 +16,7 @@ from clvq_lens.host.attachment import Attachment
 from clvq_lens.host.lenses import free_name
 from clvq_lens.lens import Lens
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.encoders import sae_options
 from clvq_lens.quantizer.sae_codebook import SAECodebook
 from clvq_lens.training.checkpoint import holds_checkpoints
 
@@ -120,6 +122,10 @@ def refit(
     """
     if kind is not None:
         return lens.baseline(kind, data, config, n_active=n_active, progress=progress)
+    if quantizer_config is None and sae_options(lens.quantizer.encoder) is not None:
+        name = free_name(lens.model, f"{lens.name} refit")
+        again = clusters_again(lens.attachment, data, config, name=name, progress=progress)
+        return Lens(again)
     other = _unfitted_copy(lens, quantizer_config or lens.config)
     resume = checkpoint is not None and holds_checkpoints(checkpoint)
     try:
@@ -132,7 +138,7 @@ def refit(
 
 
 def can_be_refitted(lens: Lens) -> bool:
-    """Whether other seeds would find other codes: not those of an SAE, which is what it is."""
+    """Whether other seeds would find other codes: not where they are the features of an SAE."""
     return not isinstance(lens.quantizer.codebook, SAECodebook)
 
 
