@@ -39,6 +39,9 @@ def refits(
 ) -> Iterator[list[Lens]]:
     """While open, further lenses of the same options, fitted; they are gone afterwards.
 
+    Of an SAE whose codes are clusters (`clvq_lens.from_sae` with ``n_active``) the features stay,
+    and regression, clusters and decoder are fitted again.
+
     Args:
         lens: The lens whose model, source, target and options they have. It stays as it is.
         data: Documents, as for `clvq_lens.Lens.fit`.
@@ -57,8 +60,9 @@ def refits(
         The lenses, attached to the model under names of their own.
 
     Raises:
-        ConfigError: If there is no such baseline, no seed, ``how`` is neither, the lens is an SAE
-            from elsewhere, or an option does not exist or is impossible.
+        ConfigError: If there is no such baseline, no seed, ``how`` is neither, the codes of the
+            lens are features of an SAE from elsewhere, or an option does not exist or is
+            impossible.
         EmptyCorpusError: If a half holds no document.
 
     Example:

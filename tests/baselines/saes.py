@@ -170,12 +170,12 @@ class GatedModules(OfModules):
 class OfSparsify(nn.Module):
     """What a ``SparseCoder`` has."""
 
-    def __init__(self, *, transcode: bool = False) -> None:
+    def __init__(self, d: int = D, *, transcode: bool = False) -> None:
         super().__init__()
         self.cfg = SimpleNamespace(transcode=transcode, k=N_ACTIVE)
-        self.encoder = nn.Linear(D, N_FEATURES)
-        self.W_dec = nn.Parameter(torch.empty(N_FEATURES, D))
-        self.b_dec = nn.Parameter(torch.empty(D))
+        self.encoder = nn.Linear(d, N_FEATURES)
+        self.W_dec = nn.Parameter(torch.empty(N_FEATURES, d))
+        self.b_dec = nn.Parameter(torch.empty(d))
         randomize(self)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
