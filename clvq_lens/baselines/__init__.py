@@ -35,7 +35,7 @@ methods. A single-layer VQ-VAE keeps the encoder that it learned; all others hav
     Reads the target itself, which no code of the source can see: what codes could reach at best.
 
 An SAE or transcoder that was trained elsewhere is put beside a lens by `clvq_lens.from_sae`. It
-has no kind of its own: nothing of it is fitted, and what it reads it says itself.
+has no kind of its own: its features are not fitted, and what it reads it says itself.
 
 What is clustered is a uniform sample of at most 200,000 tokens; of 64 tokens per code for balanced
 k-means, and of 10,000 for agglomerative clustering, whose memory grows with the square.

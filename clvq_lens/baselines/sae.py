@@ -9,7 +9,9 @@ from torch import Tensor
 
 from clvq_lens.arguments import check_choice, check_count
 from clvq_lens.baselines.baseline import with_trained_decoder
-from clvq_lens.baselines.features import place_vectors_
+from clvq_lens.baselines.features import Output, place_vectors_
+from clvq_lens.baselines.sae_check import MOST_CHECKED, check_strongest
+from clvq_lens.baselines.sae_clusters import clusters_of_sae
 from clvq_lens.baselines.sae_weights import SAEWeights, sae_weights
 from clvq_lens.baselines.task import Task
 from clvq_lens.config import CLVQConfig, DecoderName, FitConfig
@@ -21,8 +23,6 @@ from clvq_lens.host.lenses import free_name, require_free_name
 from clvq_lens.quantizer.sae_codebook import SAECodebook
 
 _MOST_SAMPLED = 200_000  # tokens by which the features are chosen that become codes
-_MOST_CHECKED = 256  # of these, tokens at which the SAE's own features are looked at
-_MOST_DIFFERENT = 0.02  # share of them where another feature may be the strongest, by rounding
 
 
 def attach_sae(
@@ -32,6 +32,7 @@ def attach_sae(
     config: FitConfig,
     *,
     hook_point: SupportsIndex | str | None,
+    n_active: int | None,
     n_codes: int | None,
     decoder: DecoderName,
     name: str | None,
@@ -39,32 +40,60 @@ def attach_sae(
 ) -> Attachment:
     """Puts the strongest features of an SAE beside a quantizer; see `clvq_lens.from_sae`."""
     weights, host = sae_weights(sae), like.host
+    kind = "SAE" if n_active is None else f"SAE top {n_active}"
     require_free_name(host.model, name)
     check_choice("decoder", decoder, ("transformer", "mlp", "table"))
     n_features, width = weights.encoder.weights.shape
-    n_codes = _n_codes(n_codes, n_features, like.quantizer.config.n_codes)
+    output = None if n_active is None else _output_of_most(n_active, weights)
+    most = n_features if output is None else None
+    n_codes = _n_codes(n_codes, most, like.quantizer.config.n_codes)
     task = Task(
         like=like,
         source=_source(weights, host, hook_point, width),
-        kind="SAE",
-        name=name or free_name(host.model, f"{like.name} SAE"),
+        kind=kind,
+        name=name or free_name(host.model, f"{like.name} {kind}"),
         # It is read twice, and an iterator can be read only once.
         data=open_documents(data) if isinstance(data, Iterator) else data,
         config=config,
-        n_active=1,
+        n_active=n_active or 1,
         progress=progress,
     )
     host.check_order(task.source, like.target)
     _check_processing(weights, like)
-    return with_trained_decoder(_attached(sae, weights, task, n_codes), task, decoder)
+    if output is None:
+        attachment = _attached(sae, weights, task, n_codes)
+    else:
+        attachment = clusters_of_sae(sae, weights, output, task, n_codes)
+    return with_trained_decoder(attachment, task, decoder)
 
 
-def _n_codes(wanted: int | None, n_features: int, n_of_lens: int) -> int:
-    """How many features become codes."""
+def _output_of_most(n_active: int, weights: SAEWeights) -> Output:
+    """What the decoder makes of ``n_active`` features, if a token can have as many."""
+    check_count("n_active", n_active)
+    n_features, _ = weights.encoder.weights.shape
+    if n_active > n_features:
+        raise ConfigError(
+            f"n_active is {n_active}, and the SAE has {n_features} features. Pass at most that."
+        )
+    if weights.most_active is not None and n_active > weights.most_active:
+        raise ConfigError(
+            f"n_active is {n_active}, and the SAE keeps {weights.most_active} features of a token. "
+            f"Pass at most that."
+        )
+    if weights.output is None:
+        raise UnsupportedSAEError(
+            "The SAE has no decoder (its W_dec is missing), so its features cannot be added up. "
+            "Load it with its decoder, or leave n_active out."
+        )
+    return weights.output
+
+
+def _n_codes(wanted: int | None, n_features: int | None, n_of_lens: int) -> int:
+    """How many codes there are; at most as many as features, where these become codes."""
     if wanted is None:
-        return min(n_features, n_of_lens)
+        return n_of_lens if n_features is None else min(n_features, n_of_lens)
     check_count("n_codes", wanted)
-    if wanted > n_features:
+    if n_features is not None and wanted > n_features:
         raise ConfigError(
             f"n_codes is {wanted}, and the SAE has {n_features} features. Pass at most that."
         )
@@ -117,15 +146,14 @@ def _attached(sae: Any, weights: SAEWeights, task: Task, n_codes: int) -> Attach
     reads_as_lens = task.source == task.like.source
     width = None if reads_as_lens else weights.encoder.weights.shape[1]
     top_k = min(task.like.quantizer.config.resolved_top_k, n_codes)
-    options = {"n_codes": n_codes, "top_k": top_k}
-    with task.attached(width, codebook=SAECodebook, **options) as attachment:
+    with task.attached(width, codebook=SAECodebook, n_codes=n_codes, top_k=top_k) as attachment:
         quantizer, codebook = attachment.quantizer, attachment.quantizer.codebook
         assert isinstance(codebook, SAECodebook)
         reading = task.reading(attachment)
         (z,) = reading.sample(min(_MOST_SAMPLED, reading.n_tokens), "source")
         features = _most_often_strongest(weights, z, n_codes)
         codebook.take_encoder_(weights.encoder, features)
-        _check_strongest(sae, codebook, z[:_MOST_CHECKED])
+        check_strongest(sae, codebook, z[:MOST_CHECKED])
         # The vectors come last: they depend on which tokens the frozen pass gives to each code.
         reading.finish()
         place_vectors_(quantizer, codebook, weights.output_of(features, quantizer.device))
@@ -146,34 +174,3 @@ def _most_often_strongest(
     # Stable: of features that are equally common, the first in the SAE.
     most_common = counts.argsort(descending=True, stable=True)[:n_codes]
     return most_common.sort().values.cpu()
-
-
-def _check_strongest(sae: Any, codebook: SAECodebook, z: Float[Tensor, "n d"]) -> None:
-    """Raises `UnsupportedSAEError` unless the SAE itself says that these features are strongest.
-
-    So no SAE that computes something else, in whatever version of its library, is taken for one
-    that is known.
-    """
-    features = codebook.features.to(z.device)
-    acts = _own_activations(sae, z).to(z.device)[:, features]
-    chosen = acts.gather(1, codebook.nearest(z).unsqueeze(1)).squeeze(1)
-    strongest = acts.amax(1)
-    # Of half-precision weights, two features that are nearly as strong may change places.
-    differs = (chosen < 0.95 * strongest) & (strongest > 0)
-    if differs.float().mean() > _MOST_DIFFERENT:
-        raise UnsupportedSAEError(
-            f"At {int(differs.sum())} of {len(z)} tokens, {type(sae).__name__}.encode has another "
-            f"strongest feature than its weights say, so its features cannot become codes. Pass an "
-            f"SAE whose encode is that of SAELens, dictionary_learning or sparsify."
-        )
-
-
-def _own_activations(sae: Any, z: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-    """What the SAE's own ``encode`` gives."""
-    weight = next(sae.parameters())
-    encoded = sae.encode(z.to(weight.device, weight.dtype))
-    if isinstance(encoded, Tensor):
-        return encoded.to_dense().float()
-    values, indices = encoded[:2]  # of sparsify, which gives the largest alone
-    n_features = len(sae.encoder.weight)
-    return values.new_zeros(len(z), n_features).scatter(1, indices, values).float()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clvq_lens.baselines.features import Output
 from clvq_lens.errors import UnsupportedSAEError
-from clvq_lens.quantizer.sae_codebook import Normalization, SAEEncoder
+from clvq_lens.quantizer.sae_encoder import Normalization, SAEEncoder
 
 _TRANSCODERS = (
     "transcoder",
@@ -36,8 +36,11 @@ class SAEWeights:
 
     Attributes:
         encoder: How active its features are.
-        output: What its features make of the tokens that it reads; None of a transcoder, and of
+        output: What its decoder makes of active features; None: it has no decoder.
+        reconstructs: Whether that output is the token that it reads: not of a transcoder, nor of
             an SAE that normalizes tokens first.
+        restores: Whether its decoder undoes the normalization in the end.
+        most_active: How many features its ``encode`` keeps of a token, where that is a number.
         hook_point: Where it reads, if it says so.
         centered: Whether it was trained where weights that write to the residual stream are
             centered, if it says so.
@@ -45,17 +48,20 @@ class SAEWeights:
 
     encoder: SAEEncoder
     output: Output | None
+    reconstructs: bool = True
+    restores: bool = False
+    most_active: int | None = None
     hook_point: str | None = None
     centered: bool | None = None
 
     def output_of(self, features: Int[Tensor, " n"], device: torch.device) -> Output | None:
-        """The same output with some of the features.
+        """What some of the features make of the tokens that it reads; None if of another place.
 
         Args:
             features: Their numbers.
             device: Where to put it.
         """
-        if self.output is None:
+        if self.output is None or not self.reconstructs:
             return None
         directions = self.output.directions[features.to(self.output.directions.device)]
         return Output(self.output.bias.to(device), directions.to(device))
@@ -152,15 +158,27 @@ def _sae_lens(sae: Any) -> SAEWeights:
             weights, bias = weights * norms.unsqueeze(1), bias * norms
             directions = directions / norms.unsqueeze(1)
         encoder = _encoder(weights, bias, center, threshold, normalization=normalization)
-    output = Output(_values(sae.b_dec), directions)
+    normalizes = normalization != "none"
     return SAEWeights(
         encoder=encoder,
-        output=None if is_transcoder or normalization != "none" else output,
+        output=Output(_values(sae.b_dec), directions),
+        reconstructs=not is_transcoder and not normalizes,
+        restores=not is_transcoder and normalizes,
+        most_active=_most_active(sae.cfg, architecture),
         hook_point=_metadata(sae.cfg, "hook_name"),
         centered=(_metadata(sae.cfg, "model_from_pretrained_kwargs") or {}).get(
             "center_writing_weights"
         ),
     )
+
+
+def _most_active(cfg: Any, architecture: object) -> int | None:
+    """How many features a top-k SAE keeps of a token; None of others."""
+    if architecture == "topk":
+        return getattr(cfg, "k", None)
+    if getattr(cfg, "activation_fn_str", None) == "topk":  # before SAELens 6
+        return (getattr(cfg, "activation_fn_kwargs", None) or {}).get("k")
+    return None
 
 
 def _check_sae_lens(cfg: Any, architecture: object) -> None:
@@ -234,11 +252,13 @@ def _dictionary(sae: Any) -> SAEWeights:
         encoder = _gated(weights, sae.gate_bias, sae.mag_bias, sae.r_mag, bias)
         return SAEWeights(encoder=encoder, output=Output(_values(bias), directions))
     center = next((getattr(sae, name) for name in ("bias", "b_dec") if _has(sae, name)), None)
-    threshold = sae.threshold if _uses_threshold(sae) else None
+    uses_threshold = _uses_threshold(sae)
+    threshold = sae.threshold if uses_threshold else None
     bias = sae.decoder.bias if center is None else center
     return SAEWeights(
         encoder=_encoder(weights, sae.encoder.bias, center, threshold),
         output=Output(_values(bias), directions),
+        most_active=int(sae.k) if _has(sae, "k") and not uses_threshold else None,
     )
 
 
@@ -255,15 +275,20 @@ def _uses_threshold(sae: Any) -> bool:
 
 
 def _is_sparsify(sae: Any) -> bool:
-    return _has(sae, "encoder", "W_dec", "b_dec", "cfg") and hasattr(sae.cfg, "transcode")
+    # Loaded with decoder=False, its W_dec is None.
+    known = _has(sae, "encoder", "b_dec", "cfg") and hasattr(sae, "W_dec")
+    return known and hasattr(sae.cfg, "transcode")
 
 
 def _sparsify(sae: Any) -> SAEWeights:
     center = None if sae.cfg.transcode else sae.b_dec
-    output = None
-    if not sae.cfg.transcode and sae.W_dec is not None:
-        output = Output(_values(sae.b_dec), _values(sae.W_dec))
-    return SAEWeights(encoder=_encoder(sae.encoder.weight, sae.encoder.bias, center), output=output)
+    output = None if sae.W_dec is None else Output(_values(sae.b_dec), _values(sae.W_dec))
+    return SAEWeights(
+        encoder=_encoder(sae.encoder.weight, sae.encoder.bias, center),
+        output=output,
+        reconstructs=not sae.cfg.transcode,
+        most_active=sae.cfg.k,
+    )
 
 
 def _has(sae: Any, *names: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from clvq_lens.config import FitConfig
+from clvq_lens.config import EncoderName, FitConfig
 from clvq_lens.data.activations import Activations, End
 from clvq_lens.data.documents import Data
 from clvq_lens.host.attachment import Attachment
@@ -16,6 +16,7 @@ from clvq_lens.host.lenses import free_name
 from clvq_lens.quantizer.codebook import Codebook
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.encoders import AdaptiveResidualEncoder
+from clvq_lens.quantizer.sae_prediction import SAEOptions
 from clvq_lens.training.frozen import frozen_pass
 from clvq_lens.training.training_data import TrainingData, sample_of
 
@@ -55,9 +56,12 @@ class Task:
         d_source: int | None = None,
         *,
         codebook: type[Codebook] = Codebook,
+        sae: SAEOptions | None = None,
         **options: int,
     ) -> Iterator[Attachment]:
-        """While open, a quantizer that encodes by the identity and decodes by a table is fitted.
+        """While open, a quantizer that decodes by a table is fitted.
+
+        It encodes by the identity, or by an SAE whose features predict the target.
 
         Afterwards it stays on the model, unless an error was raised. It leaves out the outliers
         that ``like`` leaves out.
@@ -65,11 +69,13 @@ class Task:
         Args:
             d_source: Width of the activations that it reads; None: it reads what ``like`` reads.
             codebook: The class of its codebook.
+            sae: Options of the SAE that it encodes by; None: by the identity.
             **options: Options of `CLVQConfig` in which it differs from ``like``, such as n_codes.
         """
         like = self.like.quantizer
+        encoder: EncoderName = "residual" if sae is None else "predictive"
         config = like.config.replace(
-            encoder="residual", decoder="table", decoder_memory="codes", **options
+            encoder=encoder, decoder="table", decoder_memory="codes", **options
         )
         quantizer = CrossLayerQuantizer(
             config,
@@ -77,6 +83,7 @@ class Task:
             like.d_target,
             causal=like.causal,
             codebook=codebook,
+            sae=sae,
         )
         if isinstance(quantizer.encoder, AdaptiveResidualEncoder):  # which `config` asks for
             quantizer.encoder.be_identity_()

@@ -139,7 +139,7 @@ class Fitting:
     def fits(self, contestant: Contestant, finished: FinishedWork) -> Iterator[list[Lens]]:
         """While open, a fit for each seed: a lens and further fits of it, or baselines.
 
-        An SAE from elsewhere has one fit, however many there are of the others.
+        Where the features of an SAE are the codes, there is one fit, whatever the others have.
 
         Args:
             contestant: A method.

@@ -7,6 +7,7 @@ from typing import Literal, Unpack, get_args
 
 from clvq_lens.arguments import check_choice, check_count
 from clvq_lens.baselines.kinds import Baseline, check_kind
+from clvq_lens.baselines.sae_clusters import clusters_again
 from clvq_lens.config import CLVQConfig, FitConfig, FitOptions, fit_config
 from clvq_lens.data.documents import Data, open_documents
 from clvq_lens.data.split import halves
@@ -15,6 +16,7 @@ from clvq_lens.host.attachment import Attachment
 from clvq_lens.host.lenses import free_name
 from clvq_lens.lens import Lens
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
+from clvq_lens.quantizer.encoders import sae_options
 from clvq_lens.quantizer.sae_codebook import SAECodebook
 from clvq_lens.training.checkpoint import holds_checkpoints
 
@@ -37,6 +39,9 @@ def refits(
 ) -> Iterator[list[Lens]]:
     """While open, further lenses of the same options, fitted; they are gone afterwards.
 
+    Of an SAE whose codes are clusters (`clvq_lens.from_sae` with ``n_active``) the features stay,
+    and regression, clusters and decoder are fitted again.
+
     Args:
         lens: The lens whose model, source, target and options they have. It stays as it is.
         data: Documents, as for `clvq_lens.Lens.fit`.
@@ -55,8 +60,9 @@ def refits(
         The lenses, attached to the model under names of their own.
 
     Raises:
-        ConfigError: If there is no such baseline, no seed, ``how`` is neither, the lens is an SAE
-            from elsewhere, or an option does not exist or is impossible.
+        ConfigError: If there is no such baseline, no seed, ``how`` is neither, the codes of the
+            lens are features of an SAE from elsewhere, or an option does not exist or is
+            impossible.
         EmptyCorpusError: If a half holds no document.
 
     Example:
@@ -120,6 +126,10 @@ def refit(
     """
     if kind is not None:
         return lens.baseline(kind, data, config, n_active=n_active, progress=progress)
+    if quantizer_config is None and sae_options(lens.quantizer.encoder) is not None:
+        name = free_name(lens.model, f"{lens.name} refit")
+        again = clusters_again(lens.attachment, data, config, name=name, progress=progress)
+        return Lens(again)
     other = _unfitted_copy(lens, quantizer_config or lens.config)
     resume = checkpoint is not None and holds_checkpoints(checkpoint)
     try:
@@ -132,7 +142,7 @@ def refit(
 
 
 def can_be_refitted(lens: Lens) -> bool:
-    """Whether other seeds would find other codes: not those of an SAE, which is what it is."""
+    """Whether other seeds would find other codes: not where they are the features of an SAE."""
     return not isinstance(lens.quantizer.codebook, SAECodebook)
 
 

@@ -22,6 +22,7 @@ from clvq_lens.quantizer.encoders import encode_by_parts, make_encoder
 from clvq_lens.quantizer.hook_points import HookPoint, check_codes, pass_through
 from clvq_lens.quantizer.initialization import initialize
 from clvq_lens.quantizer.origin import Origin
+from clvq_lens.quantizer.sae_prediction import SAEOptions
 
 _OUTLIER = 10.0  # times the median norm of a sample; a longer activation is an outlier
 
@@ -36,6 +37,7 @@ class CrossLayerQuantizer(nn.Module):
         causal: Whether the host is causal; the decoder then sees no later position.
         generator: Random generator for the weights before fitting; None: a new one with seed 0.
         codebook: Class of the codebook.
+        sae: Options of the SAE in its encoder; None: it has none.
 
     Example:
         >>> quantizer = CrossLayerQuantizer(CLVQConfig(n_codes=8), d_source=4, d_target=4)
@@ -61,6 +63,7 @@ class CrossLayerQuantizer(nn.Module):
         causal: bool = True,
         generator: torch.Generator | None = None,
         codebook: type[Codebook] = Codebook,
+        sae: SAEOptions | None = None,
     ) -> None:
         super().__init__()
         config = resolve(config, d_source, d_target)
@@ -71,7 +74,7 @@ class CrossLayerQuantizer(nn.Module):
         generator = generator or torch.Generator().manual_seed(0)
         # torch's layers draw weights from the global generator, which is left as it was.
         with torch.random.fork_rng(devices=[]):
-            self.encoder = make_encoder(config, d_source, d_target)
+            self.encoder = make_encoder(config, d_source, d_target, sae)
             self.codebook = codebook(config, self.d_code, generator=generator)
             self.decoder = make_decoder(config, self.codebook, self.d_code, d_target, causal=causal)
         self.register_buffer("usage", torch.zeros(config.n_codes, dtype=torch.long))

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from clvq_lens.config import CLVQConfig
+from clvq_lens.errors import ConfigError
+from clvq_lens.quantizer.sae_prediction import SAEOptions, SAEPrediction
 from clvq_lens.quantizer.units import Units, least_squares_
 
 _INITIAL_MIX_LOGIT = 0.2  # m = 0.275 at the start, as in the authors' code
@@ -116,15 +118,36 @@ class PredictiveEncoder(nn.Module):
         return self.target_units.restore(predicted)
 
 
-Encoder = AdaptiveResidualEncoder | PredictiveEncoder
+Encoder = AdaptiveResidualEncoder | PredictiveEncoder | SAEPrediction
 
 
-def make_encoder(config: CLVQConfig, d_source: int, d_target: int) -> Encoder:
-    """The encoder that a config names."""
+def make_encoder(
+    config: CLVQConfig, d_source: int, d_target: int, sae: SAEOptions | None = None
+) -> Encoder:
+    """The encoder that a config names.
+
+    Args:
+        config: Options of the quantizer.
+        d_source: Width at the source.
+        d_target: Width at the target.
+        sae: Options of an SAE whose features predict the target, in the place of an MLP.
+    """
+    if sae is not None:
+        if config.encoder != "predictive":
+            raise ConfigError(
+                f"encoder is {config.encoder!r}, and an SAE predicts the target. Pass "
+                f"encoder='predictive'."
+            )
+        return SAEPrediction(sae, d_source, d_target)
     if config.encoder == "residual":
         return AdaptiveResidualEncoder(d_source)
     d_hidden = config.resolved_d_encoder_mlp(d_source)
     return PredictiveEncoder(d_source, d_target, n_layers=config.encoder_layers, d_hidden=d_hidden)
+
+
+def sae_options(encoder: nn.Module) -> SAEOptions | None:
+    """The options of the SAE in an encoder; None if there is none."""
+    return encoder.options if isinstance(encoder, SAEPrediction) else None
 
 
 @torch.no_grad()

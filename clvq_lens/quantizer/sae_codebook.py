@@ -1,7 +1,6 @@
 """SAECodebook: codes that are the strongest features of a trained SAE or transcoder."""
 
-from dataclasses import dataclass
-from typing import Literal, NoReturn, get_args
+from typing import NoReturn
 
 import torch
 from jaxtyping import Float, Int
@@ -10,34 +9,7 @@ from torch import Tensor
 from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import ConfigError
 from clvq_lens.quantizer.feature_codebook import FeatureCodebook
-
-Normalization = Literal["none", "layer_norm", "constant_norm_rescale"]
-"""What an SAE does to a token before anything else; the names are those of SAELens."""
-
-_NORMALIZATIONS: tuple[str, ...] = get_args(Normalization)
-_LAYER_NORM_EPSILON = 1e-5
-
-
-@dataclass(frozen=True, kw_only=True)
-class SAEEncoder:
-    """How active the features of an SAE are: what stands before the choice of the largest.
-
-    A feature has the preactivation weights @ (normalized token - center) + bias. It is active, by
-    as much, where that is above its threshold.
-
-    Attributes:
-        weights: A row for each feature.
-        bias: Of each feature.
-        threshold: Of each feature, 0 or more.
-        center: What is taken off every token.
-        normalization: How a token is normalized first.
-    """
-
-    weights: Float[Tensor, "k d"]
-    bias: Float[Tensor, " k"]
-    threshold: Float[Tensor, " k"]
-    center: Float[Tensor, " d"]
-    normalization: Normalization = "none"
+from clvq_lens.quantizer.sae_encoder import NORMALIZATIONS, SAEEncoder, normalized
 
 
 class SAECodebook(FeatureCodebook):
@@ -69,7 +41,7 @@ class SAECodebook(FeatureCodebook):
         self.take_features_(encoder.weights[rows], encoder.bias[rows], encoder.center)
         self.threshold.copy_(encoder.threshold[rows])
         self.features.copy_(features)
-        self.normalization.fill_(_NORMALIZATIONS.index(encoder.normalization))
+        self.normalization.fill_(NORMALIZATIONS.index(encoder.normalization))
 
     def activations(self, z: Float[Tensor, "*n d"]) -> Float[Tensor, "*n k"]:
         """How active each feature is; of one that is not active, by how much it fails to be."""
@@ -79,7 +51,8 @@ class SAECodebook(FeatureCodebook):
         return torch.where(lacking > 0, preactivations, lacking)
 
     def _centered(self, z: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        return super()._centered(_normalized(z.float(), _NORMALIZATIONS[int(self.normalization)]))
+        normalization = NORMALIZATIONS[int(self.normalization)]
+        return super()._centered(normalized(z.float(), normalization).tokens)
 
     def initialize_(self, *_: object, **__: object) -> NoReturn:
         """Raises `ConfigError`: these features are what they are."""
@@ -87,12 +60,3 @@ class SAECodebook(FeatureCodebook):
             "The codes are features of an SAE that was trained elsewhere, and are not fitted. "
             "Take it as it is, or fit a new lens: model.add_clvq(source, target).fit(data)."
         )
-
-
-def _normalized(z: Float[Tensor, "*n d"], normalization: str) -> Float[Tensor, "*n d"]:
-    if normalization == "layer_norm":
-        z = z - z.mean(-1, keepdim=True)
-        return z / (z.std(-1, keepdim=True) + _LAYER_NORM_EPSILON)
-    if normalization == "constant_norm_rescale":
-        return z * (z.shape[-1] ** 0.5 / z.norm(dim=-1, keepdim=True))
-    return z

@@ -15,6 +15,7 @@ from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.feature_codebook import FeatureCodebook
 from clvq_lens.quantizer.origin import Origin
 from clvq_lens.quantizer.sae_codebook import SAECodebook
+from clvq_lens.quantizer.sae_prediction import SAEOptions
 
 FORMAT_VERSION = 5
 CONFIG = "config.json"
@@ -27,6 +28,7 @@ _COPIED = {
     *("codebook", "quantizer", "fit", "origin"),
 }
 _FIELDS = _COPIED | {"weights", "sha256"}
+_SAE = "sae"  # the one field that a config.json may lack: most quantizers have no SAE
 CODEBOOKS: dict[str, type[Codebook]] = {
     "vectors": Codebook,
     "features": FeatureCodebook,
@@ -47,6 +49,7 @@ class Saved:
         causal: Whether the host is causal.
         codebook: What the codes are, such as "vectors"; one of the names in `CODEBOOKS`.
         quantizer: Options of the quantizer.
+        sae: Options of the SAE in its encoder, if there is one.
         fit: Options of its fit, if known.
         origin: The model that it was fitted on, if known.
         copied: The fields that the file of weights repeats.
@@ -59,6 +62,7 @@ class Saved:
     causal: bool
     codebook: str
     quantizer: CLVQConfig
+    sae: SAEOptions | None
     fit: FitConfig | None
     origin: Origin | None
     copied: dict[str, Any]
@@ -71,6 +75,7 @@ class Saved:
             self.d_target,
             causal=self.causal,
             codebook=CODEBOOKS[self.codebook],
+            sae=self.sae,
         )
 
 
@@ -95,6 +100,7 @@ def read_config(path: Path) -> Saved:
     try:
         options = CLVQConfig().replace(**_options_of(config))
         fit = None if config["fit"] is None else FitConfig().replace(**config["fit"])
+        sae = SAEOptions(**config[_SAE]) if _SAE in config else None
     except (ConfigError, TypeError) as error:
         raise impossible(path, error) from error
     if config["codebook"] not in CODEBOOKS:
@@ -111,9 +117,10 @@ def read_config(path: Path) -> Saved:
         causal=config["causal"],
         codebook=config["codebook"],
         quantizer=options,
+        sae=sae,
         fit=fit,
         origin=origin,
-        copied={name: config[name] for name in _COPIED},
+        copied={name: config[name] for name in config.keys() & (_COPIED | {_SAE})},
     )
 
 
@@ -145,8 +152,9 @@ def _check_fields(config: dict[str, Any], path: Path) -> None:
             f"{path} has format version {version}; this library reads up to {FORMAT_VERSION}. "
             f"Upgrade it: pip install --upgrade clvq-lens."
         )
-    if type(version) is not int or version != FORMAT_VERSION or set(config) != _FIELDS:
-        missing, unknown = sorted(_FIELDS - set(config)), sorted(set(config) - _FIELDS)
+    fields = set(config) - {_SAE}
+    if type(version) is not int or version != FORMAT_VERSION or fields != _FIELDS:
+        missing, unknown = sorted(_FIELDS - fields), sorted(fields - _FIELDS)
         raise FileFormatError(
             f"{path} is damaged or of a version that was never released: format version "
             f"{version!r}, missing fields {missing}, unknown fields {unknown}. "
@@ -172,6 +180,8 @@ def _check_types(config: dict[str, Any], path: Path) -> None:
             f"{path} is damaged: its quantizer lacks or does not know the options {differing}. "
             f"Save the quantizer again."
         )
+    if not isinstance(config.get(_SAE, {}), dict):
+        raise FileFormatError(f"{path} is damaged: {_SAE!r} is not an object. Save it again.")
     for name in ("fit", "origin"):
         if not isinstance(config[name], dict | None):
             raise FileFormatError(f"{path} is damaged: {name!r} is not an object. Save it again.")

@@ -11,6 +11,7 @@ from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.decoders import TableDecoder
+from clvq_lens.quantizer.encoders import sae_options
 from clvq_lens.training.checkpoint import EVERY_S, Checkpoints, holds_checkpoints
 from clvq_lens.training.fitting import Fit
 from clvq_lens.training.history import History
@@ -50,6 +51,7 @@ def with_decoder(
         old.d_target,
         causal=old.causal,
         codebook=type(old.codebook),
+        sae=sae_options(old.encoder),
     ).to(old.device)
     copy.load_state_dict(old.state_dict())
     attachment = Attachment(like.host, copy, name, like.source, like.target)

@@ -16,6 +16,7 @@ from clvq_lens.host.attachment import Attachment
 from clvq_lens.processes import ALONE, Processes
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
 from clvq_lens.quantizer.encoders import PredictiveEncoder
+from clvq_lens.quantizer.sae_prediction import SAEPrediction
 from clvq_lens.training.callback import Callback, FitStart, reported
 from clvq_lens.training.checkpoint import Checkpoints, State
 from clvq_lens.training.dropout import borrowed_generators
@@ -137,10 +138,12 @@ class Fit:
         source, target = self._ordinary(*self._sample(stream))
         stream.judge_outliers_()
         drawn = self._held_out()
-        if isinstance(self.quantizer.encoder, PredictiveEncoder):
-            self.quantizer.encoder.start_(source, target)
+        encoder = self.quantizer.encoder
+        if isinstance(encoder, PredictiveEncoder | SAEPrediction):
+            encoder.start_(source, target)
             self.processes.spread_(self.quantizer)
-            self._learn_to_predict(self.quantizer.encoder, stream, drawn)
+        if isinstance(encoder, PredictiveEncoder):
+            self._learn_to_predict(encoder, stream, drawn)
         self.quantizer.initialize_(source, target, generator=self.generator, progress=self.progress)
         self.processes.spread_(self.quantizer)
         self.processes.spread_generator_(self.generator)  # how much is drawn depends on the numbers

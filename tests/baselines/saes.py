@@ -46,6 +46,8 @@ class OfSAELens(nn.Module):
         for name, value in options.items():
             metadata = hasattr(self.cfg.metadata, name)
             setattr(self.cfg.metadata if metadata else self.cfg, name, value)
+        if architecture == "topk":
+            self.cfg.k = N_ACTIVE
         self.W_enc = nn.Parameter(torch.empty(d, N_FEATURES))
         self.W_dec = nn.Parameter(torch.empty(N_FEATURES, d))
         self.b_dec = nn.Parameter(torch.empty(d))
@@ -56,11 +58,13 @@ class OfSAELens(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         architecture = self.cfg.architecture()
+        self.mean, self.scale = torch.zeros(()), torch.ones(())
         if self.cfg.normalize_activations == "layer_norm":
-            x = x - x.mean(-1, keepdim=True)
-            x = x / (x.std(-1, keepdim=True) + 1e-5)
+            self.mean, self.scale = x.mean(-1, keepdim=True), x.std(-1, keepdim=True)
+            x = (x - self.mean) / (self.scale + 1e-5)
         if self.cfg.normalize_activations == "constant_norm_rescale":
-            x = x * (D**0.5 / x.norm(dim=-1, keepdim=True))
+            self.scale = x.norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
+            x = x / self.scale
         a = (x - self.b_dec * self.cfg.apply_b_dec_to_input) @ self.W_enc
         if architecture == "gated":
             return (a * self.r_mag.exp() + self.b_mag).relu() * (a + self.b_gate > 0)
@@ -70,6 +74,14 @@ class OfSAELens(nn.Module):
         if architecture == "topk":
             return top(a.relu())
         return cut(a, self.threshold if architecture.startswith("jumprelu") else 0.0)
+
+    def decode(self, activations: Tensor) -> Tensor:
+        """Of the tokens that were encoded last, as SAELens remembers their norm."""
+        if getattr(self.cfg, "rescale_acts_by_decoder_norm", False):
+            activations = activations / self.W_dec.norm(dim=-1)
+        output = activations @ self.W_dec + self.b_dec
+        is_transcoder = "transcoder" in self.cfg.architecture()
+        return output if is_transcoder else output * self.scale + self.mean
 
 
 class OfMatrices(nn.Module):
@@ -92,6 +104,9 @@ class OfMatrices(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         return cut((x - self.b_dec * self.subtracts) @ self.W_enc + self.b_enc, self.threshold)
 
+    def decode(self, activations: Tensor) -> Tensor:
+        return activations @ self.W_dec + self.b_dec
+
 
 class OfModules(nn.Module):
     """What ``AutoEncoder`` has, or with ``bias=None`` ``AutoEncoderNew``."""
@@ -111,12 +126,18 @@ class OfModules(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         return self.preactivations(x).relu()
 
+    def decode(self, activations: Tensor) -> Tensor:
+        return self.decoder(activations) + (
+            0 if self.center is None else getattr(self, self.center)
+        )
+
 
 class TopK(OfModules):
     """What ``AutoEncoderTopK`` has: a threshold that its ``encode`` does not use by default."""
 
     def __init__(self) -> None:
         super().__init__("b_dec")
+        self.k = torch.tensor(N_ACTIVE)
         self.threshold = torch.tensor(6.0)  # some of the largest features miss it
 
     def encode(self, x: Tensor, use_threshold: bool = False) -> Tensor:
@@ -149,12 +170,12 @@ class GatedModules(OfModules):
 class OfSparsify(nn.Module):
     """What a ``SparseCoder`` has."""
 
-    def __init__(self, *, transcode: bool = False) -> None:
+    def __init__(self, d: int = D, *, transcode: bool = False) -> None:
         super().__init__()
         self.cfg = SimpleNamespace(transcode=transcode, k=N_ACTIVE)
-        self.encoder = nn.Linear(D, N_FEATURES)
-        self.W_dec = nn.Parameter(torch.empty(N_FEATURES, D))
-        self.b_dec = nn.Parameter(torch.empty(D))
+        self.encoder = nn.Linear(d, N_FEATURES)
+        self.W_dec = nn.Parameter(torch.empty(N_FEATURES, d))
+        self.b_dec = nn.Parameter(torch.empty(d))
         randomize(self)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,6 +183,9 @@ class OfSparsify(nn.Module):
         activations = self.encoder(x).relu()
         best = activations.topk(N_ACTIVE, dim=-1)
         return best.values, best.indices, activations
+
+    def decode(self, values: Tensor, indices: Tensor) -> Tensor:
+        return (values.unsqueeze(-1) * self.W_dec[indices]).sum(-2) + self.b_dec
 
 
 STAND_INS = {

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,21 @@ from clvq_lens.errors import (
 )
 from clvq_lens.quantizer import files
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.quantizer.encoders import PredictiveEncoder
+from clvq_lens.quantizer.encoders import PredictiveEncoder, sae_options
 from clvq_lens.quantizer.files import FORMAT_VERSION, load, save
 from clvq_lens.quantizer.origin import Origin
+from clvq_lens.quantizer.sae_prediction import SAEOptions, SAEPrediction
 from clvq_lens.quantizer.saved import Saved
 
 GOLDEN = Path(__file__).parent / "golden"
+SAE = SAEOptions(n_features=7, n_active=2, d_output=3, normalization="layer_norm", restores=True)
 KINDS = [
     pytest.param({"decoder": "transformer"}, id="transformer"),
     pytest.param({"decoder": "transformer", "decoder_memory": "encoder"}, id="with-memory"),
     pytest.param({"decoder": "mlp"}, id="mlp"),
     pytest.param({"decoder": "table"}, id="table"),
     pytest.param({"encoder": "predictive"}, id="predictive"),
+    pytest.param({"encoder": "predictive", "sae": SAE}, id="with-an-SAE"),
 ]
 SAMPLES = {str: "tiny", int: 2, bool: True, dict[str, list[float]]: {"W_E": [0.5, -1.0]}}
 ORIGIN = Origin(**{field.name: SAMPLES[field.type] for field in fields(Origin)})
@@ -65,9 +68,15 @@ def make(seed: int = 0, d_target: int = 4, **options: Any) -> CrossLayerQuantize
     generator = torch.Generator().manual_seed(seed)
     sizes = {"n_codes": 4, "top_k": 2, "decoder_layers": 1, "d_decoder_mlp": 4, "d_encoder_mlp": 4}
     options = {"encoder": "residual", **sizes, **options}
-    quantizer = CrossLayerQuantizer(CLVQConfig(**options), 4, d_target, generator=generator)
+    sae = options.pop("sae", None)
+    config = CLVQConfig(**options)
+    quantizer = CrossLayerQuantizer(config, 4, d_target, generator=generator, sae=sae)
     source, target = random(40, 4, seed=seed + 1), random(40, d_target, seed=seed + 2)
-    if isinstance(quantizer.encoder, PredictiveEncoder):
+    if isinstance(quantizer.encoder, SAEPrediction):
+        for number, name in enumerate(("weights", "bias", "directions", "center"), start=20):
+            buffer = quantizer.encoder.get_buffer(name)
+            buffer.copy_(random(*buffer.shape, seed=number))
+    if isinstance(quantizer.encoder, PredictiveEncoder | SAEPrediction):
         quantizer.encoder.start_(source, target)
     quantizer.initialize_(source, target, generator=generator)
     with torch.no_grad():
@@ -338,6 +347,63 @@ def test_a_codebook_of_another_kind_than_the_weights_is_refused(saved: Path):
     edit_everywhere(saved, lambda config: config.update(codebook="features"))
     with pytest.raises(FileFormatError, match=r"codebook\.weights"):
         load(saved)
+
+
+@pytest.fixture
+def with_sae(tmp_path: Path) -> Path:
+    return save(make(encoder="predictive", sae=SAE), tmp_path / "with_sae")
+
+
+def test_an_sae_is_saved_where_there_is_one_and_nowhere_else(saved: Path, with_sae: Path):
+    assert "sae" not in json.loads((saved / "config.json").read_text())
+    config = json.loads((with_sae / "config.json").read_text())
+    assert config["sae"] == asdict(SAE)
+    assert sae_options(load(with_sae).encoder) == SAE
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_active": 8}, "impossible quantizer: n_active is 8, and the SAE has 7 features"),
+        ({"n_features": "7"}, "impossible quantizer: n_features is '7'"),
+        ({"d_output": 0}, "impossible quantizer: d_output is 0"),
+        ({"restores": None}, "impossible quantizer: restores is None"),
+        ({"normalization": "batch"}, "impossible quantizer: normalization is 'batch'"),
+        ({"mood": "fine"}, r"impossible quantizer: .*unexpected keyword argument 'mood'"),
+        ({"n_features": 8}, r"encoder\.bias is F32 \[7\], expected F32 \[8\]"),
+        ({"n_features": 10**12}, r"encoder\.bias is F32 \[7\], expected F32 \[10+\]"),
+        ({"n_features": 10**30}, "impossible quantizer: n_features is 10+;"),
+        ({"d_output": 10**12}, r"encoder\.directions is F32 \[7, 3\]"),
+    ],
+)
+def test_impossible_options_of_an_sae_are_refused(
+    with_sae: Path, options: dict[str, Any], message: str
+):
+    edit_everywhere(with_sae, lambda config: config["sae"].update(options))
+    with pytest.raises(FileFormatError, match=message):
+        load_small(with_sae)
+
+
+def test_an_sae_that_the_weights_lack_or_have_is_noticed(saved: Path, with_sae: Path):
+    edit_everywhere(with_sae, lambda config: config.pop("sae"))
+    with pytest.raises(FileFormatError, match=r"unknown encoder\.directions|missing encoder\."):
+        load(with_sae)
+    edit_everywhere(saved, lambda config: config.update(sae=asdict(SAE)))
+    with pytest.raises(FileFormatError, match=r"impossible quantizer: encoder is 'residual', and"):
+        load(saved)
+    edit_config(saved, lambda config: config.update(sae=None))
+    with pytest.raises(FileFormatError, match="'sae' is not an object"):
+        load(saved)
+
+
+def test_an_edited_sae_is_named(with_sae: Path):
+    edit_config(with_sae, lambda config: config["sae"].update(n_active=1))
+    with pytest.raises(FileFormatError, match=r"sae\.n_active is 1, was saved as 2"):
+        load(with_sae)
+    save(make(encoder="predictive", sae=SAE), with_sae)
+    edit_config(with_sae, lambda config: config.pop("sae"))
+    with pytest.raises(FileFormatError, match=r"was edited.*sae is None, was saved as"):
+        load(with_sae)
 
 
 def test_a_missing_field_is_named(saved: Path):
