@@ -211,10 +211,11 @@ def _concordance(agreement: cl.judges.JudgeAgreement) -> str:
 def main() -> None:
     """Measures what is asked for, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("subjects", nargs="*", default=list(SUBJECTS), choices=list(SUBJECTS))
+    parser.add_argument("subjects", nargs="*", metavar="subject", help=", ".join(SUBJECTS))
     parser.add_argument("--server", nargs=2, metavar=("URL", "MODEL"))
     parser.add_argument("--cache", type=Path, default=CACHE)
     options = parser.parse_args()
+    subjects = {name: SUBJECTS[name] for name in options.subjects or SUBJECTS}
     with stand_in() as url:
         address, model = options.server or (url, "stand-in")
         judges: Judges = {
@@ -223,8 +224,7 @@ def main() -> None:
             # A stand-in has another port each time, and so its answers are not kept for the next.
             "a server": cl.judges.openai(address, model, cache=options.cache / "server"),
         }
-        for name in options.subjects:
-            subject = SUBJECTS[name]
+        for name, subject in subjects.items():
             about = (
                 f"`python -m benchmarks.judges {name}`, {torch.get_num_threads()} thread(s), "
                 f"{markdown.versions(_PACKAGES)}. Every second of the {2 * subject.n_codes} "
