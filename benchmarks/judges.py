@@ -71,7 +71,6 @@ def smollm() -> tuple[cl.ConceptTable, cl.ConceptTable]:
     train, held_out = wikitext()
     lens = model.add_clvq(*smollm2.LAYERS, n_codes=64, decoder="table")
     with kept_activations(model, smollm2.ACTIVATIONS):
-        # Without outliers, as is the default: the few would have codes of their own.
         lens.fit(train, n_tokens=60_000, kl_weight=0.0, progress=False)
         named_from = lens.concepts(train[:300], progress=False)
         return named_from, lens.concepts(held_out, progress=False)
