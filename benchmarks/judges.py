@@ -23,6 +23,7 @@ import torch
 
 import clvq_lens as cl
 from benchmarks import markdown, smollm2
+from benchmarks.kept_activations import kept_activations
 from benchmarks.paper.data import wikitext
 from benchmarks.paper.finetune import RUNS
 
@@ -44,7 +45,7 @@ class Subject:
     Attributes:
         title: What the page calls it.
         tables: Gives the table that codes are named from, and one of other texts to judge with.
-        n_codes: How many of the commonest codes are judged.
+        n_codes: How many codes are judged: every second one of the commonest.
     """
 
     title: str
@@ -68,16 +69,17 @@ def smollm() -> tuple[cl.ConceptTable, cl.ConceptTable]:
     """Blocks 10 to 20 of SmolLM2 on WikiText-2."""
     model = smollm2.model()
     train, held_out = wikitext()
-    lens = model.add_clvq(*smollm2.LAYERS, n_codes=32, decoder="table")
-    lens.fit(train, n_tokens=10_000, kl_weight=0.0, progress=False)
-    named_from = lens.concepts(train[:60], progress=False)
-    return named_from, lens.concepts(held_out, progress=False)
+    lens = model.add_clvq(*smollm2.LAYERS, n_codes=64, decoder="table")
+    with kept_activations(model, smollm2.ACTIVATIONS):
+        lens.fit(train, n_tokens=60_000, kl_weight=0.0, progress=False)
+        named_from = lens.concepts(train[:300], progress=False)
+        return named_from, lens.concepts(held_out, progress=False)
 
 
 SUBJECTS = {
     "toy": Subject(title="the toy world, block 1 to 3, 48 codes", tables=toy, n_codes=20),
     "smollm2": Subject(
-        title="SmolLM2-135M on WikiText-2, block 10 to 20, 32 codes", tables=smollm, n_codes=12
+        title="SmolLM2-135M on WikiText-2, block 10 to 20, 64 codes", tables=smollm, n_codes=20
     ),
 }
 
@@ -133,7 +135,8 @@ def local(cache: Path) -> cl.judges.LanguageJudge:
 def measured(subject: Subject, judges: Judges) -> list[str]:
     """What is found of one subject, as parts of the page."""
     train, held_out = subject.tables()
-    commonest = [int(code) for code in held_out.frame()["code"][: subject.n_codes]]
+    # Every second: the very commonest are marks and articles alone.
+    judged = [int(code) for code in held_out.frame()["code"][: 2 * subject.n_codes : 2]]
     parts: list[str] = []
     costs: list[list[str]] = []
     for namer in (None, LOCAL):
@@ -145,12 +148,10 @@ def measured(subject: Subject, judges: Judges) -> list[str]:
         names = named.names()
         found: dict[str, cl.Detection] = {}
         for judge_name, judge in judges.items():
-            ask = partial(
-                cl.detection, held_out, judge, names, codes=commonest, n_contexts=N_CONTEXTS
-            )
+            ask = partial(cl.detection, held_out, judge, names, codes=judged, n_contexts=N_CONTEXTS)
             found[judge_name], cost = _twice(ask, judge)
             costs.append([f"detection, named by {said}", judge_name, *cost])
-        some = ", ".join(f"{names[code]!r}" for code in commonest[:6])
+        some = ", ".join(f"{names[code]!r}" for code in judged[:6])
         parts += [
             f"**Named by {said}**, such as {some}:",
             _accuracies(found),
@@ -209,10 +210,11 @@ def _concordance(agreement: cl.judges.JudgeAgreement) -> str:
 def main() -> None:
     """Measures what is asked for, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("subjects", nargs="*", default=list(SUBJECTS), choices=list(SUBJECTS))
+    parser.add_argument("subjects", nargs="*", metavar="subject", help=", ".join(SUBJECTS))
     parser.add_argument("--server", nargs=2, metavar=("URL", "MODEL"))
     parser.add_argument("--cache", type=Path, default=CACHE)
     options = parser.parse_args()
+    subjects = {name: SUBJECTS[name] for name in options.subjects or SUBJECTS}
     with stand_in() as url:
         address, model = options.server or (url, "stand-in")
         judges: Judges = {
@@ -221,13 +223,12 @@ def main() -> None:
             # A stand-in has another port each time, and so its answers are not kept for the next.
             "a server": cl.judges.openai(address, model, cache=options.cache / "server"),
         }
-        for name in options.subjects:
-            subject = SUBJECTS[name]
+        for name, subject in subjects.items():
             about = (
                 f"`python -m benchmarks.judges {name}`, {torch.get_num_threads()} thread(s), "
-                f"{markdown.versions(_PACKAGES)}. The {subject.n_codes} commonest codes, at most "
-                f"{N_CONTEXTS} contexts each; intervals over codes. The null of W shuffles the "
-                f"accuracies of each judge over codes. The server is "
+                f"{markdown.versions(_PACKAGES)}. Every second of the {2 * subject.n_codes} "
+                f"commonest codes, at most {N_CONTEXTS} contexts each; intervals over codes. The "
+                f"null of W shuffles the accuracies of each judge over codes. The server is "
                 f"{'a stand-in' if options.server is None else 'real'}."
             )
             page = RESULTS / f"judges-{name}.md"

@@ -88,6 +88,7 @@ def _unpack(gguf_file: Path, folder: Path) -> None:
     options = quantized.config.to_dict()
     # What is saved is not quantized; with this entry, transformers would refuse to load it.
     options.pop("quantization_config", None)
+    options["architectures"] = [type(quantized).__name__]  # which `transformers serve` asks for
     # Beside the folder, so that both are on one disk and a rename is enough.
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed

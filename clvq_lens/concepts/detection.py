@@ -1,5 +1,6 @@
 """How well the name of a concept tells its tokens from others: a blinded detection score."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from clvq_lens.concepts.kept_back import kept_back_examples
 from clvq_lens.concepts.table import ConceptTable
 from clvq_lens.errors import DataError
 from clvq_lens.plots.detection_points import plot_detection
+from clvq_lens.plots.text import spelled
 from clvq_lens.showing import Shown
 
 CHANCE = 0.5  # as many contexts belong as do not
@@ -185,10 +187,20 @@ def marked_token(name: str, contexts: Sequence[str]) -> list[bool]:
     words = set(name.split())
     answers: list[bool] = []
     for context in contexts:
-        after = context.split(OPEN, 1)[1]
-        token = after.rsplit(CLOSE, 1)[0]  # the last one: the token itself may hold brackets
-        answers.append(token.strip() in words)
+        token = _marked_in(context)
+        # Names made of tokens spell marks out: the token "," is the word "comma" of such a name.
+        answers.append(token.strip() in words or spelled(token) in words)
     return answers
+
+
+def _marked_in(context: str) -> str:
+    """The marked token of a context."""
+    # Brackets beside it belong to the text, as in "<<<unk>>>" of a text that says "<unk>".
+    without_brackets = re.search(rf"{OPEN}([^<>]+){CLOSE}", context)
+    if without_brackets is not None:
+        return without_brackets.group(1)
+    after = context.split(OPEN, 1)[1]
+    return after.rsplit(CLOSE, 1)[0]  # the last one: the token itself holds brackets
 
 
 def _codes_to_judge(

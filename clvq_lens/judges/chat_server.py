@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
+
 from clvq_lens.arguments import check_between, check_count, check_is
 from clvq_lens.errors import ConfigError, JudgeError
-from clvq_lens.judges.json_request import Secret, post_json
+from clvq_lens.judges.json_request import Secret, open_client, post_json, quoted
 from clvq_lens.judges.language_judge import LanguageJudge
 
 _PER_THREAD = 4  # prompts of a batch, so that no thread waits long for the slowest one
 _LONGEST_S = 86_400.0  # a day; sockets take no number much larger
-_OWN_FIELDS = {"model", "messages", "max_tokens", "temperature", "stream"}
+_OWN_FIELDS = {"model", "messages", "max_tokens", "stream"}
+_NEW_LIMIT = "max_completion_tokens"  # what OpenAI's models that reason call max_tokens
 
 
 def openai(
@@ -31,14 +34,14 @@ def openai(
 ) -> LanguageJudge:
     """A server as a judge: any that speaks OpenAI's chat completions.
 
-    Such as ``vllm serve NAME`` (http://localhost:8000/v1), ``llama-server -m FILE``
-    (http://localhost:8080/v1) or Ollama (http://localhost:11434/v1). **Names and contexts are sent
-    to that address**, and nowhere else: redirections are not followed, and a server on this machine
-    is reached without a proxy. Sampling is turned off (``temperature=0``), but servers may give
-    another answer another day all the same.
+    Such as ``vllm serve NAME`` or ``transformers serve NAME`` (http://localhost:8000/v1),
+    ``llama-server -m FILE`` (http://localhost:8080/v1) or Ollama (http://localhost:11434/v1).
+    **Names and contexts are sent to that address**, and nowhere else: redirections are not
+    followed, and a server on this machine is reached without a proxy. Sampling is turned off
+    (``temperature=0``), but servers may give another answer another day all the same.
 
-    A server that is busy (429, 502, 503 or 504) is asked again up to five times, after the time
-    that it names or after 1, 2, 4, 8 and 16 seconds.
+    A server that is busy (429, 502, 503 or 504) or drops the connection is asked again up to five
+    times, after the time that it names or after 1, 2, 4, 8 and 16 seconds.
 
     Args:
         base_url: Address of the server, up to what comes before ``/chat/completions``.
@@ -51,7 +54,9 @@ def openai(
         max_tokens: Most tokens of an answer; None: a few words' worth. Models that reason first
             need thousands.
         **fields: More fields of the request, such as ``seed=0`` or, to turn off reasoning in vLLM,
-            ``chat_template_kwargs={"enable_thinking": False}``.
+            ``chat_template_kwargs={"enable_thinking": False}``. For servers that take neither
+            ``max_tokens`` nor ``temperature=0``, as OpenAI does not for its models that reason:
+            ``max_completion_tokens=2000, temperature=1``.
 
     Raises:
         ConfigError: If address, key or an option is impossible.
@@ -130,11 +135,14 @@ class ChatServer:
             JudgeError: If the server cannot be reached, refuses or says something else.
         """
         given_up = threading.Event()
+        client = open_client(
+            self._base_url, self._api_key, n_parallel=self._n_parallel, timeout_s=self._timeout_s
+        )
         pool = ThreadPoolExecutor(self._n_parallel)
         try:
             answers: list[Future[str]] = []
             for prompt in prompts:
-                answers.append(pool.submit(self._answer, prompt, max_tokens, given_up))
+                answers.append(pool.submit(self._answer, client, prompt, max_tokens, given_up))
             done, _ = wait(answers, return_when=FIRST_EXCEPTION)
             for answer in done:
                 answer.result()  # raises what went wrong first, and not what that did to others
@@ -142,27 +150,31 @@ class ChatServer:
         finally:
             given_up.set()  # nobody waits for a busy server after a failure or Ctrl-C
             pool.shutdown(cancel_futures=True)
+            client.close()
 
-    def _answer(self, prompt: str, max_tokens: int, given_up: threading.Event) -> str:
+    def _answer(
+        self, client: httpx2.Client, prompt: str, max_tokens: int, given_up: threading.Event
+    ) -> str:
+        limit = {} if _NEW_LIMIT in self._fields else {"max_tokens": max_tokens}
         content = {
+            "temperature": 0,
+            **limit,
             **self._fields,
             "model": self._model,
             "messages": [{"role": "user", "content": prompt}],
-            "max_tokens": max_tokens,
-            "temperature": 0,
             "stream": False,
         }
         completion = post_json(
+            client,
             f"{self._base_url}/chat/completions",
             content,
             model=self._model,
             api_key=self._api_key,
-            timeout_s=self._timeout_s,
             given_up=given_up,
         )
-        return self._text_of(completion, max_tokens)
+        return self._text_of(completion, self._fields.get(_NEW_LIMIT, max_tokens))
 
-    def _text_of(self, completion: Any, max_tokens: int) -> str:
+    def _text_of(self, completion: Any, max_tokens: object) -> str:
         """The text of a completion.
 
         Raises:
@@ -173,9 +185,10 @@ class ChatServer:
             text = choice["message"]["content"]
         except (KeyError, IndexError, TypeError) as error:
             raise JudgeError(
-                f"{self._base_url} answered with JSON that is no chat completion. Check that "
-                f"base_url is the address of a server that speaks OpenAI's chat completions, "
-                f"usually with /v1 at its end."
+                f"{self._base_url} answered with JSON that is no chat completion "
+                f"({quoted(json.dumps(completion), self._api_key)}). Check that base_url is the "
+                f"address of a server that speaks OpenAI's chat completions, usually with /v1 at "
+                f"its end."
             ) from error
         if isinstance(text, str) and text:
             return text

@@ -1,23 +1,21 @@
-"""One request to a server, with errors that say what to do, and with patience while it is busy.
+"""One request to a server, with errors that say what to do, and with patience while it is busy."""
 
-By the standard library: this is all of HTTP that judges need, and the client of huggingface_hub
-changes with its versions.
-"""
-
-import http.client
 import ipaddress
 import json
 import math
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
+
 from clvq_lens.errors import ConfigError, JudgeError
 
 _BUSY = {429, 502, 503, 504}
+_UNREACHABLE = (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError)
+# A server that restarts, or one that closes an idle connection just when it is used again.
+_DROPPED = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
 _WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # between tries
 _LONGEST_WAIT_S = 60.0  # that a server may ask for
 _MOST_QUOTED = 300  # characters of what a server says
@@ -53,80 +51,105 @@ class Secret:
         return text.replace(self._key, "...")
 
 
-class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    """Another address was not asked for, and must get neither texts nor the key."""
+def open_client(
+    base_url: str, api_key: Secret | None, *, n_parallel: int, timeout_s: float
+) -> httpx2.Client:
+    """What sends requests to a server, and keeps connections to it open; close it.
 
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Follows nowhere: the redirection becomes an error like any other status."""
-        return
+    It follows no redirection: another address was not asked for, and must get neither texts nor
+    the key.
+
+    Args:
+        base_url: Address of the server.
+        api_key: Key that is sent; None: none.
+        n_parallel: Requests at the same time.
+        timeout_s: Seconds to wait for an answer.
+
+    Raises:
+        ConfigError: If the environment names a proxy that cannot be used.
+    """
+    try:
+        return httpx2.Client(
+            headers={} if api_key is None else api_key.header(),
+            timeout=timeout_s,
+            limits=httpx2.Limits(max_connections=n_parallel),
+            # No proxy leads to this machine.
+            trust_env=not _is_this_machine(urlsplit(base_url).hostname or ""),
+        )
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        raise ConfigError(
+            f"The proxy in the environment cannot be used: {error} Set http_proxy, https_proxy "
+            f"and all_proxy to addresses that begin with http://, or unset them."
+        ) from error
 
 
 def post_json(
+    client: httpx2.Client,
     url: str,
     content: Mapping[str, Any],
     *,
     model: str,
     api_key: Secret | None,
-    timeout_s: float,
     given_up: threading.Event,
 ) -> Any:
     """What a server answers to a JSON object.
 
     Args:
+        client: What sends it.
         url: Where it is sent.
         content: The object.
         model: Name of the model that is asked for, for errors.
-        api_key: Key that is sent; None: none.
-        timeout_s: Seconds to wait for the answer.
-        given_up: Set by somebody else once the answer is of no use any more; then a busy server is
-            not asked again.
+        api_key: The key that the client sends, which no error shows.
+        given_up: Set by somebody else once the answer is of no use any more; then a server that is
+            busy, or has dropped the connection, is not asked again.
 
     Raises:
         JudgeError: If the server cannot be reached, refuses, or answers with something else.
     """
+    body = json.dumps(content)  # in ASCII, whatever a text from data holds
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(url, json.dumps(content).encode(), headers, method="POST")
-    if api_key is not None:
-        for name, value in api_key.header().items():
-            request.add_unredirected_header(name, value)
-    opener = _opener(url)
     for wait_s in (*_WAITS_S, None):
+        wished = None
         try:
-            with opener.open(request, timeout=timeout_s) as response:
-                body = response.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                status, wished = error.code, error.headers.get("Retry-After")
-                said = _complaint(error, api_key)
-            if status not in _BUSY or wait_s is None or _pause(_wait_s(wished, wait_s), given_up):
-                raise _refusal(url, status, said, model, is_keyed=api_key is not None) from None
-        except (OSError, http.client.HTTPException, UnicodeError) as error:
-            raise _unreachable(url, error, timeout_s) from error
+            response = client.post(url, content=body, headers=headers)
+        except _UNREACHABLE as error:
+            failure = _unreachable(url, error, client.timeout.read)
+            may_pass = isinstance(error, _DROPPED)
         else:
-            return _parsed(url, body)
+            if response.is_success:
+                return _parsed(url, response)
+            failure = _refusal(url, response, model, api_key)
+            wished = response.headers.get("Retry-After")
+            may_pass = response.status_code in _BUSY
+        if not may_pass or wait_s is None or _pause(_wait_s(wished, wait_s), given_up):
+            raise failure
 
 
-def _parsed(url: str, body: bytes) -> Any:
+def quoted(said: str, api_key: Secret | None) -> str:
+    """What a server says, for an error: one short line, without the key.
+
+    Args:
+        said: Its words.
+        api_key: The key that was sent to it; None: none.
+    """
+    if api_key is not None:
+        said = api_key.removed_from(said)
+    return " ".join(said.split())[:_MOST_QUOTED]
+
+
+def _parsed(url: str, response: httpx2.Response) -> Any:
     """What an answer says.
 
     Raises:
         JudgeError: If it is not JSON.
     """
     try:
-        return json.loads(body)
+        return response.json()
     except ValueError as error:
         raise JudgeError(
             f"{url} answered with something that is not JSON. Check that base_url is the address "
             f"of a server that speaks OpenAI's chat completions, usually with /v1 at its end."
         ) from error
-
-
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    """What sends requests: not around a redirection, and not through a proxy to this machine."""
-    handlers: list[urllib.request.BaseHandler] = [_NoRedirection()]
-    if _is_this_machine(urlsplit(url).hostname or ""):
-        handlers.append(urllib.request.ProxyHandler({}))
-    return urllib.request.build_opener(*handlers)
 
 
 def _is_this_machine(host: str) -> bool:
@@ -152,22 +175,12 @@ def _wait_s(wished: str | None, otherwise_s: float) -> float:
     return min(max(wished_s, 0.0), _LONGEST_WAIT_S) if math.isfinite(wished_s) else otherwise_s
 
 
-def _complaint(error: urllib.error.HTTPError, api_key: Secret | None) -> str:
-    """What a server says of a request that it refuses, without the key."""
-    try:
-        said = error.read(64 * _MOST_QUOTED).decode(errors="replace")
-    except (OSError, http.client.HTTPException):
-        said = ""
-    if api_key is not None:
-        said = api_key.removed_from(said)
-    said = " ".join(said.split())
-    return said[:_MOST_QUOTED] or error.reason
-
-
-def _refusal(url: str, status: int, said: str, model: str, *, is_keyed: bool) -> JudgeError:
+def _refusal(url: str, response: httpx2.Response, model: str, api_key: Secret | None) -> JudgeError:
     """The error for a status that is not 200."""
+    status = response.status_code
+    said = quoted(response.text, api_key) or response.reason_phrase
     if status in (401, 403):
-        key = "Check api_key" if is_keyed else "Pass api_key"
+        key = "Pass api_key" if api_key is None else "Check api_key"
         remedy = f"{key}: the server wants one that may use {model!r}."
     elif status == 404:
         remedy = (
@@ -182,19 +195,21 @@ def _refusal(url: str, status: int, said: str, model: str, *, is_keyed: bool) ->
     elif 300 <= status < 400:
         remedy = "It points to another address, which is not followed. Pass that as base_url."
     else:
-        remedy = "Fix what it complains about; fields of the request can be set by name."
+        remedy = (
+            "Fix what it complains about; fields of the request can be set by name, such as "
+            "temperature=1."
+        )
     return JudgeError(f"{url} refuses ({status}: {said}). {remedy}")
 
 
-def _unreachable(url: str, error: Exception, timeout_s: float) -> JudgeError:
+def _unreachable(url: str, error: Exception, timeout_s: float | None) -> JudgeError:
     """The error for a server that gave no answer."""
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(reason, TimeoutError):
+    if isinstance(error, httpx2.TimeoutException):
         return JudgeError(
             f"{url} did not answer within {timeout_s:g} seconds. Pass a larger timeout_s, or a "
             f"smaller n_parallel."
         )
     return JudgeError(
-        f"{url} cannot be reached ({reason}). Start the server, or check "
+        f"{url} cannot be reached ({error}). Start the server, or check "
         f"base_url; with cache=folder what was answered before is not asked again."
     )

@@ -15,6 +15,8 @@ NAME_TOKENS = 24  # a few words
 VERDICT_TOKENS = 6  # a yes or a no, and what a model puts around it
 _MOST_EXAMPLES = 12  # more make the prompt longer, and names hardly better
 _MOST_CHARACTERS = 80  # of a name
+_AROUND_NAMES = " \"'`*.\u201c\u201d"
+_ITEM = re.compile(r"([-*\u2022]|\d+[.)])\s+")  # the beginning of an item of a list
 
 # Small models answer the question below with it, whatever they were asked to answer with.
 _STATEMENT = re.compile(
@@ -60,16 +62,35 @@ def judging_prompt(name: str, context: str) -> str:
 def read_name(answer: str) -> str:
     """The name in an answer: its first line, without quotes and without a full stop.
 
+    A line that only introduces what follows, and ends with a colon, is passed over. Of a list, the
+    different items.
+
     Example:
         >>> read_name('Name: "Kinds of fruit".')
         'Kinds of fruit'
+        >>> read_name("The marked tokens are:\\n- apple\\n- pear\\n- apple")
+        'apple, pear'
     """
     lines = [line.strip() for line in _without_thoughts(answer).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].strip(_AROUND_NAMES).endswith(":"):
+        lines = lines[1:]
     if not lines:
         return ""
-    name = re.sub(r"^(name|answer)\s*:\s*", "", lines[0], flags=re.IGNORECASE)
+    name = _listed(lines) or lines[0]
+    name = re.sub(r"^(name|answer)\s*:\s*", "", name, flags=re.IGNORECASE)
     name = name.encode(errors="replace").decode()  # a server may cut a character in two
-    return name.strip(" \"'`*.\u201c\u201d")[:_MOST_CHARACTERS].strip()
+    return name.strip(_AROUND_NAMES)[:_MOST_CHARACTERS].strip()
+
+
+def _listed(lines: Sequence[str]) -> str:
+    """The different items of the list that some lines begin with; nothing if they do not."""
+    items: dict[str, None] = {}
+    for line in lines:
+        item = _ITEM.match(line)
+        if item is None:
+            break
+        items[line[item.end() :].strip(_AROUND_NAMES)] = None
+    return ", ".join(filter(None, items))
 
 
 def read_verdict(answer: str) -> bool | None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks import smollm2
 
@@ -46,6 +46,7 @@ def test_the_unpacked_model_has_the_logits_of_the_packed_one(folder: Path, monke
     assert not folder.exists()
 
     model = smollm2.model()
+    assert AutoConfig.from_pretrained(folder).architectures == ["LlamaForCausalLM"]
     assert [path.name for path in folder.parent.iterdir()] == ["smollm2"]
     tokens = model.to_tokens("The capital of France is")
     assert tokens[0, 0] == model.tokenizer.bos_token_id

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import clvq_lens as cl
-from clvq_lens.concepts.concept import Concept, Example
+from clvq_lens.concepts.concept import Concept, Counted, Example, name_from
 from clvq_lens.concepts.detection import Detection, detection, marked_token
 from clvq_lens.concepts.kept_back import shown_examples
 from clvq_lens.concepts.table import ConceptTable
@@ -153,6 +153,22 @@ def test_the_built_in_judge_looks_at_the_marked_token_only():
     assert marked_token("<< cat", ["a <<cat>> dog", "cat <<dog>>", "<< <<<< >>"]) == [
         True, False, False,
     ]  # fmt: skip
+
+
+def test_the_built_in_judge_knows_marks_by_the_words_of_names_made_of_tokens():
+    assert name_from([Counted(text, 2, 0.5, 1.0) for text in (",", "\n", ".")]) == (
+        "comma \u21b5 full-stop"
+    )
+    contexts = ["one<<,>> two", "one<<\n>>two", "one<< ;>> two", "one <<comma>>"]
+    assert marked_token("comma \u21b5 full-stop", contexts) == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("context", "token"),
+    [("the <<<unk>>> said", "unk"), ("the <unk<<>>> said", ">"), ("the <<<>>unk>", "<")],
+)
+def test_the_built_in_judge_tells_the_mark_from_brackets_of_the_text(context: str, token: str):
+    assert marked_token(token, [context, "the <<other>>"]) == [True, False]
 
 
 def test_names_of_the_toy_world_tell_its_concepts_apart(toy):

@@ -22,6 +22,7 @@ class StandIn:
         asked: The bodies of the requests so far.
         headers: Their headers.
         paths: Their paths.
+        n_connections: How many connections were opened.
     """
 
     url: str
@@ -29,6 +30,7 @@ class StandIn:
     asked: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    n_connections: int = 0
 
     def says(self, say: Callable[[str], str]) -> None:
         """Answers prompts by a function of their text."""
@@ -52,6 +54,12 @@ def stand_in() -> Iterator[StandIn]:
     """A server that says yes to everything until it is told otherwise."""
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # connections stay open, as those of real servers
+
+        def setup(self) -> None:
+            super().setup()
+            served.n_connections += 1
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             served.asked.append(body)
@@ -59,9 +67,8 @@ def stand_in() -> Iterator[StandIn]:
             served.paths.append(self.path)
             status, headers, content = served.reply(body)
             self.send_response(status)
-            for name, value in headers.items():
+            for name, value in {"Content-Length": str(len(content)), **headers}.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
 

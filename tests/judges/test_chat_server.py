@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -70,6 +71,15 @@ def test_a_request_is_a_chat_completion_without_sampling(server: StandIn):
 def test_the_most_tokens_can_be_set(server: StandIn):
     TABLE.named(cl.judges.openai(server.url, "m", max_tokens=2_000))
     assert {body["max_tokens"] for body in server.asked} == {2_000}
+
+
+def test_models_that_reason_are_asked_as_they_want_it(server: StandIn):
+    fields = {"max_completion_tokens": 2_000, "temperature": 1}
+    TABLE.named(cl.judges.openai(server.url, "m", **fields))
+    assert server.asked[0].items() >= fields.items()
+    assert "max_tokens" not in server.asked[0]
+    server.reply = lambda _: completion(None, finish_reason="length")
+    assert "used up 2000 tokens" in str(failure(server, **fields))
 
 
 def test_answers_stay_with_their_prompts_whatever_comes_first(server: StandIn):
@@ -146,7 +156,7 @@ def test_a_request_that_it_does_not_take(server: StandIn):
     error = str(failure(server))
     assert "(400: temperature must be 1 xxx" in error
     assert len(error) < 600
-    assert "Fix what it complains about" in error
+    assert "Fix what it complains about; fields of the request can be set by name" in error
 
 
 def test_an_answer_that_is_not_json(server: StandIn):
@@ -157,7 +167,15 @@ def test_an_answer_that_is_not_json(server: StandIn):
 @pytest.mark.parametrize("content", [[], {}, {"choices": []}, {"choices": [{"text": "x"}]}])
 def test_json_that_is_no_completion(server: StandIn, content: object):
     server.refuses(200, json.dumps(content))
-    assert "JSON that is no chat completion. Check that base_url" in str(failure(server))
+    said = re.escape(json.dumps(content))
+    assert re.search(rf"no chat completion \({said}\)\. Check that base_url", str(failure(server)))
+
+
+def test_an_error_in_an_answer_is_shown_without_the_key(server: StandIn):
+    server.refuses(200, json.dumps({"error": {"message": f"{KEY} has no credit"}}))
+    error = str(failure(server, KEY))
+    assert "... has no credit" in error
+    assert KEY not in error
 
 
 def test_a_model_that_reasons_until_it_has_to_stop(server: StandIn):
@@ -184,9 +202,26 @@ def test_a_server_that_takes_too_long(server: StandIn):
     assert "did not answer within 0.1 seconds. Pass a larger timeout_s" in str(error)
 
 
-def test_a_connection_that_is_cut(server: StandIn):
-    server.reply = lambda _: (200, {"Content-Length": "100"}, b"{}")  # and never the rest
-    assert "cannot be reached (IncompleteRead(2 bytes read" in str(failure(server, n_parallel=1))
+def test_a_connection_that_stays_cut(server: StandIn, waits: list[float]):
+    cut = {"Content-Length": "100", "Connection": "close"}
+    server.reply = lambda _: (200, cut, b"{}")  # and never the rest
+    error = str(failure(server, n_parallel=1))
+    assert "cannot be reached (peer closed connection without sending complete message" in error
+    assert waits[:5] == [1.0, 2.0, 4.0, 8.0, 16.0]
+
+
+def test_a_connection_that_is_cut_once_is_opened_again(server: StandIn, waits: list[float]):
+    cut = {"Content-Length": "100", "Connection": "close"}
+    answers = iter([(200, cut, b"{}")])
+    server.reply = lambda _: next(answers, None) or completion("cat")
+    assert TABLE.named(cl.judges.openai(server.url, "m", n_parallel=1))[0].name == "cat"
+    assert waits == [1.0]
+
+
+def test_prompts_of_a_batch_share_connections(server: StandIn):
+    detection(TABLE, cl.judges.openai(server.url, "m", n_parallel=2))
+    assert len(server.asked) > 60
+    assert server.n_connections <= 2 * -(-len(server.asked) // 8)  # two for each batch of eight
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -313,6 +348,13 @@ def test_a_server_on_this_machine_is_reached_without_a_proxy(
         assert len(proxy.asked) == 4  # any other host is reached as the user has set it
 
 
+def test_a_proxy_of_which_nothing_can_be_made(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("https_proxy", "gopher://proxy")
+    judge = cl.judges.openai("https://elsewhere.invalid/v1", "m")
+    with pytest.raises(ConfigError, match=r"The proxy in the environment cannot be used: .* Set"):
+        TABLE.named(judge)
+
+
 def test_without_such_a_judge_nothing_is_sent(monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: Any) -> None:
         raise AssertionError("something was sent")
@@ -362,8 +404,8 @@ def test_impossible_options_are_refused(as_for_a_user):
     for option in ("n_parallel", "timeout_s", "max_tokens"):
         with pytest.raises(ConfigError, match=f"{option} is 0"):
             cl.judges.openai(url, "m", **{option: 0})
-    with pytest.raises(ConfigError, match="stream, temperature cannot be set here"):
-        cl.judges.openai(url, "m", temperature=1, stream=True)
+    with pytest.raises(ConfigError, match="messages, stream cannot be set here"):
+        cl.judges.openai(url, "m", messages=[], stream=True)
     for value in (object(), float("nan")):
         with pytest.raises(ConfigError, match="A request cannot hold these fields"):
             cl.judges.openai(url, "m", seed=value)

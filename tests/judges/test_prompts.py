@@ -39,6 +39,11 @@ def test_a_prompt_for_a_verdict_holds_the_name_and_the_context_as_they_are():
         ("half \ud83d", "half ?"),
         ("", ""),
         (' " ', ""),
+        ("Name:", ""),
+        ("**Name:**\n\nFruit\nThey grow.", "Fruit"),
+        ('The marked tokens are:\n- dry\n-  "wet"\n- dry\n- ', "dry, wet"),
+        ("1. Fruit\n2) Trees\nAll of them grow.", "Fruit, Trees"),
+        ("- well-known\n-5 degrees", "well-known"),
     ],
 )
 def test_a_name_is_the_first_line_of_an_answer(answer: str, name: str):

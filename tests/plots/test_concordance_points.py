@@ -23,6 +23,17 @@ def test_w_stands_beside_its_null():
     assert w.marker.color == BLUE
     assert null.marker.color == CONTROL_MARK["color"]
     assert figure.data[-1] is w  # over its null
+    assert [(label.x, label.y, label.text) for label in figure.layout.annotations] == [
+        (0.7, "own", "0.7"), (0.4, "of another code", "0.4"),
+    ]  # fmt: skip
+
+
+def test_where_there_is_no_w_it_says_why():
+    frame = table()
+    frame.loc[1, ["kendall_w", "p", "null_mean", "null_low", "null_high"]] = float("nan")
+    own, other = plot_concordance(frame).layout.annotations
+    assert own.text == "0.7"
+    assert (other.y, other.text) == ("of another code", "no judge tells codes apart")
 
 
 def test_the_axis_says_what_one_means():
