@@ -44,5 +44,5 @@ def plot_concordance(agreement: pd.DataFrame | HasFrame) -> go.Figure:
     )
     figure.update_xaxes(title_text="Kendall's W: 1 the same order of codes", range=[-0.03, 1.06])
     figure.update_yaxes(title_text="names", range=[1.6, -0.7])
-    figure = themed(figure, title="Do judges find the same codes well named?", height=320)
-    return figure.update_layout(margin_t=114)  # the legend has two lines on a narrow page
+    figure = themed(figure, title="Do judges find the same codes well named?", height=290)
+    return figure.update_layout(legend_traceorder="reversed")  # what was measured comes first

@@ -73,7 +73,7 @@ def plot_causal_flow(frame: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title_text="observed: chance of the next code, given the code")
     figure.update_yaxes(title_text="causal: tokens of both that leave<br>the next code (fraction)")
     figure = themed(figure, title="Observed and causal flow of concepts", height=520)
-    return figure.update_layout(legend={"itemsizing": "constant"})
+    return figure.update_layout(legend={"itemsizing": "constant", "traceorder": "reversed"})
 
 
 def plot_flow(

@@ -42,7 +42,7 @@ def plot_collapse(collapse: pd.DataFrame | HasFrame, *, chance: str) -> go.Figur
     figure.update_xaxes(tickvals=place.tolist(), ticktext=list(map(_short, layers)))
     figure.update_xaxes(title_text="layer (residual stream after that block)", row=2)
     figure = themed(figure, title="Does one code stand for what every layer finds?", height=710)
-    return figure.update_layout(legend_y=1.06, margin_t=134)  # above the words on chance
+    return figure.update_layout(margin_t=134)  # room for the words on chance below the legend
 
 
 def _draw(

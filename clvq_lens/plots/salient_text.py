@@ -80,7 +80,7 @@ def plot_salience(
     return figure.update_layout(
         barmode="overlay",
         margin={"l": 20, "r": 20, "t": 64, "b": 20 + _LEGEND_PX, "autoexpand": False},
-        legend={"x": 0, "xanchor": "left", "y": 0, "yanchor": "top", "traceorder": "normal"},
+        legend={"y": 0, "yref": "paper", "traceorder": "normal"},  # below the text
         legend_title={"text": f"tallest bar {largest:.3g}", "font": {"size": FONT_PX}},
         hoverlabel={"align": "left"},
     )

@@ -27,6 +27,7 @@ SMALL_FONT_PX = 12
 DOT_PX = 6  # a mark where there are many
 MARK_PX = 9  # a mark where there are few
 LINE_PX = 2
+LEGEND_TOP_PX = 44  # from the top of a figure, below its title
 
 NAME_WIDTH = 24  # characters of a name beside an axis
 
@@ -124,7 +125,16 @@ def themed(figure: go.Figure, *, title: str, height: int = 420) -> go.Figure:
         margin={"l": 70, "r": 30, "t": 84, "b": 60},
         height=height,
         modebar={"bgcolor": CLEAR, "color": TEXT, "activecolor": BLUE},
-        legend={"orientation": "h", "y": 1.02, "x": 0, "xanchor": "left", "yanchor": "bottom"},
+        # Below the title and not above the plot: on a narrow page the legend takes several lines,
+        # and plotly then moves the plot down.
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1 - LEGEND_TOP_PX / height,
+            "yref": "container",
+            "yanchor": "top",
+        },
     )
     axes = {
         "gridcolor": FAINT,

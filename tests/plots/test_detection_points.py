@@ -25,9 +25,8 @@ def test_what_is_measured_is_drawn_over_its_control():
 
 def test_chance_is_a_line_at_one_half():
     figure = plot_detection(table())
-    [line] = figure.layout.shapes
-    assert line.y0 == line.y1 == 0.5
-    assert figure.layout.annotations[0].text == "chance"
+    line = trace(figure, "chance")
+    assert (list(line.x), list(line.y)) == ([1, 2], [0.5, 0.5])
     assert axis_titles(figure)["yaxis"] == "contexts judged rightly (fraction)"
 
 
