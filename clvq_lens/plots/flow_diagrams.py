@@ -17,7 +17,6 @@ from clvq_lens.plots.theme import (
     FONT_PX,
     GRAY,
     SMALL_FONT_PX,
-    TEXT,
     themed,
     translucent,
 )
@@ -28,7 +27,7 @@ _GAP = 15  # between nodes: a line of text, so that names never overlap
 _ABOVE, _BELOW = 120, 30  # margins
 _INSET = 5  # between the edge of a node and its name
 _CHARACTER = 6.6  # on average
-_SMALLEST_DOT_PX, _LARGEST_DOT_PX = 4, 24  # of a pair of codes
+_SMALLEST_DOT_PX, _LARGEST_DOT_PX = 5, 24  # of a pair of codes
 # By itself plotly sorts links by where it would have put the nodes. Version 6 knows no other way.
 _IN_ORDER = {"sort": "input"} if hasattr(go.sankey.Link, "sort") else {}
 
@@ -67,7 +66,7 @@ def plot_causal_flow(frame: pd.DataFrame) -> go.Figure:
             text=hovers,
             mode="markers",
             name=series,
-            marker={"color": color, "opacity": 0.5, **sizes},
+            marker={"color": color, "opacity": 0.65, **sizes},
             hovertemplate="%{text}<br>observed %{x:.3f}<br>lost %{y:.3f}<extra></extra>",
         )
     figure.update_xaxes(title_text="observed: chance of the next code, given the code")
@@ -290,7 +289,7 @@ def _write_stage(figure: go.Figure, column: Column, place: float, width: int) ->
         yanchor="bottom",
         yshift=18,
         showarrow=False,
-        font={"size": FONT_PX, "color": TEXT},
+        font_size=FONT_PX,
     )
 
 
@@ -315,5 +314,5 @@ def _write_names(
             yanchor="middle",
             align="left",
             showarrow=False,
-            font={"size": SMALL_FONT_PX, "color": TEXT},
+            font_size=SMALL_FONT_PX,
         )

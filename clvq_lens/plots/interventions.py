@@ -67,7 +67,8 @@ def plot_ablations(sweep: pd.DataFrame | HasFrame, *, metric: str, n_codes: int 
         hovertemplate="control %{x:.4g}<extra></extra>",
     )
     figure.update_yaxes(range=[len(rows) - 0.4, -0.6], title_text="ablated code")
-    figure.update_xaxes(title_text=title)
+    # Marks would begin the axis below zero, and bars with it.
+    figure.update_xaxes(title_text=title, rangemode="tozero")
     row_px = 38 if "context" in rows else 22  # names in two lines, or in one
     title_px = 18 * title.count("<br>")  # a long title of the axis must not press the rows together
     height = 170 + row_px * len(rows) + title_px
@@ -177,7 +178,7 @@ def plot_attribution(
     figure.update_xaxes(
         title_text=f"attribution, same unit<br>(completeness error {completeness_error:.1%})", col=3
     )
-    figure.update_yaxes(title_text=f"true effect: {wrapped(metric, 30)}", col=1)
+    figure.update_yaxes(title_text=wrapped(f"true effect: {metric}", 36), col=1)
     figure.update_annotations(font_size=FONT_PX)
     figure = themed(figure, title=f"Attribution against true edits: {plain(metric)}", height=480)
     return figure.update_layout(showlegend=False, margin_t=120)  # titles have three lines

@@ -42,6 +42,7 @@ def plot_stability(methods: pd.DataFrame, pairs: pd.DataFrame) -> go.Figure:
         range=[len(names) - 0.5, -0.6],  # the first method on top, with room for its number
         tickvals=list(range(len(names))),
         ticktext=[plain(shortened(name, NAME_WIDTH)) for name in names],
+        zeroline=False,  # the first method stands at 0, which means nothing
     )
     figure.update_yaxes(title_text="method", col=1)
     title = "Do other fits find the same codes?"

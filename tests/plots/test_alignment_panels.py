@@ -30,8 +30,11 @@ def labels() -> pd.DataFrame:
 
 
 def test_every_axis_says_what_it_shows(curve, labels):
-    titles = axis_titles(plot_alignment(curve, labels, threshold=0.9))
-    assert titles["yaxis"] == "codes aligned (fraction)"
+    figure = plot_alignment(curve, labels, threshold=0.9)
+    panels = [annotation.text for annotation in figure.layout.annotations]
+    assert panels == ["codes aligned", "tokens in aligned codes", "labels with a code"]
+    titles = axis_titles(figure)
+    assert titles["yaxis"] == "fraction"
     assert titles["yaxis4"] == "part of its tokens in codes<br>aligned at 0.9 (how many)"
     assert titles["xaxis3"] == "threshold"
 
