@@ -22,15 +22,6 @@ def plot_detection(detection: pd.DataFrame | HasFrame) -> go.Figure:
     for code, name in zip(frame["code"], frame["name"], strict=True):
         names.append(f"code {code}: {plain(name)}")
     figure = go.Figure()
-    # As many contexts belong to a code as do not, so a coin is right half of the time.
-    figure.add_scatter(
-        x=[1, max(1, len(frame))],
-        y=[0.5, 0.5],
-        mode="lines",
-        name="chance",
-        line=REFERENCE_LINE,
-        hoverinfo="skip",
-    )
     # The control comes first, so that it never covers a name's own accuracy.
     for column, series, color in (
         ("control", "name of another code", GRAY),
@@ -45,6 +36,9 @@ def plot_detection(detection: pd.DataFrame | HasFrame) -> go.Figure:
             marker={"color": color, "size": _POINT_PX},
             hovertemplate="%{text}<br>accuracy %{y:.2f}<extra></extra>",
         )
+    # As many contexts belong to a code as do not, so a coin is right half of the time. It is named
+    # in the legend: points at chance would cover a name on the line.
+    figure.add_hline(y=0.5, line=REFERENCE_LINE, name="chance", showlegend=True, legendrank=1)
     figure.update_xaxes(title_text="rank of the code by accuracy")
     figure.update_yaxes(title_text="contexts judged rightly (fraction)", range=[-0.03, 1.03])
     figure = themed(figure, title="Can its name tell a concept from others?")

@@ -25,8 +25,10 @@ def test_what_is_measured_is_drawn_over_its_control():
 
 def test_chance_is_a_line_at_one_half():
     figure = plot_detection(table())
-    line = trace(figure, "chance")
-    assert (list(line.x), list(line.y)) == ([1, 2], [0.5, 0.5])
+    [line] = figure.layout.shapes
+    assert line.y0 == line.y1 == 0.5
+    assert (line.name, line.showlegend) == ("chance", True)
+    assert not figure.layout.annotations, "points at chance would cover it"
     assert axis_titles(figure)["yaxis"] == "contexts judged rightly (fraction)"
 
 
