@@ -25,6 +25,7 @@ from clvq_lens.plots.theme import (
 _FLOW_HEIGHT = 420  # that all tokens take
 _GAP = 15  # between nodes: a line of text, so that names never overlap
 _ABOVE, _BELOW = 120, 30  # margins
+_THIN_PX = 10  # a thinner node would cross out a name in its middle
 _INSET = 5  # between the edge of a node and its name
 _CHARACTER = 6.6  # on average
 _SMALLEST_DOT_PX, _LARGEST_DOT_PX = 5, 24  # of a pair of codes
@@ -112,7 +113,8 @@ def plot_flow(
     figure = go.Figure(_sankey(thin, nodes, heights, places, width))
     for index, column in enumerate(thin.columns):
         _write_stage(figure, column, places[index], width)
-        _write_names(figure, nodes[index], 1 - heights[index], places[index], width)
+        token_px = (height - gaps) / thin.n_tokens
+        _write_names(figure, nodes[index], 1 - heights[index], places[index], width, token_px)
     figure = themed(
         figure,
         title=f"{plain(title)}: {thin.n_tokens:,} tokens",
@@ -299,10 +301,16 @@ def _write_names(
     heights: Float[np.ndarray, " n"],
     place: float,
     width: int,
+    token_px: float,
 ) -> None:
-    """Writes the name of each node on it: plotly itself writes beside nodes, over the links."""
+    """Writes the name of each node on it: plotly itself writes beside nodes, over the links.
+
+    A node that is thinner than its name underlines it. ``token_px``: height of one token.
+    """
     n_characters = int((width - 2 * _INSET) / _CHARACTER)
     for node, height in zip(nodes, heights, strict=True):
+        node_px = node.size * token_px
+        above = node_px / 2 if node_px < _THIN_PX else None
         figure.add_annotation(
             text=node.shown(n_characters),
             x=place,
@@ -311,7 +319,9 @@ def _write_names(
             xshift=_INSET - width / 2,
             y=height,
             yref="paper",
-            yanchor="middle",
+            yanchor="middle" if above is None else "bottom",
+            yshift=above,
+            borderpad=0,  # else names in a gap of one line would overlap
             align="left",
             showarrow=False,
             font_size=SMALL_FONT_PX,

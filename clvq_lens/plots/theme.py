@@ -27,7 +27,7 @@ SMALL_FONT_PX = 12
 DOT_PX = 6  # a mark where there are many
 MARK_PX = 9  # a mark where there are few
 LINE_PX = 2
-LEGEND_TOP_PX = 44  # from the top of a figure, below its title
+_LEGEND_TOP_PX = 44  # from the top of a figure, below its title
 
 NAME_WIDTH = 24  # characters of a name beside an axis
 
@@ -125,16 +125,7 @@ def themed(figure: go.Figure, *, title: str, height: int = 420) -> go.Figure:
         margin={"l": 70, "r": 30, "t": 84, "b": 60},
         height=height,
         modebar={"bgcolor": CLEAR, "color": TEXT, "activecolor": BLUE},
-        # Below the title and not above the plot: on a narrow page the legend takes several lines,
-        # and plotly then moves the plot down.
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "y": 1 - LEGEND_TOP_PX / height,
-            "yref": "container",
-            "yanchor": "top",
-        },
+        legend=_legend(height),
     )
     axes = {
         "gridcolor": FAINT,
@@ -148,3 +139,18 @@ def themed(figure: go.Figure, *, title: str, height: int = 420) -> go.Figure:
     figure.update_xaxes(axes)
     figure.update_yaxes(axes)
     return figure
+
+
+def _legend(height: int) -> dict[str, object]:
+    """A row below the title and not above the plot.
+
+    On a narrow page it takes several rows, and plotly then moves the plot down.
+    """
+    return {
+        "orientation": "h",
+        "x": 0,
+        "xanchor": "left",
+        "y": 1 - _LEGEND_TOP_PX / height,
+        "yref": "container",
+        "yanchor": "top",
+    }

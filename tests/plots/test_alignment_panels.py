@@ -61,7 +61,7 @@ def test_only_the_commonest_labels_are_drawn(curve, labels):
     assert len(figure.layout.xaxis4.tickvals) == 20
 
 
-@pytest.mark.parametrize(("n_labels", "counted"), [(15, True), (16, False)])
+@pytest.mark.parametrize(("n_labels", "counted"), [(10, True), (11, False)])
 def test_bars_too_narrow_for_a_number_have_it_in_their_hover_alone(
     curve, labels, n_labels, counted
 ):
