@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -133,3 +134,18 @@ def fitted(model: "HookedTransformer") -> "cl.Lens":
     lens = model.add_clvq(1, 2, n_codes=12, top_k=3)
     lens.fit(data, n_tokens=3_000, batch_tokens=256, progress=False)
     return lens
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator:
+    """A headless browser."""
+    executable = shutil.which("chromium")
+    if executable is None:
+        reason = "chromium is not installed; run: apt-get install chromium"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -123,7 +123,6 @@ DRAWN_BY = {
     "plot_codebook": "lens.plot_codebook(",
     "plot_collapse": "collapse(",
     "plot_comparison": "compare(",
-    "plot_concepts": "table.plot(",
     "plot_concordance": "judges.agreement(",
     "plot_detection": "detection(",
     "plot_faithfulness": "faithfulness(",

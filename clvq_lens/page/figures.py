@@ -91,4 +91,6 @@ def _specification(figure: go.Figure) -> dict[str, object]:
     layout = specification["layout"]
     layout.pop("title", None)
     layout["margin"]["t"] = max(0, layout["margin"]["t"] - _TITLE_HEIGHT)
+    # The legend stands as far below the top of the figure as before, less the title.
+    layout["legend"]["y"] += _TITLE_HEIGHT / layout["height"]
     return specification

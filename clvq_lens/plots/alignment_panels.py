@@ -10,15 +10,15 @@ from plotly.subplots import make_subplots
 
 from clvq_lens.plots.inputs import numbers
 from clvq_lens.plots.text import plain, shortened
-from clvq_lens.plots.theme import COLORS, GRAY, LINE_PX, NAME_WIDTH, themed
+from clvq_lens.plots.theme import COLORS, FONT_PX, GRAY, LINE_PX, NAME_WIDTH, themed
 
 _N_LABELS = 20
-_MOST_COUNTED = 60  # bars; numbers on top of more would run into each other
+_MOST_COUNTED = 40  # bars, of two methods: with three, 5 and 4 side by side read as 54
 _METHOD_COLORS = COLORS[:-1]  # gray, the last one, marks the threshold
 _PANELS = {
-    "codes_aligned": "codes aligned (fraction)",
-    "tokens_covered": "tokens in aligned codes (fraction)",
-    "labels_found": "labels with a code (fraction)",
+    "codes_aligned": "codes aligned",
+    "tokens_covered": "tokens in aligned codes",
+    "labels_found": "labels with a code",
 }
 
 
@@ -37,6 +37,7 @@ def plot_alignment(curve: pd.DataFrame, labels: pd.DataFrame, *, threshold: floa
         specs=[[{}, {}, {}], [{"colspan": 3}, None, None]],
         vertical_spacing=0.2,
         horizontal_spacing=0.07,
+        subplot_titles=list(_PANELS.values()),
     )
     for number, (method, rows) in enumerate(curve.groupby("method", sort=False)):
         _draw_curves(figure, str(method), pd.DataFrame(rows), number)
@@ -46,8 +47,9 @@ def plot_alignment(curve: pd.DataFrame, labels: pd.DataFrame, *, threshold: floa
         _draw_bars(figure, str(method), pd.DataFrame(rows), number, counted=counted)
     _mark_threshold(figure, threshold)
     _describe_bars(figure, names, threshold, counted=counted)
+    figure.update_annotations(font_size=FONT_PX)
     figure = themed(figure, title="Which codes are a known label?", height=720)
-    return figure.update_layout(bargap=0.25)
+    return figure.update_layout(bargap=0.25, margin_t=104)  # titles of panels, below the legend
 
 
 def _color(number: int) -> str:
@@ -112,9 +114,10 @@ def _draw_bars(
 
 
 def _mark_threshold(figure: go.Figure, threshold: float) -> None:
-    """Titles of the panels above, and a line at the threshold of the bars below them."""
+    """Axes of the panels above, and a line at the threshold of the bars below them."""
+    figure.update_yaxes(title_text="fraction", row=1, col=1)
     line = {"color": GRAY, "dash": "dash", "width": 1}
-    for column, title in enumerate(_PANELS.values(), start=1):
+    for column in range(1, len(_PANELS) + 1):
         number = "" if column == 1 else column  # plotly's first axes have none
         # A shape, not a trace: it needs neither a place in the legend nor a hover.
         figure.add_shape(
@@ -127,7 +130,7 @@ def _mark_threshold(figure: go.Figure, threshold: float) -> None:
             xref=f"x{number}",
             yref=f"y{number} domain",
         )
-        figure.update_yaxes(title_text=title, range=[-0.03, 1.03], row=1, col=column)
+        figure.update_yaxes(range=[-0.03, 1.03], row=1, col=column)
         figure.update_xaxes(
             title_text="threshold", tickvals=[0.6, 0.7, 0.8, 0.9, 1.0], row=1, col=column
         )

@@ -14,11 +14,12 @@ from clvq_lens.errors import ShapeError
 from clvq_lens.plots.colors import code_colors
 from clvq_lens.plots.principal_components import principal_components
 from clvq_lens.plots.text import code_name
-from clvq_lens.plots.theme import DOT_PX, GRAY, themed
+from clvq_lens.plots.theme import DOT_PX, GRAY, themed, translucent
 
 MapMethod = Literal["pca", "tsne"]
 
 _LARGEST_PX = 40  # diameter of the most used code
+_OPACITY = 0.7  # of marks, which overlap; their edges keep the contrast of the color itself
 _NAME_WIDTH = 20  # characters of a name on the map
 _NAME_PX = 11  # size of its font
 # Names are kept from overlapping where the outermost codes are as far apart as this: on a page of
@@ -166,8 +167,8 @@ def _draw_used(
             "size": usage[order],
             "sizemode": "area",
             "sizeref": 2 * usage.max() / _LARGEST_PX**2,
-            "color": own_colors,
-            "opacity": 0.7,
+            "color": [translucent(color, _OPACITY) for color in own_colors],
+            "opacity": 1,  # of fill and edge: plotly makes marks of several sizes translucent
             "line": {"width": 1, "color": own_colors},
         },
         text=texts,

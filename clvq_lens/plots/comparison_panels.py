@@ -51,6 +51,9 @@ def plot_comparison(
         figure.update_xaxes(title={"text": meaning, "standoff": 4}, row=row, col=column)
         if "drop" in metric:
             figure.update_xaxes(range=_range_of_drops(frame, metric), row=row, col=column)
+        elif not (numbers(frame, metric) < 0).any():
+            # Plotly would put a count that is zero everywhere between -1 and 1.
+            figure.update_xaxes(rangemode="nonnegative", row=row, col=column)
     _name_methods(figure, frame)
     figure.update_annotations(font={"size": FONT_PX})
     figure = themed(figure, title="Methods side by side", height=height + 150)
@@ -77,6 +80,7 @@ def _name_methods(figure: go.Figure, frame: pd.DataFrame) -> None:
         range=[len(frame) - 0.5, -0.5],
         tickvals=list(range(len(frame))),
         ticktext=_names(frame, NAME_WIDTH),
+        zeroline=False,  # the first method stands at 0, which means nothing
         title_text="",
     )
 
@@ -120,6 +124,7 @@ def _points(frame: pd.DataFrame, metric: str) -> go.Scatter:
         y=np.arange(len(frame)),
         mode="markers",
         marker={"color": _colors(frame)},
+        cliponaxis=False,  # marks at zero are whole
         error_x={
             "type": "data",
             "color": GRAY,

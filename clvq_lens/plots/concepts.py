@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from jaxtyping import Int
 
 from clvq_lens.plots.inputs import HasFrame, as_frame
-from clvq_lens.plots.text import plain
+from clvq_lens.plots.text import plain, visible
 from clvq_lens.plots.theme import BLUE, CLEAR, FAINT, LINE_PX, REFERENCE_LINE, log_ticks, themed
 
 _N_MARKED = 80  # with more codes, markers would merge into a band
@@ -85,12 +85,19 @@ def plot_concepts(table: pd.DataFrame | HasFrame) -> go.Figure:
         "code": frame["code"],
         "usage (tokens)": frame["usage"],
         "share": frame["share"].map("{:.2%}".format),
-        "commonest tokens": frame["tokens"].map(plain),
-        "an example": frame["example"].map(str.strip).map(plain),
+        "commonest tokens": frame["tokens"].map(_readable),
+        "an example": frame["example"].map(_readable),
     }
     look = {"align": "left", "line": {"color": FAINT}}
     header = {"values": list(columns), "fill": {"color": FAINT}, **look}
     rows = {"values": list(columns.values()), "height": _ROW_PX, "fill": {"color": CLEAR}, **look}
-    cells = go.Table(header=header, cells=rows, columnwidth=[50, 70, 60, 220, 320])
+    cells = go.Table(header=header, cells=rows, columnwidth=[60, 80, 70, 190, 320])
     figure = themed(go.Figure(cells), title="What each code means", height=640)
-    return figure.update_layout(margin_t=56)  # a table has no legend above it
+    # A table has neither a legend above it nor axes beside it.
+    return figure.update_layout(margin={"l": 16, "r": 16, "t": 56, "b": 16})
+
+
+def _readable(text: str) -> str:
+    """A text in a cell: line ends and tabs are seen, and so is one of white space alone."""
+    ends_seen = text.replace("\n", visible("\n")).replace("\t", visible("\t"))
+    return plain(ends_seen.strip()) or visible(text)

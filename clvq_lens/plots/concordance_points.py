@@ -55,4 +55,4 @@ def plot_concordance(agreement: pd.DataFrame | HasFrame) -> go.Figure:
     figure.update_xaxes(title_text="Kendall's W: 1 the same order of codes", range=[-0.06, 1.06])
     figure.update_yaxes(title_text="names", range=[1.6, -0.7])
     figure = themed(figure, title="Do judges find the same codes well named?", height=304)
-    return figure.update_layout(margin_t=98)  # the legend has two lines on a narrow page
+    return figure.update_layout(legend_traceorder="reversed")  # what was measured comes first

@@ -36,8 +36,10 @@ def plot_detection(detection: pd.DataFrame | HasFrame) -> go.Figure:
             marker={"color": color, "size": _POINT_PX},
             hovertemplate="%{text}<br>accuracy %{y:.2f}<extra></extra>",
         )
-    # As many contexts belong to a code as do not, so a coin is right half of the time.
-    figure.add_hline(y=0.5, line=REFERENCE_LINE, annotation_text="chance")
+    # As many contexts belong to a code as do not, so a coin is right half of the time. It is named
+    # in the legend: points at chance would cover a name on the line.
+    figure.add_hline(y=0.5, line=REFERENCE_LINE, name="chance", showlegend=True, legendrank=1)
     figure.update_xaxes(title_text="rank of the code by accuracy")
     figure.update_yaxes(title_text="contexts judged rightly (fraction)", range=[-0.03, 1.03])
-    return themed(figure, title="Can its name tell a concept from others?")
+    figure = themed(figure, title="Can its name tell a concept from others?")
+    return figure.update_layout(legend_traceorder="reversed")  # what was measured comes first

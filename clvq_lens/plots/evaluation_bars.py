@@ -91,7 +91,8 @@ def plot_evaluations(evaluations: Mapping[str, pd.DataFrame | HasFrame]) -> go.F
     )
     figure.update_yaxes(title_text="quantizer", col=1)
     height = _TOP_PX + n_rows * (panel_px + _BETWEEN_PX)
-    return themed(figure, title="Quantizers compared", height=height)
+    figure = themed(figure, title="Quantizers compared", height=height)
+    return figure.update_layout(legend_traceorder="reversed")  # what was measured comes first
 
 
 def _values(evaluation: pd.DataFrame | HasFrame) -> pd.DataFrame:

@@ -44,7 +44,9 @@ def plot_cross_entropy(evaluation: pd.DataFrame | HasFrame) -> go.Figure:
         hovertemplate="%{y}<br>%{customdata} nats per token<extra></extra>",
     )
     figure = go.Figure(bars)
-    figure.update_xaxes(title_text="cross-entropy in nats per token (95 % interval over documents)")
+    figure.update_xaxes(
+        title_text="cross-entropy in nats per token<br>(95 % interval over documents)"
+    )
     figure.update_yaxes(autorange="reversed", title_text="")
     figure = themed(figure, title="What the reconstruction costs the model", height=290)
     return figure.update_layout(margin_t=56)  # one series has no legend

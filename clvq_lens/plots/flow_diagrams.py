@@ -17,7 +17,6 @@ from clvq_lens.plots.theme import (
     FONT_PX,
     GRAY,
     SMALL_FONT_PX,
-    TEXT,
     themed,
     translucent,
 )
@@ -26,9 +25,10 @@ from clvq_lens.plots.theme import (
 _FLOW_HEIGHT = 420  # that all tokens take
 _GAP = 15  # between nodes: a line of text, so that names never overlap
 _ABOVE, _BELOW = 120, 30  # margins
+_THIN_PX = 10  # a thinner node would cross out a name in its middle
 _INSET = 5  # between the edge of a node and its name
 _CHARACTER = 6.6  # on average
-_SMALLEST_DOT_PX, _LARGEST_DOT_PX = 4, 24  # of a pair of codes
+_SMALLEST_DOT_PX, _LARGEST_DOT_PX = 5, 24  # of a pair of codes
 # By itself plotly sorts links by where it would have put the nodes. Version 6 knows no other way.
 _IN_ORDER = {"sort": "input"} if hasattr(go.sankey.Link, "sort") else {}
 
@@ -67,13 +67,13 @@ def plot_causal_flow(frame: pd.DataFrame) -> go.Figure:
             text=hovers,
             mode="markers",
             name=series,
-            marker={"color": color, "opacity": 0.5, **sizes},
+            marker={"color": color, "opacity": 0.65, **sizes},
             hovertemplate="%{text}<br>observed %{x:.3f}<br>lost %{y:.3f}<extra></extra>",
         )
     figure.update_xaxes(title_text="observed: chance of the next code, given the code")
     figure.update_yaxes(title_text="causal: tokens of both that leave<br>the next code (fraction)")
     figure = themed(figure, title="Observed and causal flow of concepts", height=520)
-    return figure.update_layout(legend={"itemsizing": "constant"})
+    return figure.update_layout(legend={"itemsizing": "constant", "traceorder": "reversed"})
 
 
 def plot_flow(
@@ -113,7 +113,8 @@ def plot_flow(
     figure = go.Figure(_sankey(thin, nodes, heights, places, width))
     for index, column in enumerate(thin.columns):
         _write_stage(figure, column, places[index], width)
-        _write_names(figure, nodes[index], 1 - heights[index], places[index], width)
+        token_px = (height - gaps) / thin.n_tokens
+        _write_names(figure, nodes[index], 1 - heights[index], places[index], width, token_px)
     figure = themed(
         figure,
         title=f"{plain(title)}: {thin.n_tokens:,} tokens",
@@ -290,7 +291,7 @@ def _write_stage(figure: go.Figure, column: Column, place: float, width: int) ->
         yanchor="bottom",
         yshift=18,
         showarrow=False,
-        font={"size": FONT_PX, "color": TEXT},
+        font_size=FONT_PX,
     )
 
 
@@ -300,10 +301,16 @@ def _write_names(
     heights: Float[np.ndarray, " n"],
     place: float,
     width: int,
+    token_px: float,
 ) -> None:
-    """Writes the name of each node on it: plotly itself writes beside nodes, over the links."""
+    """Writes the name of each node on it: plotly itself writes beside nodes, over the links.
+
+    A node that is thinner than its name underlines it. ``token_px``: height of one token.
+    """
     n_characters = int((width - 2 * _INSET) / _CHARACTER)
     for node, height in zip(nodes, heights, strict=True):
+        node_px = node.size * token_px
+        above = node_px / 2 if node_px < _THIN_PX else None
         figure.add_annotation(
             text=node.shown(n_characters),
             x=place,
@@ -312,8 +319,10 @@ def _write_names(
             xshift=_INSET - width / 2,
             y=height,
             yref="paper",
-            yanchor="middle",
+            yanchor="middle" if above is None else "bottom",
+            yshift=above,
+            borderpad=0,  # else names in a gap of one line would overlap
             align="left",
             showarrow=False,
-            font={"size": SMALL_FONT_PX, "color": TEXT},
+            font_size=SMALL_FONT_PX,
         )

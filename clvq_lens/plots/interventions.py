@@ -67,7 +67,8 @@ def plot_ablations(sweep: pd.DataFrame | HasFrame, *, metric: str, n_codes: int 
         hovertemplate="control %{x:.4g}<extra></extra>",
     )
     figure.update_yaxes(range=[len(rows) - 0.4, -0.6], title_text="ablated code")
-    figure.update_xaxes(title_text=title)
+    # Marks would begin the axis below zero, and bars with it.
+    figure.update_xaxes(title_text=title, rangemode="tozero")
     row_px = 38 if "context" in rows else 22  # names in two lines, or in one
     title_px = 18 * title.count("<br>")  # a long title of the axis must not press the rows together
     height = 170 + row_px * len(rows) + title_px
@@ -99,7 +100,7 @@ def plot_ablations_by_position(
     return _heatmap(
         effects,
         _names(first_rows),
-        tokens,
+        list(map(visible, tokens)),
         title="Effect of ablating each code at each position",
         color_is=f"change of {metric}",
         rows_are="ablated code",
@@ -122,7 +123,8 @@ def plot_patching(patching: pd.DataFrame | HasFrame, *, metric: str) -> go.Figur
         effects.append(numbers(frame, "control"))
     tokens: list[str] = []
     for clean, corrupted in zip(frame["clean_token"], frame["corrupted_token"], strict=True):
-        tokens.append(clean if clean == corrupted else f"{clean} /{corrupted}")
+        both = f"{visible(clean)} / {visible(corrupted)}"
+        tokens.append(visible(clean) if clean == corrupted else both)
     hovers: list[str] = []
     codes = zip(_codes_of_run(frame, "clean"), _codes_of_run(frame, "corrupted"), strict=True)
     for clean, corrupted in codes:
@@ -177,7 +179,7 @@ def plot_attribution(
     figure.update_xaxes(
         title_text=f"attribution, same unit<br>(completeness error {completeness_error:.1%})", col=3
     )
-    figure.update_yaxes(title_text=f"true effect: {wrapped(metric, 30)}", col=1)
+    figure.update_yaxes(title_text=wrapped(f"true effect: {metric}", 36), col=1)
     figure.update_annotations(font_size=FONT_PX)
     figure = themed(figure, title=f"Attribution against true edits: {plain(metric)}", height=480)
     return figure.update_layout(showlegend=False, margin_t=120)  # titles have three lines
@@ -238,14 +240,14 @@ def _heatmap(
     rows_are: str,
     hovers: Sequence[Sequence[str]],
 ) -> go.Figure:
-    """Rows against tokens, in diverging colors around zero."""
+    """Rows against tokens, safe to show, in diverging colors around zero."""
     largest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     height = max(_CELL_PX * len(rows), 110)  # of the cells, in pixels; the color bar needs some
     figure = go.Figure(
         go.Heatmap(
             z=values,
             # The position makes names of equal tokens differ: plotly would draw them as one.
-            x=[f"{position} {visible(token)}" for position, token in enumerate(tokens)],
+            x=[f"{position} {token}" for position, token in enumerate(tokens)],
             y=list(rows),
             zmid=0,
             zmin=-largest,

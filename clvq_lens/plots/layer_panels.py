@@ -39,10 +39,10 @@ def plot_collapse(collapse: pd.DataFrame | HasFrame, *, chance: str) -> go.Figur
         _draw(figure, str(method), pd.DataFrame(rows), place + aside, number)
     figure.update_traces(error_y_width=3)
     _tell_chance(figure, frame.loc[frame["method"] == chance])
-    figure.update_xaxes(tickvals=place.tolist(), ticktext=list(map(_short, layers)))
+    figure.update_xaxes(tickvals=place.tolist(), ticktext=list(map(_short, layers)), zeroline=False)
     figure.update_xaxes(title_text="layer (residual stream after that block)", row=2)
     figure = themed(figure, title="Does one code stand for what every layer finds?", height=710)
-    return figure.update_layout(legend_y=1.06, margin_t=134)  # above the words on chance
+    return figure.update_layout(margin_t=120)  # room for the words on chance below the legend
 
 
 def _draw(

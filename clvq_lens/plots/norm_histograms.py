@@ -35,11 +35,14 @@ def plot_norms(norms: pd.DataFrame | HasFrame) -> go.Figure:
         if np.isfinite(limit):
             figure.add_vline(x=limit, line={"color": COLORS[index], "dash": "dash"})
     n_tokens = numbers(frame, "n_tokens")
+    title = "norm of the activation"
+    if np.isfinite(numbers(frame, "limit")).any():
+        title += " (left out beyond the dashed line)"
     figure.update_xaxes(
         type="log",
-        title_text="norm of the activation",
+        title_text=title,
         dtick=log_ticks(np.append(numbers(frame, "low"), numbers(frame, "high"))),
-        tickformat="~g",
+        tickformat=",~g",
     )
     figure.update_yaxes(
         type="log",

@@ -80,12 +80,12 @@ def plot_faithfulness(
     figure.update_yaxes(title_text="")
     figure.update_xaxes(zeroline=True, zerolinewidth=2)
     figure.update_xaxes(
-        title_text="fall of the class's probability (95 % interval over documents and codes)",
+        title_text="fall of the class's probability<br>(95 % interval over documents and codes)",
         row=len(panels),
     )
     figure.update_annotations(x=0, xanchor="left", font={"size": SMALL_FONT_PX}, align="left")
     height = 130 + more_px + _ROW_PX * sum(heights) + (_TITLE_PX + more_px) * len(panels)
-    title = f"What removing concepts does to predictions ({plain(protocol)} protocol)"
+    title = f"What removing concepts does ({plain(protocol)} protocol)"
     figure = themed(figure, title=title, height=height)
     return figure.update_layout(showlegend=False, margin_t=_TOP_PX + more_px)
 

@@ -99,12 +99,13 @@ def add_bars(
         figure: The figure, which is changed.
         places: Where the tokens stand.
         middles: Where the middle of each bar stands on the y axis.
-        gap: Characters that stay free between a bar and the next.
+        gap: Characters that stay free between a bar and the next. Below zero, bars reach into their
+            neighbors by half of it on each side.
         options: All else that ``add_bar`` of plotly takes.
     """
     figure.add_bar(
         orientation="h",
-        base=[place.start for place in places],
+        base=[place.start + min(0, gap) / 2 for place in places],
         x=[place.width - gap for place in places],
         y=middles,
         **options,

@@ -25,10 +25,13 @@ _LINE_PX = 44
 _LEGEND_PX = 30
 _TOKEN_PX = 16  # size of the font of tokens
 # Heights in lines.
-_TOKEN_HEIGHT = 0.44
+_TOKEN_HEIGHT = 0.62  # so much that plotly need not shrink the font
 _TALLEST_BAR = 0.4
 _TO_BARS = 0.22  # from the middle of a line to the bars below it
 _GAP = 0.15  # characters between a bar and the next
+# Plotly keeps text 3 pixels away from both ends of its bar. The bars of tokens are not seen, so
+# they are longer by as much: a token without a space would be written in a smaller font.
+_OVERLAP = 0.7  # characters
 
 
 def plot_salience(
@@ -76,11 +79,11 @@ def plot_salience(
     figure.update_xaxes(range=[0, longest_line(placed, width)], **HIDDEN_AXIS)
     figure.update_yaxes(range=[n_lines - 0.35, -0.5], **HIDDEN_AXIS)
     title = f"Salience for {plain(quantity)}{_amounts(value, difference)}"
-    figure = themed(figure, title=title, height=84 + _LINE_PX * n_lines + _LEGEND_PX)
+    figure = themed(figure, title=title, height=72 + _LINE_PX * n_lines + _LEGEND_PX)
     return figure.update_layout(
         barmode="overlay",
-        margin={"l": 20, "r": 20, "t": 64, "b": 20 + _LEGEND_PX, "autoexpand": False},
-        legend={"x": 0, "xanchor": "left", "y": 0, "yanchor": "top", "traceorder": "normal"},
+        margin={"l": 20, "r": 20, "t": 52, "b": 20 + _LEGEND_PX, "autoexpand": False},
+        legend={"y": 0, "yref": "paper", "traceorder": "normal"},  # below the text
         legend_title={"text": f"tallest bar {largest:.3g}", "font": {"size": FONT_PX}},
         hoverlabel={"align": "left"},
     )
@@ -147,7 +150,7 @@ def _write_tokens(
         figure,
         placed,
         [place.line for place in placed],
-        _GAP,
+        -_OVERLAP,
         width=_TOKEN_HEIGHT,
         showlegend=False,
         marker={"color": TEXT, "opacity": 0},

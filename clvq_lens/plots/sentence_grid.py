@@ -97,7 +97,7 @@ def plot_sentence(
     return figure.update_layout(
         barmode="overlay",
         margin={"l": 40, "r": 16, "t": 52, "b": 20 + legend},
-        legend={"x": 0, "y": 0, "yanchor": "top", "traceorder": "normal"},
+        legend={"y": 0, "yref": "paper", "traceorder": "normal"},  # below the text
         hoverlabel={"align": "left"},
     )
 

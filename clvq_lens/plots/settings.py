@@ -72,8 +72,9 @@ def plot_settings(
             row=row,
             col=column,
         )
-    figure = themed(figure, title=f"What {plain(setting)} does", height=80 + 270 * n_rows)
-    figure.update_layout(legend_title_text=plain(group or ""))
+    top = 56 if group is None else 84  # below the title, or below the legend
+    figure = themed(figure, title=f"What {plain(setting)} does", height=top + 270 * n_rows)
+    figure.update_layout(legend_title_text=plain(group or ""), margin_t=top)
     return figure.update_yaxes(title_font_size=SMALL_FONT_PX)
 
 

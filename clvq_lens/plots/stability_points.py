@@ -42,11 +42,12 @@ def plot_stability(methods: pd.DataFrame, pairs: pd.DataFrame) -> go.Figure:
         range=[len(names) - 0.5, -0.6],  # the first method on top, with room for its number
         tickvals=list(range(len(names))),
         ticktext=[plain(shortened(name, NAME_WIDTH)) for name in names],
+        zeroline=False,  # the first method stands at 0, which means nothing
     )
     figure.update_yaxes(title_text="method", col=1)
     title = "Do other fits find the same codes?"
     figure = themed(figure, title=title, height=220 + 52 * len(names))
-    return figure.update_layout(margin_t=114)  # the legend has two lines on a narrow page
+    return figure.update_layout(legend_traceorder="reversed")  # what was measured comes first
 
 
 def _controls(methods: pd.DataFrame, metric: str, place: pd.Series) -> go.Scatter:

@@ -93,7 +93,7 @@ def plot_token_strip(
     return figure.update_layout(
         barmode="overlay",
         margin={"l": 16, "r": 16, "t": 52, "b": 20 + legend_px, "autoexpand": False},
-        legend={"x": 0, "xanchor": "left", "y": 0, "yanchor": "top", "traceorder": "normal"},
+        legend={"y": 0, "yref": "paper", "traceorder": "normal"},  # below the text
         hoverlabel={"align": "left"},
     )
 

@@ -31,7 +31,8 @@ def plain(text: str) -> str:
 def visible(token: str) -> str:
     """A token for an axis or a hover: every character can be seen, and none is markup.
 
-    White space has symbols. Characters without a shape have their code point, such as U+200B.
+    White space has symbols. Characters without a shape have their code point, such as U+200B, and
+    so have spaces that are not the usual one, such as U+00A0.
 
     Args:
         token: Token from data.
@@ -88,7 +89,7 @@ def _with_shape(character: str) -> str:
     """A character, or a symbol for one that cannot be seen."""
     if character in _SPACES:
         return _SPACES[character]
-    if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp"):
+    if unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Zs"):
         return f"U+{ord(character):04X}"
     return character
 

@@ -38,6 +38,7 @@ def plot_history(history: pd.DataFrame | HasFrame) -> go.Figure:
                 name=name,
                 mode="lines+markers",
                 line={"color": color, "width": LINE_PX},
+                cliponaxis=False,  # marks at zero are whole
                 row=row,
                 col=1,
             )

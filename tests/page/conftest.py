@@ -1,7 +1,5 @@
-"""A page about a corpus that tries to break out of it, and the browser that looks at it."""
+"""A page about a corpus that tries to break out of it, and a tab that looks at it."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -76,21 +74,6 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> Contents:
 def path(contents: Contents, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page, written."""
     return write_page(tmp_path_factory.mktemp("page") / "report.html", contents)
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator:
-    """A headless browser."""
-    executable = shutil.which("chromium")
-    if executable is None:
-        reason = "chromium is not installed; run: apt-get install chromium"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def settled(tab) -> str:

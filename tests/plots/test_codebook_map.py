@@ -6,6 +6,7 @@ from sklearn.decomposition import PCA
 
 from clvq_lens.errors import ConfigError, ShapeError
 from clvq_lens.plots.codebook_map import plot_codebook
+from clvq_lens.plots.theme import translucent
 from tests.plots.figures import HOSTILE, assert_harmless, axis_titles, trace
 
 
@@ -45,6 +46,12 @@ def test_the_area_of_a_mark_is_proportional_to_usage(vectors, usage):
     assert marker.sizemin is None  # nothing is drawn larger than its usage
     largest_px = 2 * np.sqrt(max(marker.size) / marker.sizeref / 2)  # plotly: size / sizeref * 2
     assert 20 < largest_px < 80
+
+
+def test_marks_are_seen_through_and_their_edges_have_the_color_of_the_code(vectors, usage):
+    marker = trace(plot_codebook(vectors, usage), "in use").marker
+    assert marker.opacity == 1, "plotly makes fill and edge translucent by itself"
+    assert list(marker.color) == [translucent(color, 0.7) for color in marker.line.color]
 
 
 def test_the_legend_says_what_size_means(vectors, usage):

@@ -79,7 +79,7 @@ def test_near_codes_have_near_hues():
 def test_colors_do_not_hang_on_what_else_is_shown():
     vectors = codebook(40)
     assert code_colors(vectors) == code_colors(vectors.copy())
-    used = trace(plot_codebook(vectors, np.arange(1, 41)), "in use").marker.color
+    used = trace(plot_codebook(vectors, np.arange(1, 41)), "in use").marker.line.color
     assert list(used) == list(code_colors(vectors))[::-1]  # the most used first
 
 

@@ -52,6 +52,15 @@ def test_drops_that_are_next_to_nothing_are_not_blown_up():
     assert high > 0.05
 
 
+def test_counts_that_are_zero_everywhere_are_not_drawn_between_minus_one_and_one():
+    metrics = {"n_dead_codes": ("dead codes", ""), "ami": ("AMI", "")}
+    row = {"method": "a", "n_dead_codes": 0, "n_dead_codes_low": 0, "n_dead_codes_high": 0}
+    row |= {"ami": -0.1, "ami_low": -0.2, "ami_high": 0.1}
+    layout = plot_comparison(pd.DataFrame([row]), metrics).layout
+    assert layout.xaxis.rangemode == "nonnegative"
+    assert layout.xaxis2.rangemode is None
+
+
 def test_names_cannot_break_out(frame):
     assert_harmless(plot_comparison(frame, METRICS))
 

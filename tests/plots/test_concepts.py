@@ -72,6 +72,13 @@ def test_the_text_of_the_table_is_no_markup():
     assert_harmless(plot_concepts(table(tokens=[HOSTILE, "a"], example=["b", HOSTILE])))
 
 
+def test_white_space_in_the_table_can_be_seen():
+    rows = table(tokens=["  ", " the\n \tThe"], example=["a[\n]", ""])
+    cells = plot_concepts(rows).data[0].cells.values
+    assert list(cells[3]) == ["\u2423\u2423", "the\u21b5 \u21e5The"]
+    assert list(cells[4]) == ["a[\u21b5]", ""]
+
+
 def test_the_lines_of_the_table_show_on_light_and_on_dark_pages():
     [drawn] = plot_concepts(table()).data
     assert drawn.cells.line.color == drawn.header.line.color == FAINT

@@ -16,7 +16,7 @@ def test_each_cross_entropy_is_a_bar_with_its_interval():
     np.testing.assert_allclose(bars.error_x.array, 0.02)
     np.testing.assert_allclose(bars.error_x.arrayminus, 0.01)
     assert bars.error_x.color == TEXT  # the default is black, which dark pages swallow
-    assert "nats per token (95 % interval" in axis_titles(figure)["xaxis"]
+    assert "nats per token<br>(95 % interval" in axis_titles(figure)["xaxis"]
 
 
 def test_a_table_gives_the_same_bars_as_its_evaluation():

@@ -108,6 +108,16 @@ def test_many_nodes_leave_plotly_room_for_its_gaps():
     assert figure.data[0].node.pad * 89 <= height * 2 / 3
 
 
+def test_a_thin_node_underlines_its_name_instead_of_crossing_it_out():
+    figure = plot_flow(frame_of((0, 0), *[(1, 1)] * 99), names={"0": {0: "rare", 1: "common"}})
+    notes = {annotation.text: annotation for annotation in figure.layout.annotations}
+    rare, common = notes["0 rare"], notes["1 common"]
+    assert (common.yanchor, common.yshift) == ("middle", None)
+    assert rare.yanchor == "bottom"
+    height = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
+    assert rare.yshift == pytest.approx((height - figure.data[0].node.pad) / 100 / 2)
+
+
 def test_a_concept_of_white_space_is_seen():
     figure = plot_flow(frame_of((0, 0)), names={"0": {0: "\n"}})
     assert "0 \u21b5" in [annotation.text for annotation in figure.layout.annotations]

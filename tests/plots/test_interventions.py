@@ -106,7 +106,7 @@ def test_patched_codes_stand_above_random_ones():
     [cells] = figure.data
     assert cells.y == ("clean run's code", "a random code")
     np.testing.assert_array_equal(np.array(cells.z), [[0, 0.25, 0.75], [0, 0.1, -0.1]])
-    assert cells.x[1:] == ("1 \u2423the", "2 \u2423sea\u2423/\u2423sun")
+    assert cells.x[1:] == ("1 \u2423the", "2 \u2423sea / \u2423sun")
     assert figure.layout.annotations[0].text == "color: effect: 0 corrupted, 1 clean"
 
 

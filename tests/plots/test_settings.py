@@ -47,6 +47,12 @@ def test_groups_are_told_apart_by_color_and_named_once():
     np.testing.assert_allclose(figure.data[1].y, [0.4, 0.9])
 
 
+def test_room_for_a_legend_is_left_only_where_there_is_one():
+    alone, grouped = plot_settings(RUNS, "n_codes"), plot_settings(RUNS, "n_codes", group="unit")
+    assert alone.layout.margin.t < grouped.layout.margin.t
+    assert alone.layout.height < grouped.layout.height
+
+
 def test_only_numbers_are_joined_by_a_line():
     assert plot_settings(RUNS, "n_codes").data[0].mode == "lines+markers"
     assert plot_settings(RUNS, "unit").data[0].mode == "markers"

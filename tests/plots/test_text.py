@@ -18,6 +18,7 @@ def test_white_space_of_a_token_shows():
 
 def test_characters_without_a_shape_show():
     assert visible("a\u200bb\x07") == "aU+200BbU+0007"
+    assert visible("\u00a0") == "U+00A0"  # a token of many vocabularies, which looks like none
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -26,6 +28,29 @@ def test_a_themed_figure_is_transparent_and_has_its_title():
     assert figure.layout.height == 300
     assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
     assert figure.layout.colorway == COLORS
+
+
+def test_bars_have_no_edge_which_would_glare_on_a_dark_page():
+    figure = themed(go.Figure([go.Bar(x=[1], y=[2]), go.Scatter(x=[1], y=[2])]), title="A title")
+    assert figure.data[0].marker.line.width == 0
+    assert figure.data[1].marker.line.width is None
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [400, 800, 1440])
+def test_a_legend_of_any_height_lies_between_title_and_plot(chromium, tmp_path: Path, width):
+    figure = go.Figure([go.Bar(x=[1], y=[1], name=f"one series or the {i}th") for i in range(4)])
+    path = tmp_path / "figure.html"
+    themed(figure, title="A title").write_html(path, include_plotlyjs=True)
+    tab = chromium.new_page(viewport={"width": width, "height": 600})
+    tab.goto(path.as_uri())
+    legend = tab.wait_for_selector(".legend").bounding_box()
+    title = tab.wait_for_selector(".gtitle").bounding_box()
+    top_of_plot = tab.evaluate("document.querySelector('.js-plotly-plot')._fullLayout._size.t")
+    tab.close()
+    assert title["y"] + title["height"] <= legend["y"]
+    assert legend["y"] + legend["height"] <= top_of_plot + 8  # the margin of the page
+    assert legend["x"] + legend["width"] <= width
 
 
 def test_theming_keeps_the_data_and_the_axis_titles():

@@ -44,6 +44,10 @@ def test_the_axes_say_what_they_measure_and_in_which_unit():
     }
 
 
+def test_marks_at_zero_are_whole():
+    assert not any(line.cliponaxis for line in plot_history(history().frame()).data)
+
+
 def test_every_line_has_the_values_of_its_column():
     frame = history(kl=True).frame()
     columns = {
