@@ -19,7 +19,6 @@ from clvq_lens.commands.command_options import (
     NTokensOption,
     SourceOption,
     TargetOption,
-    given,
     layer_or_hook_point,
     settings_of,
 )
@@ -60,12 +59,14 @@ def plan(
     fit_options = {**of_file.fit, "n_tokens": n_tokens, "kl_weight": kl_weight}
     check_fit_options(options, fit_options)
     check_dtype_name(dtype)
-    if data_tokens is None and n_tokens is None:
+    check_counts(context=context, n_gpus=n_gpus)
+    if data_tokens is not None:
+        check_counts(data_tokens=data_tokens)
+    elif n_tokens is None:
         raise ConfigError(
             "Nothing says how many tokens the model is to read. Pass --data-tokens, those of the "
             "data, or --n-tokens, how many the fit trains on."
         )
-    check_counts(**given(data_tokens=data_tokens), context=context, n_gpus=n_gpus)
     if gpu is not None:
         gpu_named(gpu)  # raises if there is none
     with json_alone(json):
