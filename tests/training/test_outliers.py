@@ -1,6 +1,7 @@
 """Tokens with massive activations are left out of fitting and statistics, counted and reported."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def test_outliers_are_told_of(caplog: pytest.LogCaptureFixture):
         fitted()
     (message,) = [record.getMessage() for record in caplog.records]
     assert message.startswith(f"{N_MASSIVE} of {DATA.numel()} training tokens are left out")
+    assert re.search(r"longer than [\d.]+ at the source, or [\d.]+ at the target\)", message)
     assert "keep_outliers=True" in message
 
 
