@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 from clvq_lens.config import CLVQConfig
 from clvq_lens.errors import ConfigError
 from clvq_lens.quantizer.sae_prediction import SAEOptions, SAEPrediction
-from clvq_lens.quantizer.units import Units, least_squares_
+from clvq_lens.quantizer.units import Units, start_regression_
 
 _INITIAL_MIX_LOGIT = 0.2  # m = 0.275 at the start, as in the authors' code
 _HIDDEN_AT_ONCE = 2**24  # numbers in a hidden layer: 64 MB, of which some copies are needed
@@ -101,10 +101,7 @@ class PredictiveEncoder(nn.Module):
         self, source: Float[Tensor, "n d_source"], target: Float[Tensor, "n d_target"]
     ) -> None:
         """Sets units, and the linear map to the ridge regression of target on source."""
-        self.source_units.measure_(source)
-        self.target_units.measure_(target)
-        inputs, outputs = self.source_units.strip(source), self.target_units.strip(target)
-        least_squares_(self.linear, inputs, outputs)
+        start_regression_(self.linear, (self.source_units, self.target_units), source, target)
 
     def forward(self, x: Float[Tensor, "*n d_source"]) -> Float[Tensor, "*n d_target"]:
         """The prediction of the target."""

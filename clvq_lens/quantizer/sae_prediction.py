@@ -17,7 +17,7 @@ from clvq_lens.quantizer.sae_encoder import (
     SAEEncoder,
     normalized,
 )
-from clvq_lens.quantizer.units import Units, least_squares_
+from clvq_lens.quantizer.units import Units, start_regression_
 
 _ACTIVATIONS_AT_ONCE = 2**24  # of all features, before the strongest are chosen: 64 MB
 
@@ -129,11 +129,8 @@ class SAEPrediction(nn.Module):
         self, source: Float[Tensor, "n d_source"], target: Float[Tensor, "n d_target"]
     ) -> None:
         """Sets units, and the linear map to the ridge regression of target on the sums."""
-        sums = self.summed(source)
-        self.sum_units.measure_(sums)
-        self.target_units.measure_(target)
-        inputs, outputs = self.sum_units.strip(sums), self.target_units.strip(target)
-        least_squares_(self.linear, inputs, outputs)
+        units = self.sum_units, self.target_units
+        start_regression_(self.linear, units, self.summed(source), target)
 
     def forward(self, x: Float[Tensor, "*n d_source"]) -> Float[Tensor, "*n d_target"]:
         """What the strongest features say of the target."""

@@ -60,3 +60,24 @@ def least_squares_(
     weight = torch.linalg.solve(gram, products).T.to(linear.weight)
     linear.weight.copy_(weight)
     linear.bias.copy_(mean_out - weight @ mean_in)
+
+
+@torch.no_grad()
+def start_regression_(
+    linear: nn.Linear,
+    units: tuple[Units, Units],
+    inputs: Float[Tensor, "n d_in"],
+    outputs: Float[Tensor, "n d_out"],
+) -> None:
+    """Sets units, and a linear map between them to the ridge regression of outputs on inputs.
+
+    Args:
+        linear: The linear map.
+        units: Those of the inputs and of the outputs.
+        inputs: What is regressed on.
+        outputs: What is predicted.
+    """
+    of_inputs, of_outputs = units
+    of_inputs.measure_(inputs)
+    of_outputs.measure_(outputs)
+    least_squares_(linear, of_inputs.strip(inputs), of_outputs.strip(outputs))
