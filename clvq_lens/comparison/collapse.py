@@ -19,7 +19,12 @@ from clvq_lens.comparison.layer_agreement import (
     LayerAgreement,
     LayerMeasures,
 )
-from clvq_lens.comparison.layer_tokens import LayerTokens, residual_points, sample_tokens
+from clvq_lens.comparison.layer_tokens import (
+    LayerOutliers,
+    LayerTokens,
+    residual_points,
+    sample_tokens,
+)
 from clvq_lens.comparison.named_lenses import named_lenses
 from clvq_lens.config import LongTexts
 from clvq_lens.data.document import Document
@@ -51,6 +56,8 @@ class Collapse(Shown):
         code_tokens: Held-out tokens of each code, by name of the lens.
         n_tokens: Training tokens that were clustered.
         n_held_out: Tokens that everything was measured on.
+        n_outliers: Tokens of both kinds that were left out of everything: at one of the layers at
+            least, their activation is more than ten times as long as that of the median token.
     """
 
     layers: tuple[str, ...]
@@ -61,6 +68,7 @@ class Collapse(Shown):
     code_tokens: Mapping[str, Int[np.ndarray, " codes"]]
     n_tokens: int
     n_held_out: int
+    n_outliers: int
 
     def frame(self) -> pd.DataFrame:
         """One row for each method and layer: columns as in `LayerAgreement`."""
@@ -122,9 +130,10 @@ class Collapse(Shown):
         saved = ", ".join(
             f"{method} {summary[method]:.2f}" for method in (*self.gathered, SOURCE, SAME)
         )
+        outliers = f", {self.n_outliers:,} outliers left out" if self.n_outliers else ""
         return (
             f"codebooks saved over {len(self.layers)} layers: {saved}; {self.n_tokens:,} tokens "
-            f"clustered, {self.n_held_out:,} held out"
+            f"clustered, {self.n_held_out:,} held out{outliers}"
         )
 
     def preview(self) -> pd.DataFrame:
@@ -151,7 +160,8 @@ def collapse(
     the source, and of all layers side by side (each scaled to unit variance), with as many
     clusters; k-means of the layer in question from another seed, which is the most that a partition
     can be expected to agree with it; and the codes of the first lens shuffled over the tokens,
-    which is chance.
+    which is chance. Outliers at any of the layers are left out, unless the first lens was fitted
+    with them.
 
     Args:
         lenses: A fitted lens or a baseline, or several by name, which read the same hook point of
@@ -195,8 +205,10 @@ def collapse(
         long_texts=long_texts,
         progress=progress,
     )
-    train = sampled(training)
-    test = sampled(testing)
+    train, test = sampled(training), sampled(testing)
+    outliers = LayerOutliers(lens, train)
+    of_train, of_test = outliers.among(train), outliers.among(test)
+    train, test = train.without(of_train), test.without(of_test)
     _require_enough(train, n_clusters)
     measures = LayerMeasures(named, points, train, test, n_clusters=n_clusters, seed=seed)
     partitions = measures.partitions(progress=progress)
@@ -210,6 +222,7 @@ def collapse(
         code_tokens=_code_tokens(named, test),
         n_tokens=len(train),
         n_held_out=len(test),
+        n_outliers=int(of_train.sum() + of_test.sum()),
     )
 
 

@@ -1,11 +1,12 @@
 """A sample of tokens with their activations at several layers and their codes."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -15,6 +16,7 @@ from clvq_lens.data.reading import read
 from clvq_lens.data.tokens import TokenBatch, require_real, token_batches
 from clvq_lens.host.host import Host
 from clvq_lens.lens import Lens
+from clvq_lens.quantizer.outliers import are_longer, norm_limit
 from clvq_lens.stats.reservoir import Reservoir
 
 
@@ -34,6 +36,46 @@ class LayerTokens:
 
     def __len__(self) -> int:
         return len(self.documents)
+
+    def without(self, left_out: Bool[np.ndarray, " n"]) -> "LayerTokens":
+        """All tokens but some."""
+        kept = ~left_out
+        layers = {point: activations[kept] for point, activations in self.layers.items()}
+        codes = {name: numbers[kept] for name, numbers in self.codes.items()}
+        return LayerTokens(layers, codes, self.documents[kept])
+
+
+class LayerOutliers:
+    """Finds tokens that are an outlier at any layer.
+
+    Some models give the first token of a text an activation that is a hundred times as long as that
+    of others, at layers between a source and a target where it is not long at all. A few such
+    tokens would be the whole variance of that layer.
+
+    Args:
+        lens: Says beyond which norms tokens are outliers at its source and its target; if it was
+            fitted with outliers, none is left out at any layer.
+        train: Training tokens; elsewhere the limit is ten times the median norm of these.
+    """
+
+    def __init__(self, lens: Lens, train: LayerTokens) -> None:
+        quantizer = lens.quantizer
+        known = {
+            lens.source: float(quantizer.max_source_norm),
+            lens.target: float(quantizer.max_target_norm),
+        }
+        self._limits: dict[str, float] = {}
+        if all(math.isinf(limit) for limit in known.values()):
+            return
+        for point, activations in train.layers.items():
+            self._limits[point] = known.get(point) or norm_limit(torch.from_numpy(activations))
+
+    def among(self, tokens: LayerTokens) -> Bool[np.ndarray, " n"]:
+        """Which tokens are outliers."""
+        found = np.zeros(len(tokens), dtype=bool)
+        for point, limit in self._limits.items():
+            found |= are_longer(torch.from_numpy(tokens.layers[point]), limit).numpy()
+        return found
 
 
 def residual_points(host: Host, source: str, target: str) -> list[str]:

@@ -22,9 +22,8 @@ from clvq_lens.quantizer.encoders import encode_by_parts, make_encoder
 from clvq_lens.quantizer.hook_points import HookPoint, check_codes, pass_through
 from clvq_lens.quantizer.initialization import initialize
 from clvq_lens.quantizer.origin import Origin
+from clvq_lens.quantizer.outliers import are_longer, norm_limit
 from clvq_lens.quantizer.sae_prediction import SAEOptions
-
-_OUTLIER = 10.0  # times the median norm of a sample; a longer activation is an outlier
 
 
 class CrossLayerQuantizer(nn.Module):
@@ -162,8 +161,7 @@ class CrossLayerQuantizer(nn.Module):
         for activations, limit in ((source, self.max_source_norm), (target, self.max_target_norm)):
             if activations is None:
                 continue
-            norms = torch.linalg.vector_norm(activations.float(), dim=-1)
-            is_long = norms > limit.to(norms.device)
+            is_long = are_longer(activations, limit)
             outliers = is_long if outliers is None else outliers | is_long.to(outliers.device)
         if outliers is None:
             raise ShapeError("Pass activations at the source, at the target, or both.")
@@ -313,10 +311,8 @@ class CrossLayerQuantizer(nn.Module):
         self, source: Float[Tensor, "n d_source"], target: Float[Tensor, "n d_target"]
     ) -> None:
         """Decides from a sample of training tokens above which norm a token is an outlier."""
-        for limit, sample in ((self.max_source_norm, source), (self.max_target_norm, target)):
-            median = torch.linalg.vector_norm(sample.float(), dim=1).median()
-            # Where most activations are zero, as inside an MLP, there is no limit.
-            limit.fill_(_OUTLIER * float(median) or torch.inf)
+        self.max_source_norm.fill_(norm_limit(source))
+        self.max_target_norm.fill_(norm_limit(target))
 
     @torch.no_grad()
     def initialize_(

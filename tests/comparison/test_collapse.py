@@ -180,6 +180,27 @@ def test_it_says_in_one_line_what_codes_and_baselines_save(found):
     assert_harmless(replace(found, agreements=(*found.agreements, *hostile)))
 
 
+def test_outliers_between_source_and_target_are_left_out_and_told_of():
+    model = random_model()
+    lens = model.add_clvq(0, 3, n_codes=12)
+    lens.fit(TRAIN, n_tokens=3_000, batch_tokens=256, progress=False)
+    clean = collapse(lens, TRAIN, held_out=HELD_OUT, **OPTIONS)
+    assert clean.n_outliers == 0
+
+    def lengthen(resid, hook):
+        resid[:, 0] += 1_000.0 if hook.name.startswith("blocks.1") else -1_000.0
+        return resid
+
+    model.add_perma_hook("blocks.1.hook_resid_post", lengthen)
+    # Before block 3 reads it, so that the target is as long as ever.
+    model.add_perma_hook("blocks.3.hook_resid_pre", lengthen)
+    found = collapse(lens, TRAIN, held_out=HELD_OUT, **OPTIONS)
+    assert found.n_outliers == len(TRAIN) + len(HELD_OUT)
+    assert (found.n_tokens, found.n_held_out) == (60 * 15, 40 * 15)
+    assert repr(found).endswith("900 tokens clustered, 600 held out, 100 outliers left out)")
+    assert (of(found, "k-means of the same layer")["fvu"] < 0.9).all()
+
+
 def test_the_plot_has_a_line_for_each_method_but_chance(found):
     names = {trace.name for trace in found.plot().data}
     assert names == {

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from clvq_lens.comparison import layer_tokens
-from clvq_lens.comparison.layer_tokens import residual_points, sample_tokens
+from clvq_lens.comparison.layer_tokens import LayerOutliers, residual_points, sample_tokens
 from clvq_lens.data.documents import open_documents
 from clvq_lens.errors import EmptyCorpusError
 
@@ -75,3 +75,36 @@ def test_data_without_a_token_are_refused(fitted, monkeypatch):
     monkeypatch.setattr(layer_tokens, "token_batches", lambda *args, **options: iter([]))
     with pytest.raises(EmptyCorpusError, match="The data hold no real token"):
         sampled(fitted, 50)
+
+
+def test_a_token_is_an_outlier_if_it_is_at_any_layer(fitted):
+    """As the first token of a text in SmolLM2: long between source and target, and only there."""
+    middle = "blocks.3.hook_resid_post"
+    found = sample_tokens(
+        {"codes": fitted},
+        [fitted.source, fitted.target, middle],
+        list(open_documents(DATA)),
+        n_tokens=10_000,
+        generator=np.random.default_rng(0),
+        long_texts="error",
+        progress=False,
+    )
+    assert not LayerOutliers(fitted, found).among(found).any()
+    for place, point in enumerate(found.layers):
+        found.layers[point][place] *= 100
+    outliers = LayerOutliers(fitted, found)
+    assert np.flatnonzero(outliers.among(found)).tolist() == [0, 1, 2]
+    rest = found.without(outliers.among(found))
+    assert len(rest) == len(found) - 3
+    assert rest.documents.tolist() == found.documents[3:].tolist()
+    assert rest.codes["codes"].tolist() == found.codes["codes"][3:].tolist()
+    assert (rest.layers[middle] == found.layers[middle][3:]).all()
+    assert not outliers.among(rest).any()
+
+
+def test_a_lens_that_was_fitted_with_outliers_keeps_them_everywhere(model):
+    lens = model.add_clvq(1, 3, n_codes=8)
+    lens.fit(DATA, n_tokens=600, keep_outliers=True, progress=False)
+    found = sampled(lens, 10_000)
+    found.layers[lens.target][0] *= 1_000
+    assert not LayerOutliers(lens, found).among(found).any()
