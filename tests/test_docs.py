@@ -130,6 +130,7 @@ DRAWN_BY = {
     "plot_history": "history.plot(",
     "plot_norms": "norms.plot(",
     "plot_patching": "concept_patching(",
+    "plot_probing": "probing(",
     "plot_salience": "salience(",
     "plot_sentence": "sentence_flow(",
     "plot_stability": "stability.plot(",

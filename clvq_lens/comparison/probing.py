@@ -7,11 +7,13 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 from jaxtyping import Bool, Float
 from tqdm.auto import tqdm
 
 from clvq_lens.arguments import check_choice, check_count, check_seed, closest
 from clvq_lens.comparison.named_lenses import named_lenses
+from clvq_lens.comparison.probed_texts import read_probed
 from clvq_lens.data.documents import Data
 from clvq_lens.data.probing_data_sets import probing_data_sets
 from clvq_lens.data.tokens import check_long_texts
@@ -19,9 +21,10 @@ from clvq_lens.errors import ConfigError, HostMismatchError
 from clvq_lens.faithfulness.classified_texts import ClassifiedTexts
 from clvq_lens.faithfulness.folds import make_folds
 from clvq_lens.faithfulness.probes import linear_probes
-from clvq_lens.faithfulness.tokenized_texts import TokenizedTexts, read_codes, read_vectors
+from clvq_lens.faithfulness.tokenized_texts import TokenizedTexts
 from clvq_lens.host.attachment import ready
 from clvq_lens.lens import Lens
+from clvq_lens.plots.probing_points import plot_probing
 from clvq_lens.readouts.readout import Sentence
 from clvq_lens.readouts.salience import Cut
 from clvq_lens.showing import Shown
@@ -80,7 +83,8 @@ class Probing(Shown):
             accuracies = [float(one.accuracy) for one in self.results if one.method == method]
             mean = _mean(accuracies)
             row: dict[str, object] = {"method": method, "n_data_sets": len(accuracies)}
-            rows.append(row | {"accuracy": float(mean), "low": mean.low, "high": mean.high})
+            row |= {"accuracy": float(mean), "accuracy_low": mean.low, "accuracy_high": mean.high}
+            rows.append(row)
         return pd.DataFrame(rows)
 
     def differences(self, reference: str = RAW) -> pd.DataFrame:
@@ -118,6 +122,10 @@ class Probing(Shown):
                 rows.append(row)
         return pd.DataFrame(rows)
 
+    def plot(self) -> go.Figure:
+        """Accuracy of every method on each data set, below the mean over data sets."""
+        return plot_probing(self.frame(), self.summary(), reference=RAW, chance=MAJORITY)
+
     def headline(self) -> str:
         """The mean accuracy of each method."""
         n_sets = len({one.data_set for one in self.results})
@@ -146,7 +154,8 @@ def probing(
 
     Every method has the same texts, folds and probes: logistic regression, whose penalty is chosen
     inside the training part. Codes of a text are the share of its tokens that has each code, and
-    activations the mean over its tokens, so that both know as little about their order.
+    activations the mean over its tokens, so that both know as little about their order. The model
+    reads every text once, up to the deepest source.
 
     Args:
         lenses: A fitted lens, or several of one model by name; the first has the baselines.
@@ -181,8 +190,11 @@ def probing(
     chosen = list(probing_data_sets(data_sets, n_texts=n_texts, seed=seed))
     results: list[Probed] = []
     with _with_k_means(methods.lenses, train, progress=progress):
-        for name, (texts, classes) in tqdm(chosen, desc="probing", disable=not progress):
-            results += methods.probed(name, ClassifiedTexts.of(texts, classes, None))
+        n_texts_in_all = sum(len(texts) for _, (texts, _) in chosen)
+        with tqdm(total=n_texts_in_all, desc="probing", unit="text", disable=not progress) as bar:
+            for name, (texts, classes) in chosen:
+                bar.set_postfix_str(name)
+                results += methods.probed(name, ClassifiedTexts.of(texts, classes, None), bar)
     return Probing(tuple(results))
 
 
@@ -215,7 +227,7 @@ class _Methods:
     ) -> None:
         self.lenses = dict(lenses)
         first = next(iter(self.lenses.values()))
-        self._host, self._source = first.host, first.source
+        self._host = first.host
         for lens in self.lenses.values():
             ready(lens)
             if lens.model is not first.model:
@@ -227,14 +239,14 @@ class _Methods:
         self._long_texts: Cut = long_texts
         self._n_folds, self._seed = n_folds, seed
 
-    def probed(self, name: str, texts: ClassifiedTexts) -> list[Probed]:
+    def probed(self, name: str, texts: ClassifiedTexts, bar: tqdm) -> list[Probed]:
         """How well every method does on one data set."""
         tokens = TokenizedTexts(self._host, texts.texts, self._long_texts)
-        read = read_vectors(tokens, self._source, self._sentence, progress=False)
+        read = read_probed(self.lenses, tokens, self._sentence, bar)
         right: dict[str, np.ndarray] = {}
-        for method, lens in self.lenses.items():
-            right[method] = self._right(self._codes(lens, tokens), texts)
-        right[RAW] = self._right(read.source, texts)
+        for method, shares in read.codes.items():
+            right[method] = self._right(shares, texts)
+        right[RAW] = self._right(read.activations, texts)
         right[MAJORITY] = texts.classes == texts.shares.argmax()
         results: list[Probed] = []
         for method, is_right in right.items():
@@ -247,16 +259,6 @@ class _Methods:
             )
             results.append(result)
         return results
-
-    def _codes(self, lens: Lens, tokens: TokenizedTexts) -> Float[np.ndarray, "n k"]:
-        """The share of each code in each text, or of the one code of its last token."""
-        n_codes = lens.config.n_codes
-        shares = np.zeros((len(tokens), n_codes))
-        codes_of_texts = read_codes(lens.attachment, tokens, progress=False).codes
-        for text, codes in enumerate(codes_of_texts):
-            used = codes[-1:] if self._sentence == "last" else codes
-            shares[text] = np.bincount(used, minlength=n_codes) / len(used)
-        return shares
 
     def _right(
         self, vectors: Float[np.ndarray, "n d"], texts: ClassifiedTexts

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from clvq_lens.plots.interventions import plot_patching as plot_patching
     from clvq_lens.plots.layer_panels import plot_collapse as plot_collapse
     from clvq_lens.plots.norm_histograms import plot_norms as plot_norms
+    from clvq_lens.plots.probing_points import plot_probing as plot_probing
     from clvq_lens.plots.removal_effects import plot_faithfulness as plot_faithfulness
     from clvq_lens.plots.salient_text import plot_salience as plot_salience
     from clvq_lens.plots.sentence_grid import plot_sentence as plot_sentence
@@ -59,6 +60,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "comparison_panels": ["plot_comparison"],
         "norm_histograms": ["plot_norms"],
+        "probing_points": ["plot_probing"],
         "salient_text": ["plot_salience"],
         "sentence_grid": ["plot_sentence"],
         "stability_points": ["plot_stability"],

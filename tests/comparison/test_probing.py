@@ -73,7 +73,7 @@ def test_the_summary_is_over_data_sets(probing: cl.Probing):
     row = probing.summary().set_index("method").loc["largest class"]
     values = [float(r.accuracy) for r in probing.results if r.method == "largest class"]
     assert row["accuracy"] == pytest.approx(np.mean(values))
-    assert row["low"] < row["accuracy"] < row["high"]
+    assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
     assert "accuracy on 2 data sets: codes 0." in repr(probing)
 
 
@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_texts_and_numbers(lens: cl.Lens, stories: 
     assert first.results == again.results
     assert first.results[0].n_texts == 40
     assert first.methods == ["codes", "raw activations", "largest class"]  # nothing to fit on
-    assert np.isnan(first.summary()["low"]).all()  # one data set tells nothing of others
+    assert np.isnan(first.summary()["accuracy_low"]).all()  # one data set tells nothing of others
 
 
 def test_lenses_of_several_models_are_refused(lens: cl.Lens, stories: Any):
