@@ -25,7 +25,8 @@ import clvq_lens as cl
 from benchmarks import markdown
 
 RESULTS = Path(__file__).parent / "results" / "soak.md"
-_FIT = "fit --model toy --source 1 --target 3 --n-codes 64 --n-tokens 150000 --seed 1"
+_FIT = "fit --model toy --source 1 --target 3 --n-codes 64 --seed 1"
+_N_TOKENS = 150_000  # of a fit
 _CHECKPOINTS = "--checkpoint-every 0.5 --overwrite"
 _CACHE = "cache --model toy --point 1 --point 3"
 _SEED = 7
@@ -72,14 +73,14 @@ def _module(words: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", "clvq_lens", *words.split(), *map(str, arguments)]
 
 
-def _fit(data: str, decoder: str) -> Callable[[Path, Path], list[str]]:
+def _fit(data: str, decoder: str, n_tokens: int) -> Callable[[Path, Path], list[str]]:
     """A fit that goes on if there is something to go on with."""
 
     def command(folder: Path, shared: Path) -> list[str]:
         checkpoints = folder / "checkpoints"
         resume = ["--resume"] if any(checkpoints.glob("checkpoint-*")) else []
         return [
-            *_module(f"{_FIT} --decoder {decoder} {_CHECKPOINTS}"),
+            *_module(f"{_FIT} --n-tokens {n_tokens} --decoder {decoder} {_CHECKPOINTS}"),
             *("--data", str(shared / data), "--out", str(folder / "out")),
             *("--checkpoint", str(checkpoints), *resume),
         ]
@@ -87,11 +88,15 @@ def _fit(data: str, decoder: str) -> Callable[[Path, Path], list[str]]:
     return command
 
 
-def _fit_together(folder: Path, shared: Path) -> list[str]:
+def _fit_together(n_tokens: int) -> Callable[[Path, Path], list[str]]:
     """The same in two processes."""
-    alone = _fit("store", "table")(folder, shared)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*torchrun, "--nproc-per-node", "2", *alone[1:]]
+
+    def command(folder: Path, shared: Path) -> list[str]:
+        alone = _fit("store", "table", n_tokens)(folder, shared)
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        return [*torchrun, "--nproc-per-node", "2", *alone[1:]]
+
+    return command
 
 
 def _cache(folder: Path, shared: Path) -> list[str]:
@@ -113,7 +118,7 @@ def _save(folder: Path, shared: Path) -> list[str]:
         "import sys; import clvq_lens as cl; model = cl.toy.load(n_texts=1).model\n"
         "one = model.add_clvq(quantizer=cl.load(sys.argv[1]), name='one')\n"
         "two = model.add_clvq(quantizer=cl.load(sys.argv[1]), name='two')\n"
-        "for _ in range(200): one.save(sys.argv[2]); two.save(sys.argv[2])"
+        "for _ in range(60): one.save(sys.argv[2]); two.save(sys.argv[2])"
     )
     return [sys.executable, "-c", script, str(shared / "fitted"), str(folder / "out")]
 
@@ -134,15 +139,19 @@ def _digest(*patterns: str) -> Callable[[Path], str]:
 
 
 _QUANTIZER = _digest("out/*.safetensors", "out/evaluation.csv")
-JOBS = (
-    Job("fit from texts, transformer", _fit("texts.txt", "transformer"), _QUANTIZER),
-    Job("fit from texts, table", _fit("texts.txt", "table"), _QUANTIZER),
-    Job("fit from a store", _fit("store", "transformer"), _QUANTIZER),
-    Job("fit in two processes", _fit_together, _QUANTIZER),
-    Job("cache", _cache, _digest("out/shard-*")),
-    Job("save", _save, _digest("out/*.safetensors", "out/config.json")),
-    Job("report", _report, _digest("report.html")),
-)
+
+
+def jobs(n_tokens: int = _N_TOKENS) -> tuple[Job, ...]:
+    """All that is killed; a fit is trained on so many tokens."""
+    return (
+        Job("fit from texts, transformer", _fit("texts.txt", "transformer", n_tokens), _QUANTIZER),
+        Job("fit from texts, table", _fit("texts.txt", "table", n_tokens), _QUANTIZER),
+        Job("fit from a store", _fit("store", "transformer", n_tokens), _QUANTIZER),
+        Job("fit in two processes", _fit_together(n_tokens), _QUANTIZER),
+        Job("cache", _cache, _digest("out/shard-*")),
+        Job("save", _save, _digest("out/*.safetensors", "out/config.json")),
+        Job("report", _report, _digest("report.html")),
+    )
 
 
 # ---- killing -------------------------------------------------------------------------------------
@@ -199,34 +208,36 @@ def make_shared(folder: Path) -> None:
     """Fills a new folder with what jobs begin with: texts, a fitted quantizer and a store."""
     folder.mkdir(parents=True)
     (folder / "texts.txt").write_text("\n".join(cl.toy.generate(1_500, seed=_SEED)))
-    for words, out in ((f"{_FIT} --decoder table", "fitted"), (_CACHE, "store")):
+    fit = f"{_FIT} --n-tokens {_N_TOKENS} --decoder table"
+    for words, out in ((fit, "fitted"), (_CACHE, "store")):
         command = _module(words, "--data", folder / "texts.txt", "--out", folder / out)
         subprocess.run(command, check=True, capture_output=True)
 
 
 def soak(
-    minutes: float, every_s: float, folder: Path, shared: Path, jobs: tuple[Job, ...] = JOBS
+    minutes: float, every_s: float | None, folder: Path, shared: Path, jobs: tuple[Job, ...]
 ) -> list[Outcome]:
     """Kills one job after the other, for some minutes.
 
     Args:
         minutes: How long, about: a job that was begun is brought to its end.
-        every_s: Seconds between two kills, on average.
+        every_s: Seconds between two kills, on average; None: half of those that the job takes.
         folder: An empty folder.
         shared: What `make_shared` has filled.
         jobs: The jobs, in turn.
     """
     drawn = random.Random(_SEED)
-    expected: dict[str, str] = {}
+    expected: dict[str, tuple[str, float]] = {}
     outcomes: list[Outcome] = []
     end = None
     while end is None or time.monotonic() < end:
         job = jobs[len(outcomes) % len(jobs)]
         if job.name not in expected:
-            expected[job.name], _ = _undisturbed(job, folder / f"whole-{len(expected)}", shared)
+            expected[job.name] = _undisturbed(job, folder / f"whole-{len(expected)}", shared)
         end = end or time.monotonic() + 60 * minutes
         place = folder / f"killed-{len(outcomes)}"
-        outcomes.append(_killed(job, place, shared, expected[job.name], every_s, drawn))
+        digest, took_s = expected[job.name]
+        outcomes.append(_killed(job, place, shared, digest, every_s or took_s / 2, drawn))
         print(json.dumps(asdict(outcomes[-1])), flush=True)
     return outcomes
 
@@ -253,7 +264,7 @@ def main(
         shared, place = Path(folder) / "shared", Path(folder) / "soak"
         make_shared(shared)
         place.mkdir()
-        outcomes = soak(minutes, every_s, place, shared)
+        outcomes = soak(minutes, every_s, place, shared, jobs())
     n_killed = sum(outcome.n_killed for outcome in outcomes)
     head = (
         f"# soak\n\n`python -m benchmarks.soak --minutes {minutes:g} --every-s {every_s:g}`: "

@@ -9,7 +9,7 @@ from clvq_lens.plots.inputs import intervals_shown, numbers, whiskers_of
 from clvq_lens.plots.text import plain, shortened
 from clvq_lens.plots.theme import COLORS, CONTROL_MARK, GRAY, MARK_PX, NAME_WIDTH, themed
 
-_BAND = 0.5  # part of a row over which its methods are spread, so that none hides another
+_BAND = 0.64  # part of a row over which its methods are spread, so that none hides another
 _LEAST_PX, _OF_METHOD_PX = 30, 12  # of a row
 
 
@@ -54,9 +54,9 @@ def plot_probing(
 
 
 def _colors(methods: Sequence[str], reference: str) -> dict[str, str]:
-    """A color for each method; the reference steps back."""
+    """A color for each method, none that of the control; the reference steps back."""
     others = [method for method in methods if method != reference]
-    strong = [color for color in COLORS if color != GRAY]
+    strong = [color for color in COLORS if color not in (GRAY, CONTROL_MARK["color"])]
     colors = {method: strong[number % len(strong)] for number, method in enumerate(others)}
     return colors | {reference: GRAY}
 
@@ -85,5 +85,6 @@ def _control(rows: pd.DataFrame, place: pd.Series, chance: str) -> go.Scatter:
         mode="markers",
         name=plain(chance),
         marker=CONTROL_MARK,
+        legendrank=1_001,  # after what is measured, on top of which it is not drawn
         hovertemplate=f"{plain(chance)} %{{x:.3f}}<extra></extra>",
     )
