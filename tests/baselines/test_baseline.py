@@ -132,6 +132,11 @@ def test_clusters_reconstruct_better_than_random_codes(baselines: Any):
     assert max(fvu, key=lambda kind: fvu[kind]) == "random codes"
 
 
+def test_a_clustering_says_what_it_is_at_work_on(fitted: cl.Lens, capsys: Any):
+    fitted.baseline("k-means", corpus(), **OPTIONS | {"progress": True}).remove()
+    assert "k-means, 912 tokens into 12 codes: 100%" in capsys.readouterr().err
+
+
 def test_token_identity_gives_each_token_a_code(lens: cl.Lens):
     """Ten token types for twelve codes."""
     few = 5 + words(60, 16) % 10
@@ -256,11 +261,11 @@ def test_token_identity_works_on_encoders(name: str):
 # ---- what is refused -----------------------------------------------------------------------------
 
 
-def test_an_unknown_kind_is_refused_with_the_closest(fitted: cl.Lens):
+def test_an_unknown_kind_is_refused_with_the_closest(fitted: cl.Lens, as_for_a_user: None):
     given = (fitted.attachment, "kmeans", corpus(), cl.FitConfig())
     options = {"name": None, "n_active": 4, "progress": False}
     with pytest.raises(ConfigError, match=r"baseline is 'kmeans'\. Closest: 'k-means'\..*transco"):
-        attach_baseline.__wrapped__(*given, **options)  # past the check of types
+        attach_baseline(*given, **options)
 
 
 def test_a_lens_that_was_not_fitted_has_no_baseline(model: Any):
@@ -286,11 +291,13 @@ def test_a_name_that_is_taken_is_refused(fitted: cl.Lens):
 
 
 @pytest.mark.parametrize("n_active", [0, 2.0, True])
-def test_an_impossible_number_of_active_features_is_refused(fitted: cl.Lens, n_active: Any):
+def test_an_impossible_number_of_active_features_is_refused(
+    fitted: cl.Lens, n_active: Any, as_for_a_user: None
+):
     given = (fitted.attachment, "transcoder", corpus(), cl.FitConfig())
     options = {"name": None, "n_active": n_active, "progress": False}
     with pytest.raises(ConfigError, match=r"n_active is .*pass a whole number from 1"):
-        attach_baseline.__wrapped__(*given, **options)  # past the check of types
+        attach_baseline(*given, **options)
 
 
 @pytest.mark.parametrize("kind", ["k-means", "token identity"])
