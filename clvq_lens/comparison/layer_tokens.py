@@ -48,9 +48,8 @@ class LayerTokens:
 class LayerOutliers:
     """Finds tokens that are an outlier at any layer.
 
-    Some models give the first token of a text an activation that is a hundred times as long as that
-    of others, at layers between a source and a target where it is not long at all. A few such
-    tokens would be the whole variance of that layer.
+    Some models give a token here and there an activation many times as long as that of others, at
+    some layers and not at others. A few of them would be all of the variance of a layer.
 
     Args:
         lens: Says beyond which norms tokens are outliers at its source and its target; if it was
