@@ -128,8 +128,8 @@ def test_the_page_works_in_a_frame_with_links_keys_and_figures(
     frame = opened(watched)
     frame.wait_for_selector(".figure.usage[data-drawn] svg.main-svg")
     frame.click("nav a[data-tab=codes]")
-    wait_until(frame, "location.hash === '#codes'")
-    assert frame.locator("table.codes tbody tr").count() == N_CODES
+    n_rows = "document.querySelectorAll('table.codes tbody tr').length"
+    wait_until(frame, f"{n_rows} === {N_CODES}")
     frame.locator("table.codes tbody td.code a, table.codes tbody a").first.click()
     wait_until(frame, "document.getElementById('main').dataset.hash.startsWith('#code=')")
     frame.click("text=All concepts")
