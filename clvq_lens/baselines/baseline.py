@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import get_args
 
 import torch
-from tqdm.auto import tqdm
 
 from clvq_lens.arguments import check_choice, check_count
-from clvq_lens.baselines.clusterings import CLUSTERINGS, OF_THE_TARGET, check_rows, sample_size
+from clvq_lens.baselines.clusterings import CLUSTERINGS, OF_THE_TARGET, cluster_codes_, sample_size
 from clvq_lens.baselines.features import DICTIONARIES, strongest_feature
 from clvq_lens.baselines.kinds import Baseline, check_kind
 from clvq_lens.baselines.single_layer import single_layer
@@ -108,13 +107,7 @@ def clustering(task: Task) -> Attachment:
         codebook, n_codes = attachment.quantizer.codebook, attachment.quantizer.config.n_codes
         reading = task.reading(attachment)
         (z,) = reading.sample(sample_size(task.kind, n_codes, reading.n_tokens), "source")
-        check_rows(z, n_codes)
-        about = f"{task.kind}, {len(z):,} tokens into {n_codes:,} codes"
-        # It cannot say how far it is, but that it is at work: at 200,000 tokens, for minutes.
-        with tqdm(total=1, desc=about, disable=not task.progress) as bar:
-            codebook.initialize_(CLUSTERINGS[task.kind](z, n_codes, reading.generator))
-            bar.update()
-        codebook.measure_distance_(z, codebook.nearest(z), decay=0.0)
+        cluster_codes_(codebook, task.kind, z, reading.generator, progress=task.progress)
         reading.finish()
     return attachment
 

@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float, Int
 from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from clvq_lens.baselines.balanced import balanced_k_means, library_k_means
 from clvq_lens.baselines.kinds import Baseline
 from clvq_lens.config import Initialization
+from clvq_lens.quantizer.codebook import Codebook
 from clvq_lens.quantizer.initialization import Clusters, initialize
 from clvq_lens.quantizer.kmeans import too_few_distinct
 
@@ -72,6 +74,36 @@ CLUSTERINGS: dict[str, Clustering] = {
     "random codes": _initialized("random"),
     OF_THE_TARGET: k_means,
 }
+
+
+def cluster_codes_(
+    codebook: Codebook,
+    kind: str,
+    z: Float[Tensor, "n d"],
+    generator: torch.Generator,
+    *,
+    progress: bool,
+) -> None:
+    """Makes the clusters of some rows the codes of a codebook.
+
+    Args:
+        codebook: The codebook.
+        kind: How they are clustered; one of `CLUSTERINGS`.
+        z: The rows.
+        generator: Random generator on their device.
+        progress: Whether to show that it is at work.
+
+    Raises:
+        TooFewTokensError: If there are fewer different rows than codes.
+    """
+    n_codes = len(codebook.vectors)
+    check_rows(z, n_codes)
+    about = f"{kind}, {len(z):,} tokens into {n_codes:,} codes"
+    # It cannot say how far it is, but that it is at work: at 200,000 tokens, for minutes.
+    with tqdm(total=1, desc=about, disable=not progress) as bar:
+        codebook.initialize_(CLUSTERINGS[kind](z, n_codes, generator))
+        bar.update()
+    codebook.measure_distance_(z, codebook.nearest(z), decay=0.0)
 
 
 def check_rows(z: Float[Tensor, "n d"], n_codes: int) -> None:

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clvq_lens.baselines.baseline import with_trained_decoder
-from clvq_lens.baselines.clusterings import check_rows, k_means, sample_size
+from clvq_lens.baselines.clusterings import cluster_codes_, sample_size
 from clvq_lens.baselines.features import Output
+from clvq_lens.baselines.kinds import Baseline
 from clvq_lens.baselines.sae_check import MOST_CHECKED, check_sums
 from clvq_lens.baselines.sae_weights import SAEWeights
 from clvq_lens.baselines.task import Reading, Task
@@ -16,6 +17,9 @@ from clvq_lens.config import FitConfig
 from clvq_lens.data.documents import Data
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.quantizer.sae_prediction import SAEOptions, SAEPrediction
+
+_KIND: Baseline = "k-means"
+"""How predictions are clustered, and by how many tokens: as by that baseline."""
 
 
 @torch.no_grad()
@@ -48,7 +52,7 @@ def clusters_of_sae(
         reading = task.reading(attachment)
         source, target = _sample(reading, n_codes)
         check_sums(sae, encoder, source[:MOST_CHECKED])
-        _cluster_(attachment, reading, source, target)
+        _cluster_(attachment, reading, source, target, progress=task.progress)
     return attachment
 
 
@@ -79,7 +83,7 @@ def clusters_again(
         _encoder(attachment).load_state_dict(features.state_dict())
         reading = task.reading(attachment)
         source, target = _sample(reading, attachment.quantizer.config.n_codes)
-        _cluster_(attachment, reading, source, target)
+        _cluster_(attachment, reading, source, target, progress=task.progress)
     return with_trained_decoder(attachment, task, like.quantizer.config.decoder)
 
 
@@ -92,7 +96,7 @@ def _encoder(attachment: Attachment) -> SAEPrediction:
 def _sample(reading: Reading, n_codes: int) -> tuple[Tensor, Tensor]:
     """Source and target of as many tokens as the baseline "k-means" clusters."""
     source, target = reading.sample(
-        sample_size("k-means", n_codes, reading.n_tokens), "source", "target"
+        sample_size(_KIND, n_codes, reading.n_tokens), "source", "target"
     )
     return source.float(), target.float()
 
@@ -102,12 +106,12 @@ def _cluster_(
     reading: Reading,
     source: Float[Tensor, "n d_source"],
     target: Float[Tensor, "n d_target"],
+    *,
+    progress: bool,
 ) -> None:
     """Fits the regression and then the codes on one sample, and records the frozen pass."""
     quantizer = attachment.quantizer
     _encoder(attachment).start_(source, target)
     z = quantizer.encode(source)
-    check_rows(z, quantizer.config.n_codes)
-    quantizer.codebook.initialize_(k_means(z, quantizer.config.n_codes, reading.generator))
-    quantizer.codebook.measure_distance_(z, quantizer.codebook.nearest(z), decay=0.0)
+    cluster_codes_(quantizer.codebook, _KIND, z, reading.generator, progress=progress)
     reading.finish()

@@ -12,10 +12,10 @@ from tqdm.auto import tqdm
 
 from clvq_lens.data.reading import read
 from clvq_lens.data.tokens import TokenBatch
-from clvq_lens.faithfulness.tokenized_texts import TokenizedTexts
+from clvq_lens.faithfulness.tokenized_texts import TokenizedTexts, text_vectors
 from clvq_lens.lens import Lens
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.readouts.readout import Sentence, last_real, sentence_vectors
+from clvq_lens.readouts.readout import Sentence, last_real
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ def read_probed(
     for batch in texts.batches():
         values = read(host, batch, points)
         rows = list(batch.documents)  # batches hold texts of similar length, not neighbors
-        vectors = sentence_vectors(values[source].float(), batch, sentence)
-        activations[rows] = vectors.double().cpu().numpy()
+        activations[rows] = text_vectors(values[source], batch, sentence)
         for name, lens in lenses.items():
             shares = _shares(lens.quantizer, values[lens.source], batch, sentence)
             codes[name][rows] = shares.double().cpu().numpy()

@@ -102,14 +102,21 @@ def read_vectors(
     for batch in counted(texts.batches(), "read", n_texts=len(texts), progress=progress):
         values = read(host, batch, [source, last])
         rows = list(batch.documents)  # batches hold texts of similar length, not neighbors
-        at_source[rows] = _vectors(values[source], batch, sentence)
-        at_last[rows] = _vectors(values[last], batch, sentence)
+        at_source[rows] = text_vectors(values[source], batch, sentence)
+        at_last[rows] = text_vectors(values[last], batch, sentence)
     return SentenceVectors(at_source, at_last)
 
 
-def _vectors(
+def text_vectors(
     values: Float[Tensor, "b pos d"], batch: TokenBatch, sentence: Sentence
 ) -> Float[np.ndarray, "b d"]:
+    """The sentence vectors of a batch, as probes take them.
+
+    Args:
+        values: Activations at every position.
+        batch: The texts.
+        sentence: How a text becomes one vector.
+    """
     # Float32 before a mean over tokens, and double afterwards for probes and projections.
     return sentence_vectors(values.float(), batch, sentence).double().cpu().numpy()
 

@@ -1,6 +1,8 @@
 """Encoders: from a source activation to the vector that is quantized."""
 
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -145,6 +147,12 @@ def make_encoder(
 def sae_options(encoder: nn.Module) -> SAEOptions | None:
     """The options of the SAE in an encoder; None if there is none."""
     return encoder.options if isinstance(encoder, SAEPrediction) else None
+
+
+def sae_fields(encoder: nn.Module) -> dict[str, Any]:
+    """The SAE in an encoder, as files and digests name it; nothing if there is none."""
+    options = sae_options(encoder)
+    return {} if options is None else {"sae": asdict(options)}
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from clvq_lens.errors import (
 )
 from clvq_lens.quantizer.codebook import Codebook
 from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.quantizer.encoders import sae_options
+from clvq_lens.quantizer.encoders import sae_fields
 from clvq_lens.quantizer.saved import (
     CODEBOOKS,
     CONFIG,
@@ -103,7 +103,6 @@ def save(quantizer: CrossLayerQuantizer, folder: str | Path) -> Path:
 
 def _described(quantizer: CrossLayerQuantizer) -> dict[str, Any]:
     """What config.json and its copy say about a quantizer."""
-    sae = sae_options(quantizer.encoder)
     return {
         "format": "clvq_lens",
         "format_version": FORMAT_VERSION,
@@ -113,7 +112,7 @@ def _described(quantizer: CrossLayerQuantizer) -> dict[str, Any]:
         "causal": quantizer.causal,
         "codebook": _codebook_kind(quantizer.codebook),
         "quantizer": dataclasses.asdict(quantizer.config),
-        **({} if sae is None else {"sae": dataclasses.asdict(sae)}),
+        **sae_fields(quantizer.encoder),
         "fit": None if quantizer.fit_config is None else dataclasses.asdict(quantizer.fit_config),
         "origin": None if quantizer.origin is None else dataclasses.asdict(quantizer.origin),
     }

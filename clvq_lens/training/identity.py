@@ -12,8 +12,7 @@ from clvq_lens.data.documents import Data
 from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.host.attachment import Attachment
 from clvq_lens.host.host import Host
-from clvq_lens.quantizer.cross_layer import CrossLayerQuantizer
-from clvq_lens.quantizer.encoders import sae_options
+from clvq_lens.quantizer.encoders import sae_fields
 from clvq_lens.training.checkpoint import checksum_of
 
 
@@ -29,18 +28,12 @@ def quantizer_identity(attachment: Attachment) -> dict[str, Any]:
     """A fitted quantizer: its options, its weights and where it is."""
     quantizer = attachment.quantizer
     return {
-        **sae_identity(quantizer),
+        **sae_fields(quantizer.encoder),
         "options": asdict(quantizer.config),
         "weights": checksum_of(quantizer.state_dict()),
         "source": attachment.source,
         "target": attachment.target,
     }
-
-
-def sae_identity(quantizer: CrossLayerQuantizer) -> dict[str, Any]:
-    """The SAE in the encoder of a quantizer, under a name; nothing if there is none."""
-    sae = sae_options(quantizer.encoder)
-    return {} if sae is None else {"sae": asdict(sae)}
 
 
 def data_digest(data: Data, documents: Iterable[Document]) -> str:

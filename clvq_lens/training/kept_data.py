@@ -10,7 +10,7 @@ from clvq_lens.data.documents import Data
 from clvq_lens.data.store.cache import cache_activations
 from clvq_lens.data.store.stored_activations import StoredActivations
 from clvq_lens.host.attachment import Attachment
-from clvq_lens.training.identity import sae_identity
+from clvq_lens.quantizer.encoders import sae_fields
 
 
 def kept_data(
@@ -48,7 +48,7 @@ def kept_data(
 def fit_identity(attachment: Attachment, config: FitConfig) -> dict[str, Any]:
     """What has to be the same for a fit to go on, beside its data."""
     return {
-        **sae_identity(attachment.quantizer),
+        **sae_fields(attachment.quantizer.encoder),
         "quantizer": asdict(attachment.quantizer.config),
         "fit": asdict(config),
         "source": attachment.source,
