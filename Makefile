@@ -14,7 +14,7 @@ TL4_TESTS := tests/host/contract tests/host/test_routes.py tests/host/test_loadi
   tests/host/test_devices.py tests/hub tests/toy tests/quantizer/test_cross_layer.py \
   tests/test_import.py tests/test_readme.py tests/commands/test_cli.py
 
-# More threads than that would fight for the cores: each process, or target, has one of them.
+# One thread for each process, or target: more would fight for the cores.
 docs test test-fast test-tl4 test-upstream-3 test-upstream-4 hostile: export OMP_NUM_THREADS = 1
 
 .PHONY: demo test test-fast test-tl4 test-upstream test-upstream-3 test-upstream-4 hostile \

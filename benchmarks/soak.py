@@ -118,7 +118,7 @@ def _save(folder: Path, shared: Path) -> list[str]:
         "import sys; import clvq_lens as cl; model = cl.toy.load(n_texts=1).model\n"
         "one = model.add_clvq(quantizer=cl.load(sys.argv[1]), name='one')\n"
         "two = model.add_clvq(quantizer=cl.load(sys.argv[1]), name='two')\n"
-        "for _ in range(60): one.save(sys.argv[2]); two.save(sys.argv[2])"
+        "for _ in range(200): one.save(sys.argv[2]); two.save(sys.argv[2])"
     )
     return [sys.executable, "-c", script, str(shared / "fitted"), str(folder / "out")]
 
